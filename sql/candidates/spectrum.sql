@@ -1,0 +1,60 @@
+-- Every picture that is asked for: hard sample × guidance level × seed × attempt.
+-- A slot's next attempt is asked for once each earlier one has failed: scored below the threshold, or rejected.
+WITH slots AS (
+    SELECT h.source_id, h.label, h.class_name, g.image_guidance, s.seed, a.attempt
+    FROM hard_samples h
+    CROSS JOIN unnest($image_guidance) AS g(image_guidance)
+    CROSS JOIN unnest($seeds) AS s(seed)
+    CROSS JOIN (SELECT unnest(range(0, $max_attempts)) AS attempt) a
+),
+described AS (
+    SELECT
+        slots.*,
+        coalesce(d.texts[1 + draw(array_length(d.texts), 'prompt', $seed,
+            slots.source_id, slots.image_guidance, slots.seed, slots.attempt)], '') AS description
+    FROM slots
+    LEFT JOIN descriptions d ON d.class_name = slots.class_name
+),
+prompted AS (
+    SELECT
+        source_id, label, class_name, image_guidance, seed, attempt,
+        replace(replace($generation_prompt, '{description}', description), '{class}', class_name) AS prompt,
+        replace($filter_prompt, '{class}', class_name) AS filter_prompt,
+        -- a stream of noise of its own for each candidate
+        draw(9223372036854775807, 'noise', $seed, source_id, image_guidance, seed, attempt) AS noise_seed,
+        $timesteps * (100 - image_guidance) / 100 AS timesteps
+    FROM described
+),
+identified AS (
+    SELECT
+        prompted.*,
+        digest('sample', $generator, source_id, image_guidance, seed, attempt, prompt, noise_seed) AS sample_id
+    FROM prompted
+),
+scorable AS (
+    SELECT identified.*, digest('score', $clip, sample_id, filter_prompt) AS score_id FROM identified
+),
+judged AS (
+    SELECT
+        c.*,
+        s.text_similarity IS NOT NULL AND s.text_similarity >= $min_text_similarity AS passed,
+        s.score_id IS NOT NULL OR r.id IS NOT NULL AS tried
+    FROM scorable c
+    LEFT JOIN scores s ON s.score_id = c.score_id
+    LEFT JOIN (SELECT DISTINCT id FROM rejects WHERE step = 'scores') r ON r.id = c.score_id
+),
+counted AS (
+    SELECT
+        judged.*,
+        coalesce(sum(CASE WHEN tried AND NOT passed THEN 1 ELSE 0 END) OVER (
+            PARTITION BY source_id, image_guidance, seed ORDER BY attempt
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ), 0) AS earlier_failures
+    FROM judged
+)
+SELECT
+    sample_id, score_id, source_id, label, class_name, image_guidance, seed, attempt,
+    prompt, filter_prompt, noise_seed, timesteps,
+    timesteps * CASE WHEN $guidance_scale > 1.0 THEN 2 ELSE 1 END AS unet_evaluations
+FROM counted
+WHERE earlier_failures = attempt

@@ -1,0 +1,17 @@
+-- The best attempt of each slot among those whose text similarity reaches the threshold. No upper bound;
+-- a missing score never passes.
+SELECT
+    sample_id, source_id, label, class_name, image_guidance, seed, attempt, text_similarity, image_similarity
+FROM (
+    SELECT
+        c.sample_id, c.source_id, c.label, c.class_name, c.image_guidance, c.seed, c.attempt,
+        s.text_similarity, s.image_similarity,
+        row_number() OVER (
+            PARTITION BY c.source_id, c.image_guidance, c.seed
+            ORDER BY s.text_similarity DESC, c.attempt
+        ) AS place
+    FROM candidates c
+    JOIN scores s ON s.score_id = c.score_id
+    WHERE s.text_similarity >= $min_text_similarity
+)
+WHERE place = 1

@@ -1,0 +1,57 @@
+-- What must not be: rows twice, rows missing, rows that refer to nothing. Each row names a table, a problem, and how
+-- many rows have it.
+SELECT 'pixels' AS table_name, 'two rows of one source_id' AS problem, count(*) AS rows
+FROM (SELECT source_id FROM pixels GROUP BY source_id HAVING count(*) > 1)
+UNION ALL
+SELECT 'spectrum', 'two rows of one sample_id', count(*)
+FROM (SELECT sample_id FROM spectrum GROUP BY sample_id HAVING count(*) > 1)
+UNION ALL
+SELECT 'scores', 'two rows of one score_id', count(*)
+FROM (SELECT score_id FROM scores GROUP BY score_id HAVING count(*) > 1)
+UNION ALL
+SELECT 'candidates', 'two rows of one sample_id', count(*)
+FROM (SELECT sample_id FROM candidates GROUP BY sample_id HAVING count(*) > 1)
+UNION ALL
+SELECT 'kept', 'two rows of one slot', count(*)
+FROM (SELECT 1 FROM kept GROUP BY source_id, image_guidance, seed HAVING count(*) > 1)
+UNION ALL
+SELECT 'manifest', 'an epoch whose positions are not 0, 1, 2, …', count(*)
+FROM (
+    SELECT 1 FROM manifest GROUP BY curriculum, trial, epoch
+    HAVING min(position) <> 0 OR max(position) <> count(*) - 1 OR count(DISTINCT position) <> count(*)
+)
+UNION ALL
+SELECT 'pixels', 'an image of the source that is neither here nor among the rejects', count(*)
+FROM listing l
+WHERE NOT EXISTS (SELECT 1 FROM pixels p WHERE p.source_id = l.source_id)
+    AND NOT EXISTS (SELECT 1 FROM rejects r WHERE r.step = 'pixels' AND r.id = l.source_id)
+UNION ALL
+SELECT 'spectrum', 'a candidate that is neither here nor among the rejects', count(*)
+FROM candidates c
+WHERE NOT EXISTS (SELECT 1 FROM spectrum s WHERE s.sample_id = c.sample_id)
+    AND NOT EXISTS (SELECT 1 FROM rejects r WHERE r.step = 'spectrum' AND r.id = c.sample_id)
+UNION ALL
+SELECT 'scores', 'a candidate that is neither here nor among the rejects', count(*)
+FROM candidates c
+WHERE NOT EXISTS (SELECT 1 FROM scores s WHERE s.score_id = c.score_id)
+    AND NOT EXISTS (SELECT 1 FROM rejects r WHERE r.step = 'scores' AND r.id = c.score_id)
+UNION ALL
+SELECT 'rejects', 'a row that was made all the same', count(*)
+FROM rejects r
+JOIN spectrum s ON s.sample_id = r.id
+WHERE r.step = 'spectrum'
+UNION ALL
+SELECT 'kept', 'a row that is no candidate', count(*)
+FROM kept k
+WHERE NOT EXISTS (SELECT 1 FROM candidates c WHERE c.sample_id = k.sample_id)
+UNION ALL
+SELECT 'manifest', 'a row that is neither a real image nor a kept one', count(*)
+FROM manifest m
+WHERE NOT EXISTS (SELECT 1 FROM images i WHERE i.source_id = m.sample_id)
+    AND NOT EXISTS (SELECT 1 FROM kept k WHERE k.sample_id = m.sample_id)
+UNION ALL
+SELECT 'manifest', 'an epoch of the schedule that has no rows', count(*)
+FROM (SELECT DISTINCT curriculum, trial, epoch FROM schedule) s
+WHERE NOT EXISTS (
+    SELECT 1 FROM manifest m WHERE m.curriculum = s.curriculum AND m.trial = s.trial AND m.epoch = s.epoch
+)

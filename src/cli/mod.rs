@@ -1,0 +1,181 @@
+//! The command line: one file per command, and the only place that prints.
+//!
+//! stdout is data, stderr is progress. Flags say only how a command runs here: what a pipeline means is in
+//! its file, and `--set` edits that file before it is read.
+
+mod check;
+mod doctor;
+mod output;
+mod plan;
+mod progress;
+mod run;
+mod sql;
+mod status;
+mod verify;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    error::{self, Error, Result},
+    models,
+    onnx::Device,
+    pipeline::{self, Pipeline},
+    session,
+};
+
+/// Threads of the queries; models have their own.
+const STACK_BYTES: usize = 16 << 20;
+
+#[derive(Debug, Parser)]
+#[command(name = "discl-pipe", version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Reports everything that is wrong with a pipeline, at once
+    Check(Target),
+    /// Says what a run would do: steps, reasons, rows, UNet evaluations
+    Plan(Target),
+    /// Makes what is missing
+    Run(run::Arguments),
+    /// Says what is in the lake, and what is left to do
+    Status(Target),
+    /// Answers queries over the tables, with the models as functions
+    Sql(sql::Arguments),
+    /// Proves the lake: every file whole, no row twice, none missing
+    Verify(Target),
+    /// Shows what works here: runtime, providers, disk
+    Doctor(doctor::Arguments),
+}
+
+/// A pipeline, and how it runs here.
+#[derive(Debug, Clone, Args)]
+struct Target {
+    /// The pipeline's TOML file
+    pipeline: PathBuf,
+    /// Where the tables are: a directory or URL, in place of the file's `lake.root`
+    #[arg(long, value_name = "URL")]
+    lake: Option<String>,
+    /// Edits the pipeline before it is read, as in `--set spectrum.seeds=[1,2]`
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Where the models run: auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: Device,
+    /// The ONNX Runtime library; else ORT_DYLIB_PATH, else the cache, else it is fetched once
+    #[arg(long, value_name = "FILE")]
+    onnxruntime: Option<PathBuf>,
+    /// Samples in a batch of the diffusion model
+    #[arg(long, value_name = "N")]
+    model_batch: Option<std::num::NonZeroUsize>,
+    /// Cores that one operator of a model may use on the CPU; all of them
+    #[arg(long, value_name = "N")]
+    model_threads: Option<std::num::NonZeroUsize>,
+    /// Partitions that a query is run in; as many as there are cores
+    #[arg(long, value_name = "N")]
+    target_partitions: Option<std::num::NonZeroUsize>,
+    /// Rows of a batch of a query
+    #[arg(long, value_name = "N")]
+    batch_rows: Option<std::num::NonZeroUsize>,
+    /// How results are written to stdout
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Tables for people
+    #[default]
+    Text,
+    /// JSON for machines
+    Json,
+}
+
+impl Target {
+    async fn open(&self) -> Result<Pipeline> {
+        let defaults = session::Settings::default();
+        let options = pipeline::Options {
+            set: self.set.clone(),
+            lake: self.lake.clone(),
+            models: models::Machine {
+                device: self.device,
+                library: self.onnxruntime.clone(),
+                batch_size: self.model_batch.map(Into::into),
+                threads: self.model_threads.map(Into::into),
+            },
+            session: session::Settings {
+                target_partitions: self.target_partitions.map_or(defaults.target_partitions, Into::into),
+                batch_size: self.batch_rows.map_or(defaults.batch_size, Into::into),
+            },
+        };
+        Pipeline::open(&self.pipeline, &options).await
+    }
+}
+
+/// Parses the arguments, runs the command, and says what went wrong.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // help and version are no errors
+            let code = if error.use_stderr() { 2 } else { 0 };
+            return error.print().map_or(ExitCode::FAILURE, |()| ExitCode::from(code));
+        }
+    };
+    let format = cli.command.format();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build();
+    let result = match runtime {
+        Ok(runtime) => {
+            let result = runtime.block_on(interruptible(cli.command.execute()));
+            // units in flight are dropped: what they made was not committed
+            runtime.shutdown_background();
+            result
+        }
+        Err(error) => Err(Error::Data(format!("no threads could be started: {error}"))),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            output::error(&error, format);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+async fn interruptible(work: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    tokio::select! {
+        result = work => result,
+        signal = tokio::signal::ctrl_c() => match signal {
+            Ok(()) => Err(Error::Interrupted),
+            Err(error) => Err(Error::Data(format!("Ctrl-C cannot be heard: {}", error::chain(&error)))),
+        },
+    }
+}
+
+impl Command {
+    fn format(&self) -> Format {
+        match self {
+            Self::Check(target) | Self::Plan(target) | Self::Status(target) | Self::Verify(target) => target.format,
+            Self::Run(arguments) => arguments.target.format,
+            Self::Sql(arguments) => arguments.target.format,
+            Self::Doctor(arguments) => arguments.format,
+        }
+    }
+
+    async fn execute(self) -> Result<ExitCode> {
+        match self {
+            Self::Check(target) => check::execute(&target).await,
+            Self::Plan(target) => plan::execute(&target).await,
+            Self::Run(arguments) => run::execute(&arguments).await,
+            Self::Status(target) => status::execute(&target).await,
+            Self::Sql(arguments) => sql::execute(&arguments).await,
+            Self::Verify(target) => verify::execute(&target).await,
+            Self::Doctor(arguments) => doctor::execute(&arguments),
+        }
+    }
+}

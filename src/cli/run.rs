@@ -1,0 +1,65 @@
+//! `run`: makes what is missing, and closes with what came of it.
+
+use std::{process::ExitCode, sync::Arc};
+
+use clap::Args;
+use serde_json::json;
+
+use super::{Format, Target, output, progress::Bars};
+use crate::{diffusion::Stats, error::Result, report, run};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) target: Target,
+    /// The last step to run
+    #[arg(long, value_name = "STEP")]
+    until: Option<String>,
+    /// Units that are worked on at once; their rows share the models' batches
+    #[arg(long, value_name = "N")]
+    units_in_flight: Option<std::num::NonZeroUsize>,
+    /// Takes units in an order drawn from N: nothing in the tables depends on it
+    #[arg(long, value_name = "N", hide = true)]
+    unit_order: Option<u64>,
+}
+
+/// The share of the UNet's rows that held a sample.
+fn fill(stats: &Stats) -> f64 {
+    stats.unet_evaluations as f64 / (stats.batch_rows_offered.max(1)) as f64
+}
+
+pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
+    let target = &arguments.target;
+    let pipeline = target.open().await?;
+    let defaults = run::Options::default();
+    let options = run::Options {
+        until: arguments.until.clone(),
+        units_in_flight: arguments.units_in_flight.map_or(defaults.units_in_flight, Into::into),
+        unit_order: arguments.unit_order,
+    };
+    let outcomes = run::run(&pipeline, &options, Arc::new(Bars::new(target.device))).await?;
+    let models = &pipeline.session.functions().models;
+    if target.format == Format::Json {
+        let levels = report::levels(&pipeline).await?;
+        let engine = models.stats().map(|stats| {
+            json!({
+                "unet_evaluations": stats.unet_evaluations,
+                "batch_fill": fill(&stats),
+                "busy_seconds": stats.busy.as_secs_f64(),
+            })
+        });
+        output::json(&json!({ "steps": outcomes, "levels": levels, "engine": engine, "provider": models.provider() }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(stats) = models.stats() {
+        output::note(format!(
+            "engine: {} UNet evaluations, mean batch fill {:.1} %, a model running for {:.1} s, on {}",
+            stats.unet_evaluations,
+            100.0 * fill(&stats),
+            stats.busy.as_secs_f64(),
+            models.provider().unwrap_or_default()
+        ));
+    }
+    output::line(report::tables(&pipeline).await?.trim_end());
+    Ok(ExitCode::SUCCESS)
+}

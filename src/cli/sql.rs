@@ -1,0 +1,142 @@
+//! `sql`: queries over the tables of a pipeline, with its models as functions and its `$name` parameters.
+//! Nothing can be written from here.
+
+use std::{
+    io::{BufRead, IsTerminal},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+};
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, RecordBatch, StringArray},
+    datatypes::{DataType, Field, Schema},
+    util::pretty::pretty_format_batches,
+};
+use clap::Args;
+use datafusion::prelude::{SQLOptions, SessionContext};
+
+use super::{Format, Target, output};
+use crate::{
+    error::{self, Error, Result},
+    pipeline::Pipeline,
+    queries::Query,
+    schema, session,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) target: Target,
+    /// The query; without one they are read from stdin, each ended by `;`
+    #[arg(conflicts_with = "file")]
+    query: Option<String>,
+    /// A file with the query
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
+    let pipeline = arguments.target.open().await?;
+    let snapshot = pipeline.session.snapshot(&pipeline.own_tables).await?;
+    let context = pipeline.session.context(&snapshot, &Arc::default())?;
+    let format = arguments.target.format;
+    let text = match (&arguments.query, &arguments.file) {
+        (Some(query), _) => query.clone(),
+        (None, Some(file)) => std::fs::read_to_string(file)
+            .map_err(|error| Error::Data(format!("`{}` cannot be read: {error}", file.display())))?,
+        (None, None) => return from_stdin(&pipeline, &context, format).await,
+    };
+    answer(&pipeline, &context, &text, format).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Answers queries from stdin, each ended by `;` at the end of a line. On a terminal an error ends a query
+/// and not the session.
+async fn from_stdin(pipeline: &Pipeline, context: &SessionContext, format: Format) -> Result<ExitCode> {
+    let terminal = std::io::stdin().is_terminal();
+    if terminal {
+        output::note("queries end with `;`, Ctrl-D leaves; `SHOW TABLES;` lists what there is");
+    }
+    let mut text = String::new();
+    let mut lines = std::io::stdin().lock().lines();
+    loop {
+        let line = lines.next().transpose();
+        let line = line.map_err(|error| Error::Data(format!("stdin cannot be read: {error}")))?;
+        let ended = line.as_ref().is_none_or(|line| line.trim_end().ends_with(';'));
+        let last = line.is_none();
+        text.push_str(line.as_deref().unwrap_or_default());
+        text.push('\n');
+        if ended && !text.trim().is_empty() {
+            let query = std::mem::take(&mut text);
+            match answer(pipeline, context, &query, format).await {
+                Err(error) if terminal => output::note(format!("error: {}", error::chain(&error))),
+                result => result?,
+            }
+        }
+        if last {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+}
+
+async fn answer(pipeline: &Pipeline, context: &SessionContext, text: &str, format: Format) -> Result<()> {
+    let fail = |error| Error::query("sql", error);
+    let rows = match Query::parse("sql", text) {
+        Ok(query) => session::query(context, "sql", &query.bind(&pipeline.plan.parameters)?).await?,
+        // EXPLAIN and SHOW are no queries, and still only read
+        Err(_) => {
+            let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+            context.sql_with_options(text, reading).await.map_err(fail)?
+        }
+    };
+    let batches: Vec<RecordBatch> = rows
+        .collect()
+        .await
+        .map_err(fail)?
+        .iter()
+        .map(without_pixels)
+        .collect::<Result<_, _>>()
+        .map_err(|error| fail(error.into()))?;
+    match format {
+        Format::Text => {
+            let table = pretty_format_batches(&batches).map_err(|error| fail(error.into()))?;
+            output::line(table.to_string());
+        }
+        Format::Json => {
+            let mut writer = arrow::json::ArrayWriter::new(Vec::new());
+            let written = writer.write_batches(&batches.iter().collect::<Vec<_>>()).and_then(|()| writer.finish());
+            written.map_err(|error| fail(error.into()))?;
+            let bytes = writer.into_inner();
+            output::line(if bytes.is_empty() { "[]".into() } else { String::from_utf8_lossy(&bytes) });
+        }
+    }
+    Ok(())
+}
+
+/// Pictures are shown as their size: a terminal has no use for their bytes.
+fn without_pixels(batch: &RecordBatch) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let shown = |field: &Arc<Field>, column: &ArrayRef| -> (Field, ArrayRef) {
+        let pictures = matches!(field.data_type(), DataType::Struct(fields) if fields.find("bytes").is_some());
+        match schema::picture_bytes(column) {
+            Some(bytes) if pictures || column.data_type().is_binary() => {
+                let errors =
+                    column.as_struct_opt().and_then(|parts| parts.column_by_name(schema::ERROR_FIELD)).cloned();
+                let texts: StringArray = (0..bytes.len())
+                    .map(|row| match &errors {
+                        Some(errors) if errors.is_valid(row) => {
+                            Some(format!("error: {}", errors.as_string::<i32>().value(row)))
+                        }
+                        _ => bytes.is_valid(row).then(|| format!("{} bytes", bytes.value(row).len())),
+                    })
+                    .collect();
+                (Field::new(field.name(), DataType::Utf8, true), Arc::new(texts))
+            }
+            _ => (field.as_ref().clone(), Arc::clone(column)),
+        }
+    };
+    let schema = batch.schema();
+    let (fields, columns): (Vec<Field>, Vec<ArrayRef>) =
+        schema.fields().iter().zip(batch.columns()).map(|(field, column)| shown(field, column)).unzip();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}

@@ -1,0 +1,36 @@
+//! `status`: what is in the lake, and what is left to do.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::{Format, Target, output};
+use crate::{error::Result, report, status::status};
+
+pub(super) async fn execute(target: &Target) -> Result<ExitCode> {
+    let pipeline = target.open().await?;
+    let tables = status(&pipeline).await?;
+    let levels = report::levels(&pipeline).await?;
+    if target.format == Format::Json {
+        output::json(&json!({ "tables": tables, "levels": levels }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows: Vec<_> = tables
+        .iter()
+        .map(|table| {
+            vec![
+                table.table.clone(),
+                table.version.map_or("-".into(), |version| version.to_string()),
+                table.files.to_string(),
+                table.rows.to_string(),
+                table.state.clone(),
+            ]
+        })
+        .collect();
+    output::table(&["table", "version", "files", "rows", "state"], &rows);
+    if !levels.is_empty() {
+        output::line("");
+        output::line(report::tables(&pipeline).await?.trim_end());
+    }
+    Ok(ExitCode::SUCCESS)
+}

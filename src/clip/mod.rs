@@ -1,0 +1,18 @@
+//! CLIP: texts and pictures as unit vectors whose cosine says how well they agree.
+//!
+//! [`ClipFiles`] reads what a model directory holds, [`Clip`] is the model itself, and [`ClipEngine`] shares one
+//! with everyone.
+
+mod engine;
+mod error;
+mod files;
+mod model;
+mod preprocess;
+
+pub(crate) use engine::{ClipEngine, ClipSettings, ClipStats};
+pub(crate) use error::{ClipError, EmbedError};
+pub(crate) use files::ClipFiles;
+pub(crate) use model::Clip;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+//! `preprocessor_config.json`: what becomes of a picture before CLIP sees it. As transformers' `CLIPImageProcessor`.
+
+use std::fs;
+use std::path::Path;
+
+use image::RgbImage;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::ClipError;
+use crate::imaging::{Filter, ImageError, centre_crop, resize, to_chw};
+
+/// Steps in their order; each may be switched off by the file.
+#[derive(Clone, Debug)]
+pub(super) struct Preprocess {
+    resize: Option<(Target, Filter)>,
+    crop: Option<(u32, u32)>,
+    mean: [f32; 3],
+    std: [f32; 3],
+}
+
+/// What a picture is resized to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    /// The shorter side gets this many pixels, the other follows.
+    ShortestEdge(u32),
+    /// Width and height, whatever they were.
+    Exactly(u32, u32),
+}
+
+#[derive(Deserialize)]
+struct Config {
+    #[serde(default = "yes")]
+    do_resize: bool,
+    #[serde(default = "yes")]
+    do_center_crop: bool,
+    #[serde(default = "yes")]
+    do_rescale: bool,
+    #[serde(default = "yes")]
+    do_normalize: bool,
+    size: Size,
+    crop_size: Option<Size>,
+    /// Pillow's code; 3 is bicubic, and the class's default.
+    #[serde(default = "bicubic")]
+    resample: u32,
+    #[serde(default = "one_byte")]
+    rescale_factor: f64,
+    image_mean: Option<[f32; 3]>,
+    image_std: Option<[f32; 3]>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(untagged)]
+enum Size {
+    Edge(u32),
+    ShortestEdge { shortest_edge: u32 },
+    Sides { height: u32, width: u32 },
+}
+
+fn yes() -> bool {
+    true
+}
+fn bicubic() -> u32 {
+    3
+}
+fn one_byte() -> f64 {
+    1.0 / 255.0
+}
+
+impl Preprocess {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// [`ClipError::Unsupported`] names a key whose value would change the tensors and is not supported.
+    pub(super) fn read(path: &Path) -> Result<Self, ClipError> {
+        let text = fs::read(path).map_err(|source| ClipError::Read { path: path.to_owned(), source })?;
+        let invalid = |source| ClipError::Config { path: path.to_owned(), source };
+        let value: Value = serde_json::from_slice(&text).map_err(invalid)?;
+        let config: Config = serde_json::from_value(value).map_err(invalid)?;
+        let unsupported =
+            |key, found: String, allowed| Err(ClipError::Unsupported { path: path.to_owned(), key, found, allowed });
+        if !config.do_rescale || (config.rescale_factor - one_byte()).abs() > 1e-9 {
+            let found = if config.do_rescale { config.rescale_factor.to_string() } else { "off".to_owned() };
+            return unsupported("rescale_factor", found, "only 1/255 is supported");
+        }
+        let filter = match config.resample {
+            1 => Filter::Lanczos,
+            2 => Filter::Bilinear,
+            3 => Filter::Bicubic,
+            other => {
+                let allowed = "supported are 1 (lanczos), 2 (bilinear) and 3 (bicubic)";
+                return unsupported("resample", other.to_string(), allowed);
+            }
+        };
+        let target = match config.size {
+            Size::Edge(edge) | Size::ShortestEdge { shortest_edge: edge } => Target::ShortestEdge(edge),
+            Size::Sides { height, width } => Target::Exactly(width, height),
+        };
+        let crop = match config.crop_size.unwrap_or(config.size) {
+            Size::Edge(edge) | Size::ShortestEdge { shortest_edge: edge } => (edge, edge),
+            Size::Sides { height, width } => (width, height),
+        };
+        let (mean, std) = if config.do_normalize {
+            (config.image_mean.unwrap_or(OPENAI_MEAN), config.image_std.unwrap_or(OPENAI_STD))
+        } else {
+            ([0.0; 3], [1.0; 3])
+        };
+        Ok(Self {
+            resize: config.do_resize.then_some((target, filter)),
+            crop: config.do_center_crop.then_some(crop),
+            mean,
+            std,
+        })
+    }
+
+    /// Width and height of what comes out, where that does not depend on the picture.
+    pub(super) fn output(&self) -> Option<(u32, u32)> {
+        match (self.crop, self.resize) {
+            (Some(crop), _) => Some(crop),
+            (None, Some((Target::Exactly(width, height), _))) => Some((width, height)),
+            _ => None,
+        }
+    }
+
+    /// A picture as [3, height, width].
+    ///
+    /// # Errors
+    /// As [`resize`].
+    pub(super) fn apply(&self, image: &RgbImage) -> Result<Vec<f32>, ImageError> {
+        let resized = match self.resize {
+            None => None,
+            Some((target, filter)) => {
+                let (width, height) = target.sides(image.dimensions());
+                Some(resize(image, width, height, filter)?)
+            }
+        };
+        let image = resized.as_ref().unwrap_or(image);
+        let cropped = self.crop.map(|(width, height)| centre_crop(image, width, height));
+        Ok(to_chw(cropped.as_ref().unwrap_or(image), self.mean, self.std))
+    }
+}
+
+/// OpenAI's statistics, which transformers takes where a file has none.
+const OPENAI_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+const OPENAI_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+
+impl Target {
+    fn sides(self, (width, height): (u32, u32)) -> (u32, u32) {
+        match self {
+            Self::Exactly(width, height) => (width, height),
+            Self::ShortestEdge(edge) => {
+                // int(edge * long / short), in integers.
+                let other = |long: u32, short: u32| {
+                    u32::try_from(u64::from(edge) * u64::from(long) / u64::from(short.max(1))).unwrap_or(u32::MAX)
+                };
+                if width <= height { (edge, other(height, width)) } else { (other(width, height), edge) }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Preprocess, ClipError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), json).unwrap();
+        Preprocess::read(file.path())
+    }
+
+    #[test]
+    fn sizes_are_written_in_three_ways() {
+        let of = |size: &str| {
+            let preprocess = read(&format!(r#"{{"size": {size}, "crop_size": 8}}"#)).unwrap();
+            preprocess.resize.unwrap().0
+        };
+        assert_eq!(of("224"), Target::ShortestEdge(224));
+        assert_eq!(of(r#"{"shortest_edge": 224}"#), Target::ShortestEdge(224));
+        assert_eq!(of(r#"{"height": 5, "width": 6}"#), Target::Exactly(6, 5));
+    }
+
+    #[test]
+    fn the_longer_side_is_rounded_down() {
+        assert_eq!(Target::ShortestEdge(224).sides((500, 375)), (298, 224));
+        assert_eq!(Target::ShortestEdge(224).sides((375, 500)), (224, 298));
+        assert_eq!(Target::ShortestEdge(32).sides((1, 1)), (32, 32));
+    }
+
+    #[test]
+    fn a_picture_becomes_a_tensor_of_the_crop() {
+        let preprocess = read(r#"{"size": 4, "crop_size": {"height": 2, "width": 4}, "do_normalize": false}"#).unwrap();
+        assert_eq!(preprocess.output(), Some((4, 2)));
+        let tensor = preprocess.apply(&RgbImage::from_pixel(9, 16, image::Rgb([255, 0, 51]))).unwrap();
+        assert_eq!(tensor.len(), 3 * 8);
+        assert_eq!([tensor[0], tensor[8], tensor[16]], [1.0, 0.0, 0.2]);
+    }
+
+    #[test]
+    fn what_is_not_supported_is_said() {
+        let message = |json: &str| read(json).unwrap_err().to_string();
+        let nearest = message(r#"{"size": 4, "resample": 0}"#);
+        assert!(
+            nearest.ends_with("`resample` is 0; supported are 1 (lanczos), 2 (bilinear) and 3 (bicubic)"),
+            "{nearest}"
+        );
+        let off = message(r#"{"size": 4, "do_rescale": false}"#);
+        assert!(off.ends_with("`rescale_factor` is off; only 1/255 is supported"), "{off}");
+        assert!(message("{}").ends_with("is not a valid configuration"));
+    }
+}

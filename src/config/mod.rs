@@ -1,0 +1,295 @@
+//! The pipeline file: TOML → typed configuration, with everything that is wrong said at once.
+//!
+//! ```text
+//! file ─► document (a tree with lines) ─► edit (--set) ─► sections (reader, kinds, rules)
+//!                                                              ├─► Config
+//!                                                              └─► Diagnostics
+//! ```
+//!
+//! Nothing here looks at what the file names: whether a model, an SQL file or a data set exists is
+//! found out later. A [`Config`] is sound in itself: every range and relation below holds.
+//!
+//! Why no `serde` for the file: it stops at the first error, and forgets where a value stood.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+pub use diagnostics::{Diagnostic, Diagnostics};
+pub use parameters::BUILT_IN_PARAMETERS;
+
+mod diagnostics;
+mod document;
+mod edit;
+mod kinds;
+mod parameters;
+mod reader;
+mod rules;
+mod sections;
+mod template;
+#[cfg(test)]
+mod tests;
+mod text;
+
+/// Largest pipeline file, in bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// A pipeline: what its TOML file and the `--set` edits say, with defaults filled in.
+///
+/// Paths are as they were written; relative ones are not yet resolved.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Config {
+    /// The pipeline's name: 1 to 64 of `a-z`, `0-9`, `_` and `-`; its folder in the lake.
+    pub name: String,
+    /// Seed of every random draw (noise has `spectrum.seeds` besides); 64 bits, default 0.
+    pub seed: i64,
+    /// `[lake] root`: the directory or URL (`file`, `s3`, `gs`, `az`, `memory`) that holds tables.
+    pub lake_root: String,
+    /// Folder whose files replace, or add to, the built-in `sql/`.
+    pub sql_dir: Option<PathBuf>,
+    /// The data set.
+    pub source: Source,
+    /// The models.
+    pub models: Models,
+    /// Which images are hard.
+    pub hard_samples: HardSamples,
+    /// The texts that guide and filter.
+    pub prompts: Prompts,
+    /// What is generated.
+    pub spectrum: Spectrum,
+    /// Which generated images are kept.
+    pub filter: Filter,
+    /// What is trained on, and when.
+    pub curriculum: Curriculum,
+    /// How many rows may fail.
+    pub rejects: Rejects,
+    /// `[[step]]`: tables of the user's own, in file order, all different.
+    pub steps: Vec<UserStep>,
+    /// `[[expect]]`: tests of the data, in file order, with different names.
+    pub expect: Vec<Expect>,
+    /// `[parameters]`: values for `$name` in the user's SQL; none has a built-in's name.
+    pub parameters: BTreeMap<String, Parameter>,
+}
+
+/// `[source]`: the data set.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Source {
+    /// How it is stored.
+    pub kind: SourceKind,
+    /// The directory or URL below which its files are.
+    pub root: String,
+    /// The files of each split, relative to `root`; in the order of [`Split`], never without
+    /// train, no file twice.
+    pub splits: Vec<(Split, Vec<String>)>,
+    /// Column with the encoded images; default `image`.
+    pub image_column: String,
+    /// Column with the class numbers; default `label`.
+    pub label_column: String,
+    /// JSON file with class names: a list, or an object from number to name.
+    pub classes: Option<PathBuf>,
+}
+
+/// How a data set is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceKind {
+    /// Parquet files with an image and a label column.
+    Parquet,
+}
+
+/// A part of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// What is trained on, and the only part that is augmented.
+    Train,
+    /// What models are chosen by.
+    Validation,
+    /// What the chosen model is judged by, once.
+    Test,
+}
+
+impl Split {
+    /// All splits, in their order.
+    pub const ALL: [Self; 3] = [Self::Train, Self::Validation, Self::Test];
+
+    /// The name in `[source.splits]` and in tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+            Self::Test => "test",
+        }
+    }
+}
+
+/// `[models]`: directories in the layout of `optimum-cli export onnx`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Models {
+    /// The diffusion model.
+    pub diffusion: PathBuf,
+    /// The CLIP model.
+    pub clip: PathBuf,
+}
+
+/// `[hard_samples]`: which real images get a spectrum.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HardSamples {
+    /// The query; default `hard_samples/few_shot.sql`.
+    pub sql: String,
+    /// Training images below which a class is few-shot; from 1, default 20.
+    pub max_class_count: i64,
+}
+
+/// `[prompts]`: templates in which only `{class}` and `{description}` are replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Prompts {
+    /// JSON file from class to a list of texts.
+    pub descriptions: Option<PathBuf>,
+    /// What images are generated from; `{description}` only with `descriptions`; default
+    /// `a photo of {class}`.
+    pub generation: String,
+    /// What generated images are compared with; default `a photo of {class}`.
+    pub filter: String,
+}
+
+/// `[spectrum]`: which images are generated, and how.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Spectrum {
+    /// Percent of the real image kept, 0 to 100; at least one, all different.
+    pub image_guidance: Vec<i64>,
+    /// Noise seeds from 0; at least one, all different.
+    pub seeds: Vec<i64>,
+    /// Denoising timesteps of a full schedule, 1 to 1000; default 50.
+    pub timesteps: i64,
+    /// Classifier-free guidance factor as diffusers counts it, 0 to 100; default 10.
+    pub guidance_scale: f64,
+    /// `ddim` or `euler`; none is the model's own.
+    pub scheduler: Option<String>,
+    /// What images shall not show; default empty.
+    pub negative_prompt: String,
+}
+
+/// `[filter]`: which generated images are kept.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Filter {
+    /// The query; default `filter/text_similarity.sql`.
+    pub sql: String,
+    /// Least cosine to the filter prompt, -1 to 1; default 0.3.
+    pub min_text_similarity: f64,
+    /// Times that a candidate is generated before it is given up, 1 to 100; default 6.
+    pub max_attempts: i64,
+}
+
+/// `[curriculum]`: what is trained on in which epoch.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Curriculum {
+    /// Name of the strategy, an identifier; default `diverse_to_specific`.
+    pub strategy: String,
+    /// Training epochs, 1 to 100000; default 65.
+    pub epochs: i64,
+    /// Epochs with synthetic images, 0 to `epochs`; default 60. The rest is real only.
+    pub curriculum_epochs: i64,
+    /// Share of the non-hard real images in each epoch, 0 to 1; default 0.3.
+    pub non_hard_fraction: f64,
+    /// Share of hard images, real and synthetic, in an epoch, 0 to below 1; default 0.136.
+    pub hard_share: f64,
+}
+
+/// `[rejects]`: how many rows may fail.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Rejects {
+    /// Share of a step's rows that may fail before the run does, 0 to 1; default 0.01.
+    pub max_fraction: f64,
+}
+
+/// `[[step]]`: a table of the user's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UserStep {
+    /// The table, an identifier.
+    pub table: String,
+    /// The query that fills it.
+    pub sql: String,
+}
+
+/// `[[expect]]`: a query that must return no row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Expect {
+    /// What is expected, in words.
+    pub name: String,
+    /// The text of the query.
+    pub sql: String,
+}
+
+/// A value for `$name` in SQL.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Parameter {
+    /// A 64-bit integer.
+    Integer(i64),
+    /// A finite number.
+    Float(f64),
+    /// A string without control characters.
+    String(String),
+    /// A truth value.
+    Boolean(bool),
+}
+
+impl Config {
+    /// Reads a pipeline file, makes the `--set` edits (each `section.key=value`), and parses.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file and the edits.
+    pub fn load(path: &Path, set: &[String]) -> Result<Self, Diagnostics> {
+        let origin = path.to_string_lossy();
+        match read(path) {
+            Ok(text) => Self::parse(&text, &origin, set),
+            Err(error) => Err(Diagnostics::whole_file(&origin, None, error.to_string())),
+        }
+    }
+
+    /// Parses the text of a pipeline file after the `--set` edits; `origin` names it in messages.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the text and the edits.
+    pub fn parse(text: &str, origin: &str, set: &[String]) -> Result<Self, Diagnostics> {
+        let mut root = document::parse(text, origin)?;
+        let mut problems = diagnostics::Problems::new(origin, set);
+        edit::apply(&mut root, set, &mut problems);
+        let config = sections::config(reader::Section::root(&root, &mut problems));
+        problems.finish().map(|()| config)
+    }
+}
+
+/// Why a file has no text.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error("no such file")]
+    Missing,
+    #[error("cannot be read: {0}")]
+    Unreadable(std::io::ErrorKind),
+    #[error("over {MAX_FILE_BYTES} bytes long, which no pipeline is")]
+    TooLong,
+    #[error("not UTF-8 text, line {0} is the first that is not")]
+    NotText(usize),
+}
+
+fn read(path: &Path) -> Result<String, ReadError> {
+    let unreadable = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => ReadError::Missing,
+        kind => ReadError::Unreadable(kind),
+    };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    // The limit holds while reading: the path may be a pipe or a device without an end.
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(ReadError::TooLong);
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let sound = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
+        ReadError::NotText(1 + sound.filter(|byte| **byte == b'\n').count())
+    })
+}

@@ -1,0 +1,208 @@
+//! Every section with its keys, ranges and defaults: the reference of the file format.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::kinds::{Choice, Distinct, integer, number, number_below};
+use super::parameters::parameters;
+use super::reader::Section;
+use super::rules::{FILLED_LINE, IDENTIFIER, LINE, LOCATION, NAME, PATH, QUERY, RELATIVE_PATH, SQL_PATH};
+use super::template::{Template, asks_for};
+use super::{
+    Config, Curriculum, Expect, Filter, HardSamples, Models, Prompts, Rejects, Source, SourceKind, Spectrum, Split,
+    UserStep, text,
+};
+
+/// Most training epochs.
+const MAX_EPOCHS: i64 = 100_000;
+
+/// The prompt of the method: the class, and nothing that a class does not have.
+const DEFAULT_PROMPT: &str = "a photo of {class}";
+
+/// Reads the whole file.
+pub(super) fn config(mut root: Section<'_, '_>) -> Config {
+    let config = Config {
+        name: root.required("name", &NAME),
+        seed: root.or("seed", &integer(i64::MIN..=i64::MAX, ""), 0),
+        sql_dir: root.optional("sql_dir", &PATH).map(PathBuf::from),
+        lake_root: lake_root(root.section("lake")),
+        source: source(root.section("source")),
+        models: models(root.section("models")),
+        hard_samples: hard_samples(root.section("hard_samples")),
+        prompts: prompts(root.section("prompts")),
+        spectrum: spectrum(root.section("spectrum")),
+        filter: filter(root.section("filter")),
+        curriculum: curriculum(root.section("curriculum")),
+        rejects: rejects(root.section("rejects")),
+        steps: steps(&mut root),
+        expect: expect(&mut root),
+        parameters: parameters(root.section("parameters")),
+    };
+    root.finish();
+    config
+}
+
+fn lake_root(mut lake: Section<'_, '_>) -> String {
+    let root = lake.required("root", &LOCATION);
+    lake.finish();
+    root
+}
+
+fn source(mut source: Section<'_, '_>) -> Source {
+    // One kind so far: the word is checked, and says nothing more.
+    let _: &str = source.required("kind", &Choice { words: &["parquet"] });
+    let out = Source {
+        kind: SourceKind::Parquet,
+        root: source.required("root", &LOCATION),
+        splits: splits(source.section("splits")),
+        image_column: source.or("image_column", &FILLED_LINE, "image"),
+        label_column: source.or("label_column", &FILLED_LINE, "label"),
+        classes: source.optional("classes", &PATH).map(PathBuf::from),
+    };
+    source.finish();
+    out
+}
+
+fn splits(mut splits: Section<'_, '_>) -> Vec<(Split, Vec<String>)> {
+    let files = Distinct { of: RELATIVE_PATH, or_one: true };
+    let mut out: Vec<(Split, Vec<String>)> = Vec::new();
+    for split in Split::ALL {
+        let found = match split {
+            Split::Train => Some(splits.required(split.as_str(), &files)),
+            Split::Validation | Split::Test => splits.optional(split.as_str(), &files),
+        };
+        let Some(found) = found else { continue };
+        for (earlier, theirs) in &out {
+            let theirs: BTreeSet<&String> = theirs.iter().collect();
+            if let Some(shared) = found.iter().find(|file| theirs.contains(file)) {
+                let quoted = text::quote(shared);
+                let with = splits.key(earlier.as_str());
+                let message = format!("found {quoted}, which is in `{with}` too");
+                splits.refuse(split.as_str(), message);
+            }
+        }
+        out.push((split, found));
+    }
+    splits.finish();
+    out
+}
+
+fn models(mut models: Section<'_, '_>) -> Models {
+    let out =
+        Models { diffusion: models.required("diffusion", &PATH).into(), clip: models.required("clip", &PATH).into() };
+    models.finish();
+    out
+}
+
+fn hard_samples(mut hard: Section<'_, '_>) -> HardSamples {
+    let out = HardSamples {
+        sql: hard.or("sql", &SQL_PATH, "hard_samples/few_shot.sql"),
+        max_class_count: hard.or("max_class_count", &integer(1..=i64::MAX, "images"), 20),
+    };
+    hard.finish();
+    out
+}
+
+fn prompts(mut prompts: Section<'_, '_>) -> Prompts {
+    let with_both = Template { placeholders: &["{class}", "{description}"] };
+    let with_class = Template { placeholders: &["{class}"] };
+    let out = Prompts {
+        descriptions: prompts.optional("descriptions", &PATH).map(PathBuf::from),
+        generation: prompts.or("generation", &with_both, DEFAULT_PROMPT),
+        filter: prompts.or("filter", &with_class, DEFAULT_PROMPT),
+    };
+    if asks_for(&out.generation, "description") && !prompts.has("descriptions") {
+        let needed = prompts.key("descriptions");
+        let message = format!("found `{{description}}`, which needs `{needed}` to be set");
+        prompts.refuse("generation", message);
+    }
+    prompts.finish();
+    out
+}
+
+fn spectrum(mut spectrum: Section<'_, '_>) -> Spectrum {
+    let percent = integer(0..=100, "percent of the real image kept");
+    let levels = Distinct { of: percent, or_one: false };
+    let seeds = Distinct { of: integer(0..=i64::MAX, ""), or_one: false };
+    let scheduler = Choice { words: &["ddim", "euler"] };
+    let out = Spectrum {
+        image_guidance: spectrum.required("image_guidance", &levels),
+        seeds: spectrum.required("seeds", &seeds),
+        timesteps: spectrum.or("timesteps", &integer(1..=1000, ""), 50),
+        guidance_scale: spectrum.or("guidance_scale", &number(0.0, 100.0, "factor"), 10.0),
+        scheduler: spectrum.optional("scheduler", &scheduler).map(str::to_owned),
+        negative_prompt: spectrum.or("negative_prompt", &LINE, ""),
+    };
+    spectrum.finish();
+    out
+}
+
+fn filter(mut filter: Section<'_, '_>) -> Filter {
+    let cosine = number(-1.0, 1.0, "cosine");
+    let out = Filter {
+        sql: filter.or("sql", &SQL_PATH, "filter/text_similarity.sql"),
+        min_text_similarity: filter.or("min_text_similarity", &cosine, 0.3),
+        max_attempts: filter.or("max_attempts", &integer(1..=100, ""), 6),
+    };
+    filter.finish();
+    out
+}
+
+fn curriculum(mut curriculum: Section<'_, '_>) -> Curriculum {
+    let share = "share of images";
+    let sound = curriculum.problems().count();
+    let epochs = curriculum.or("epochs", &integer(1..=MAX_EPOCHS, ""), 65);
+    let curriculum_epochs = curriculum.or("curriculum_epochs", &integer(0..=MAX_EPOCHS, ""), 60);
+    if curriculum.problems().count() == sound && curriculum_epochs > epochs {
+        let all = format!("`{}` ({epochs})", curriculum.key("epochs"));
+        let message = match curriculum.has("curriculum_epochs") {
+            true => format!("found {curriculum_epochs}, allowed are 0 to {all}"),
+            false => format!("missing, and its default {curriculum_epochs} is over {all}"),
+        };
+        curriculum.refuse("curriculum_epochs", message);
+    }
+    let out = Curriculum {
+        strategy: curriculum.or("strategy", &IDENTIFIER, "diverse_to_specific"),
+        epochs,
+        curriculum_epochs,
+        non_hard_fraction: curriculum.or("non_hard_fraction", &number(0.0, 1.0, share), 0.3),
+        hard_share: curriculum.or("hard_share", &number_below(0.0, 1.0, share), 0.136),
+    };
+    curriculum.finish();
+    out
+}
+
+fn rejects(mut rejects: Section<'_, '_>) -> Rejects {
+    let share = number(0.0, 1.0, "share of a step's rows");
+    let out = Rejects { max_fraction: rejects.or("max_fraction", &share, 0.01) };
+    rejects.finish();
+    out
+}
+
+fn steps(root: &mut Section<'_, '_>) -> Vec<UserStep> {
+    let mut tables = BTreeSet::new();
+    root.each("step", |mut step| {
+        let out = UserStep { table: step.required("table", &IDENTIFIER), sql: step.required("sql", &SQL_PATH) };
+        refuse_second(&mut step, "table", &out.table, &mut tables);
+        step.finish();
+        out
+    })
+}
+
+fn expect(root: &mut Section<'_, '_>) -> Vec<Expect> {
+    let mut names = BTreeSet::new();
+    root.each("expect", |mut expect| {
+        let out = Expect { name: expect.required("name", &FILLED_LINE), sql: expect.required("sql", &QUERY) };
+        refuse_second(&mut expect, "name", &out.name, &mut names);
+        expect.finish();
+        out
+    })
+}
+
+/// Reports a value that an earlier section of the same list has.
+fn refuse_second(section: &mut Section<'_, '_>, key: &'static str, value: &str, seen: &mut BTreeSet<String>) {
+    // An empty one is a value that was refused already.
+    if !value.is_empty() && !seen.insert(value.to_owned()) {
+        section.refuse(key, format!("found {} a second time", text::quote(value)));
+    }
+}

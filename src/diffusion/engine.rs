@@ -1,0 +1,180 @@
+//! One engine per device: the handle that everyone asks.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use tokio::sync::oneshot;
+
+use super::files::DiffusionFiles;
+use super::img2img::Draws;
+use super::models::{Counters, Models};
+use super::schedulers::SchedulerName;
+use super::strength::{rows_per_sample, timesteps_run};
+use super::worker::{Event, Question, Worker};
+use super::{DiffusionError, EngineError};
+use crate::imaging::{Limits, decode, encode_png};
+use crate::onnx::{Chosen, Device, Runtime, Service, default_threads};
+
+/// What is the same for all pictures of an engine.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Another scheduler than the model's own.
+    pub(crate) scheduler: Option<SchedulerName>,
+    /// Timesteps of the whole schedule; a level of image guidance runs a part of them.
+    pub(crate) timesteps: NonZeroU32,
+    /// diffusers' factor; classifier-free guidance is on above 1.
+    pub(crate) guidance_scale: f64,
+    /// Encoded for the unconditional half; "" where there is none.
+    pub(crate) negative_prompt: String,
+    /// Samples in a batch. Part of what a picture is to the bit, so it belongs to the machine's record.
+    pub(crate) batch_size: usize,
+    /// Cores that one operator may use on the CPU.
+    pub(crate) threads: usize,
+    /// Jobs that may be waiting or running; callers past it are held back.
+    pub(crate) queue: usize,
+    /// The largest source picture that is opened.
+    pub(crate) limits: Limits,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            scheduler: None,
+            timesteps: NonZeroU32::new(50).unwrap_or(NonZeroU32::MIN),
+            guidance_scale: 10.0,
+            negative_prompt: String::new(),
+            batch_size: 8,
+            threads: default_threads(),
+            queue: 64,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// One picture to make.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    /// The source image's file: PNG, JPEG or WebP.
+    pub(crate) image: Arc<[u8]>,
+    /// What it shall show.
+    pub(crate) prompt: Arc<str>,
+    /// Percent of the source that is kept: 100 is the source itself.
+    pub(crate) image_guidance: u8,
+    /// Of all noise in this picture.
+    pub(crate) seed: i64,
+}
+
+/// A picture, and what it took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Generated {
+    /// 8-bit RGB.
+    pub(crate) png: Vec<u8>,
+    /// Timesteps that were run; 0 where the source passed through.
+    pub(crate) timesteps: u32,
+    /// UNet rows that were computed for it.
+    pub(crate) unet_evaluations: u32,
+}
+
+/// What an engine has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stats {
+    /// UNet rows that held a sample; padding is not counted.
+    pub(crate) unet_evaluations: u64,
+    /// Calls of the UNet.
+    pub(crate) unet_calls: u64,
+    /// UNet rows with padding; `unet_evaluations` of these were filled.
+    pub(crate) batch_rows_offered: u64,
+    /// Pictures made by models; those that passed through are not counted.
+    pub(crate) images: u64,
+    /// Time in which some model ran.
+    pub(crate) busy: Duration,
+}
+
+/// A running engine. Clones share it; it ends, with its thread, when the last is dropped, and that waits for the
+/// model call in progress.
+#[derive(Clone, Debug)]
+pub(crate) struct Engine {
+    service: Arc<Service<Event>>,
+    counters: Arc<Counters>,
+    settings: Arc<Settings>,
+    chosen: Chosen,
+}
+
+impl Engine {
+    /// Loads the models, which takes as long as their files are large, and starts the engine's thread.
+    ///
+    /// # Errors
+    /// A device that is not there, a graph that the runtime refuses, a scheduler that cannot be built.
+    pub(crate) fn start(
+        runtime: &Runtime,
+        files: &DiffusionFiles,
+        settings: Settings,
+        device: Device,
+    ) -> Result<Self, DiffusionError> {
+        let chosen = device.choose(runtime)?;
+        let counters = Arc::new(Counters::default());
+        let scheduler = files.scheduler(settings.scheduler, settings.timesteps.get())?;
+        let models = Models::load(runtime, files, chosen.provider, settings.threads, Arc::clone(&counters))?;
+        let worker = Worker::new(models, scheduler, &settings)?;
+        let service = Service::start("diffusion", settings.queue, move |inbox| worker.run(inbox))
+            .map_err(|source| DiffusionError::Thread { source })?;
+        Ok(Self { service: Arc::new(service), counters, settings: Arc::new(settings), chosen })
+    }
+
+    /// What the models run on.
+    pub(crate) fn chosen(&self) -> &Chosen {
+        &self.chosen
+    }
+
+    /// Makes a picture. The same job gives the same bytes whatever else the engine does at the time.
+    ///
+    /// Where the image guidance leaves no timestep, the source passes through: its pixels, as PNG, without any
+    /// model. Dropping the future takes the job back.
+    ///
+    /// # Errors
+    /// [`EngineError::Row`] for a source that cannot be opened or is too small, or a result that is not a number;
+    /// [`EngineError::Job`] where a model failed.
+    pub(crate) async fn img2img(&self, job: Job) -> Result<Generated, EngineError> {
+        let run = timesteps_run(self.settings.timesteps.get(), job.image_guidance);
+        if run == 0 {
+            return pass_through(job.image, self.settings.limits).await;
+        }
+        self.ask(job, run, None).await
+    }
+
+    /// As [`Engine::img2img`], with draws from outside, so that another implementation's can be given.
+    pub(super) async fn ask(&self, job: Job, run: u32, draws: Option<Draws>) -> Result<Generated, EngineError> {
+        let digest: [u8; 32] = Sha256::digest(&job.image).into();
+        let answer = self.service.ask(|reply| Event::Question(Question { job, run, draws, digest, reply })).await;
+        let png = answer.map_err(EngineError::Job)??;
+        let rows = rows_per_sample(self.settings.guidance_scale);
+        Ok(Generated { png, timesteps: run, unet_evaluations: run.saturating_mul(rows) })
+    }
+
+    /// What was done so far.
+    pub(crate) fn stats(&self) -> Stats {
+        let Counters { unet_evaluations, unet_calls, batch_rows_offered, images, busy_nanoseconds } = &*self.counters;
+        Stats {
+            unet_evaluations: unet_evaluations.load(Ordering::Relaxed),
+            unet_calls: unet_calls.load(Ordering::Relaxed),
+            batch_rows_offered: batch_rows_offered.load(Ordering::Relaxed),
+            images: images.load(Ordering::Relaxed),
+            busy: Duration::from_nanos(busy_nanoseconds.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+async fn pass_through(image: Arc<[u8]>, limits: Limits) -> Result<Generated, EngineError> {
+    let (sender, receiver) = oneshot::channel();
+    rayon::spawn(move || {
+        let png = decode(&image, &limits).and_then(|picture| encode_png(&picture));
+        // Nobody may be waiting any more.
+        let _ = sender.send(png);
+    });
+    let png = receiver.await.map_err(|_| EngineError::Job("a picture was dropped".to_owned()))?;
+    let png = png.map_err(|error| EngineError::Row(error.chain()))?;
+    Ok(Generated { png, timesteps: 0, unet_evaluations: 0 })
+}

@@ -1,0 +1,108 @@
+//! The arithmetic around the models, on one sample.
+
+use image::RgbImage;
+
+use super::files::DiffusionFiles;
+use super::noise::{Domain, normals};
+use crate::imaging::{Filter, ImageError, resize, to_chw};
+
+/// Sides of the latents, in their own pixels. Samples of one size share a batch.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Size {
+    pub(super) width: u32,
+    pub(super) height: u32,
+}
+
+impl Size {
+    /// Values in one channel.
+    pub(super) fn area(self) -> usize {
+        self.width as usize * self.height as usize
+    }
+}
+
+/// A source picture as the VAE takes it: [3, height, width] in -1..1.
+#[derive(Debug)]
+pub(super) struct Pixels {
+    pub(super) planes: Vec<f32>,
+    /// Of the latents that it will become.
+    pub(super) size: Size,
+}
+
+/// What the VAE says of a source picture: the posterior of its latents, [channels, height, width] each.
+#[derive(Debug)]
+pub(super) struct Posterior {
+    pub(super) mean: Vec<f32>,
+    pub(super) log_variance: Vec<f32>,
+    pub(super) size: Size,
+}
+
+/// The random numbers of one sample, both as long as its latents.
+#[derive(Clone, Debug)]
+pub(super) struct Draws {
+    pub(super) posterior: Vec<f32>,
+    pub(super) noise: Vec<f32>,
+}
+
+impl Draws {
+    /// The draws of a seed.
+    pub(super) fn of_seed(seed: i64, count: usize) -> Self {
+        Self { posterior: normals(Domain::Posterior, seed, count), noise: normals(Domain::Noise, seed, count) }
+    }
+}
+
+/// Resizes a picture down to whole latents with Lanczos, as diffusers' `VaeImageProcessor`, and scales it to -1..1.
+/// `None` where it is smaller than one latent.
+///
+/// # Errors
+/// As [`resize`].
+pub(super) fn prepare(image: &RgbImage, pixels_per_latent: u32) -> Result<Option<Pixels>, ImageError> {
+    let size = Size { width: image.width() / pixels_per_latent, height: image.height() / pixels_per_latent };
+    if size.area() == 0 {
+        return Ok(None);
+    }
+    let whole = resize(image, size.width * pixels_per_latent, size.height * pixels_per_latent, Filter::Lanczos)?;
+    Ok(Some(Pixels { planes: to_chw(&whole, [0.5; 3], [0.5; 3]), size }))
+}
+
+/// Draws latents from the posterior and scales them for the UNet: diffusers' `DiagonalGaussianDistribution.sample`
+/// and the VAE's shift and scaling factor.
+pub(super) fn latents(files: &DiffusionFiles, posterior: &Posterior, draw: &[f32]) -> Vec<f32> {
+    let moments = posterior.mean.iter().zip(&posterior.log_variance);
+    moments
+        .zip(draw)
+        .map(|((mean, log_variance), draw)| {
+            let deviation = (0.5 * log_variance.clamp(-30.0, 20.0)).exp();
+            (mean + deviation * draw - files.shift) * files.scale
+        })
+        .collect()
+}
+
+/// Undoes the scaling before the VAE decodes.
+pub(super) fn unscaled(files: &DiffusionFiles, latents: &[f32]) -> Vec<f32> {
+    latents.iter().map(|latent| latent / files.scale + files.shift).collect()
+}
+
+/// Classifier-free guidance: unconditional + scale * (conditional - unconditional).
+pub(super) fn guide(scale: f32, unconditional: &[f32], conditional: &[f32]) -> Vec<f32> {
+    let pairs = unconditional.iter().zip(conditional);
+    pairs.map(|(without, with)| without + scale * (with - without)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_shrink_to_whole_latents() {
+        let pixels = prepare(&RgbImage::new(33, 47), 8).unwrap().unwrap();
+        assert_eq!(pixels.size, Size { width: 4, height: 5 });
+        assert_eq!(pixels.planes.len(), 3 * 32 * 40);
+        assert!(prepare(&RgbImage::new(7, 100), 8).unwrap().is_none());
+    }
+
+    #[test]
+    fn guidance_goes_past_the_condition() {
+        assert_eq!(guide(4.0, &[1.0, 0.0], &[2.0, -0.5]), [5.0, -2.0]);
+        assert_eq!(guide(1.0, &[1.0], &[2.0]), [2.0]);
+    }
+}

@@ -1,0 +1,24 @@
+//! Image-guided diffusion: a picture, a prompt and a level in; a picture out.
+//!
+//! [`DiffusionFiles`] reads what a model directory holds, [`Engine`] runs it for everyone on one device. The
+//! arithmetic is that of diffusers' `StableDiffusionImg2ImgPipeline`, compared with it number by number in tests.
+
+mod batch;
+mod engine;
+mod error;
+mod files;
+mod img2img;
+mod models;
+mod noise;
+mod schedulers;
+mod strength;
+mod worker;
+
+pub(crate) use engine::{Engine, Generated, Job, Settings, Stats};
+pub(crate) use error::{DiffusionError, EngineError};
+pub(crate) use files::DiffusionFiles;
+pub(crate) use schedulers::{Scheduler, SchedulerName};
+pub(crate) use strength::{timesteps_run, unet_evaluations};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,52 @@
+//! How much work a level of image guidance is, in exact decimal arithmetic.
+//!
+//! diffusers computes int(n * strength) with strength = 1 - guidance in binary floats, which loses a timestep at
+//! guidance 0.9 of 50. Percents are integers here, so nothing is lost.
+
+/// Timesteps that are run of a schedule of `timesteps`: the last timesteps * (100 - `image_guidance`) / 100,
+/// rounded down. 0 means that the source passes through as it is, and no model runs. Guidance past 100 counts as
+/// 100.
+pub(crate) fn timesteps_run(timesteps: u32, image_guidance: u8) -> u32 {
+    let percent = u64::from(100_u8.saturating_sub(image_guidance));
+    // At most `timesteps`, since the percent is at most 100.
+    u32::try_from(u64::from(timesteps) * percent / 100).unwrap_or(timesteps)
+}
+
+/// UNet evaluations, in rows, for one image: one a timestep, and a second for the negative prompt where
+/// classifier-free guidance is on, which it is for a `guidance_scale` above 1.
+pub(crate) fn unet_evaluations(timesteps: u32, image_guidance: u8, guidance_scale: f64) -> u32 {
+    timesteps_run(timesteps, image_guidance).saturating_mul(rows_per_sample(guidance_scale))
+}
+
+/// Rows of one UNet call that one sample takes.
+pub(super) fn rows_per_sample(guidance_scale: f64) -> u32 {
+    if guidance_scale > 1.0 { 2 } else { 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_lose_no_timestep() {
+        assert_eq!(timesteps_run(50, 90), 5, "4 in binary floats");
+        assert_eq!(timesteps_run(10, 90), 1, "0 in binary floats");
+        assert_eq!(timesteps_run(30, 80), 6);
+        assert_eq!(timesteps_run(25, 70), 7, "7.5 rounded down");
+        assert_eq!(timesteps_run(u32::MAX, 0), u32::MAX);
+    }
+
+    #[test]
+    fn the_real_image_costs_nothing() {
+        assert_eq!(timesteps_run(1000, 100), 0);
+        assert_eq!(timesteps_run(1000, 255), 0);
+        assert_eq!(unet_evaluations(50, 100, 10.0), 0);
+        assert_eq!(timesteps_run(50, 99), 0, "half a timestep is none");
+    }
+
+    #[test]
+    fn classifier_free_guidance_doubles_the_rows() {
+        assert_eq!(unet_evaluations(50, 50, 10.0), 50);
+        assert_eq!(unet_evaluations(50, 50, 1.0), 25);
+    }
+}

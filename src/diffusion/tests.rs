@@ -1,0 +1,221 @@
+//! Against diffusers, number by number (`tests/fixtures/diffusers/digits.json`), and the promises of the engine, on
+//! the bundle in `models/digits`.
+
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::batch::{Batch, Guidance, Sample};
+use super::img2img::{Draws, latents, prepare, unscaled};
+use super::models::{Counters, Models};
+use super::*;
+use crate::imaging::testing::base64;
+use crate::imaging::{Limits, decode, encode_png, from_chw};
+use crate::onnx::{Device, Provider, Runtime};
+
+mod company;
+
+#[derive(Deserialize)]
+struct Golden {
+    num_inference_steps: u32,
+    guidance_scale: f64,
+    prompt: String,
+    negative_prompt: String,
+    prompt_embeds: Vec<f32>,
+    source_png: String,
+    posterior_mean: Vec<f32>,
+    posterior_logvar: Vec<f32>,
+    posterior_noise: Vec<f32>,
+    noise: Vec<f32>,
+    z0: Vec<f32>,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    scheduler: String,
+    strength: f64,
+    timesteps: Vec<f32>,
+    initial: Vec<f32>,
+    after_step: Vec<Vec<f32>>,
+    image_rgb: String,
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn bundle() -> DiffusionFiles {
+    DiffusionFiles::inspect(&root().join("models/digits")).unwrap()
+}
+
+fn golden() -> Golden {
+    let text = std::fs::read(root().join("tests/fixtures/diffusers/digits.json")).unwrap();
+    serde_json::from_slice(&text).unwrap()
+}
+
+fn models() -> Models {
+    let runtime = Runtime::open(None).unwrap();
+    Models::load(&runtime, &bundle(), Provider::Cpu, 1, Arc::new(Counters::default())).unwrap()
+}
+
+/// Within 1e-5 of the largest value, and 1e-5 more.
+#[track_caller]
+fn assert_close(ours: &[f32], theirs: &[f32], what: &str) {
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    let largest = theirs.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+    let tolerance = 1e-5 * largest + 1e-5;
+    let worst = ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst <= tolerance, "{what}: off by {worst}, allowed {tolerance}");
+}
+
+#[test]
+fn encoders_are_diffusers() {
+    let (golden, mut models) = (golden(), models());
+    assert_close(&models.encode_prompt(&golden.prompt).unwrap(), &golden.prompt_embeds, "prompt");
+    let source = decode(&base64(&golden.source_png), &Limits::default()).unwrap();
+    let posterior = models.encode_image(prepare(&source, 4).unwrap().unwrap()).unwrap();
+    assert_close(&posterior.mean, &golden.posterior_mean, "mean");
+    assert_close(&posterior.log_variance, &golden.posterior_logvar, "log-variance");
+    assert_close(&latents(&bundle(), &posterior, &golden.posterior_noise), &golden.z0, "latents");
+}
+
+#[test]
+fn every_timestep_is_diffusers() {
+    let (golden, mut models, files) = (golden(), models(), bundle());
+    let prompt = models.encode_prompt(&golden.prompt).unwrap();
+    let negative = models.encode_prompt(&golden.negative_prompt).unwrap();
+    let guidance = Guidance { scale: golden.guidance_scale as f32, negative };
+    assert!(golden.cases.len() >= 8);
+    for case in &golden.cases {
+        let what = format!("{} at strength {}", case.scheduler, case.strength);
+        let scheduler = files.scheduler(Some(case.scheduler.parse().unwrap()), golden.num_inference_steps).unwrap();
+        let run = timesteps_run(golden.num_inference_steps, 100 - (case.strength * 100.0).round() as u8) as usize;
+        assert_eq!(scheduler.timesteps()[scheduler.timesteps().len() - run..], case.timesteps, "{what}");
+        let denoising = scheduler.start(run, &golden.z0, &golden.noise);
+        assert_close(denoising.latents(), &case.initial, &what);
+        let size = super::img2img::Size { width: 8, height: 8 };
+        let mut batch = Batch::new(size, 2);
+        batch.admit(Sample { denoising, prompt: Arc::clone(&prompt), ticket: () }).unwrap();
+        let mut done = Vec::new();
+        for (step, theirs) in case.after_step.iter().enumerate() {
+            done = batch.step(&mut models, Some(&guidance)).unwrap();
+            let ours = done.first().map(|sample| sample.denoising.latents().to_vec());
+            let ours = ours.unwrap_or_else(|| batch.latents(0).unwrap().to_vec());
+            assert_close(&ours, theirs, &format!("{what}, step {step}"));
+        }
+        let last = done.pop().unwrap();
+        let (planes, width, height) = models.decode(unscaled(&files, last.denoising.latents()), size).unwrap();
+        assert_same_picture(from_chw(&planes, width, height).unwrap().as_raw(), &base64(&case.image_rgb), &what);
+    }
+}
+
+/// At most one value in a thousand off by more than 1/255.
+#[track_caller]
+fn assert_same_picture(ours: &[u8], theirs: &[u8], what: &str) {
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    let off = ours.iter().zip(theirs).filter(|(a, b)| a.abs_diff(**b) > 1).count();
+    assert!(off * 1000 <= ours.len(), "{what}: {off} of {} values", ours.len());
+}
+
+#[tokio::test]
+async fn the_engine_makes_diffusers_pictures() {
+    let golden = golden();
+    for name in ["ddim", "euler"] {
+        let settings = Settings {
+            scheduler: Some(name.parse().unwrap()),
+            timesteps: NonZeroU32::new(golden.num_inference_steps).unwrap(),
+            guidance_scale: golden.guidance_scale,
+            negative_prompt: golden.negative_prompt.clone(),
+            batch_size: 4,
+            ..Settings::default()
+        };
+        let engine = Engine::start(&Runtime::open(None).unwrap(), &bundle(), settings, Device::Cpu).unwrap();
+        for case in golden.cases.iter().filter(|case| case.scheduler == name) {
+            let job = Job {
+                image: base64(&golden.source_png).into(),
+                prompt: golden.prompt.clone().into(),
+                image_guidance: 0,
+                seed: 0,
+            };
+            let draws = Draws { posterior: golden.posterior_noise.clone(), noise: golden.noise.clone() };
+            let run = u32::try_from(case.timesteps.len()).unwrap();
+            let made = engine.ask(job, run, Some(draws)).await.unwrap();
+            assert_eq!((made.timesteps, made.unet_evaluations), (run, 2 * run));
+            let picture = decode(&made.png, &Limits::default()).unwrap();
+            assert_same_picture(picture.as_raw(), &base64(&case.image_rgb), name);
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_does_not_fit_is_named() {
+    let copy = tempfile::tempdir().unwrap();
+    copy_dir(&root().join("models/digits"), copy.path());
+    let message = |dir: &Path| {
+        let error = DiffusionFiles::inspect(dir).unwrap_err().to_string();
+        error.replace(&dir.display().to_string(), "DIR")
+    };
+    let replace = |name: &str, from: &str, to: &str| {
+        let path = copy.path().join(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from}");
+        std::fs::write(path, text.replace(from, to)).unwrap();
+    };
+    DiffusionFiles::inspect(copy.path()).unwrap();
+
+    replace("unet/config.json", "\"in_channels\": 4", "\"in_channels\": 9");
+    let inpainting = message(copy.path());
+    assert_eq!(
+        inpainting,
+        "`DIR/unet/config.json`: `in_channels` is 9; the VAE has 4 latent channels, and only those are fed"
+    );
+    replace("unet/config.json", "\"in_channels\": 9", "\"in_channels\": 4");
+
+    replace("scheduler/scheduler_config.json", "DDIMScheduler", "UniPCMultistepScheduler");
+    assert_eq!(
+        message(copy.path()),
+        "unknown scheduler `UniPCMultistepScheduler`; valid schedulers are `DDIMScheduler`, `EulerDiscreteScheduler`"
+    );
+    replace("scheduler/scheduler_config.json", "UniPCMultistepScheduler", "DDIMScheduler");
+
+    std::fs::copy(copy.path().join("vae_encoder/model.onnx"), copy.path().join("unet/model.onnx")).unwrap();
+    assert_eq!(
+        message(copy.path()),
+        "`DIR/unet/model.onnx`: input `sample` is float32 [batch, 3, height, width]; \
+         expected float32 or float16 [batch, 4, height, width]"
+    );
+
+    replace("model_index.json", "StableDiffusionPipeline", "StableDiffusionXLPipeline");
+    assert!(message(copy.path()).starts_with("`DIR/model_index.json`: `_class_name` is `StableDiffusionXLPipeline`"));
+}
+
+#[test]
+fn the_digest_is_of_everything_that_makes_a_picture() {
+    let copy = tempfile::tempdir().unwrap();
+    copy_dir(&root().join("models/digits"), copy.path());
+    let digest = || DiffusionFiles::inspect(copy.path()).unwrap().digest().unwrap();
+    let original = digest();
+    assert_eq!(original, bundle().digest().unwrap(), "wherever it lies");
+    std::fs::write(copy.path().join("README.md"), "notes").unwrap();
+    assert_eq!(digest(), original);
+    let path = copy.path().join("scheduler/scheduler_config.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("\"steps_offset\": 1", "\"steps_offset\": 0")).unwrap();
+    assert_ne!(digest(), original);
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_dir(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! A picture is the same to the bit whatever its company, its slot and its time of arrival.
+
+use std::time::Duration;
+
+use image::RgbImage;
+
+use super::*;
+
+const BATCH: usize = 4;
+
+fn start(change: impl FnOnce(&mut Settings)) -> Engine {
+    let mut settings = Settings {
+        timesteps: NonZeroU32::new(10).unwrap(),
+        guidance_scale: 4.0,
+        batch_size: BATCH,
+        ..Settings::default()
+    };
+    change(&mut settings);
+    Engine::start(&Runtime::open(None).unwrap(), &bundle(), settings, Device::Cpu).unwrap()
+}
+
+/// A picture with a pattern of its own.
+fn source(number: u32, width: u32, height: u32) -> Arc<[u8]> {
+    let value = |x: u32, y: u32, scale: u32| ((x * scale + y * (number + 1) * 3) % 256) as u8;
+    let image = RgbImage::from_fn(width, height, |x, y| image::Rgb([value(x, y, 3), value(x, y, 5), value(x, y, 7)]));
+    encode_png(&image).unwrap().into()
+}
+
+fn job(number: u32) -> Job {
+    Job {
+        image: source(number % 5, 32, 32),
+        prompt: ["a photo of five", "a photo of nine", ""][number as usize % 3].into(),
+        image_guidance: [0, 10, 30, 50, 70, 90][number as usize % 6],
+        seed: i64::from(number) * 77 - 100,
+    }
+}
+
+async fn all(engine: &Engine, jobs: Vec<Job>) -> Vec<Result<Generated, EngineError>> {
+    let tasks: Vec<_> = jobs
+        .into_iter()
+        .map(|job| {
+            let engine = engine.clone();
+            tokio::spawn(async move { engine.img2img(job).await })
+        })
+        .collect();
+    let mut results = Vec::new();
+    for task in tasks {
+        results.push(task.await.unwrap());
+    }
+    results
+}
+
+#[tokio::test]
+async fn a_picture_does_not_depend_on_its_company() {
+    let jobs: Vec<Job> = (0..24).map(job).collect();
+    let engine = start(|_| ());
+    let mut alone = Vec::new();
+    for job in &jobs {
+        alone.push(engine.img2img(job.clone()).await.unwrap());
+    }
+    let together = all(&start(|_| ()), jobs.clone()).await;
+    let reversed = all(&start(|settings| settings.queue = 3), jobs.iter().rev().cloned().collect()).await;
+    for (number, alone) in alone.iter().enumerate() {
+        assert_eq!(together[number].as_ref().unwrap(), alone, "job {number} in company");
+        assert_eq!(reversed[jobs.len() - 1 - number].as_ref().unwrap(), alone, "job {number} in reverse");
+    }
+}
+
+#[test]
+fn a_picture_does_not_depend_on_its_slot() {
+    let (mut models, files) = (models(), bundle());
+    let prompt = models.encode_prompt("a photo of five").unwrap();
+    let guidance = Guidance { scale: 4.0, negative: models.encode_prompt("").unwrap() };
+    let scheduler = files.scheduler(None, 10).unwrap();
+    let size = super::super::img2img::Size { width: 8, height: 8 };
+    for slots in [1, 3, 8, 16] {
+        let mut of_slot = Vec::new();
+        for slot in 0..slots {
+            let mut batch = Batch::new(size, slots);
+            for number in 0..slots {
+                let seed = if number == slot { 42 } else { number as i64 };
+                let draws = Draws::of_seed(seed, 256);
+                let run = if number == slot { 3 } else { 4 + number % 6 };
+                let denoising = scheduler.start(run, &draws.posterior, &draws.noise);
+                batch.admit(Sample { denoising, prompt: Arc::clone(&prompt), ticket: number }).unwrap();
+            }
+            for _ in 0..2 {
+                assert!(batch.step(&mut models, Some(&guidance)).unwrap().is_empty());
+            }
+            let done = batch.step(&mut models, Some(&guidance)).unwrap();
+            assert_eq!(done[0].ticket, slot);
+            of_slot.push(done[0].denoising.latents().to_vec());
+        }
+        assert!(of_slot.iter().all(|latents| *latents == of_slot[0]), "{slots} slots");
+    }
+}
+
+#[tokio::test]
+async fn evaluations_are_counted_without_padding() {
+    let engine = start(|_| ());
+    let jobs: Vec<Job> = (0..12).map(job).collect();
+    let planned: u32 = jobs.iter().map(|job| unet_evaluations(10, job.image_guidance, 4.0)).sum();
+    let made = all(&engine, jobs).await;
+    assert_eq!(made.iter().map(|made| made.as_ref().unwrap().unet_evaluations).sum::<u32>(), planned);
+    let stats = engine.stats();
+    assert_eq!((stats.unet_evaluations, stats.images), (u64::from(planned), 12));
+    assert_eq!(stats.batch_rows_offered, stats.unet_calls * 2 * BATCH as u64);
+    assert!(stats.batch_rows_offered > stats.unet_evaluations && stats.busy > Duration::ZERO);
+}
+
+#[tokio::test]
+async fn the_real_image_passes_through_without_a_model() {
+    let engine = start(|_| ());
+    let image = source(1, 50, 33);
+    let made = engine.img2img(Job { image: Arc::clone(&image), image_guidance: 100, ..job(0) }).await.unwrap();
+    assert_eq!((made.timesteps, made.unet_evaluations), (0, 0));
+    let limits = Limits::default();
+    assert_eq!(decode(&made.png, &limits).unwrap(), decode(&image, &limits).unwrap());
+    assert_eq!(engine.stats(), Stats::default().with_busy(engine.stats().busy));
+}
+
+impl Stats {
+    fn with_busy(self, busy: Duration) -> Self {
+        Self { busy, ..self }
+    }
+}
+
+#[tokio::test]
+async fn sizes_share_an_engine_and_bad_pictures_stop_nobody() {
+    let engine = start(|_| ());
+    let of = |image: Arc<[u8]>| Job { image, ..job(4) };
+    let truncated: Arc<[u8]> = source(2, 32, 32)[..60].into();
+    let jobs = vec![
+        of(source(0, 32, 32)),
+        of(source(0, 48, 24)),
+        of(source(0, 35, 33)),
+        of(source(0, 3, 40)),
+        of(truncated),
+        of(b"hello".as_slice().into()),
+    ];
+    let made = all(&engine, jobs).await;
+    let sides = |index: usize| decode(&made[index].as_ref().unwrap().png, &Limits::default()).unwrap().dimensions();
+    assert_eq!((sides(0), sides(1), sides(2)), ((32, 32), (48, 24), (32, 32)));
+    let reason = |index: usize| made[index].as_ref().unwrap_err().clone();
+    assert_eq!(reason(3), EngineError::Row("the picture is 3 x 40 pixels, and a side needs 4 at least".to_owned()));
+    assert!(matches!(reason(4), EngineError::Row(reason) if reason.starts_with("the `png` picture is truncated")));
+    assert_eq!(reason(5), EngineError::Row("not a picture: it looks like `text`".to_owned()));
+    assert_eq!(engine.img2img(of(source(0, 32, 32))).await, made[0].clone());
+}
+
+#[tokio::test]
+async fn dropped_futures_take_their_jobs_back() {
+    let engine = start(|settings| settings.queue = 8);
+    for _ in 0..3 {
+        let gone = all_of(&engine, 0..8);
+        assert!(tokio::time::timeout(Duration::from_millis(1), gone).await.is_err());
+    }
+    let made = engine.img2img(job(3)).await.unwrap();
+    assert_eq!(made, start(|_| ()).img2img(job(3)).await.unwrap());
+    assert!(engine.stats().images < 24, "{:?}", engine.stats());
+}
+
+async fn all_of(engine: &Engine, numbers: std::ops::Range<u32>) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in numbers {
+        let engine = engine.clone();
+        tasks.spawn(async move { engine.img2img(job(number)).await });
+    }
+    while tasks.join_next().await.is_some() {}
+}

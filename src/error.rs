@@ -1,0 +1,155 @@
+//! The one public error: classed by what the caller can do about it.
+
+use crate::config::Diagnostics;
+
+/// The result of everything here that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a command failed. `Display` says what was wrong, where, and what to do; `source()` has the cause.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The pipeline's file is wrong: every problem of it, none of the work done.
+    #[error("{0}")]
+    Config(Diagnostics),
+    /// A query is wrong: in the catalogue, in a replacement, or typed at the prompt.
+    #[error("query `{query}`: {message}")]
+    Query {
+        /// Its path under `sql/`, the name of an `[[expect]]`, or `prompt`.
+        query: String,
+        /// What is wrong with it, and what would be right.
+        message: String,
+    },
+    /// The data cannot be used as the pipeline says.
+    #[error("{0}")]
+    Data(String),
+    /// A model directory does not fit, or a model failed.
+    #[error("{0}")]
+    Model(String),
+    /// The lake or the source cannot be read or written.
+    #[error("lake `{url}`: {message}")]
+    Lake {
+        /// The table or object that was touched.
+        url: String,
+        /// What was tried, and what to do.
+        message: String,
+        /// The library's own error.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// A test of the data returned rows.
+    #[error("expectation `{name}` failed: {rows} rows, none expected\n{table}")]
+    Expectation {
+        /// Its `name` in the pipeline.
+        name: String,
+        /// How many rows it returned.
+        rows: usize,
+        /// The first of them, as a table.
+        table: String,
+    },
+    /// Several problems of one job, found before any work.
+    #[error("{}", list(.0))]
+    Several(Vec<Error>),
+    /// The run was interrupted; what was committed stays, and the next run goes on from there.
+    #[error("interrupted; the same command goes on from here")]
+    Interrupted,
+}
+
+impl Error {
+    /// One error, or several as one.
+    pub fn several(mut errors: Vec<Self>) -> Self {
+        match errors.pop() {
+            Some(only) if errors.is_empty() => only,
+            Some(last) => {
+                errors.push(last);
+                Self::Several(errors)
+            }
+            None => Self::Several(errors),
+        }
+    }
+
+    /// A failure in the lake with the library's error as its source.
+    pub fn lake(
+        url: impl Into<String>,
+        message: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Lake { url: url.into(), message: message.into(), source: Some(source.into()) }
+    }
+
+    /// A failure of the query named `query`, with what DataFusion makes of it reduced to its root.
+    pub fn query(query: impl Into<String>, error: datafusion::error::DataFusionError) -> Self {
+        match own(error) {
+            Ok(own) => own,
+            Err(error) => Self::Query { query: query.into(), message: error.find_root().strip_backtrace() },
+        }
+    }
+
+    /// The process exit code: 1 the run failed, 2 bad input, 130 interrupted.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Query { .. } => 2,
+            Self::Several(errors) => errors.iter().map(Self::exit_code).max().unwrap_or(1),
+            Self::Interrupted => 130,
+            _ => 1,
+        }
+    }
+}
+
+/// `error` and its causes on one line, each said once.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn list(errors: &[Error]) -> String {
+    let lines: Vec<_> = errors.iter().map(|error| chain(error)).collect();
+    format!("{}\n{} problems; nothing was run", lines.join("\n"), errors.len())
+}
+
+/// Our own error, carried through DataFusion as `External`, or DataFusion's.
+fn own(error: datafusion::error::DataFusionError) -> std::result::Result<Error, datafusion::error::DataFusionError> {
+    use datafusion::error::DataFusionError as E;
+    match error {
+        E::External(inner) => match inner.downcast::<Error>() {
+            Ok(own) => Ok(*own),
+            Err(inner) => Err(E::External(inner)),
+        },
+        E::Context(context, inner) => own(*inner).map_err(|inner| E::Context(context, Box::new(inner))),
+        E::ArrowError(inner, trace) => match *inner {
+            arrow::error::ArrowError::ExternalError(inner) => match inner.downcast::<Error>() {
+                Ok(own) => Ok(*own),
+                Err(inner) => match inner.downcast::<E>() {
+                    Ok(inner) => own(*inner),
+                    Err(inner) => Err(E::External(inner)),
+                },
+            },
+            inner => Err(E::ArrowError(Box::new(inner), trace)),
+        },
+        E::Shared(shared) => match std::sync::Arc::try_unwrap(shared) {
+            Ok(inner) => own(inner),
+            Err(shared) => Err(E::Shared(shared)),
+        },
+        other => Err(other),
+    }
+}
+
+impl From<Error> for datafusion::error::DataFusionError {
+    fn from(error: Error) -> Self {
+        Self::External(Box::new(error))
+    }
+}
+
+impl From<Diagnostics> for Error {
+    fn from(diagnostics: Diagnostics) -> Self {
+        Self::Config(diagnostics)
+    }
+}

@@ -1,0 +1,160 @@
+//! What a run would do, before it does it: which steps run and why, how many rows, how many UNet
+//! evaluations. Everything that is only chosen is computed; no model runs and nothing is written.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use arrow::{
+    array::{AsArray, RecordBatch, StructArray, new_null_array},
+    compute::cast,
+    datatypes::{DataType, Int64Type},
+};
+
+use crate::{
+    error::{Error, Result},
+    pipeline::Pipeline,
+    plan::Step,
+    schema::{Kind, LISTING, Table},
+    session::{self, Snapshot},
+    step::{self, conform_batches},
+};
+
+/// A number that is known, or known to lie between two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Amount {
+    /// What is due now: first attempts, and what else is known to be wanting.
+    pub due: i64,
+    /// At most, should every attempt that is allowed be needed.
+    pub at_most: i64,
+}
+
+impl Amount {
+    fn exactly(amount: i64) -> Self {
+        Self { due: amount, at_most: amount }
+    }
+}
+
+/// What a run would do with one step.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct StepForecast {
+    /// Its table.
+    pub step: String,
+    /// Whether there is nothing to do.
+    pub skipped: bool,
+    /// Why it would run, or not.
+    pub reason: String,
+    /// Rows that it would make; none where they depend on pictures that are not made yet.
+    pub rows: Option<Amount>,
+    /// Evaluations of the UNet; none where it is the same for `rows`.
+    pub unet_evaluations: Option<Amount>,
+}
+
+/// What a run of `pipeline` would do.
+///
+/// # Errors
+/// Where the lake or the source cannot be read, or a query fails.
+pub async fn forecast(pipeline: &Pipeline) -> Result<Vec<StepForecast>> {
+    let session = &pipeline.session;
+    let mut snapshot = session.snapshot(&pipeline.own_tables).await?;
+    let mut unknown: BTreeSet<String> = BTreeSet::new();
+    let mut forecasts = Vec::new();
+    for step in &pipeline.plan.steps {
+        let reason = step::why(session, &pipeline.own_tables, step).await?;
+        let mut forecast = StepForecast {
+            step: step.table.name.clone(),
+            skipped: reason.is_none(),
+            reason: reason.unwrap_or_else(|| "it is up to date".into()),
+            rows: Some(Amount::exactly(0)),
+            unet_evaluations: None,
+        };
+        if !forecast.skipped {
+            match step.table.kind {
+                Kind::Accumulated { over: LISTING, .. } => {
+                    forecast.rows = Some(expect_pictures(pipeline, &mut snapshot, step).await?);
+                }
+                Kind::Accumulated { .. } => {
+                    let work = work(pipeline, &snapshot, &step.table).await?;
+                    forecast.rows = Some(work.rows);
+                    forecast.unet_evaluations =
+                        step.query.functions.contains("img2img").then_some(work.unet_evaluations);
+                    if work.rows.at_most > 0 {
+                        unknown.insert(step.table.name.clone());
+                    }
+                }
+                _ if step.repeats_to.is_none() && step.query.tables.iter().any(|table| unknown.contains(table)) => {
+                    unknown.insert(step.table.name.clone());
+                    forecast.rows = None;
+                }
+                _ => forecast.rows = Some(choose(pipeline, &mut snapshot, step).await?),
+            }
+        }
+        forecasts.push(forecast);
+    }
+    Ok(forecasts)
+}
+
+/// Evaluates a step that only chooses, and puts its rows into `snapshot`.
+async fn choose(pipeline: &Pipeline, snapshot: &mut Snapshot, step: &Step) -> Result<Amount> {
+    let name = &step.query.name;
+    let context = pipeline.session.context(snapshot, &Arc::default())?;
+    let rows = session::query(&context, name, &step.statement).await?;
+    let batches = rows.collect().await.map_err(|error| Error::query(name, error))?;
+    let batches = conform_batches(name, &batches, &step.table.schema)?;
+    let count: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    snapshot.set(&step.table.name, Arc::clone(&step.table.schema), batches)?;
+    Ok(Amount::exactly(count as i64))
+}
+
+/// Expects every picture of the listing to be readable: their number, and rows without pixels.
+async fn expect_pictures(pipeline: &Pipeline, snapshot: &mut Snapshot, step: &Step) -> Result<Amount> {
+    let listing = pipeline.session.functions().source.listing();
+    let columns = step
+        .table
+        .schema
+        .fields()
+        .iter()
+        .map(|field| match listing.column_by_name(field.name()) {
+            Some(column) => Arc::clone(column),
+            None => match field.data_type() {
+                DataType::Struct(fields) => Arc::new(StructArray::new_null(fields.clone(), listing.num_rows())),
+                ty => new_null_array(ty, listing.num_rows()),
+            },
+        })
+        .collect();
+    let expected = RecordBatch::try_new(Arc::clone(&step.table.schema), columns)
+        .map_err(|error| Error::query(&step.query.name, error.into()))?;
+    let fail = |error| Error::query(&step.table.name, error);
+    let context = pipeline.session.context(snapshot, &Arc::default())?;
+    let made = context.table(step.table.name.as_str()).await.map_err(fail)?.count().await.map_err(fail)?;
+    snapshot.set(&step.table.name, Arc::clone(&step.table.schema), vec![expected])?;
+    Ok(Amount::exactly(listing.num_rows().saturating_sub(made) as i64))
+}
+
+struct Work {
+    rows: Amount,
+    unet_evaluations: Amount,
+}
+
+/// The row of `sql/report/forecast.sql` for `table`.
+async fn work(pipeline: &Pipeline, snapshot: &Snapshot, table: &Table) -> Result<Work> {
+    let path = "report/forecast.sql";
+    let statement = pipeline.catalogue.get(path)?.bind(&pipeline.plan.parameters)?;
+    let context = pipeline.session.context(snapshot, &Arc::default())?;
+    let rows = session::query(&context, path, &statement).await?;
+    for batch in rows.collect().await.map_err(|error| Error::query(path, error))? {
+        let column = |name: &str, ty: &DataType| batch.column_by_name(name).and_then(|c| cast(c, ty).ok());
+        let Some(steps) = column("step", &DataType::Utf8) else {
+            continue;
+        };
+        let Some(row) = (0..batch.num_rows()).find(|&row| steps.as_string::<i32>().value(row) == table.name) else {
+            continue;
+        };
+        let number = |name: &str| {
+            column(name, &DataType::Int64).map_or(0, |column| column.as_primitive::<Int64Type>().value(row))
+        };
+        return Ok(Work {
+            rows: Amount { due: number("rows"), at_most: number("rows_at_most") },
+            unet_evaluations: Amount { due: number("unet_evaluations"), at_most: number("unet_evaluations_at_most") },
+        });
+    }
+    Ok(Work { rows: Amount::exactly(0), unet_evaluations: Amount::exactly(0) })
+}

@@ -1,0 +1,159 @@
+//! Bytes to pixels and pixels to bytes.
+
+use std::error::Error;
+use std::io::Cursor;
+
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, RgbImage};
+use sha2::{Digest, Sha256};
+
+use super::ImageError;
+use super::sniff::{format_of, name_of};
+
+/// The largest picture that is opened. Checked against the file's length and its header before anything is
+/// decoded, so that a small file cannot ask for a large amount of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Most pixels, width times height.
+    pub(crate) max_pixels: u64,
+    /// Most bytes in the file.
+    pub(crate) max_bytes: u64,
+    /// Longest side in pixels.
+    pub(crate) max_side: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_pixels: 64 << 20, max_bytes: 256 << 20, max_side: 16_384 }
+    }
+}
+
+/// What a picture is, known after it was really decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ImageInfo {
+    /// Width in pixels.
+    pub(crate) width: u32,
+    /// Height in pixels.
+    pub(crate) height: u32,
+    /// `png`, `jpeg` or `webp`, told from the contents.
+    pub(crate) format: &'static str,
+    /// SHA-256 of the file's bytes, in lower-case hex.
+    pub(crate) digest: String,
+}
+
+/// Decodes a PNG, JPEG or WebP file, told from its contents, to 8-bit RGB.
+///
+/// As Pillow's `convert("RGB")`: palettes are looked up, grey is repeated, an alpha channel is dropped and not
+/// composited, and an EXIF orientation is not applied. 16-bit samples are scaled to 8 bits, CMYK is converted.
+/// An animation gives its first frame.
+///
+/// # Errors
+/// Every variant of [`ImageError`] that is about bytes. A file that ends before its format's end marker is
+/// corrupt, even where a lenient decoder would fill the rest with grey.
+pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
+    decode_with_format(bytes, limits).map(|(image, _)| image)
+}
+
+/// Decodes a picture and says what it is.
+///
+/// # Errors
+/// As [`decode`]: a file whose header is fine and whose pixels are cut off is an error.
+pub(crate) fn info(bytes: &[u8], limits: &Limits) -> Result<ImageInfo, ImageError> {
+    let (image, format) = decode_with_format(bytes, limits)?;
+    let digest = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(ImageInfo { width: image.width(), height: image.height(), format: name_of(format), digest })
+}
+
+/// Encodes as 8-bit RGB PNG. Equal pixels give equal bytes.
+///
+/// # Errors
+/// [`ImageError::Encode`] where the encoder refuses, as for a picture without area.
+pub(crate) fn encode_png(image: &RgbImage) -> Result<Vec<u8>, ImageError> {
+    let mut png = Vec::new();
+    PngEncoder::new_with_quality(&mut png, CompressionType::Default, FilterType::Adaptive)
+        .write_image(image.as_raw(), image.width(), image.height(), ExtendedColorType::Rgb8)
+        .map_err(|error| ImageError::Encode { source: error.into() })?;
+    Ok(png)
+}
+
+fn decode_with_format(bytes: &[u8], limits: &Limits) -> Result<(RgbImage, ImageFormat), ImageError> {
+    let length = bytes.len() as u64;
+    if length > limits.max_bytes {
+        return Err(ImageError::TooManyBytes { bytes: length, limit: limits.max_bytes });
+    }
+    let format = format_of(bytes)?;
+    let corrupt = |source: Box<dyn Error + Send + Sync>| ImageError::Corrupt { format: name_of(format), source };
+    let decoder =
+        ImageReader::with_format(Cursor::new(bytes), format).into_decoder().map_err(|error| corrupt(error.into()))?;
+    let (width, height) = decoder.dimensions();
+    check_size(width, height, limits)?;
+    if !is_complete(bytes, format) {
+        return Err(corrupt("the end of the picture is missing".into()));
+    }
+    let image = DynamicImage::from_decoder(decoder).map_err(|error| corrupt(error.into()))?;
+    Ok((image.into_rgb8(), format))
+}
+
+fn check_size(width: u32, height: u32, limits: &Limits) -> Result<(), ImageError> {
+    if width == 0 || height == 0 {
+        return Err(ImageError::NoArea { width, height });
+    }
+    if width.max(height) > limits.max_side {
+        return Err(ImageError::SideTooLong { width, height, limit: limits.max_side });
+    }
+    if u64::from(width) * u64::from(height) > limits.max_pixels {
+        return Err(ImageError::TooManyPixels { width, height, limit: limits.max_pixels });
+    }
+    Ok(())
+}
+
+/// Whether the file reaches its format's end. The JPEG decoder fills what is missing with grey, and a cut-off
+/// picture must never enter a training set unnoticed.
+fn is_complete(bytes: &[u8], format: ImageFormat) -> bool {
+    match format {
+        ImageFormat::Jpeg => jpeg_reaches_end(bytes),
+        ImageFormat::Png => png_reaches_end(bytes),
+        _ => webp_reaches_end(bytes),
+    }
+}
+
+/// Walks JPEG markers to the end-of-image marker; an embedded thumbnail's lies inside a segment and is skipped.
+fn jpeg_reaches_end(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    while let (Some(&first), Some(&marker)) = (bytes.get(at), bytes.get(at + 1)) {
+        match (first, marker) {
+            (0xff, 0xd9) => return true,
+            // Markers without a length, a stuffed zero and fill bytes: inside entropy-coded data, mostly.
+            (0xff, 0x00 | 0x01 | 0xd0..=0xd8) => at += 2,
+            (0xff, 0xff) | (0..=0xfe, _) => at += 1,
+            (0xff, _) => {
+                let (Some(&high), Some(&low)) = (bytes.get(at + 2), bytes.get(at + 3)) else { return false };
+                at += 2 + usize::from(u16::from_be_bytes([high, low]));
+            }
+        }
+    }
+    false
+}
+
+/// Walks PNG chunks to `IEND` with its checksum.
+fn png_reaches_end(bytes: &[u8]) -> bool {
+    let mut rest = bytes.get(8..).unwrap_or_default();
+    while let Some((length, tail)) = rest.split_first_chunk::<4>() {
+        let length = u32::from_be_bytes(*length) as usize;
+        let Some(after) = tail.get(4 + length + 4..) else { return false };
+        if tail.starts_with(b"IEND") {
+            return true;
+        }
+        rest = after;
+    }
+    false
+}
+
+/// A RIFF file says how long it is.
+fn webp_reaches_end(bytes: &[u8]) -> bool {
+    let declared = bytes.get(4..).and_then(|tail| tail.first_chunk::<4>());
+    declared.is_some_and(|length| bytes.len() as u64 >= 8 + u64::from(u32::from_le_bytes(*length)))
+}
+
+#[cfg(test)]
+mod tests;

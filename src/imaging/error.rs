@@ -1,0 +1,105 @@
+//! What can be wrong with one picture. Every variant is about the picture, never about the job.
+
+use std::error::Error;
+use std::iter::successors;
+
+/// Why bytes could not become a picture, or a picture bytes.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ImageError {
+    /// There are no bytes at all.
+    #[error("the file is empty")]
+    Empty,
+    /// The bytes are something else.
+    #[error("not a picture: it looks like {looks_like}")]
+    NotAPicture {
+        /// What the first bytes look like, as words.
+        looks_like: &'static str,
+    },
+    /// A picture, in a format that is not read.
+    #[error("the picture format `{format}` is not supported; supported are `png`, `jpeg` and `webp`")]
+    Unsupported {
+        /// The format's name.
+        format: &'static str,
+    },
+    /// The right format, but its contents end early or contradict themselves.
+    #[error("the `{format}` picture is truncated or corrupt")]
+    Corrupt {
+        /// The format's name.
+        format: &'static str,
+        /// What the decoder says.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// More bytes than the limit.
+    #[error("the file has {bytes} bytes, more than the limit of {limit}")]
+    TooManyBytes {
+        /// Length of the file.
+        bytes: u64,
+        /// Largest length allowed.
+        limit: u64,
+    },
+    /// More pixels than the limit.
+    #[error("the picture is {width} x {height} pixels, more than the limit of {limit} pixels")]
+    TooManyPixels {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// Most pixels allowed.
+        limit: u64,
+    },
+    /// A side longer than the limit.
+    #[error("the picture is {width} x {height} pixels, and a side may have {limit} at most")]
+    SideTooLong {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// Longest side allowed.
+        limit: u32,
+    },
+    /// A side of no pixels.
+    #[error("a picture of {width} x {height} pixels has no area")]
+    NoArea {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+    },
+    /// A tensor that does not hold a picture of that size.
+    #[error("{values} values are not a picture of 3 x {height} x {width}")]
+    WrongLength {
+        /// How many values there are.
+        values: usize,
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+    },
+    /// A tensor with a NaN or an infinity in it.
+    #[error("the picture has values that are not numbers")]
+    NotFinite,
+    /// The resampler refused.
+    #[error("the picture cannot be resized to {width} x {height}")]
+    Resize {
+        /// Width asked for.
+        width: u32,
+        /// Height asked for.
+        height: u32,
+        /// What the resampler says.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The PNG encoder refused.
+    #[error("the picture cannot be written as png")]
+    Encode {
+        /// What the encoder says.
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+impl ImageError {
+    /// The error with its causes, in one line for a table of rejects.
+    pub(crate) fn chain(&self) -> String {
+        let causes = successors(self.source(), |&error| error.source());
+        causes.fold(self.to_string(), |line, error| format!("{line}: {error}"))
+    }
+}

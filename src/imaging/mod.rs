@@ -1,0 +1,17 @@
+//! Pictures on the CPU: decode, resize, turn into tensors and back, encode.
+//!
+//! Nothing here knows a model. Everything is a pure function of its arguments, so that a picture is the same to
+//! the bit whichever thread made it.
+
+mod decode;
+mod error;
+mod resize;
+mod sniff;
+mod tensor;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub(crate) use decode::{ImageInfo, Limits, decode, encode_png, info};
+pub(crate) use error::ImageError;
+pub(crate) use resize::{Filter, centre_crop, resize};
+pub(crate) use tensor::{from_chw, to_chw};

@@ -1,0 +1,89 @@
+//! What a file is, by its first bytes. Names and extensions are never asked.
+
+use image::ImageFormat;
+
+use super::ImageError;
+
+/// Formats that are recognised but not read: offset, magic bytes, name.
+const UNSUPPORTED: &[(usize, &[u8], &str)] = &[
+    (0, b"GIF87a", "gif"),
+    (0, b"GIF89a", "gif"),
+    (0, b"BM", "bmp"),
+    (0, b"II*\0", "tiff"),
+    (0, b"MM\0*", "tiff"),
+    (4, b"ftypavif", "avif"),
+    (4, b"ftypheic", "heic"),
+    (4, b"ftypmif1", "heif"),
+    (0, b"\0\0\0\x0cJXL ", "jpeg-xl"),
+    (0, b"\xff\x0a", "jpeg-xl"),
+    (0, b"\0\0\0\x0cjP  ", "jpeg-2000"),
+    (0, b"8BPS", "psd"),
+    (0, b"\0\0\x01\0", "ico"),
+];
+
+/// Things that are no picture: offset, magic bytes, what to call it.
+const OTHER: &[(usize, &[u8], &str)] = &[
+    (0, b"%PDF", "a pdf document"),
+    (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"\x1f\x8b", "a gzip file"),
+    (0, b"PAR1", "a parquet file"),
+    (257, b"ustar", "a tar archive"),
+    (4, b"ftyp", "a video"),
+];
+
+/// Tells the format from the contents.
+///
+/// # Errors
+/// [`ImageError::Empty`], [`ImageError::Unsupported`] or [`ImageError::NotAPicture`], which says what it looks like.
+pub(super) fn format_of(bytes: &[u8]) -> Result<ImageFormat, ImageError> {
+    if bytes.is_empty() {
+        return Err(ImageError::Empty);
+    }
+    let has = |offset: usize, magic: &[u8]| bytes.get(offset..).is_some_and(|tail| tail.starts_with(magic));
+    if has(0, b"\x89PNG\r\n\x1a\n") {
+        return Ok(ImageFormat::Png);
+    }
+    if has(0, b"\xff\xd8\xff") {
+        return Ok(ImageFormat::Jpeg);
+    }
+    if has(0, b"RIFF") && has(8, b"WEBP") {
+        return Ok(ImageFormat::WebP);
+    }
+    if let Some((_, _, format)) = UNSUPPORTED.iter().find(|(offset, magic, _)| has(*offset, magic)) {
+        return Err(ImageError::Unsupported { format });
+    }
+    Err(ImageError::NotAPicture { looks_like: other(bytes, has) })
+}
+
+fn other(bytes: &[u8], has: impl Fn(usize, &[u8]) -> bool) -> &'static str {
+    if let Some((_, _, name)) = OTHER.iter().find(|(offset, magic, _)| has(*offset, magic)) {
+        return name;
+    }
+    let head = bytes.get(..bytes.len().min(512)).unwrap_or(bytes);
+    // A character cut in two by the 512 bytes is no reason to call the rest binary.
+    let text = match std::str::from_utf8(head) {
+        Ok(text) => text,
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(head.get(..error.valid_up_to()).unwrap_or_default()).unwrap_or_default()
+        }
+        Err(_) => return "binary data of no known kind",
+    };
+    if text.chars().any(|c| c.is_control() && !c.is_whitespace()) {
+        "binary data of no known kind"
+    } else if text.trim_start().starts_with('<') {
+        "`html` or `xml`"
+    } else if text.trim_start().starts_with(['{', '[']) {
+        "`json`"
+    } else {
+        "`text`"
+    }
+}
+
+/// The lower-case name that messages and tables use for a format that is read.
+pub(super) fn name_of(format: ImageFormat) -> &'static str {
+    match format {
+        ImageFormat::Png => "png",
+        ImageFormat::Jpeg => "jpeg",
+        _ => "webp",
+    }
+}

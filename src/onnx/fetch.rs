@@ -1,0 +1,129 @@
+//! Fetches the ONNX Runtime library once, from the wheel that PyPI has for this platform.
+//!
+//! The wheels carry a plain C library. pip checks the wheel against the hash below, and the library is moved into
+//! the cache under its final name by one rename, so that two processes at once do no harm.
+
+use std::env::consts::{ARCH, OS};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio, id};
+
+use super::OnnxError;
+
+/// The version that is fetched. Any library of 1.24 or later works when it is named by hand.
+pub(super) const VERSION: &str = "1.31.1";
+
+/// One platform: the library's file name, pip's name of the platform, the wheel's SHA-256.
+struct Wheel {
+    library: &'static str,
+    platform: &'static str,
+    sha256: &'static str,
+}
+
+fn wheel() -> Result<Wheel, OnnxError> {
+    match (OS, ARCH) {
+        ("linux", "x86_64") => Ok(Wheel {
+            library: "libonnxruntime.so.1.31.1",
+            platform: "manylinux_2_28_x86_64",
+            sha256: "5752bd508126ae7c49894d3b9d2e83f0c3d487319246d04c444b393308d7ad7f",
+        }),
+        ("linux", "aarch64") => Ok(Wheel {
+            library: "libonnxruntime.so.1.31.1",
+            platform: "manylinux_2_28_aarch64",
+            sha256: "da05378364c44d4407e463982d2bf8d5e4cfea873283757e48beeb41df97b7f3",
+        }),
+        ("macos", "aarch64") => Ok(Wheel {
+            library: "libonnxruntime.1.31.1.dylib",
+            platform: "macosx_14_0_arm64",
+            sha256: "60b6b69bfe580eab576cacc5d132a0e9cf2a37fcfd18d46dd191042b1d1ed0d7",
+        }),
+        (os, arch) => Err(OnnxError::UnknownPlatform { os, arch }),
+    }
+}
+
+/// The library's file name on this platform.
+pub(super) fn library() -> Result<&'static str, OnnxError> {
+    wheel().map(|wheel| wheel.library)
+}
+
+/// Puts the library at `target`, a path in the cache.
+///
+/// # Errors
+/// [`OnnxError::Fetch`] says what to do by hand where there is no Python, no pip or no network.
+pub(super) fn into_cache(target: &Path) -> Result<(), OnnxError> {
+    let wheel = wheel()?;
+    let directory = target.parent().unwrap_or(Path::new("."));
+    let workshop = directory.join(format!(".fetch-{}", id()));
+    fs::create_dir_all(&workshop).map_err(OnnxError::io("create", &workshop))?;
+    let fetched = download(&wheel, &workshop)
+        .and_then(|library| fs::rename(&library, target).map_err(OnnxError::io("create", target)));
+    // Scraps in the cache do no harm, and must not hide why the fetch failed.
+    let _ = fs::remove_dir_all(&workshop);
+    fetched
+}
+
+fn download(wheel: &Wheel, workshop: &Path) -> Result<PathBuf, OnnxError> {
+    let requirements = workshop.join("requirements.txt");
+    let line = format!("onnxruntime=={VERSION} --hash=sha256:{}\n", wheel.sha256);
+    fs::write(&requirements, line).map_err(OnnxError::io("create", &requirements))?;
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"])
+        .args(["--only-binary=:all:", "--python-version", "3.11", "--platform", wheel.platform])
+        .arg("-r")
+        .arg(&requirements)
+        .arg("-d")
+        .arg(workshop);
+    succeed(pip)?;
+    let unpacked = workshop.join("unpacked");
+    let mut zipfile = Command::new("python3");
+    zipfile.args(["-m", "zipfile", "-e"]).arg(find_wheel(workshop)?).arg(&unpacked);
+    succeed(zipfile)?;
+    let library = unpacked.join("onnxruntime").join("capi").join(wheel.library);
+    if library.is_file() { Ok(library) } else { Err(failed(format!("the wheel has no `{}`", wheel.library))) }
+}
+
+fn find_wheel(workshop: &Path) -> Result<PathBuf, OnnxError> {
+    let entries = fs::read_dir(workshop).map_err(OnnxError::io("read", workshop))?;
+    entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
+        .ok_or_else(|| failed("pip downloaded no wheel".to_owned()))
+}
+
+/// Runs a command without a shell; its last lines on stderr are the reason where it fails.
+fn succeed(mut command: Command) -> Result<(), OnnxError> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| failed(format!("`python3` cannot be started ({error})")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let last = said.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it said nothing");
+    Err(failed(format!("`python3` ended with {}: {last}", output.status)))
+}
+
+fn failed(reason: String) -> OnnxError {
+    OnnxError::Fetch { version: VERSION, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_command_gives_its_last_words() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo first >&2; echo the reason >&2; exit 3"]);
+        let message = succeed(command).unwrap_err().to_string();
+        assert!(message.contains("exit status: 3: the reason"), "{message}");
+        assert!(message.contains("hint: set `ORT_DYLIB_PATH`"), "{message}");
+    }
+
+    #[test]
+    fn a_missing_command_is_said() {
+        let message = succeed(Command::new("/no/such/python3")).unwrap_err().to_string();
+        assert!(message.contains("cannot be started"), "{message}");
+    }
+}

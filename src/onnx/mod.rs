@@ -1,0 +1,26 @@
+//! ONNX Runtime, and nothing of it outside: no other module names `ort`.
+//!
+//! [`Runtime`] finds and loads the library, [`Device`] says where models run, [`Model`] runs one graph on plain
+//! [`Tensor`]s, and [`Signature`] tells what a graph takes and gives without loading its weights.
+
+mod device;
+mod digest;
+mod error;
+mod fetch;
+mod memo;
+mod model;
+mod protobuf;
+mod runtime;
+mod service;
+mod signature;
+mod tensor;
+
+pub(crate) use device::{Chosen, Device, Provider};
+pub(crate) use digest::{digest, digest_of_all};
+pub(crate) use error::OnnxError;
+pub(crate) use memo::Memo;
+pub(crate) use model::{Model, default_threads};
+pub(crate) use runtime::{How, Located, Runtime};
+pub(crate) use service::{Inbox, Reply, Service};
+pub(crate) use signature::{Dim, Element, Port, Signature, Want};
+pub(crate) use tensor::{Outputs, Tensor};

@@ -1,0 +1,56 @@
+//! Against `tests/fixtures/onnx/ports.onnx`, whose graph passes each of its inputs through.
+
+use super::*;
+
+fn ports() -> Model {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/onnx/ports.onnx");
+    Model::open(&Runtime::open(None).unwrap(), &path, Provider::Cpu, 1).unwrap()
+}
+
+fn inputs() -> Vec<(&'static str, Tensor)> {
+    vec![
+        ("x", Tensor::f32([1, 3], vec![1.0, 2.0, 3.0])),
+        ("h", Tensor::f32([1, 3], vec![0.5, -1.0, 0.1])),
+        ("ids", Tensor::i64([1, 2], vec![7, 8])),
+        ("timestep", Tensor::f32([], vec![41.625])),
+    ]
+}
+
+#[test]
+fn inputs_become_what_the_graph_wants() {
+    let mut outputs = ports().run(inputs()).unwrap();
+    assert_eq!(outputs.take("y").unwrap(), (vec![1, 3], vec![1.0, 4.0, 9.0]));
+    assert_eq!(outputs.take("h_out").unwrap().1, [0.5, -1.0, f16::from_f32(0.1).to_f32()]);
+    assert_eq!(outputs.take("ids_out").unwrap().1, [7.0, 8.0]);
+    assert_eq!(outputs.take("timestep_out").unwrap(), (vec![], vec![41.0]));
+    assert!(outputs.take("y").is_none(), "taken");
+}
+
+#[test]
+fn the_loaded_signature_is_the_files() {
+    let model = ports();
+    let mut file = Signature::read(&model.signature().path).unwrap();
+    // The runtime lists an initializer that may be overridden among neither, as the walker does.
+    assert_eq!(model.signature().inputs, file.inputs);
+    file.outputs.truncate(4);
+    assert_eq!(model.signature().outputs, file.outputs);
+}
+
+#[test]
+fn wrong_inputs_are_named() {
+    let mut model = ports();
+    let unknown = model.run(vec![("z", Tensor::f32([], vec![0.0]))]).unwrap_err().to_string();
+    assert!(unknown.ends_with("no input `z`; it has `x`, `h`, `ids`, `timestep`"), "{unknown}");
+    let mut wrong = inputs();
+    wrong[0].1 = Tensor::f32([1, 4], vec![0.0; 4]);
+    let message = model.run(wrong).unwrap_err().to_string();
+    assert!(message.contains("ports.onnx` failed"), "{message}");
+}
+
+#[test]
+fn a_file_that_is_no_graph_is_an_error() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), b"hello").unwrap();
+    let error = Model::open(&Runtime::open(None).unwrap(), file.path(), Provider::Cpu, 1).unwrap_err();
+    assert!(matches!(error, OnnxError::Open { .. }), "{error}");
+}

@@ -1,0 +1,143 @@
+//! As much of protobuf's wire format as it takes to walk a file and skip most of it.
+
+use std::io::{self, Read, Seek};
+
+/// A reader that knows how far it may read. Contents that are not asked for are sought over, so that a graph of
+/// gigabytes costs a few thousand small reads.
+#[derive(Debug)]
+pub(super) struct Walker<R> {
+    reader: R,
+    at: u64,
+}
+
+/// One field: its number and what follows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Field {
+    /// The field's number in its message.
+    pub(super) number: u64,
+    /// Its value, where that is part of the tag's neighbourhood, or its length.
+    pub(super) value: Value,
+}
+
+/// The value of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    /// A number, read already.
+    Varint(u64),
+    /// Eight or four bytes, skipped already.
+    Fixed,
+    /// Bytes up to this position follow: a string, or a message to walk into.
+    Until(u64),
+}
+
+impl<R: Read + Seek> Walker<R> {
+    /// Starts at the reader's beginning.
+    pub(super) fn new(reader: R) -> Self {
+        Self { reader, at: 0 }
+    }
+
+    /// The next field of a message that ends at `end`, or `None` at its end.
+    ///
+    /// # Errors
+    /// `InvalidData` for what is no protobuf, `UnexpectedEof` for a file that ends within a field.
+    pub(super) fn field(&mut self, end: u64) -> io::Result<Option<Field>> {
+        if self.at >= end {
+            return Ok(None);
+        }
+        let tag = self.varint()?;
+        let number = tag >> 3;
+        let value = match tag & 7 {
+            0 => Value::Varint(self.varint()?),
+            1 => self.fixed(8, end)?,
+            2 => {
+                let length = self.varint()?;
+                let until = self.at.checked_add(length).filter(|until| *until <= end);
+                Value::Until(until.ok_or(io::ErrorKind::UnexpectedEof)?)
+            }
+            5 => self.fixed(4, end)?,
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        };
+        if number == 0 {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(Some(Field { number, value }))
+    }
+
+    /// Moves to a position ahead without reading what is between.
+    pub(super) fn skip_to(&mut self, until: u64) -> io::Result<()> {
+        let ahead = i64::try_from(until.saturating_sub(self.at)).map_err(|_| io::ErrorKind::InvalidData)?;
+        self.reader.seek_relative(ahead)?;
+        self.at = until;
+        Ok(())
+    }
+
+    /// Reads text up to a position. Names are short; more than 64 KiB is no name.
+    pub(super) fn text(&mut self, until: u64) -> io::Result<String> {
+        let length = until.saturating_sub(self.at);
+        if length > 1 << 16 {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut text = String::new();
+        let read = self.reader.by_ref().take(length).read_to_string(&mut text)?;
+        if read as u64 != length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.at = until;
+        Ok(text)
+    }
+
+    fn fixed(&mut self, length: u64, end: u64) -> io::Result<Value> {
+        let until = self.at + length;
+        if until > end {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.skip_to(until)?;
+        Ok(Value::Fixed)
+    }
+
+    fn varint(&mut self) -> io::Result<u64> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let mut byte = [0];
+            self.reader.read_exact(&mut byte)?;
+            self.at += 1;
+            let [byte] = byte;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(io::ErrorKind::InvalidData.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    #[test]
+    fn fields_are_walked_and_skipped() {
+        let bytes = [0x08, 0x96, 0x01, 0x12, 0x02, b'h', b'i', 0x1d, 0, 0, 0, 0, 0x22, 0x01, b'x'];
+        let end = bytes.len() as u64;
+        let mut walker = Walker::new(Cursor::new(bytes));
+        assert_eq!(walker.field(end).unwrap().unwrap(), Field { number: 1, value: Value::Varint(150) });
+        assert_eq!(walker.field(end).unwrap().unwrap(), Field { number: 2, value: Value::Until(7) });
+        assert_eq!(walker.text(7).unwrap(), "hi");
+        assert_eq!(walker.field(end).unwrap().unwrap(), Field { number: 3, value: Value::Fixed });
+        assert_eq!(walker.field(end).unwrap().unwrap(), Field { number: 4, value: Value::Until(15) });
+        walker.skip_to(15).unwrap();
+        assert_eq!(walker.field(end).unwrap(), None);
+    }
+
+    #[test]
+    fn lengths_past_the_end_and_endless_numbers_are_errors() {
+        let mut long = Walker::new(Cursor::new([0x12, 0x7f, 0x00]));
+        assert_eq!(long.field(3).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        let mut endless = Walker::new(Cursor::new([0xff; 16]));
+        assert_eq!(endless.field(16).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let mut group = Walker::new(Cursor::new([0x0b]));
+        assert_eq!(group.field(1).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+}

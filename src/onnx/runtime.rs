@@ -1,0 +1,187 @@
+//! Where the ONNX Runtime library comes from, and loading it once.
+
+use std::env;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ort::environment::Environment;
+
+use super::{OnnxError, fetch};
+
+/// Names a library by hand; looked at after the flag and before the cache.
+const VARIABLE: &str = "ORT_DYLIB_PATH";
+
+/// The one environment of this process: the library allows no second.
+static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
+
+/// How the library was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// Named on the command line.
+    Flag,
+    /// Named by `ORT_DYLIB_PATH`.
+    Variable,
+    /// Fetched by an earlier run.
+    Cache,
+}
+
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flag => "the command line",
+            Self::Variable => "`ORT_DYLIB_PATH`",
+            Self::Cache => "the cache",
+        })
+    }
+}
+
+/// A library on this machine, not loaded yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Located {
+    /// The shared library.
+    pub(crate) path: PathBuf,
+    /// How it was found.
+    pub(crate) how: How,
+}
+
+/// The loaded library. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Runtime {
+    environment: Environment,
+    located: Arc<Located>,
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime").field("located", &self.located).finish_non_exhaustive()
+    }
+}
+
+impl Runtime {
+    /// Looks for the library without fetching or loading it: the path given, else `ORT_DYLIB_PATH`, else
+    /// `$XDG_CACHE_HOME/discl-pipe/onnxruntime/<version>/` (`~/.cache` where that is not set).
+    ///
+    /// # Errors
+    /// [`OnnxError::NoSuchLibrary`] for a named file that is not there; [`OnnxError::NotInstalled`] for a cache
+    /// without one; [`OnnxError::NoCache`] and [`OnnxError::UnknownPlatform`] where there can be none.
+    pub(crate) fn locate(explicit: Option<&Path>) -> Result<Located, OnnxError> {
+        let variable = env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+        locate(explicit, variable.as_deref(), &cache_root)
+    }
+
+    /// Loads the library, fetching it into the cache where there is none. The first call of a process decides;
+    /// every later one returns the same runtime.
+    ///
+    /// # Errors
+    /// As [`Runtime::locate`], and [`OnnxError::Fetch`] or [`OnnxError::Load`].
+    pub(crate) fn open(explicit: Option<&Path>) -> Result<Self, OnnxError> {
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(runtime) = &*loaded {
+            return Ok(runtime.clone());
+        }
+        let located = match Self::locate(explicit) {
+            Err(OnnxError::NotInstalled { cached }) => {
+                fetch::into_cache(&cached)?;
+                Located { path: cached, how: How::Cache }
+            }
+            other => other?,
+        };
+        let runtime = Self::load(located)?;
+        *loaded = Some(runtime.clone());
+        Ok(runtime)
+    }
+
+    fn load(located: Located) -> Result<Self, OnnxError> {
+        let failed = |reason: String| OnnxError::Load { path: located.path.clone(), reason };
+        // `ort::init` without a path would panic where the library is missing; this returns an error.
+        let environment = ort::init_from(&located.path)
+            .map_err(|error| failed(error.to_string()))?
+            .with_telemetry(false)
+            .build()
+            .map_err(|error| failed(error.to_string()))?;
+        Ok(Self { environment, located: Arc::new(located) })
+    }
+
+    /// Which library this is.
+    pub(crate) fn located(&self) -> &Located {
+        &self.located
+    }
+
+    /// What the library says of its own build, version included.
+    pub(crate) fn build_info(&self) -> &'static str {
+        ort::info()
+    }
+
+    pub(super) fn environment(&self) -> &Environment {
+        &self.environment
+    }
+}
+
+fn locate(
+    explicit: Option<&Path>,
+    variable: Option<&Path>,
+    cache_root: &dyn Fn() -> Result<PathBuf, OnnxError>,
+) -> Result<Located, OnnxError> {
+    let named = [(explicit, How::Flag, "the command line"), (variable, How::Variable, "`ORT_DYLIB_PATH`")];
+    for (path, how, named_by) in named {
+        let Some(path) = path else { continue };
+        return if path.is_file() {
+            Ok(Located { path: path.to_owned(), how })
+        } else {
+            Err(OnnxError::NoSuchLibrary { path: path.to_owned(), named_by })
+        };
+    }
+    let cached = cache_root()?.join(fetch::VERSION).join(fetch::library()?);
+    if cached.is_file() {
+        Ok(Located { path: cached, how: How::Cache })
+    } else {
+        Err(OnnxError::NotInstalled { cached })
+    }
+}
+
+fn cache_root() -> Result<PathBuf, OnnxError> {
+    let directory = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = directory("XDG_CACHE_HOME").or_else(|| directory("HOME").map(|home| home.join(".cache")));
+    Ok(cache.ok_or(OnnxError::NoCache)?.join("discl-pipe").join("onnxruntime"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flag_wins_over_the_variable_and_the_variable_over_the_cache() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, b"x").unwrap();
+            path
+        };
+        let root = || Ok(dir.path().to_owned());
+        let (flag, variable) = (file("flag.so"), file("variable.so"));
+        assert!(matches!(locate(None, None, &root), Err(OnnxError::NotInstalled { .. })));
+        let cached = file(&format!("{}/{}", fetch::VERSION, fetch::library().unwrap()));
+        let how = |explicit, variable| locate(explicit, variable, &root).unwrap();
+        assert_eq!(how(Some(&*flag), Some(&*variable)), Located { path: flag.clone(), how: How::Flag });
+        assert_eq!(how(None, Some(&*variable)), Located { path: variable.clone(), how: How::Variable });
+        assert_eq!(how(None, None), Located { path: cached, how: How::Cache });
+    }
+
+    #[test]
+    fn a_named_library_that_is_missing_is_never_replaced_by_another() {
+        let error = locate(None, Some(Path::new("/no/such.so")), &|| Err(OnnxError::NoCache)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the ONNX Runtime library `/no/such.so`, named by `ORT_DYLIB_PATH`, does not exist"
+        );
+    }
+
+    #[test]
+    fn a_second_opening_is_the_same_runtime() {
+        let first = Runtime::open(None).unwrap();
+        let second = Runtime::open(Some(Path::new("/ignored.so"))).unwrap();
+        assert_eq!(first.located(), second.located());
+    }
+}

@@ -1,0 +1,346 @@
+//! What a graph takes and gives, read from its file without its weights.
+//!
+//! Field numbers are those of `onnx.proto3`: ModelProto.graph 7; GraphProto.initializer 5, input 11, output 12;
+//! ValueInfoProto.name 1, type 2; TypeProto.tensor_type 1; Tensor.elem_type 1, shape 2; TensorShapeProto.dim 1;
+//! Dimension.dim_value 1, dim_param 2; TensorProto.name 8.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek};
+use std::path::{Path, PathBuf};
+
+use super::OnnxError;
+use super::protobuf::{Value, Walker};
+
+/// Element type of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Element {
+    /// 32-bit float.
+    F32,
+    /// 16-bit float.
+    F16,
+    /// 64-bit integer.
+    I64,
+    /// 32-bit integer.
+    I32,
+    /// Any other, by its code in `onnx.proto3`; -1 where the runtime has no code for it.
+    Other(i64),
+}
+
+impl Element {
+    pub(super) fn from_code(code: u64) -> Self {
+        match code {
+            1 => Self::F32,
+            6 => Self::I32,
+            7 => Self::I64,
+            10 => Self::F16,
+            other => Self::Other(i64::try_from(other).unwrap_or(-1)),
+        }
+    }
+
+    /// Whether values are floats.
+    pub(crate) fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F16)
+    }
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::F32 => f.write_str("float32"),
+            Self::F16 => f.write_str("float16"),
+            Self::I64 => f.write_str("int64"),
+            Self::I32 => f.write_str("int32"),
+            Self::Other(code) => write!(f, "element type {code}"),
+        }
+    }
+}
+
+/// Length of one axis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Dim {
+    /// Always this many.
+    Fixed(usize),
+    /// As many as the caller likes, under a name that other axes may share.
+    Free(String),
+}
+
+/// One input or output of a graph.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Port {
+    /// Its name.
+    pub(crate) name: String,
+    /// What its elements are.
+    pub(crate) element: Element,
+    /// Its axes; `None` where the file does not say, an empty list for a scalar.
+    pub(crate) dims: Option<Vec<Dim>>,
+}
+
+impl Port {
+    /// The length of an axis, where the graph fixes it.
+    pub(crate) fn fixed(&self, axis: usize) -> Option<usize> {
+        match self.dims.as_ref()?.get(axis)? {
+            Dim::Fixed(length) => Some(*length),
+            Dim::Free(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(dims) = &self.dims else { return write!(f, "{} of unknown shape", self.element) };
+        let dims: Vec<String> = dims
+            .iter()
+            .map(|dim| match dim {
+                Dim::Fixed(length) => length.to_string(),
+                Dim::Free(name) if name.is_empty() => "?".to_owned(),
+                Dim::Free(name) => name.clone(),
+            })
+            .collect();
+        write!(f, "{} [{}]", self.element, dims.join(", "))
+    }
+}
+
+/// What a caller will put on an axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// This many.
+    Exactly(usize),
+    /// A number that the caller takes from the graph, or chooses; the word is for messages.
+    Any(&'static str),
+}
+
+impl fmt::Display for Want {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exactly(length) => write!(f, "{length}"),
+            Self::Any(word) => f.write_str(word),
+        }
+    }
+}
+
+/// Inputs and outputs of one graph.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Signature {
+    /// The graph's file, for messages.
+    pub(crate) path: PathBuf,
+    /// What it takes, without the initializers that old exports list among its inputs.
+    pub(crate) inputs: Vec<Port>,
+    /// What it gives.
+    pub(crate) outputs: Vec<Port>,
+}
+
+impl Signature {
+    /// Reads a file's signature. Weights are skipped, so this takes milliseconds whatever the file's size.
+    ///
+    /// # Errors
+    /// [`OnnxError::Io`] where the file cannot be read, [`OnnxError::NotOnnx`] where it is something else or ends
+    /// too early.
+    pub(crate) fn read(path: &Path) -> Result<Self, OnnxError> {
+        let file = File::open(path).map_err(OnnxError::io("read", path))?;
+        let length = file.metadata().map_err(OnnxError::io("read", path))?.len();
+        let not_onnx = |reason| OnnxError::NotOnnx { path: path.to_owned(), reason };
+        if length == 0 {
+            return Err(not_onnx("it is empty"));
+        }
+        let mut graph = Graph::default();
+        // A small buffer: most of the file is sought over, and what was buffered beyond is read in vain.
+        let mut walker = Walker::new(BufReader::with_capacity(512, file));
+        graph.read_model(&mut walker, length).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => not_onnx("it ends within a field"),
+            _ => not_onnx("it is not in protobuf's format"),
+        })?;
+        if graph.outputs.is_empty() {
+            return Err(not_onnx("it has no graph with outputs"));
+        }
+        let Graph { mut inputs, outputs, initializers } = graph;
+        inputs.retain(|port| !initializers.contains(&port.name));
+        Ok(Self { path: path.to_owned(), inputs, outputs })
+    }
+
+    /// The input of that name, if the graph has one.
+    pub(crate) fn input(&self, name: &str) -> Option<&Port> {
+        self.inputs.iter().find(|port| port.name == name)
+    }
+
+    /// The input of that name, if elements and axes are what the caller will give.
+    ///
+    /// # Errors
+    /// [`OnnxError::MissingPort`] or [`OnnxError::Misfit`].
+    pub(crate) fn expect_input(&self, name: &str, elements: &[Element], wants: &[Want]) -> Result<&Port, OnnxError> {
+        self.expect("input", &self.inputs, name, elements, wants)
+    }
+
+    /// The output of that name, if elements and axes are what the caller takes.
+    ///
+    /// # Errors
+    /// [`OnnxError::MissingPort`] or [`OnnxError::Misfit`].
+    pub(crate) fn expect_output(&self, name: &str, elements: &[Element], wants: &[Want]) -> Result<&Port, OnnxError> {
+        self.expect("output", &self.outputs, name, elements, wants)
+    }
+
+    /// Holds the graph to inputs that are known.
+    ///
+    /// # Errors
+    /// [`OnnxError::UnknownInput`] for the first that is not.
+    pub(crate) fn expect_only(&self, known: &[&str]) -> Result<(), OnnxError> {
+        match self.inputs.iter().find(|port| !known.contains(&port.name.as_str())) {
+            None => Ok(()),
+            Some(port) => Err(OnnxError::UnknownInput {
+                path: self.path.clone(),
+                name: port.name.clone(),
+                known: in_backticks(known.iter().copied()),
+            }),
+        }
+    }
+
+    fn expect<'a>(
+        &self,
+        side: &'static str,
+        ports: &'a [Port],
+        name: &str,
+        elements: &[Element],
+        wants: &[Want],
+    ) -> Result<&'a Port, OnnxError> {
+        let port = ports.iter().find(|port| port.name == name).ok_or_else(|| OnnxError::MissingPort {
+            path: self.path.clone(),
+            side,
+            name: name.to_owned(),
+            has: in_backticks(ports.iter().map(|port| port.name.as_str())),
+        })?;
+        if elements.contains(&port.element) && fits(port, wants) {
+            return Ok(port);
+        }
+        let elements: Vec<String> = elements.iter().map(Element::to_string).collect();
+        let wants: Vec<String> = wants.iter().map(Want::to_string).collect();
+        Err(OnnxError::Misfit {
+            path: self.path.clone(),
+            side,
+            name: name.to_owned(),
+            has: port.to_string(),
+            expected: format!("{} [{}]", elements.join(" or "), wants.join(", ")),
+        })
+    }
+}
+
+fn fits(port: &Port, wants: &[Want]) -> bool {
+    let Some(dims) = &port.dims else { return true };
+    dims.len() == wants.len()
+        && dims.iter().zip(wants).all(|(dim, want)| match (dim, want) {
+            (Dim::Fixed(has), Want::Exactly(wants)) => has == wants,
+            _ => true,
+        })
+}
+
+fn in_backticks<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+    names.join(", ")
+}
+
+#[derive(Default)]
+struct Graph {
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    initializers: HashSet<String>,
+}
+
+impl Graph {
+    fn read_model(&mut self, walker: &mut Walker<impl Read + Seek>, end: u64) -> io::Result<()> {
+        while let Some(field) = walker.field(end)? {
+            match (field.number, field.value) {
+                (7, Value::Until(until)) => self.read_graph(walker, until)?,
+                (_, Value::Until(until)) => walker.skip_to(until)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn read_graph(&mut self, walker: &mut Walker<impl Read + Seek>, end: u64) -> io::Result<()> {
+        while let Some(field) = walker.field(end)? {
+            match (field.number, field.value) {
+                (5, Value::Until(until)) => {
+                    self.initializers.insert(initializer_name(walker, until)?);
+                }
+                (11, Value::Until(until)) => self.inputs.push(port(walker, until)?),
+                (12, Value::Until(until)) => self.outputs.push(port(walker, until)?),
+                (_, Value::Until(until)) => walker.skip_to(until)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn initializer_name(walker: &mut Walker<impl Read + Seek>, end: u64) -> io::Result<String> {
+    let mut name = String::new();
+    while let Some(field) = walker.field(end)? {
+        match (field.number, field.value) {
+            (8, Value::Until(until)) => name = walker.text(until)?,
+            (_, Value::Until(until)) => walker.skip_to(until)?,
+            _ => {}
+        }
+    }
+    Ok(name)
+}
+
+fn port(walker: &mut Walker<impl Read + Seek>, end: u64) -> io::Result<Port> {
+    let mut port = Port { name: String::new(), element: Element::Other(0), dims: None };
+    while let Some(field) = walker.field(end)? {
+        match (field.number, field.value) {
+            (1, Value::Until(until)) => port.name = walker.text(until)?,
+            (2, Value::Until(until)) => read_type(walker, until, &mut port)?,
+            (_, Value::Until(until)) => walker.skip_to(until)?,
+            _ => {}
+        }
+    }
+    Ok(port)
+}
+
+/// TypeProto and the TypeProto.Tensor within it; sequences and maps are left as an unknown element type.
+fn read_type(walker: &mut Walker<impl Read + Seek>, end: u64, port: &mut Port) -> io::Result<()> {
+    while let Some(field) = walker.field(end)? {
+        let Value::Until(until) = field.value else { continue };
+        if field.number != 1 {
+            walker.skip_to(until)?;
+            continue;
+        }
+        while let Some(field) = walker.field(until)? {
+            match (field.number, field.value) {
+                (1, Value::Varint(code)) => port.element = Element::from_code(code),
+                (2, Value::Until(until)) => port.dims = Some(dims(walker, until)?),
+                (_, Value::Until(until)) => walker.skip_to(until)?,
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn dims(walker: &mut Walker<impl Read + Seek>, end: u64) -> io::Result<Vec<Dim>> {
+    let mut dims = Vec::new();
+    while let Some(field) = walker.field(end)? {
+        let Value::Until(until) = field.value else { continue };
+        if field.number != 1 {
+            walker.skip_to(until)?;
+            continue;
+        }
+        let mut dim = Dim::Free(String::new());
+        while let Some(field) = walker.field(until)? {
+            match (field.number, field.value) {
+                (1, Value::Varint(length)) => {
+                    dim = Dim::Fixed(usize::try_from(length).map_err(|_| io::ErrorKind::InvalidData)?);
+                }
+                (2, Value::Until(until)) => dim = Dim::Free(walker.text(until)?),
+                (_, Value::Until(until)) => walker.skip_to(until)?,
+                _ => {}
+            }
+        }
+        dims.push(dim);
+    }
+    Ok(dims)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+//! Against `tests/fixtures/onnx/ports.onnx`, whole and broken.
+
+use super::*;
+
+fn path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/onnx/ports.onnx")
+}
+
+#[test]
+fn names_elements_and_axes_are_read() {
+    let signature = Signature::read(&path()).unwrap();
+    let described: Vec<String> = signature.inputs.iter().map(|port| format!("{} {port}", port.name)).collect();
+    assert_eq!(
+        described,
+        ["x float32 [batch, 3]", "h float16 [batch, 3]", "ids int32 [batch, length]", "timestep int64 []"],
+        "and not the initializer `weight`"
+    );
+    assert_eq!(signature.outputs.len(), 4);
+    assert_eq!(signature.input("x").unwrap().fixed(1), Some(3));
+    assert_eq!(signature.input("x").unwrap().fixed(0), None);
+}
+
+#[test]
+fn a_misfit_names_what_it_has_and_what_is_expected() {
+    let signature = Signature::read(&path()).unwrap();
+    signature.expect_input("x", &[Element::F32], &[Want::Any("batch"), Want::Exactly(3)]).unwrap();
+    let message = |error: OnnxError| error.to_string().replace(&path().display().to_string(), "FILE");
+    let scalar = signature.expect_input("timestep", &[Element::F32, Element::I64], &[Want::Any("batch")]);
+    assert_eq!(message(scalar.unwrap_err()), "`FILE`: input `timestep` is int64 []; expected float32 or int64 [batch]");
+    let width = signature.expect_input("x", &[Element::F32], &[Want::Any("batch"), Want::Exactly(4)]);
+    assert_eq!(message(width.unwrap_err()), "`FILE`: input `x` is float32 [batch, 3]; expected float32 [batch, 4]");
+    let missing = signature.expect_output("z", &[Element::F32], &[]);
+    assert_eq!(message(missing.unwrap_err()), "`FILE`: no output `z`; it has `y`, `h_out`, `ids_out`, `timestep_out`");
+    let unknown = signature.expect_only(&["x", "h", "ids"]);
+    assert_eq!(message(unknown.unwrap_err()), "`FILE`: unknown input `timestep`; known are `x`, `h`, `ids`");
+}
+
+#[test]
+fn cut_off_and_foreign_files_are_errors_and_never_panics() {
+    let bytes = std::fs::read(path()).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    // The last six bytes are the list of operator sets, after the graph.
+    for length in 0..bytes.len() - 6 {
+        std::fs::write(file.path(), &bytes[..length]).unwrap();
+        let error = Signature::read(file.path()).unwrap_err();
+        assert!(matches!(error, OnnxError::NotOnnx { .. }), "cut to {length}: {error}");
+    }
+    for foreign in
+        [&b"\x89PNG\r\n\x1a\n........"[..], b"<html></html>", b"version https://git-lfs.github.com/spec/v1\n"]
+    {
+        std::fs::write(file.path(), foreign).unwrap();
+        assert!(matches!(Signature::read(file.path()), Err(OnnxError::NotOnnx { .. })));
+    }
+}

@@ -1,0 +1,144 @@
+//! A pipeline, opened: its file read, its queries checked, its source listed, its models looked at.
+//! Everything that can be wrong with the job is found here, before any work, and said at once.
+
+use std::{path::PathBuf, sync::Arc};
+
+use crate::{
+    config::Config,
+    error::{Error, Result},
+    lake::Lake,
+    models::{self, Models},
+    plan::{self, Inputs, Plan},
+    queries::Catalogue,
+    schema::{self, Kind, Table},
+    session::{self, Session},
+    source::{self, Source},
+    step, udf,
+};
+
+/// What a command line says beside the pipeline's file.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// `--set key=value`: edits of the file before it is read.
+    pub set: Vec<String>,
+    /// `--lake`: where the tables are, in place of the file's `lake.root`.
+    pub lake: Option<String>,
+    /// Where the models run.
+    pub models: models::Machine,
+    /// How queries run.
+    pub session: session::Settings,
+}
+
+/// All parts of a pipeline.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// Its file.
+    pub config: Config,
+    /// Its steps.
+    pub plan: Plan,
+    /// Its own tables, with their columns.
+    pub own_tables: Vec<Table>,
+    /// Its queries.
+    pub catalogue: Catalogue,
+    /// Its tables and functions.
+    pub session: Arc<Session>,
+}
+
+impl Pipeline {
+    /// Opens the pipeline of the file at `path`.
+    ///
+    /// # Errors
+    /// Every problem of the file; or every problem of what it names: queries, models, source.
+    pub async fn open(path: &PathBuf, options: &Options) -> Result<Self> {
+        let config = Config::load(path, &options.set)?;
+        let chosen = plan::chosen_queries(&config);
+        let chosen: Vec<&str> = chosen.iter().map(String::as_str).collect();
+        let catalogue = Catalogue::load(config.sql_dir.as_deref(), &chosen);
+        let models = Models::inspect(&config, options.models.clone());
+        let source = Source::open(&config.source).await;
+        let descriptions = source::descriptions(&config);
+        let lake = Lake::open(options.lake.as_deref().unwrap_or(&config.lake_root), &config.name);
+        let mut problems = Vec::new();
+        let mut keep = |error: Error| problems.push(error);
+        let catalogue = catalogue.map_err(&mut keep).ok();
+        let models = models.map_err(|errors| errors.into_iter().for_each(&mut keep)).ok();
+        let source = source.map_err(&mut keep).ok();
+        let descriptions = descriptions.map_err(&mut keep).ok();
+        let lake = lake.map_err(&mut keep).ok();
+        let (Some(catalogue), Some(models), Some(source), Some((descriptions, descriptions_digest)), Some(lake)) =
+            (catalogue, models, source, descriptions, lake)
+        else {
+            return Err(Error::several(problems));
+        };
+        let inputs = Inputs {
+            listing: source.fingerprint().to_owned(),
+            descriptions: descriptions_digest,
+            generator: models.generator_digest().to_owned(),
+            clip: models.clip_digest().to_owned(),
+            scheduler: models.scheduler(),
+        };
+        let plan = plan::compile(&config, &catalogue, &inputs)?;
+        let given = vec![
+            (schema::LISTING.to_owned(), source.listing().clone()),
+            (schema::DESCRIPTIONS.to_owned(), descriptions),
+        ];
+        let functions = udf::Context { models: Arc::new(models), source: Arc::new(source) };
+        let session = Arc::new(Session::new(Arc::new(lake), functions, given, options.session)?);
+        let (plan, own_tables) = check_queries(&session, plan).await?;
+        Ok(Self { config, plan, own_tables, catalogue, session })
+    }
+
+    /// Every table of the pipeline that is written.
+    pub fn tables(&self) -> impl Iterator<Item = &Table> {
+        schema::TABLES.iter().filter(|table| table.kind != Kind::Given).chain(&self.own_tables)
+    }
+}
+
+/// Plans every query, against tables without rows, and finds the columns of the pipeline's own tables.
+async fn check_queries(session: &Session, mut plan: Plan) -> Result<(Plan, Vec<Table>)> {
+    let mut problems = Vec::new();
+    let mut own = Vec::new();
+    let mut snapshot = session.empty()?;
+    for step in &mut plan.steps {
+        let context = session.context(&snapshot, &Arc::default())?;
+        let name = step.query.name.clone();
+        match session::query(&context, &name, &step.statement).await {
+            Err(error) => problems.push(error),
+            Ok(rows) if step.table.schema.fields().is_empty() => {
+                step.table.schema = Arc::new(stored(rows.schema().as_arrow()));
+                snapshot.set(&step.table.name, Arc::clone(&step.table.schema), Vec::new())?;
+                own.push(step.table.clone());
+            }
+            Ok(rows) => {
+                problems.extend(step::check_schema(&name, rows.schema().as_arrow(), &step.table).err());
+            }
+        }
+    }
+    let context = session.context(&snapshot, &Arc::default())?;
+    for expectation in &plan.expectations {
+        let name = format!("[[expect]] {}", expectation.name);
+        problems.extend(session::query(&context, &name, &expectation.statement).await.err());
+    }
+    if problems.is_empty() { Ok((plan, own)) } else { Err(Error::several(problems)) }
+}
+
+/// The columns of a query as Delta stores them: signed integers, and texts in one encoding.
+fn stored(schema: &arrow::datatypes::Schema) -> arrow::datatypes::Schema {
+    use arrow::datatypes::{DataType, Field, Schema};
+    let fields: Vec<Field> = schema
+        .fields()
+        .iter()
+        .map(|field| {
+            let data_type = match field.data_type() {
+                ty if ty.is_integer() => DataType::Int64,
+                ty if ty.is_string() => DataType::Utf8,
+                ty if ty.is_binary() => DataType::Binary,
+                DataType::Float16 => DataType::Float32,
+                DataType::Null => DataType::Utf8,
+                ty => ty.clone(),
+            };
+            Field::new(field.name(), data_type, true)
+        })
+        .collect();
+    Schema::new(fields)
+}

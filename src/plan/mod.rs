@@ -1,0 +1,214 @@
+//! Pure: from configuration and queries to the steps, each with its bound query and its fingerprint.
+//!
+//! A step's inputs are the tables that its query reads, its parameters are the placeholders that it
+//! names, its models are the functions that it calls. Its fingerprint covers just these, by meaning:
+//! neither white space, nor a parameter that it does not use, nor where a model's folder stands.
+
+mod parameters;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use arrow::datatypes::Schema;
+use datafusion::sql::sqlparser::ast::Statement;
+
+pub use parameters::parameters;
+
+use crate::{
+    config::Config,
+    error::{Error, Result},
+    identity::Digest,
+    queries::{Catalogue, Parameter, Query},
+    schema::{self, Kind, Table},
+    udf::MODEL_FUNCTIONS,
+};
+
+/// What a plan depends on beside the pipeline's file: digests of what is outside of it.
+#[derive(Debug, Clone)]
+pub struct Inputs {
+    /// Of the listing of the source.
+    pub listing: String,
+    /// Of the descriptions for the generation prompt.
+    pub descriptions: String,
+    /// Of all that makes a picture but prompt, guidance and noise: model files and settings.
+    pub generator: String,
+    /// Of the CLIP model's files.
+    pub clip: String,
+    /// The scheduler that the generator runs.
+    pub scheduler: String,
+}
+
+/// What a step was made from, and a number that stands for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Never 0; what the table carries when the step is complete.
+    pub value: i64,
+    /// Each input, parameter and model by name.
+    pub parts: BTreeMap<String, String>,
+}
+
+/// A table and the query that fills it.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// The table. The columns of a `[[step]]` of the pipeline are known once its query is planned.
+    pub table: Table,
+    /// The query, for messages.
+    pub query: Query,
+    /// The query with its parameters in place.
+    pub statement: Statement,
+    /// What the step is made from.
+    pub fingerprint: Fingerprint,
+    /// Where the query reads a later table: the index of the last step that is repeated with this one
+    /// until its rows stay as they are.
+    pub repeats_to: Option<usize>,
+}
+
+/// A query that must return no rows, and the step after which it is asked.
+#[derive(Debug, Clone)]
+pub struct Expectation {
+    /// Its name in the pipeline.
+    pub name: String,
+    /// Its query with its parameters in place.
+    pub statement: Statement,
+    /// The index of the last step that it reads.
+    pub after: usize,
+}
+
+/// The steps of a pipeline, in order.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The steps.
+    pub steps: Vec<Step>,
+    /// The tests of the data.
+    pub expectations: Vec<Expectation>,
+    /// The value of every placeholder.
+    pub parameters: BTreeMap<String, Parameter>,
+}
+
+/// The paths under `sql/` that the pipeline names, which its `sql_dir` may hold beside replacements.
+pub fn chosen_queries(config: &Config) -> Vec<String> {
+    let steps = config.steps.iter().map(|step| step.sql.clone());
+    built_in_steps(config).into_iter().map(|(_, path)| path).chain(steps).collect()
+}
+
+fn built_in_steps(config: &Config) -> Vec<(&'static str, String)> {
+    vec![
+        ("pixels", "pixels/embed.sql".into()),
+        ("images", "images/all.sql".into()),
+        ("hard_samples", config.hard_samples.sql.clone()),
+        ("candidates", "candidates/spectrum.sql".into()),
+        ("spectrum", "spectrum/img2img.sql".into()),
+        ("scores", "scores/clip.sql".into()),
+        ("kept", config.filter.sql.clone()),
+        ("schedule", format!("curriculum/{}.sql", config.curriculum.strategy)),
+        ("manifest", "manifest/mixed.sql".into()),
+    ]
+}
+
+/// Compiles the pipeline.
+///
+/// # Errors
+/// Where a query is not there, names an unknown parameter, or reads an unknown table.
+pub fn compile(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -> Result<Plan> {
+    let parameters = parameters(config, inputs);
+    let mut tables = Vec::new();
+    for (name, path) in built_in_steps(config) {
+        let table = schema::find(name).ok_or_else(|| Error::Data(format!("no schema of `{name}`")))?;
+        tables.push((table.clone(), catalogue.get(&path)?.clone()));
+    }
+    for step in &config.steps {
+        if schema::find(&step.table).is_some() {
+            return Err(Error::Data(format!("[[step]] `{}`: a table of that name is built in", step.table)));
+        }
+        let table = schema::user_table(&step.table, Schema::empty().into());
+        tables.push((table, catalogue.get(&step.sql)?.clone()));
+    }
+    let order: Vec<String> = tables.iter().map(|(table, _)| table.name.clone()).collect();
+    let mut fingerprints: BTreeMap<String, String> = BTreeMap::from([
+        (schema::LISTING.to_owned(), inputs.listing.clone()),
+        (schema::DESCRIPTIONS.to_owned(), inputs.descriptions.clone()),
+    ]);
+    let mut steps = Vec::new();
+    for (index, (table, query)) in tables.into_iter().enumerate() {
+        let repeats_to = last_of(&query, &order)?.filter(|&last| last > index);
+        if let Some(last) = repeats_to
+            && !matches!(table.kind, Kind::Chosen)
+        {
+            return Err(Error::Query {
+                query: query.name.clone(),
+                message: format!("it fills `{}` and reads `{}`, which is made later", table.name, order[last]),
+            });
+        }
+        let statement = query.bind(&parameters)?;
+        let fingerprint = fingerprint(&query, &parameters, inputs, &fingerprints);
+        fingerprints.insert(table.name.clone(), format!("{:016x}", fingerprint.value));
+        steps.push(Step { table, query, statement, fingerprint, repeats_to });
+    }
+    let expectations = expectations(config, &parameters, &order)?;
+    Ok(Plan { steps, expectations, parameters })
+}
+
+fn expectations(
+    config: &Config,
+    parameters: &BTreeMap<String, Parameter>,
+    order: &[String],
+) -> Result<Vec<Expectation>> {
+    config
+        .expect
+        .iter()
+        .map(|expect| {
+            let query = Query::parse(&format!("[[expect]] {}", expect.name), &expect.sql)?;
+            let after = last_of(&query, order)?.unwrap_or(0);
+            Ok(Expectation { name: expect.name.clone(), statement: query.bind(parameters)?, after })
+        })
+        .collect()
+}
+
+/// The index of the last step whose table `query` reads; an unknown table is an error.
+fn last_of(query: &Query, order: &[String]) -> Result<Option<usize>> {
+    let mut last = None;
+    for name in &query.tables {
+        match order.iter().position(|table| table == name) {
+            Some(index) => last = last.max(Some(index)),
+            None if schema::find(name).is_some() => {}
+            None => {
+                let known: BTreeSet<_> =
+                    schema::TABLES.iter().map(|table| &table.name).chain(order).map(|n| format!("`{n}`")).collect();
+                let known: Vec<_> = known.into_iter().collect();
+                return Err(Error::Query {
+                    query: query.name.clone(),
+                    message: format!("no table `{name}`; tables are {}", known.join(", ")),
+                });
+            }
+        }
+    }
+    Ok(last)
+}
+
+fn fingerprint(
+    query: &Query,
+    parameters: &BTreeMap<String, Parameter>,
+    inputs: &Inputs,
+    tables: &BTreeMap<String, String>,
+) -> Fingerprint {
+    let mut parts = BTreeMap::from([("query".to_owned(), query.digest())]);
+    for name in &query.parameters {
+        if let Some(value) = parameters.get(name) {
+            parts.insert(format!("${name}"), value.to_string());
+        }
+    }
+    for (function, model) in MODEL_FUNCTIONS {
+        if query.functions.contains(*function) {
+            let digest = if *model == "clip" { &inputs.clip } else { &inputs.generator };
+            parts.insert(format!("model {model}"), digest.clone());
+        }
+    }
+    // a table that is made later is read by a step that repeats; its rows follow from this fingerprint
+    for name in &query.tables {
+        if let Some(fingerprint) = tables.get(name) {
+            parts.insert(format!("table {name}"), fingerprint.clone());
+        }
+    }
+    let digest = parts.iter().fold(Digest::new("step"), |digest, (name, value)| digest.text(name).text(value));
+    let value = i64::try_from(digest.draw(i64::MAX as u64)).unwrap_or(0) + 1;
+    Fingerprint { value, parts }
+}

@@ -1,0 +1,341 @@
+//! The catalogue of `sql/**`: everything that chooses is a query here, embedded in the binary, and
+//! replaceable from the pipeline by a file at the same relative path.
+//!
+//! A query is one `SELECT`. Its parameters are `$name` placeholders, which are replaced in the parsed
+//! tree and never in the text. What a query reads, calls and is parameterised by is taken from the
+//! tree too, so that a step's inputs and its fingerprint follow from its SQL.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
+    path::Path,
+};
+
+use datafusion::sql::sqlparser::{
+    ast::{
+        Array, Expr, ObjectName, Query as Ast, Statement, Value, ValueWithSpan, visit_expressions,
+        visit_expressions_mut, visit_relations,
+    },
+    dialect::GenericDialect,
+    parser::Parser,
+    tokenizer::Span,
+};
+
+use crate::{
+    error::{Error, Result},
+    identity::Digest,
+};
+
+/// The built-in files, by their path under `sql/`.
+const BUILT_IN: &[(&str, &str)] = &[
+    ("pixels/embed.sql", include_str!("../sql/pixels/embed.sql")),
+    ("images/all.sql", include_str!("../sql/images/all.sql")),
+    ("hard_samples/few_shot.sql", include_str!("../sql/hard_samples/few_shot.sql")),
+    ("candidates/spectrum.sql", include_str!("../sql/candidates/spectrum.sql")),
+    ("spectrum/img2img.sql", include_str!("../sql/spectrum/img2img.sql")),
+    ("scores/clip.sql", include_str!("../sql/scores/clip.sql")),
+    ("filter/text_similarity.sql", include_str!("../sql/filter/text_similarity.sql")),
+    ("curriculum/diverse_to_specific.sql", include_str!("../sql/curriculum/diverse_to_specific.sql")),
+    ("manifest/mixed.sql", include_str!("../sql/manifest/mixed.sql")),
+    ("report/levels.sql", include_str!("../sql/report/levels.sql")),
+    ("report/forecast.sql", include_str!("../sql/report/forecast.sql")),
+    ("verify/rows.sql", include_str!("../sql/verify/rows.sql")),
+    ("report/contact_sheet.sql", include_str!("../sql/report/contact_sheet.sql")),
+];
+
+/// A replacement is a query, not a program.
+const MAX_SQL_BYTES: u64 = 1 << 20;
+
+/// The value of a `$name` placeholder.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Parameter {
+    /// An integer.
+    Integer(i64),
+    /// A real number, finite.
+    Float(f64),
+    /// A text.
+    Text(String),
+    /// True or false.
+    Boolean(bool),
+    /// A list of integers, for `unnest`.
+    Integers(Vec<i64>),
+}
+
+impl std::fmt::Display for Parameter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Integer(value) => write!(f, "{value}"),
+            Self::Float(value) => write!(f, "{value:?}"),
+            Self::Text(value) => write!(f, "{value:?}"),
+            Self::Boolean(value) => write!(f, "{value}"),
+            Self::Integers(values) => write!(f, "{values:?}"),
+        }
+    }
+}
+
+impl Parameter {
+    fn expression(&self) -> Expr {
+        match self {
+            Self::Integer(value) => number(&value.unsigned_abs().to_string(), *value < 0),
+            // the exponent keeps 10.0 a real number in the plan's types
+            Self::Float(value) => number(&format!("{:e}", value.abs()), value.is_sign_negative()),
+            Self::Text(value) => literal(Value::SingleQuotedString(value.clone())),
+            Self::Boolean(value) => literal(Value::Boolean(*value)),
+            Self::Integers(values) => Expr::Array(Array {
+                elem: values.iter().map(|value| Self::Integer(*value).expression()).collect(),
+                named: false,
+            }),
+        }
+    }
+}
+
+fn literal(value: Value) -> Expr {
+    Expr::Value(ValueWithSpan { value, span: Span::empty() })
+}
+
+fn number(digits: &str, negative: bool) -> Expr {
+    let value = literal(Value::Number(digits.to_owned(), false));
+    if negative {
+        let op = datafusion::sql::sqlparser::ast::UnaryOperator::Minus;
+        return Expr::Nested(Box::new(Expr::UnaryOp { op, expr: Box::new(value) }));
+    }
+    value
+}
+
+/// One parsed `SELECT`, with what it reads, calls and is parameterised by.
+#[derive(Debug, Clone)]
+pub struct Query {
+    /// Its path under `sql/`, or what it is called in messages.
+    pub name: String,
+    /// Tables that it reads, its own CTEs left out.
+    pub tables: BTreeSet<String>,
+    /// Names of its `$name` placeholders.
+    pub parameters: BTreeSet<String>,
+    /// Functions that it calls, in lower case.
+    pub functions: BTreeSet<String>,
+    ast: Box<Ast>,
+}
+
+impl Query {
+    /// Parses `text`, which must hold exactly one reading statement.
+    ///
+    /// # Errors
+    /// Where the text is no SQL, holds several statements, or anything but a `SELECT`.
+    pub fn parse(name: &str, text: &str) -> Result<Self> {
+        let fail = |message: String| Error::Query { query: name.into(), message };
+        let mut statements = Parser::new(&GenericDialect {})
+            .with_recursion_limit(64)
+            .try_with_sql(text)
+            .and_then(|mut parser| parser.parse_statements())
+            .map_err(|error| fail(error.to_string()))?;
+        let ast = match (statements.pop(), statements.is_empty()) {
+            (Some(Statement::Query(ast)), true) => ast,
+            (None, _) => return Err(fail("it is empty, one SELECT is expected".into())),
+            _ => {
+                return Err(fail("only one SELECT is allowed here, nothing that writes".into()));
+            }
+        };
+        let mut query = Self {
+            name: name.into(),
+            tables: relations(&ast),
+            parameters: BTreeSet::new(),
+            functions: BTreeSet::new(),
+            ast,
+        };
+        query.collect_expressions();
+        Ok(query)
+    }
+
+    fn collect_expressions(&mut self) {
+        let (mut parameters, mut functions) = (BTreeSet::new(), BTreeSet::new());
+        let _ = visit_expressions(&*self.ast, |expression| {
+            match expression {
+                Expr::Value(ValueWithSpan { value: Value::Placeholder(name), .. }) => {
+                    parameters.insert(name.trim_start_matches('$').to_owned());
+                }
+                Expr::Function(function) => {
+                    functions.insert(function.name.to_string().to_ascii_lowercase());
+                }
+                _ => {}
+            }
+            ControlFlow::<()>::Continue(())
+        });
+        (self.parameters, self.functions) = (parameters, functions);
+    }
+
+    /// The statement with every placeholder replaced by its value.
+    ///
+    /// # Errors
+    /// Where a placeholder has no value; the known names are listed.
+    pub fn bind(&self, values: &BTreeMap<String, Parameter>) -> Result<Statement> {
+        let unknown: Vec<_> = self.parameters.iter().filter(|name| !values.contains_key(*name)).collect();
+        if let Some(name) = unknown.first() {
+            let known: Vec<_> = values.keys().map(|name| format!("${name}")).collect();
+            return Err(Error::Query {
+                query: self.name.clone(),
+                message: format!("no parameter `${name}`; known are {}", known.join(", ")),
+            });
+        }
+        let mut ast = self.ast.clone();
+        let _ = visit_expressions_mut(&mut *ast, |expression| {
+            if let Expr::Value(ValueWithSpan { value: Value::Placeholder(name), .. }) = expression
+                && let Some(value) = values.get(name.trim_start_matches('$'))
+            {
+                *expression = value.expression();
+            }
+            ControlFlow::<()>::Continue(())
+        });
+        Ok(Statement::Query(ast))
+    }
+
+    /// A digest of what the query means: comments, white space and the case of keywords do not count.
+    pub fn digest(&self) -> String {
+        Digest::new("query").text(&self.ast.to_string()).id()
+    }
+}
+
+/// The tables that `ast` reads. A CTE hides a table of its name everywhere: so it is in our queries,
+/// and where a user's query differs, planning names the table that is missing.
+fn relations(ast: &Ast) -> BTreeSet<String> {
+    let mut tables = BTreeSet::new();
+    let _ = visit_relations(ast, |name: &ObjectName| {
+        tables.insert(name.to_string());
+        ControlFlow::<()>::Continue(())
+    });
+    for cte in ast.with.iter().flat_map(|with| &with.cte_tables) {
+        tables.remove(&cte.alias.name.value);
+    }
+    tables.retain(|name| !matches!(name.as_str(), "unnest" | "generate_series" | "range"));
+    tables
+}
+
+/// The built-in queries, with the pipeline's replacements and additions in their place.
+#[derive(Debug, Clone)]
+pub struct Catalogue(BTreeMap<String, Query>);
+
+impl Catalogue {
+    /// The built-in files, and those of `folder` where there is one. `chosen` are the paths that the
+    /// pipeline names: a file of the folder is a replacement of a built-in one, or one of these.
+    ///
+    /// # Errors
+    /// Where a file is unreadable, is no query, or is neither a replacement nor named by the pipeline.
+    pub fn load(folder: Option<&Path>, chosen: &[&str]) -> Result<Self> {
+        let mut queries = BTreeMap::new();
+        for (name, text) in BUILT_IN {
+            queries.insert((*name).to_owned(), Query::parse(name, text)?);
+        }
+        for (name, text) in folder.map(read_folder).transpose()?.unwrap_or_default() {
+            if !queries.contains_key(&name) && !chosen.contains(&name.as_str()) {
+                return Err(Error::Query {
+                    message: format!(
+                        "it replaces no built-in query and the pipeline does not name it; built-in are {}",
+                        queries.keys().cloned().collect::<Vec<_>>().join(", ")
+                    ),
+                    query: name,
+                });
+            }
+            queries.insert(name.clone(), Query::parse(&name, &text)?);
+        }
+        Ok(Self(queries))
+    }
+
+    /// The query at `name`.
+    ///
+    /// # Errors
+    /// Where there is none; those of the same folder are listed.
+    pub fn get(&self, name: &str) -> Result<&Query> {
+        self.0.get(name).ok_or_else(|| {
+            let folder = name.split('/').next().unwrap_or_default();
+            let near: Vec<_> = self
+                .0
+                .keys()
+                .filter(|key| key.starts_with(&format!("{folder}/")))
+                .map(|key| format!("`{key}`"))
+                .collect();
+            let known = if near.is_empty() { "none".into() } else { near.join(", ") };
+            Error::Query {
+                query: name.into(),
+                message: format!("there is no such file; in that folder are {known}; `sql_dir` may add to them"),
+            }
+        })
+    }
+}
+
+/// Every `*.sql` below `folder`, by its path relative to it with `/` between its parts.
+fn read_folder(folder: &Path) -> Result<Vec<(String, String)>> {
+    let mut files = Vec::new();
+    let mut pending = vec![(folder.to_path_buf(), String::new())];
+    while let Some((directory, prefix)) = pending.pop() {
+        let fail = |error: std::io::Error| {
+            Error::lake(directory.display().to_string(), "the folder `sql_dir` cannot be read", error)
+        };
+        for entry in std::fs::read_dir(&directory).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+            let kind = entry.metadata().map_err(fail)?;
+            if kind.is_dir() {
+                pending.push((entry.path(), format!("{name}/")));
+            } else if name.ends_with(".sql") {
+                files.push((name.clone(), read_query(&entry.path(), &name, kind.len())?));
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read_query(path: &Path, name: &str, bytes: u64) -> Result<String> {
+    let fail = |message: String| Error::Query { query: name.into(), message };
+    if bytes > MAX_SQL_BYTES {
+        return Err(fail(format!("it has {bytes} bytes, {MAX_SQL_BYTES} are allowed")));
+    }
+    std::fs::read_to_string(path).map_err(|error| fail(format!("it cannot be read: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn built_in_queries_parse() {
+        let catalogue = Catalogue::load(None, &[]).unwrap();
+        let candidates = catalogue.get("candidates/spectrum.sql").unwrap();
+        assert_eq!(
+            candidates.tables.iter().map(String::as_str).collect::<Vec<_>>(),
+            ["descriptions", "hard_samples", "rejects", "scores"]
+        );
+        assert!(candidates.parameters.contains("image_guidance"));
+        assert!(candidates.functions.contains("draw"));
+    }
+
+    #[test]
+    fn placeholders_are_replaced_in_the_tree() {
+        let query = Query::parse("q", "SELECT $a + 1, $t FROM unnest($list) AS g(x) WHERE y > $f").unwrap();
+        let values = BTreeMap::from([
+            ("a".to_owned(), Parameter::Integer(-3)),
+            ("f".to_owned(), Parameter::Float(10.0)),
+            ("t".to_owned(), Parameter::Text("it's; DROP".into())),
+            ("list".to_owned(), Parameter::Integers(vec![0, 90])),
+        ]);
+        assert_eq!(
+            query.bind(&values).unwrap().to_string(),
+            "SELECT (-3) + 1, 'it''s; DROP' FROM UNNEST([0, 90]) AS g (x) WHERE y > 1e1"
+        );
+    }
+
+    #[test]
+    fn meaning_is_what_is_digested() {
+        let a = Query::parse("q", "select a from t -- why\n where a > 1").unwrap();
+        let b = Query::parse("q", "SELECT a FROM t WHERE a > 1").unwrap();
+        let c = Query::parse("q", "SELECT a FROM t WHERE a > 2").unwrap();
+        assert_eq!(a.digest(), b.digest());
+        assert_ne!(a.digest(), c.digest());
+    }
+
+    #[test]
+    fn only_reading_is_allowed() {
+        for text in ["DROP TABLE t", "SELECT 1; SELECT 2", "INSERT INTO t VALUES (1)", "", "COPY t TO 'x'"] {
+            assert!(Query::parse("q", text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Walks a plan: runs what is not complete, skips what is, asks the expectations, and closes with the
+//! contact sheet.
+
+use std::sync::Arc;
+
+use crate::{
+    error::{Error, Result},
+    pipeline::Pipeline,
+    report,
+    step::{self, Outcome, Progress, Runner},
+};
+
+/// How a run goes here.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The last step to run; all of them where there is none.
+    pub until: Option<String>,
+    /// Units that are worked on at once.
+    pub units_in_flight: usize,
+    /// Takes units in another order.
+    pub unit_order: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { until: None, units_in_flight: 6, unit_order: None }
+    }
+}
+
+/// Runs `pipeline` as far as `options` say. What was committed stays whatever happens.
+///
+/// # Errors
+/// Where a step or an expectation fails.
+pub async fn run(pipeline: &Pipeline, options: &Options, progress: Arc<dyn Progress>) -> Result<Vec<Outcome>> {
+    let last = last_step(pipeline, options.until.as_deref())?;
+    let runner = Runner {
+        session: Arc::clone(&pipeline.session),
+        plan: pipeline.plan.clone(),
+        own_tables: pipeline.own_tables.clone(),
+        options: step::Options {
+            units_in_flight: options.units_in_flight,
+            unit_order: options.unit_order,
+            max_reject_fraction: pipeline.config.rejects.max_fraction,
+        },
+        progress,
+    };
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    while outcomes.len() <= last {
+        let first = outcomes.len();
+        outcomes.extend(runner.run(first).await?);
+        runner.expect(first..=outcomes.len() - 1).await?;
+    }
+    let fresh = |outcome: &Outcome| !outcome.skipped && outcome.step == "kept";
+    if outcomes.iter().any(fresh) {
+        report::write_contact_sheet(pipeline).await?;
+    }
+    Ok(outcomes)
+}
+
+fn last_step(pipeline: &Pipeline, until: Option<&str>) -> Result<usize> {
+    let steps = &pipeline.plan.steps;
+    let Some(until) = until else {
+        return Ok(steps.len().saturating_sub(1));
+    };
+    steps.iter().position(|step| step.table.name == until).ok_or_else(|| {
+        let known: Vec<_> = steps.iter().map(|step| format!("`{}`", step.table.name)).collect();
+        Error::Query { query: "--until".into(), message: format!("no step `{until}`; steps are {}", known.join(", ")) }
+    })
+}

@@ -1,0 +1,151 @@
+//! The real images where they are: a listing of them, and their bytes. So far one kind, Parquet files
+//! in the image convention of Hugging Face `datasets`.
+
+mod parquet_files;
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use arrow::array::{ArrayRef, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder};
+
+use crate::{
+    config::{self, Config},
+    error::{Error, Result},
+    identity::{self, Digest},
+    lake::Place,
+    schema,
+};
+
+/// A picture that was asked for: its bytes, nothing where nothing was asked, or why there is none.
+pub type Read = Result<Option<Vec<u8>>, String>;
+
+/// The data set of a pipeline.
+#[derive(Debug)]
+pub struct Source {
+    files: parquet_files::ParquetFiles,
+    listing: RecordBatch,
+    fingerprint: String,
+}
+
+impl Source {
+    /// Lists the data set: every image and its label, none of its pixels.
+    ///
+    /// # Errors
+    /// Where a file is missing or is no Parquet, a column is missing or has the wrong type, or a row has
+    /// no label.
+    pub async fn open(config: &config::Source) -> Result<Self> {
+        let place = Place::open(&config.root)?;
+        let files = parquet_files::ParquetFiles::open(place, config).await?;
+        let classes = match &config.classes {
+            Some(path) => read_classes(path)?,
+            None => files.class_names(),
+        };
+        let listing = listing(files.labels().await?, &classes)?;
+        let fingerprint = files.fingerprint(Digest::new("listing")).text(&classes.join("\n")).id();
+        Ok(Self { files, listing, fingerprint })
+    }
+
+    /// The table `listing`.
+    pub fn listing(&self) -> &RecordBatch {
+        &self.listing
+    }
+
+    /// A digest of what is listed: each file's path, size and entity tag or time, and the class names.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// The pictures at `paths` of the listing, in their order.
+    ///
+    /// # Errors
+    /// Where a file cannot be read or has changed since it was listed; a picture that is not there is
+    /// an error of its own row.
+    pub async fn read(&self, paths: &[Option<&str>]) -> Result<Vec<Read>> {
+        self.files.read(paths).await
+    }
+}
+
+/// One real image of the listing.
+struct Listed {
+    path: String,
+    label: i64,
+    split: &'static str,
+}
+
+fn listing(rows: Vec<Listed>, classes: &[String]) -> Result<RecordBatch> {
+    let class_name = |label: i64| {
+        usize::try_from(label).ok().and_then(|index| classes.get(index).cloned()).unwrap_or_else(|| label.to_string())
+    };
+    let text = |of: &dyn Fn(&Listed) -> String| -> ArrayRef {
+        Arc::new(rows.iter().map(|row| Some(of(row))).collect::<StringArray>())
+    };
+    let columns: Vec<ArrayRef> = vec![
+        text(&|row| identity::source_id(&row.path)),
+        text(&|row| row.path.clone()),
+        Arc::new(rows.iter().map(|row| row.label).collect::<Int64Array>()),
+        text(&|row| class_name(row.label)),
+        text(&|row| row.split.to_owned()),
+    ];
+    let table = schema::find(schema::LISTING).map(|table| Arc::clone(&table.schema));
+    let table = table.ok_or_else(|| Error::Data("no schema of `listing`".into()))?;
+    RecordBatch::try_new(table, columns).map_err(|error| Error::Data(format!("the listing is no table: {error}")))
+}
+
+/// The texts per class of the generation prompt: the table `descriptions`, and a digest of it.
+///
+/// # Errors
+/// Where the file is unreadable, or is not an object from class to a list of texts that are not blank.
+pub fn descriptions(config: &Config) -> Result<(RecordBatch, String)> {
+    let texts: BTreeMap<String, Vec<String>> = match &config.prompts.descriptions {
+        None => BTreeMap::new(),
+        Some(path) => read_json(path, "an object from class name to a list of texts")?,
+    };
+    let blank = |(class, texts): &(&String, &Vec<String>)| {
+        (texts.is_empty() || texts.iter().any(|text| text.trim().is_empty())).then(|| (*class).clone())
+    };
+    if let Some(class) = texts.iter().find_map(|entry| blank(&entry)) {
+        return Err(Error::Data(format!("descriptions: class `{class}` has no text, or a blank one")));
+    }
+    let names: StringArray = texts.keys().map(Some).collect();
+    let mut lists = ListBuilder::new(StringBuilder::new());
+    let mut digest = Digest::new("descriptions");
+    for (class, texts) in &texts {
+        digest = digest.text(class).part(&(texts.len() as u64).to_le_bytes());
+        for text in texts {
+            digest = digest.text(text);
+            lists.values().append_value(text);
+        }
+        lists.append(true);
+    }
+    let columns: Vec<ArrayRef> = vec![Arc::new(names), Arc::new(lists.finish())];
+    let table = schema::find(schema::DESCRIPTIONS).map(|table| Arc::clone(&table.schema));
+    let table = table.ok_or_else(|| Error::Data("no schema of `descriptions`".into()))?;
+    let batch = RecordBatch::try_new(table, columns)
+        .map_err(|error| Error::Data(format!("the descriptions are no table: {error}")))?;
+    Ok((batch, digest.id()))
+}
+
+/// Class names by number: a JSON list, or an object from number to name.
+fn read_classes(path: &Path) -> Result<Vec<String>> {
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Classes {
+        List(Vec<String>),
+        Numbered(BTreeMap<usize, String>),
+    }
+    match read_json(path, "a list of class names, or an object from number to name")? {
+        Classes::List(names) => Ok(names),
+        Classes::Numbered(names) => {
+            let count = names.keys().next_back().map_or(0, |last| last + 1);
+            if count > names.len() {
+                return Err(Error::Data(format!("`{}`: some numbers below {count} have no name", path.display())));
+            }
+            Ok(names.into_values().collect())
+        }
+    }
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path, expected: &str) -> Result<T> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Error::Data(format!("`{}` cannot be read: {error}", path.display())))?;
+    serde_json::from_str(&text).map_err(|error| Error::Data(format!("`{}` is not {expected}: {error}", path.display())))
+}

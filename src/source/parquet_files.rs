@@ -1,0 +1,244 @@
+//! Parquet files with an image and a label column, in a directory or a bucket.
+
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
+
+use arrow::{
+    array::{Array, AsArray, RecordBatch},
+    compute::cast,
+    datatypes::{DataType, Int64Type, Schema},
+};
+use bytes::Bytes;
+use futures::{FutureExt, TryStreamExt, future::BoxFuture};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
+use parquet::{
+    arrow::{
+        ParquetRecordBatchStreamBuilder, ProjectionMask,
+        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection},
+        async_reader::AsyncFileReader,
+    },
+    errors::{ParquetError, Result as ParquetResult},
+    file::metadata::{ParquetMetaData, ParquetMetaDataReader},
+};
+
+use super::{Listed, Read};
+use crate::{
+    config,
+    error::{Error, Result},
+    identity::Digest,
+    lake::Place,
+};
+
+/// What is between a file's path and the number of a row in it, in a listing's `path`.
+const ROW_MARK: char = '#';
+
+/// The files of a data set, opened: their footers have been read.
+#[derive(Debug)]
+pub(super) struct ParquetFiles {
+    place: Place,
+    image_column: String,
+    label_column: String,
+    files: BTreeMap<String, File>,
+}
+
+#[derive(Debug)]
+struct File {
+    split: config::Split,
+    meta: ObjectMeta,
+    footer: ArrowReaderMetadata,
+}
+
+impl ParquetFiles {
+    pub(super) async fn open(place: Place, config: &config::Source) -> Result<Self> {
+        let mut files = BTreeMap::new();
+        for (split, name) in config.splits.iter().flat_map(|(split, names)| names.iter().map(|n| (*split, n))) {
+            let fail = |message: &str, error: Box<dyn std::error::Error + Send + Sync>| {
+                Error::lake(format!("{}{name}", place.url), message, error)
+            };
+            let meta = place
+                .store
+                .head(&place.path(name))
+                .await
+                .map_err(|error| fail("the file of `source.splits` cannot be found", error.into()))?;
+            let mut reader = Reader::new(&place, &meta);
+            let footer = ArrowReaderMetadata::load_async(&mut reader, ArrowReaderOptions::new())
+                .await
+                .map_err(|error| fail("it is no Parquet file", error.into()))?;
+            check_columns(name, footer.schema(), config)?;
+            files.insert(name.clone(), File { split, meta, footer });
+        }
+        Ok(Self { place, image_column: config.image_column.clone(), label_column: config.label_column.clone(), files })
+    }
+
+    /// Path, size and entity tag, or time where the store has no tag, of every file.
+    pub(super) fn fingerprint(&self, digest: Digest) -> Digest {
+        self.files.iter().fold(digest, |digest, (name, file)| {
+            let tag = match &file.meta.e_tag {
+                Some(tag) => tag.clone(),
+                None => file.meta.last_modified.to_rfc3339(),
+            };
+            digest.text(name).part(&file.meta.size.to_le_bytes()).text(&tag).text(file.split.as_str())
+        })
+    }
+
+    /// The names of a `ClassLabel`, where the files say them in the metadata of `datasets`.
+    pub(super) fn class_names(&self) -> Vec<String> {
+        self.files.values().find_map(|file| class_label(file.footer.schema(), &self.label_column)).unwrap_or_default()
+    }
+
+    /// Every row of every file with its label, in the order of files and rows.
+    pub(super) async fn labels(&self) -> Result<Vec<Listed>> {
+        let mut rows = Vec::new();
+        for (name, file) in &self.files {
+            let mut row = 0;
+            for batch in self.column(name, file, &self.label_column, None).await? {
+                let labels = cast(batch.column(0), &DataType::Int64).map_err(|error| {
+                    Error::Data(format!("`{name}`: column `{}` is no integer: {error}", self.label_column))
+                })?;
+                let labels = labels.as_primitive::<Int64Type>();
+                for index in 0..labels.len() {
+                    if labels.is_null(index) {
+                        return Err(Error::Data(format!(
+                            "`{name}`: row {row} has no `{}`; every image needs one",
+                            self.label_column
+                        )));
+                    }
+                    let path = format!("{name}{ROW_MARK}{row}");
+                    rows.push(Listed { path, label: labels.value(index), split: file.split.as_str() });
+                    row += 1;
+                }
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The pictures at `paths`. Rows are read file by file, and only the pages that hold them.
+    pub(super) async fn read(&self, paths: &[Option<&str>]) -> Result<Vec<Read>> {
+        let mut wanted: BTreeMap<&str, BTreeMap<usize, Vec<usize>>> = BTreeMap::new();
+        let mut found: Vec<Read> = paths.iter().map(|_| Ok(None)).collect();
+        for (index, path) in paths.iter().enumerate() {
+            let Some(path) = path else { continue };
+            match path.rsplit_once(ROW_MARK).and_then(|(name, row)| Some((name, row.parse().ok()?))) {
+                Some((name, row)) => {
+                    wanted.entry(name).or_default().entry(row).or_insert_with(Vec::new).push(index);
+                }
+                None => found[index] = Err(format!("`{path}` is no row of the source")),
+            }
+        }
+        for (name, rows) in wanted {
+            let pictures = self.pictures(name, &rows.keys().copied().collect::<Vec<_>>()).await?;
+            for (indices, picture) in rows.values().zip(pictures) {
+                for &index in indices {
+                    found[index].clone_from(&picture);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The pictures in `rows`, ascending, of the file called `name`.
+    async fn pictures(&self, name: &str, rows: &[usize]) -> Result<Vec<Read>> {
+        let Some(file) = self.files.get(name) else {
+            return Ok(rows.iter().map(|_| Err(format!("`{name}` is no file of the source"))).collect());
+        };
+        let total = usize::try_from(file.footer.metadata().file_metadata().num_rows()).unwrap_or(0);
+        let inside: Vec<usize> = rows.iter().copied().filter(|&row| row < total).collect();
+        let ranges = inside.iter().map(|&row| row..row + 1);
+        let selection = RowSelection::from_consecutive_ranges(ranges, total);
+        let mut pictures = Vec::with_capacity(rows.len());
+        for batch in self.column(name, file, &self.image_column, Some(selection)).await? {
+            let bytes = crate::schema::picture_bytes(batch.column(0))
+                .ok_or_else(|| Error::Data(format!("`{name}`: column `{}` holds no pictures", self.image_column)))?;
+            pictures.extend((0..bytes.len()).map(|row| {
+                if bytes.is_null(row) {
+                    Err("the source has no bytes for it".into())
+                } else {
+                    Ok(Some(bytes.value(row).to_vec()))
+                }
+            }));
+        }
+        pictures.resize_with(rows.len(), || Err(format!("`{name}` has {total} rows")));
+        Ok(pictures)
+    }
+
+    async fn column(
+        &self,
+        name: &str,
+        file: &File,
+        column: &str,
+        selection: Option<RowSelection>,
+    ) -> Result<Vec<RecordBatch>> {
+        let fail = |error: ParquetError| {
+            Error::lake(format!("{}{name}", self.place.url), format!("column `{column}` cannot be read"), error)
+        };
+        let reader = Reader::new(&self.place, &file.meta);
+        let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, file.footer.clone());
+        let mask = ProjectionMask::columns(builder.parquet_schema(), [column]);
+        if let Some(selection) = selection {
+            builder = builder.with_row_selection(selection);
+        }
+        builder.with_projection(mask).build().map_err(fail)?.try_collect().await.map_err(fail)
+    }
+}
+
+/// Ranges of one object, as Parquet's reader asks for them. The object is the one that was listed: a store
+/// that knows entity tags refuses another.
+struct Reader {
+    store: Arc<dyn ObjectStore>,
+    meta: ObjectMeta,
+}
+
+impl Reader {
+    fn new(place: &Place, meta: &ObjectMeta) -> Self {
+        Self { store: Arc::clone(&place.store), meta: meta.clone() }
+    }
+}
+
+impl AsyncFileReader for Reader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(range)),
+            if_match: self.meta.e_tag.clone(),
+            ..GetOptions::default()
+        };
+        async move {
+            let found = self.store.get_opts(&self.meta.location, options).await.map_err(external)?;
+            found.bytes().await.map_err(external)
+        }
+        .boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, ParquetResult<Arc<ParquetMetaData>>> {
+        async move {
+            let size = self.meta.size;
+            let reader = ParquetMetaDataReader::new().with_arrow_reader_options(options);
+            Ok(Arc::new(reader.load_and_finish(self, size).await?))
+        }
+        .boxed()
+    }
+}
+
+fn external(error: object_store::Error) -> ParquetError {
+    ParquetError::External(Box::new(error))
+}
+
+fn check_columns(name: &str, schema: &Schema, config: &config::Source) -> Result<()> {
+    let columns: Vec<_> = schema.fields().iter().map(|field| format!("`{}`", field.name())).collect();
+    for (key, column) in [("image_column", &config.image_column), ("label_column", &config.label_column)] {
+        if schema.column_with_name(column).is_none() {
+            return Err(Error::Data(format!(
+                "`{name}` has no column `{column}` (`source.{key}`); its columns are {}",
+                columns.join(", ")
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn class_label(schema: &Schema, column: &str) -> Option<Vec<String>> {
+    let info: serde_json::Value = serde_json::from_str(schema.metadata().get("huggingface")?).ok()?;
+    let names = info.pointer("/info/features")?.get(column)?.get("names")?.as_array()?;
+    names.iter().map(|name| name.as_str().map(str::to_owned)).collect()
+}

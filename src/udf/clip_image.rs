@@ -1,0 +1,65 @@
+//! `clip_image(image)`: the picture's CLIP embedding, L2-normalised; NULL where the picture is NULL or
+//! cannot be decoded (`image_info` says why).
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, Float32Builder, ListBuilder},
+    datatypes::DataType,
+};
+use async_trait::async_trait;
+use datafusion::{error::Result, logical_expr::ScalarUDF};
+use futures::future::try_join_all;
+
+use super::{
+    cosine_similarity::embedding_type,
+    function::{Arguments, AsyncKernel, Shape, argument, awaiting, pictures},
+};
+use crate::{
+    clip::EmbedError,
+    models::{self, Models},
+};
+
+struct ClipImage(Arc<Models>);
+
+pub(super) fn function(models: Arc<Models>) -> ScalarUDF {
+    let shape = Shape {
+        name: "clip_image",
+        arguments: Arguments::Exactly(1),
+        returns: embedding_type() as DataType,
+        fingerprint: models.clip_digest().to_owned(),
+    };
+    awaiting(shape, ClipImage(models))
+}
+
+#[async_trait]
+impl AsyncKernel for ClipImage {
+    async fn call(&self, arguments: &[ArrayRef], _: usize) -> Result<ArrayRef> {
+        let pictures = pictures("clip_image", argument("clip_image", arguments, 0)?)?;
+        let clip = self.0.clip().await?;
+        let rows: Result<Vec<_>, crate::error::Error> = try_join_all(pictures.iter().map(|picture| async move {
+            let Some(picture) = picture else {
+                return Ok(None);
+            };
+            match clip.embed_image(Arc::from(picture)).await {
+                Ok(embedding) => Ok(Some(embedding)),
+                Err(EmbedError::Row(_)) => Ok(None),
+                Err(error) => Err(models::failed(error)),
+            }
+        }))
+        .await;
+        Ok(embeddings(&rows?))
+    }
+}
+
+/// A column of embeddings.
+pub(super) fn embeddings(rows: &[Option<Arc<[f32]>>]) -> ArrayRef {
+    let mut list = ListBuilder::new(Float32Builder::new());
+    for row in rows {
+        if let Some(row) = row {
+            list.values().append_slice(row);
+        }
+        list.append(row.is_some());
+    }
+    Arc::new(list.finish())
+}

@@ -1,0 +1,69 @@
+//! `cosine_similarity(a, b)`: the cosine of two embeddings, in −1..=1; NULL where one is NULL or zero.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, Float32Array},
+    compute::cast,
+    datatypes::{DataType, Field, Float32Type},
+};
+use datafusion::{common::exec_err, error::Result, logical_expr::ScalarUDF};
+
+use super::function::{Arguments, Kernel, Shape, argument, plain};
+
+const NAME: &str = "cosine_similarity";
+
+struct Cosine;
+
+pub(super) fn function() -> ScalarUDF {
+    let shape =
+        Shape { name: NAME, arguments: Arguments::Exactly(2), returns: DataType::Float32, fingerprint: String::new() };
+    plain(shape, Cosine)
+}
+
+/// The type of an embedding: a list of `float32`.
+pub(super) fn embedding_type() -> DataType {
+    DataType::List(Arc::new(Field::new("item", DataType::Float32, true)))
+}
+
+impl Kernel for Cosine {
+    fn call(&self, arguments: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
+        let a = cast(argument(NAME, arguments, 0)?, &embedding_type())?;
+        let b = cast(argument(NAME, arguments, 1)?, &embedding_type())?;
+        let (a, b) = (a.as_list::<i32>(), b.as_list::<i32>());
+        let mut cosines = Vec::with_capacity(rows);
+        for row in 0..rows {
+            if a.is_null(row) || b.is_null(row) {
+                cosines.push(None);
+                continue;
+            }
+            let (x, y) = (a.value(row), b.value(row));
+            if x.len() != y.len() {
+                return exec_err!("`{NAME}`: embeddings of {} and {} numbers", x.len(), y.len());
+            }
+            cosines.push(cosine(x.as_primitive::<Float32Type>().values(), y.as_primitive::<Float32Type>().values()));
+        }
+        Ok(Arc::new(Float32Array::from(cosines)))
+    }
+}
+
+/// Sums in `f64`, one after another: the result does not depend on how the rows were batched.
+fn cosine(x: &[f32], y: &[f32]) -> Option<f32> {
+    let dot = |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum() };
+    let norms = (dot(x, x) * dot(y, y)).sqrt();
+    let cosine = dot(x, y) / norms;
+    cosine.is_finite().then_some(cosine.clamp(-1.0, 1.0) as f32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cosine;
+
+    #[test]
+    fn cosines() {
+        assert_eq!(cosine(&[1.0, 0.0], &[2.0, 0.0]), Some(1.0));
+        assert_eq!(cosine(&[1.0, 0.0], &[0.0, 2.0]), Some(0.0));
+        assert_eq!(cosine(&[1.0, 1.0], &[-1.0, -1.0]), Some(-1.0));
+        assert_eq!(cosine(&[0.0], &[1.0]), None);
+    }
+}

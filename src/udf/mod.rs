@@ -1,0 +1,69 @@
+//! SQL functions, one file each.
+//!
+//! | function | gives |
+//! |---|---|
+//! | `clip_image(image)` | the picture's CLIP embedding, L2-normalised |
+//! | `clip_text(prompt)` | the text's CLIP embedding, L2-normalised |
+//! | `cosine_similarity(a, b)` | the cosine of two embeddings, −1..=1 |
+//! | `digest(…)` | an id of what it is given |
+//! | `draw(n, …)` | a uniform integer in `0..n`, a pure function of the rest |
+//! | `image_info(image)` | width, height, format and digest of a picture |
+//! | `img2img(image, prompt, image_guidance, seed)` | a picture by the pipeline's diffusion model |
+//! | `read_image(path)` | a picture of the source |
+
+mod clip_image;
+mod clip_text;
+mod cosine_similarity;
+mod digest;
+mod draw;
+mod function;
+mod image_info;
+mod img2img;
+mod read_image;
+
+use std::sync::Arc;
+
+pub use img2img::Meter;
+
+use datafusion::{execution::FunctionRegistry, logical_expr::ScalarUDF};
+
+use crate::{
+    error::{Error, Result},
+    models::Models,
+    source::Source,
+};
+
+/// What the functions work with.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The models of the pipeline.
+    pub models: Arc<Models>,
+    /// Where the real images are.
+    pub source: Arc<Source>,
+}
+
+/// Functions that need a model, and which of the pipeline's models: `generator` or `clip`.
+pub const MODEL_FUNCTIONS: &[(&str, &str)] = &[("img2img", "generator"), ("clip_image", "clip"), ("clip_text", "clip")];
+
+/// Registers every function. The memo of `img2img` lives as long as the registration: within it, no
+/// picture is made twice, however often the optimizer has a call evaluated.
+///
+/// # Errors
+/// Where the registry refuses a function.
+pub fn register_all(registry: &mut dyn FunctionRegistry, context: &Context, meter: &Arc<Meter>) -> Result<()> {
+    let functions: [ScalarUDF; 8] = [
+        clip_image::function(Arc::clone(&context.models)),
+        clip_text::function(Arc::clone(&context.models)),
+        cosine_similarity::function(),
+        digest::function(),
+        draw::function(),
+        image_info::function(),
+        img2img::function(Arc::clone(&context.models), Arc::clone(meter)),
+        read_image::function(Arc::clone(&context.source)),
+    ];
+    for function in functions {
+        let name = function.name().to_owned();
+        registry.register_udf(Arc::new(function)).map_err(|error| Error::query(name, error))?;
+    }
+    Ok(())
+}

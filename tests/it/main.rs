@@ -1,0 +1,12 @@
+//! The program from outside, as one binary: each further one would link the engines again.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod bad_input; // twenty kinds of it: what is said, and that nothing is lost
+mod edits; // what a change of the pipeline makes again, and what not
+mod main_job; // the digits pipeline as it ships
+mod readers; // other engines read the tables
+mod resume; // kills, orders, partitions: the same tables
+mod sql; // functions and golden queries
+mod support;
+mod tidy; // rules of the house

@@ -1,0 +1,173 @@
+//! A private directory and the program, as a person would use it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+
+/// The digits pipeline at the size of a test: 12 hard images, three levels, one seed, few timesteps.
+pub const SMALL: &[&str] = &[
+    "hard_samples.max_class_count=10",
+    "spectrum.image_guidance=[10,50,90]",
+    "spectrum.seeds=[10]",
+    "spectrum.timesteps=6",
+    "spectrum.batch_size=8",
+    "filter.max_attempts=2",
+    "curriculum.epochs=5",
+    "curriculum.curriculum_epochs=4",
+];
+
+/// The tables whose rows a TOML determines, and the accumulated rows that they refer to.
+const TABLES: &[&str] = &[
+    "SELECT source_id, info['digest'] AS info, image_info(image)['digest'] AS digest FROM pixels ORDER BY source_id;",
+    "SELECT * FROM images ORDER BY source_id;",
+    "SELECT * FROM hard_samples ORDER BY source_id;",
+    "SELECT * FROM candidates ORDER BY sample_id;",
+    "SELECT s.sample_id, s.source_id, s.image_guidance, s.seed, s.attempt, s.prompt, s.noise_seed, s.timesteps, \
+     s.guidance_scale, s.scheduler, s.generator, image_info(s.image)['digest'] AS digest \
+     FROM spectrum s JOIN candidates c ON c.sample_id = s.sample_id ORDER BY s.sample_id;",
+    "SELECT s.* FROM scores s JOIN candidates c ON c.score_id = s.score_id ORDER BY s.score_id;",
+    "SELECT * FROM kept ORDER BY sample_id;",
+    "SELECT * FROM schedule ORDER BY epoch, image_guidance;",
+    "SELECT * FROM manifest ORDER BY epoch, position;",
+];
+
+/// A temporary directory with a lake in it, in the root of the repository.
+pub struct Workspace {
+    directory: tempfile::TempDir,
+    /// Edits of the pipeline that every command makes.
+    pub set: Vec<String>,
+    /// The pipeline's file.
+    pub pipeline: PathBuf,
+}
+
+impl Workspace {
+    /// The small pipeline and an empty lake.
+    pub fn small() -> Self {
+        let mut workspace = Self::full();
+        workspace.set = SMALL.iter().map(|edit| (*edit).to_owned()).collect();
+        workspace
+    }
+
+    /// The pipeline as it ships and an empty lake.
+    pub fn full() -> Self {
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+            set: Vec::new(),
+            pipeline: root().join("pipelines/digits_lt.toml"),
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn lake(&self) -> PathBuf {
+        self.path("lake")
+    }
+
+    /// Adds an edit, in the place of an earlier one of the same key.
+    pub fn edit(&mut self, edit: &str) {
+        let key = edit.split('=').next().unwrap().to_owned() + "=";
+        self.set.retain(|old| !old.starts_with(&key));
+        self.set.push(edit.to_owned());
+    }
+
+    /// `discl-pipe <command> <pipeline> --lake … --set … <arguments>`.
+    pub fn command(&self, command: &str, arguments: &[&str]) -> Command {
+        let mut process = program();
+        process.arg(command).arg(&self.pipeline).arg("--lake").arg(self.lake());
+        for edit in &self.set {
+            process.arg("--set").arg(edit);
+        }
+        process.args(arguments);
+        process
+    }
+
+    /// Runs a command that has to succeed, and gives its stdout.
+    pub fn ok(&self, command: &str, arguments: &[&str]) -> String {
+        let output = self.command(command, arguments).output().unwrap();
+        assert!(output.status.success(), "{command} {arguments:?} failed:\n{}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The same, as JSON.
+    pub fn json(&self, command: &str, arguments: &[&str]) -> Value {
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["--format", "json"]).collect();
+        serde_json::from_str(&self.ok(command, &arguments)).unwrap()
+    }
+
+    /// A command that has to fail: its exit code, and what it says on stderr.
+    pub fn fails(&self, command: &str, arguments: &[&str]) -> (i32, String) {
+        let output = self.command(command, arguments).output().unwrap();
+        assert!(!output.status.success(), "{command} {arguments:?} succeeded:\n{output:?}");
+        (output.status.code().unwrap_or(-1), stderr(&output))
+    }
+
+    /// The rows of one query.
+    pub fn query(&self, query: &str) -> Vec<Value> {
+        self.json("sql", &[query]).as_array().unwrap().clone()
+    }
+
+    /// The number in the one row and column of a query.
+    pub fn number(&self, query: &str) -> f64 {
+        let rows = self.query(query);
+        let row = rows.first().and_then(Value::as_object).unwrap_or_else(|| panic!("no row: {query}"));
+        row.values().next().and_then(Value::as_f64).unwrap_or_else(|| panic!("no number: {rows:?}"))
+    }
+
+    /// Every row that the pipeline determines, by table.
+    pub fn tables(&self) -> BTreeMap<String, Vec<Value>> {
+        let mut process = self.command("sql", &["--format", "json"]);
+        let mut child = process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), TABLES.join("\n").as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        let answers: Vec<Vec<Value>> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(answers.len(), TABLES.len());
+        TABLES.iter().map(|query| (*query).to_owned()).zip(answers).collect()
+    }
+
+    /// Fails where two workspaces differ, with the first row that does.
+    pub fn assert_equals(&self, other: &Self) {
+        for ((query, mine), theirs) in self.tables().iter().zip(other.tables().values()) {
+            for (a, b) in mine.iter().zip(theirs) {
+                assert_eq!(a, b, "{query}");
+            }
+            assert_eq!(mine.len(), theirs.len(), "{query}");
+        }
+    }
+
+    /// The state of each step in the JSON of `run`: whether it was skipped.
+    pub fn run(&self) -> Value {
+        self.json("run", &[])
+    }
+}
+
+/// Whether each step of a `run` was skipped.
+pub fn skipped(run: &Value) -> BTreeMap<String, bool> {
+    let steps = run["steps"].as_array().unwrap();
+    steps.iter().map(|step| (step["step"].as_str().unwrap().to_owned(), step["skipped"].as_bool().unwrap())).collect()
+}
+
+/// The program, in the root of the repository, without the caller's cloud credentials.
+pub fn program() -> Command {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_discl-pipe"));
+    process.current_dir(root()).stdin(Stdio::null());
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
+        process.env_remove(name);
+    }
+    process
+}
+
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
