@@ -73,7 +73,6 @@ strict = true
 [[step]]
 table = "blurred"
 sql = "steps/blurred.sql"
-key = "source_id"
 [[step]]
 table = "dark"
 sql = "steps/dark.sql"
@@ -109,12 +108,12 @@ fn sound(text: &str, set: &[&str]) -> Config {
 
 #[test]
 fn the_smallest_file_gets_the_defaults() {
-    assert_snapshot!(serde_json::to_string(&sound(SMALL, &[])).unwrap(), @r#"{"name":"small","seed":0,"lake_root":"lake","sql_dir":null,"source":{"kind":"parquet","root":"data","splits":[["train",["train.parquet"]]],"image_column":"image","label_column":"label","classes":null},"models":{"diffusion":"models/d","clip":"models/c"},"hard_samples":{"sql":"hard_samples/few_shot.sql","max_class_count":20},"prompts":{"descriptions":null,"generation":"a photo of {class}","filter":"a photo of {class}"},"spectrum":{"image_guidance":[0,50],"seeds":[1,2],"timesteps":50,"guidance_scale":10.0,"scheduler":null,"negative_prompt":"","batch_size":16},"filter":{"sql":"filter/text_similarity.sql","min_text_similarity":0.3,"max_attempts":6},"curriculum":{"strategy":"diverse_to_specific","epochs":65,"curriculum_epochs":60,"non_hard_fraction":0.3,"hard_share":0.136},"rejects":{"max_fraction":0.01},"steps":[],"expect":[],"parameters":{}}"#);
+    assert_snapshot!(serde_json::to_string(&sound(SMALL, &[])).unwrap(), @r#"{"name":"small","seed":0,"lake_root":"lake","sql_dir":null,"source":{"kind":"parquet","root":"data","splits":[["train",["train.parquet"]]],"image_column":"image","label_column":"label","classes":null},"models":{"diffusion":"models/d","clip":"models/c"},"hard_samples":{"sql":"hard_samples/few_shot.sql","max_class_count":20},"prompts":{"descriptions":null,"generation":"a photo of {class}","filter":"a photo of {class}"},"spectrum":{"image_guidance":[0,50],"seeds":[1,2],"timesteps":50,"guidance_scale":10.0,"scheduler":null,"negative_prompt":""},"filter":{"sql":"filter/text_similarity.sql","min_text_similarity":0.3,"max_attempts":6},"curriculum":{"strategy":"diverse_to_specific","epochs":65,"curriculum_epochs":60,"non_hard_fraction":0.3,"hard_share":0.136},"rejects":{"max_fraction":0.01},"steps":[],"expect":[],"parameters":{}}"#);
 }
 
 #[test]
 fn every_key_is_read() {
-    assert_snapshot!(serde_json::to_string(&sound(FULL, &[])).unwrap(), @r#"{"name":"full-1","seed":-7,"lake_root":"s3://bucket/lake","sql_dir":"my_sql","source":{"kind":"parquet","root":"memory:///data","splits":[["train",["train.parquet"]],["test",["test/0.parquet","test/1.parquet"]]],"image_column":"picture","label_column":"digit","classes":"classes.json"},"models":{"diffusion":"models/d","clip":"models/c"},"hard_samples":{"sql":"hard_samples/mine.sql","max_class_count":16},"prompts":{"descriptions":"texts.json","generation":"a {class}, {description}","filter":"a {class}"},"spectrum":{"image_guidance":[0,10,100],"seeds":[10,20],"timesteps":1000,"guidance_scale":7.0,"scheduler":"euler","negative_prompt":"blurred","batch_size":256},"filter":{"sql":"filter/mine.sql","min_text_similarity":0.0,"max_attempts":1},"curriculum":{"strategy":"adaptive","epochs":3,"curriculum_epochs":0,"non_hard_fraction":1.0,"hard_share":0.999},"rejects":{"max_fraction":0.0},"steps":[{"table":"blurred","sql":"steps/blurred.sql","key":"source_id"},{"table":"dark","sql":"steps/dark.sql","key":null}],"expect":[{"name":"no empty class","sql":"SELECT 1\nWHERE false"}],"parameters":{"count":3,"look":"dark","min_contrast":0.5,"strict":true}}"#);
+    assert_snapshot!(serde_json::to_string(&sound(FULL, &[])).unwrap(), @r#"{"name":"full-1","seed":-7,"lake_root":"s3://bucket/lake","sql_dir":"my_sql","source":{"kind":"parquet","root":"memory:///data","splits":[["train",["train.parquet"]],["test",["test/0.parquet","test/1.parquet"]]],"image_column":"picture","label_column":"digit","classes":"classes.json"},"models":{"diffusion":"models/d","clip":"models/c"},"hard_samples":{"sql":"hard_samples/mine.sql","max_class_count":16},"prompts":{"descriptions":"texts.json","generation":"a {class}, {description}","filter":"a {class}"},"spectrum":{"image_guidance":[0,10,100],"seeds":[10,20],"timesteps":1000,"guidance_scale":7.0,"scheduler":"euler","negative_prompt":"blurred"},"filter":{"sql":"filter/mine.sql","min_text_similarity":0.0,"max_attempts":1},"curriculum":{"strategy":"adaptive","epochs":3,"curriculum_epochs":0,"non_hard_fraction":1.0,"hard_share":0.999},"rejects":{"max_fraction":0.0},"steps":[{"table":"blurred","sql":"steps/blurred.sql"},{"table":"dark","sql":"steps/dark.sql"}],"expect":[{"name":"no empty class","sql":"SELECT 1\nWHERE false"}],"parameters":{"count":3,"look":"dark","min_contrast":0.5,"strict":true}}"#);
 }
 
 #[test]
@@ -167,7 +166,7 @@ fn unknown_keys_get_a_suggestion_or_the_list() {
     let more = "time_steps = 3\nlambda = 1\n[filtre]\nx = 1\n[validation]\nsources = 100\n";
     assert_snapshot!(wrong(more, &[]), @r"
     x.toml:14: unknown key `spectrum.time_steps`, did you mean `timesteps`?
-    x.toml:15: unknown key `spectrum.lambda`, allowed are `image_guidance`, `seeds`, `timesteps`, `guidance_scale`, `scheduler`, `negative_prompt` and `batch_size`
+    x.toml:15: unknown key `spectrum.lambda`, allowed are `image_guidance`, `seeds`, `timesteps`, `guidance_scale`, `scheduler` and `negative_prompt`
     x.toml:16: unknown section `filtre`, did you mean `filter`?
     x.toml:18: unknown section `validation`, allowed are `name`, `seed`, `sql_dir`, `lake`, `source`, `models`, `hard_samples`, `prompts`, `spectrum`, `filter`, `curriculum`, `rejects`, `step`, `expect` and `parameters`
     4 problems; nothing was run
@@ -177,8 +176,8 @@ fn unknown_keys_get_a_suggestion_or_the_list() {
 #[test]
 fn keys_that_need_quotes_are_shown_on_one_line() {
     assert_snapshot!(wrong("\"a\\nb.c\" = 1\n\"\" = 2\n", &[]), @r#"
-    x.toml:14: unknown key `spectrum."a\nb.c"`, allowed are `image_guidance`, `seeds`, `timesteps`, `guidance_scale`, `scheduler`, `negative_prompt` and `batch_size`
-    x.toml:15: unknown key `spectrum.""`, allowed are `image_guidance`, `seeds`, `timesteps`, `guidance_scale`, `scheduler`, `negative_prompt` and `batch_size`
+    x.toml:14: unknown key `spectrum."a\nb.c"`, allowed are `image_guidance`, `seeds`, `timesteps`, `guidance_scale`, `scheduler` and `negative_prompt`
+    x.toml:15: unknown key `spectrum.""`, allowed are `image_guidance`, `seeds`, `timesteps`, `guidance_scale`, `scheduler` and `negative_prompt`
     2 problems; nothing was run
     "#);
 }
@@ -191,10 +190,9 @@ fn wrong_types_say_what_is_expected() {
     x.toml:14: `spectrum.timesteps`: found "50", expected an integer 1 to 1000
     x.toml:15: `spectrum.guidance_scale`: found true, expected a number 0 to 100 (factor)
     x.toml:16: `spectrum.scheduler`: found 1, expected a string out of `ddim` and `euler`
-    x.toml:17: `spectrum.batch_size`: found 1.5, expected an integer 1 to 256 (latents in a batch)
-    x.toml:18: `spectrum.negative_prompt`: found a list, expected a string
-    x.toml:20: `filter.max_attempts`: found the date or time 2026-01-01, expected an integer 1 to 100
-    6 problems; nothing was run
+    x.toml:17: `spectrum.negative_prompt`: found a list, expected a string
+    x.toml:19: `filter.max_attempts`: found the date or time 2026-01-01, expected an integer 1 to 100
+    5 problems; nothing was run
     "#);
 }
 
@@ -206,12 +204,11 @@ fn ranges_say_what_is_allowed() {
     assert_snapshot!(wrong(more, &[]), @r"
     x.toml:14: `spectrum.timesteps`: found 1001, allowed are integers 1 to 1000
     x.toml:15: `spectrum.guidance_scale`: found inf, allowed are numbers 0 to 100 (factor)
-    x.toml:16: `spectrum.batch_size`: found 99999999999999999999, allowed are integers 1 to 256 (latents in a batch)
-    x.toml:18: `filter.min_text_similarity`: found NaN, allowed are numbers -1 to 1 (cosine)
-    x.toml:20: `curriculum.hard_share`: found 1, allowed are numbers 0 to below 1 (share of images)
-    x.toml:21: `curriculum.non_hard_fraction`: found -0.1, allowed are numbers 0 to 1 (share of images)
-    x.toml:23: `hard_samples.max_class_count`: found 0, allowed are integers from 1 (images)
-    7 problems; nothing was run
+    x.toml:17: `filter.min_text_similarity`: found NaN, allowed are numbers -1 to 1 (cosine)
+    x.toml:19: `curriculum.hard_share`: found 1, allowed are numbers 0 to below 1 (share of images)
+    x.toml:20: `curriculum.non_hard_fraction`: found -0.1, allowed are numbers 0 to 1 (share of images)
+    x.toml:22: `hard_samples.max_class_count`: found 0, allowed are integers from 1 (images)
+    6 problems; nothing was run
     ");
 }
 
@@ -332,19 +329,18 @@ fn curriculum_epochs_are_some_of_the_epochs() {
 
 #[test]
 fn steps_and_expectations_are_complete_and_distinct() {
-    let more = "[[step]]\ntable = \"t\"\nsql = \"t.sql\"\n[[step]]\ntable = \"t\"\nkey = \"A B\"\n\
+    let more = "[[step]]\ntable = \"t\"\nsql = \"t.sql\"\n[[step]]\ntable = \"t\"\n\
                 [[step]]\nsql = \"SELECT 1\"\ntabel = \"u\"\n[[expect]]\nname = \"e\"\nsql = \" \"\n\
                 [[expect]]\nname = \"e\"\nsql = \"SELECT 1\"\n";
     assert_snapshot!(wrong(more, &[]), @r#"
     x.toml:17: `step[1].sql`: missing, expected a string with a relative path ending in `.sql`
     x.toml:18: `step[1].table`: found "t" a second time
-    x.toml:19: `step[1].key`: found "A B", allowed are identifiers: a letter `a-z`, then up to 63 of `a-z`, `0-9` and `_`
-    x.toml:20: `step[2].table`: missing, expected a string that is an identifier such as `few_shot`
-    x.toml:21: `step[2].sql`: found "SELECT 1", allowed are relative paths ending in `.sql`, without empty, `.` or `..` parts
-    x.toml:22: unknown key `step[2].tabel`, did you mean `table`?
-    x.toml:25: `expect[0].sql`: found " ", allowed are SQL queries that are not empty, without control characters
-    x.toml:27: `expect[1].name`: found "e" a second time
-    8 problems; nothing was run
+    x.toml:19: `step[2].table`: missing, expected a string that is an identifier such as `few_shot`
+    x.toml:20: `step[2].sql`: found "SELECT 1", allowed are relative paths ending in `.sql`, without empty, `.` or `..` parts
+    x.toml:21: unknown key `step[2].tabel`, did you mean `table`?
+    x.toml:24: `expect[0].sql`: found " ", allowed are SQL queries that are not empty, without control characters
+    x.toml:26: `expect[1].name`: found "e" a second time
+    7 problems; nothing was run
     "#);
 }
 

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
+use super::denoiser::{Denoiser, Row};
 use super::img2img::{Size, guide};
-use super::models::{Models, Row};
+
 use super::schedulers::Denoising;
 use crate::onnx::OnnxError;
 
@@ -82,10 +83,10 @@ impl<T> Batch<T> {
     /// As the UNet.
     pub(super) fn step(
         &mut self,
-        models: &mut Models,
+        denoiser: &mut Denoiser,
         guidance: Option<&Guidance>,
     ) -> Result<Vec<Sample<T>>, OnnxError> {
-        let values = models.files.latent_channels * self.size.area();
+        let values = denoiser.files.latent_channels * self.size.area();
         let mut latents = vec![0.0; self.slots.len() * values];
         for (slot, row) in self.slots.iter().zip(latents.chunks_exact_mut(values)) {
             if let Some(sample) = slot {
@@ -95,7 +96,7 @@ impl<T> Batch<T> {
         if self.is_empty() {
             return Ok(Vec::new());
         }
-        let predictions = self.predict(models, guidance, latents)?;
+        let predictions = self.predict(denoiser, guidance, latents)?;
         let mut done = Vec::new();
         for (slot, prediction) in self.slots.iter_mut().zip(predictions) {
             let Some(sample) = slot else { continue };
@@ -110,7 +111,7 @@ impl<T> Batch<T> {
     /// One prediction for each slot.
     fn predict(
         &self,
-        models: &mut Models,
+        denoiser: &mut Denoiser,
         guidance: Option<&Guidance>,
         mut latents: Vec<f32>,
     ) -> Result<Vec<Vec<f32>>, OnnxError> {
@@ -118,13 +119,13 @@ impl<T> Batch<T> {
         let conditional = self.slots.iter().map(|slot| row(slot.as_ref(), None));
         let Some(guidance) = guidance else {
             let rows: Vec<_> = conditional.collect();
-            let predicted = models.predict(self.size, latents, &rows)?;
+            let predicted = denoiser.predict(self.size, latents, &rows)?;
             return Ok(predicted.chunks_exact(values).map(<[f32]>::to_vec).collect());
         };
         let unconditional = self.slots.iter().map(|slot| row(slot.as_ref(), Some(&guidance.negative)));
         let rows: Vec<_> = unconditional.chain(conditional).collect();
         latents.extend_from_within(..);
-        let predicted = models.predict(self.size, latents, &rows)?;
+        let predicted = denoiser.predict(self.size, latents, &rows)?;
         let (without, with) = predicted.split_at(predicted.len() / 2);
         let pairs = without.chunks_exact(values).zip(with.chunks_exact(values));
         Ok(pairs.map(|(without, with)| guide(guidance.scale, without, with)).collect())

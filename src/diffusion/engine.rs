@@ -8,15 +8,17 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
+use super::denoiser::Denoiser;
+use super::encoders::{Counters, Encoders};
 use super::files::DiffusionFiles;
 use super::img2img::Draws;
-use super::models::{Counters, Models};
+
 use super::schedulers::SchedulerName;
 use super::strength::{rows_per_sample, timesteps_run};
 use super::worker::{Event, Question, Worker};
 use super::{DiffusionError, EngineError};
 use crate::imaging::{Limits, decode, encode_png};
-use crate::onnx::{Chosen, Device, Runtime, Service, default_threads};
+use crate::onnx::{Chosen, Device, Provider, Runtime, Service, default_threads};
 
 /// What is the same for all pictures of an engine.
 #[derive(Clone, Debug)]
@@ -29,9 +31,9 @@ pub(crate) struct Settings {
     pub(crate) guidance_scale: f64,
     /// Encoded for the unconditional half; "" where there is none.
     pub(crate) negative_prompt: String,
-    /// Samples in a batch. Part of what a picture is to the bit, so it belongs to the machine's record.
+    /// Samples in one UNet call. Part of what a picture is to the bit, so it belongs to the machine's record.
     pub(crate) batch_size: usize,
-    /// Cores that one operator may use on the CPU.
+    /// Cores that the models may use on the CPU.
     pub(crate) threads: usize,
     /// Jobs that may be waiting or running; callers past it are held back.
     pub(crate) queue: usize,
@@ -117,8 +119,13 @@ impl Engine {
         let chosen = device.choose(runtime)?;
         let counters = Arc::new(Counters::default());
         let scheduler = files.scheduler(settings.scheduler, settings.timesteps.get())?;
-        let models = Models::load(runtime, files, chosen.provider, settings.threads, Arc::clone(&counters))?;
-        let worker = Worker::new(models, scheduler, &settings)?;
+        let provider = chosen.provider;
+        let encoders = Encoders::load(runtime, files, provider, settings.threads, Arc::clone(&counters))?;
+        let (side_by_side, threads) = share_cores(settings.threads, provider, files.unet_bytes()?);
+        let denoisers = (0..side_by_side)
+            .map(|_| Denoiser::load(runtime, files, provider, threads, Arc::clone(&counters)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let worker = Worker::new(encoders, denoisers, scheduler, &settings)?;
         let service = Service::start("diffusion", settings.queue, move |inbox| worker.run(inbox))
             .map_err(|source| DiffusionError::Thread { source })?;
         Ok(Self { service: Arc::new(service), counters, settings: Arc::new(settings), chosen })
@@ -165,6 +172,16 @@ impl Engine {
             busy: Duration::from_nanos(busy_nanoseconds.load(Ordering::Relaxed)),
         }
     }
+}
+
+/// A UNet up to this size is loaded once for each core. Measured with one of 3.6 MB on two cores: two calls side by
+/// side make twice the pictures of one core, two cores within one call 1.3 times.
+const SMALL_UNET_BYTES: u64 = 64 << 20;
+
+/// How cores are shared: UNets side by side, and cores for one operator of each.
+fn share_cores(threads: usize, provider: Provider, unet_bytes: u64) -> (usize, usize) {
+    let threads = threads.max(1);
+    if provider == Provider::Cpu && unet_bytes <= SMALL_UNET_BYTES { (threads, 1) } else { (1, threads) }
 }
 
 async fn pass_through(image: Arc<[u8]>, limits: Limits) -> Result<Generated, EngineError> {

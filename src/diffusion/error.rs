@@ -58,6 +58,9 @@ pub(crate) enum DiffusionError {
         /// The most that the schedule has.
         most: u32,
     },
+    /// A thread panicked, which is a bug here or in the runtime.
+    #[error("a thread of the diffusion engine panicked")]
+    Panic,
     /// A thread could not be started.
     #[error("the thread of the diffusion engine cannot be started")]
     Thread {

@@ -2,6 +2,7 @@
 //! are loaded here.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -29,6 +30,10 @@ pub(crate) struct DiffusionFiles {
     pub(super) pixels_per_latent: u32,
     /// Latents' sides that are multiples of this go through the UNet without cutting.
     pub(super) unet_multiple: u32,
+    /// Token ids of a prompt.
+    pub(super) prompt_length: usize,
+    /// Values for one token of an encoded prompt.
+    pub(super) prompt_width: usize,
     /// Latents are the VAE's, minus `shift`, times `scale`.
     pub(super) scale: f32,
     /// See `scale`.
@@ -45,6 +50,11 @@ struct ModelIndex {
 struct UnetConfig {
     in_channels: usize,
     block_out_channels: Vec<usize>,
+}
+
+#[derive(Deserialize)]
+struct TextConfig {
+    hidden_size: usize,
 }
 
 #[derive(Deserialize)]
@@ -74,6 +84,7 @@ impl DiffusionFiles {
     pub(crate) fn inspect(dir: &Path) -> Result<Self, DiffusionError> {
         check_pipeline(dir)?;
         let unet: UnetConfig = config(&dir.join("unet").join("config.json"))?;
+        let text: TextConfig = config(&dir.join("text_encoder").join("config.json"))?;
         let vae_path = dir.join("vae_decoder").join("config.json");
         let vae: VaeConfig = config(&vae_path)?;
         if vae.latents_mean.is_some_and(|mean| !mean.is_null()) {
@@ -89,8 +100,11 @@ impl DiffusionFiles {
             let found = unet.in_channels.to_string();
             return Err(unsupported(dir.join("unet").join("config.json"), "in_channels", &found, &allowed));
         }
+        let prompt_length = Tokenizer::from_dir(&dir.join("tokenizer"))?.length();
         let files = Self {
             dir: dir.to_owned(),
+            prompt_length,
+            prompt_width: text.hidden_size,
             latent_channels: vae.latent_channels,
             pixels_per_latent: halvings(&vae.block_out_channels),
             unet_multiple: halvings(&unet.block_out_channels),
@@ -149,6 +163,17 @@ impl DiffusionFiles {
         self.dir.join(part).join("model.onnx")
     }
 
+    /// Bytes of the UNet with its weights.
+    ///
+    /// # Errors
+    /// [`DiffusionError::Read`] names the directory.
+    pub(super) fn unet_bytes(&self) -> Result<u64, DiffusionError> {
+        let path = self.dir.join("unet");
+        let sizes = fs::read_dir(&path)
+            .and_then(|entries| entries.map(|entry| entry?.metadata().map(|data| data.len())).sum::<io::Result<u64>>());
+        sizes.map_err(|source| DiffusionError::Read { path, source })
+    }
+
     /// The tokenizer's directory.
     pub(super) fn tokenizer_dir(&self) -> PathBuf {
         self.dir.join("tokenizer")
@@ -163,18 +188,17 @@ impl DiffusionFiles {
         let (batch, height, width) = (Any("batch"), Any("height"), Any("width"));
         let latents = [batch, Exactly(self.latent_channels), height, width];
         let pixels = [batch, Exactly(3), height, width];
-        let length = Exactly(Tokenizer::from_dir(&self.tokenizer_dir())?.length());
+        let prompt = [batch, Exactly(self.prompt_length), Exactly(self.prompt_width)];
 
         let text = Signature::read(&self.graph("text_encoder"))?;
         text.expect_only(&["input_ids"])?;
-        text.expect_input("input_ids", INTEGERS, &[batch, length])?;
-        let hidden = text.expect_output("last_hidden_state", FLOATS, &[batch, length, Any("width")])?;
-        let text_width = hidden.fixed(2).map_or(Any("width"), Exactly);
+        text.expect_input("input_ids", INTEGERS, &[batch, Exactly(self.prompt_length)])?;
+        text.expect_output("last_hidden_state", FLOATS, &prompt)?;
 
         let unet = Signature::read(&self.graph("unet"))?;
         unet.expect_only(&["sample", "timestep", "encoder_hidden_states"])?;
         unet.expect_input("sample", FLOATS, &latents)?;
-        unet.expect_input("encoder_hidden_states", FLOATS, &[batch, length, text_width])?;
+        unet.expect_input("encoder_hidden_states", FLOATS, &prompt)?;
         // One timestep for the whole batch, as a graph with a scalar has it, would put samples of different
         // strengths into different batches.
         unet.expect_input("timestep", &[Element::F32, Element::F16, Element::I64, Element::I32], &[batch])?;

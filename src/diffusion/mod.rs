@@ -4,11 +4,12 @@
 //! arithmetic is that of diffusers' `StableDiffusionImg2ImgPipeline`, compared with it number by number in tests.
 
 mod batch;
+mod denoiser;
+mod encoders;
 mod engine;
 mod error;
 mod files;
 mod img2img;
-mod models;
 mod noise;
 mod schedulers;
 mod strength;

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::batch::{Batch, Guidance, Sample};
-use super::img2img::{Draws, latents, prepare, unscaled};
-use super::models::{Counters, Models};
+use super::denoiser::Denoiser;
+use super::encoders::{Counters, Encoders};
+use super::img2img::{Draws, Size, latents, prepare};
 use super::*;
 use crate::imaging::testing::base64;
 use crate::imaging::{Limits, decode, encode_png, from_chw};
@@ -56,9 +57,10 @@ fn golden() -> Golden {
     serde_json::from_slice(&text).unwrap()
 }
 
-fn models() -> Models {
-    let runtime = Runtime::open(None).unwrap();
-    Models::load(&runtime, &bundle(), Provider::Cpu, 1, Arc::new(Counters::default())).unwrap()
+fn models() -> (Encoders, Denoiser) {
+    let (runtime, counters) = (Runtime::open(None).unwrap(), Arc::new(Counters::default()));
+    let encoders = Encoders::load(&runtime, &bundle(), Provider::Cpu, 1, Arc::clone(&counters)).unwrap();
+    (encoders, Denoiser::load(&runtime, &bundle(), Provider::Cpu, 1, counters).unwrap())
 }
 
 /// Within 1e-5 of the largest value, and 1e-5 more.
@@ -73,10 +75,10 @@ fn assert_close(ours: &[f32], theirs: &[f32], what: &str) {
 
 #[test]
 fn encoders_are_diffusers() {
-    let (golden, mut models) = (golden(), models());
-    assert_close(&models.encode_prompt(&golden.prompt).unwrap(), &golden.prompt_embeds, "prompt");
+    let (golden, (mut encoders, _)) = (golden(), models());
+    assert_close(&encoders.encode_prompt(&golden.prompt).unwrap(), &golden.prompt_embeds, "prompt");
     let source = decode(&base64(&golden.source_png), &Limits::default()).unwrap();
-    let posterior = models.encode_image(prepare(&source, 4).unwrap().unwrap()).unwrap();
+    let posterior = encoders.encode_image(prepare(&source, 4).unwrap().unwrap()).unwrap();
     assert_close(&posterior.mean, &golden.posterior_mean, "mean");
     assert_close(&posterior.log_variance, &golden.posterior_logvar, "log-variance");
     assert_close(&latents(&bundle(), &posterior, &golden.posterior_noise), &golden.z0, "latents");
@@ -84,9 +86,9 @@ fn encoders_are_diffusers() {
 
 #[test]
 fn every_timestep_is_diffusers() {
-    let (golden, mut models, files) = (golden(), models(), bundle());
-    let prompt = models.encode_prompt(&golden.prompt).unwrap();
-    let negative = models.encode_prompt(&golden.negative_prompt).unwrap();
+    let (golden, (mut encoders, mut denoiser), files) = (golden(), models(), bundle());
+    let prompt = encoders.encode_prompt(&golden.prompt).unwrap();
+    let negative = encoders.encode_prompt(&golden.negative_prompt).unwrap();
     let guidance = Guidance { scale: golden.guidance_scale as f32, negative };
     assert!(golden.cases.len() >= 8);
     for case in &golden.cases {
@@ -96,19 +98,20 @@ fn every_timestep_is_diffusers() {
         assert_eq!(scheduler.timesteps()[scheduler.timesteps().len() - run..], case.timesteps, "{what}");
         let denoising = scheduler.start(run, &golden.z0, &golden.noise);
         assert_close(denoising.latents(), &case.initial, &what);
-        let size = super::img2img::Size { width: 8, height: 8 };
+        let size = Size { width: 8, height: 8 };
         let mut batch = Batch::new(size, 2);
         batch.admit(Sample { denoising, prompt: Arc::clone(&prompt), ticket: () }).unwrap();
         let mut done = Vec::new();
         for (step, theirs) in case.after_step.iter().enumerate() {
-            done = batch.step(&mut models, Some(&guidance)).unwrap();
+            done = batch.step(&mut denoiser, Some(&guidance)).unwrap();
             let ours = done.first().map(|sample| sample.denoising.latents().to_vec());
             let ours = ours.unwrap_or_else(|| batch.latents(0).unwrap().to_vec());
             assert_close(&ours, theirs, &format!("{what}, step {step}"));
         }
         let last = done.pop().unwrap();
-        let (planes, width, height) = models.decode(unscaled(&files, last.denoising.latents()), size).unwrap();
-        assert_same_picture(from_chw(&planes, width, height).unwrap().as_raw(), &base64(&case.image_rgb), &what);
+        let planes = denoiser.decode(last.denoising.latents(), size).unwrap();
+        let picture = from_chw(&planes.values, planes.width, planes.height).unwrap();
+        assert_same_picture(picture.as_raw(), &base64(&case.image_rgb), &what);
     }
 }
 

@@ -6,16 +6,20 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::thread::{self, ScopedJoinHandle};
 
 use super::batch::{Batch, Guidance, Sample};
+use super::denoiser::{Denoiser, Planes};
+use super::encoders::Encoders;
 use super::engine::{Job, Settings};
-use super::img2img::{Draws, Pixels, Posterior, Size, latents, prepare, unscaled};
-use super::models::Models;
-use super::schedulers::Scheduler;
+use super::files::DiffusionFiles;
+use super::img2img::{Draws, Pixels, Posterior, Size, latents, prepare};
+
+use super::schedulers::{Denoising, Scheduler};
 use super::strength::rows_per_sample;
 use super::{DiffusionError, EngineError};
 use crate::imaging::{Limits, decode, encode_png, from_chw};
-use crate::onnx::{Inbox, Memo, Reply};
+use crate::onnx::{Inbox, Memo, OnnxError, Reply};
 
 /// Source images whose encoding is kept. A level, seed or attempt of the same source comes soon after another.
 const SOURCES_KEPT: usize = 256;
@@ -51,7 +55,8 @@ pub(super) struct Question {
 /// All that the thread owns.
 #[derive(Debug)]
 pub(super) struct Worker {
-    models: Models,
+    encoders: Encoders,
+    denoisers: Vec<Denoiser>,
     scheduler: Box<dyn Scheduler>,
     guidance: Option<Guidance>,
     batch_size: usize,
@@ -67,7 +72,8 @@ pub(super) struct Worker {
 /// The jobs of one size.
 #[derive(Debug)]
 struct Lane {
-    batch: Batch<Reply<Answer>>,
+    /// One for each denoiser.
+    batches: Vec<Batch<Reply<Answer>>>,
     waiting: VecDeque<(Question, Arc<Posterior>)>,
 }
 
@@ -75,19 +81,21 @@ impl Worker {
     /// # Errors
     /// The negative prompt cannot be encoded.
     pub(super) fn new(
-        mut models: Models,
+        mut encoders: Encoders,
+        denoisers: Vec<Denoiser>,
         scheduler: Box<dyn Scheduler>,
         settings: &Settings,
     ) -> Result<Self, DiffusionError> {
         let guidance = if rows_per_sample(settings.guidance_scale) == 2 {
             #[expect(clippy::cast_possible_truncation, reason = "the models compute in f32")]
             let scale = settings.guidance_scale as f32;
-            Some(Guidance { scale, negative: models.encode_prompt(&settings.negative_prompt)? })
+            Some(Guidance { scale, negative: encoders.encode_prompt(&settings.negative_prompt)? })
         } else {
             None
         };
         Ok(Self {
-            models,
+            encoders,
+            denoisers,
             scheduler,
             guidance,
             batch_size: settings.batch_size.max(1),
@@ -138,7 +146,7 @@ impl Worker {
         let waiting = self.opening.entry(digest).or_default();
         waiting.push(question);
         let (1, Some(events)) = (waiting.len(), inbox.sender()) else { return };
-        let (limits, pixels_per_latent) = (self.limits, self.models.files.pixels_per_latent);
+        let (limits, pixels_per_latent) = (self.limits, self.encoders.files.pixels_per_latent);
         rayon::spawn(move || {
             // The thread may have ended because of an error.
             let _ = events.send(Event::Opened(digest, open(&image, &limits, pixels_per_latent)));
@@ -155,7 +163,7 @@ impl Worker {
             Ok(pixels) => match self.check_size(pixels.size)? {
                 Err(reason) => reject(waiting, &reason),
                 Ok(()) => {
-                    let posterior = Arc::new(self.models.encode_image(pixels)?);
+                    let posterior = Arc::new(self.encoders.encode_image(pixels)?);
                     self.sources.put(digest, Arc::clone(&posterior));
                     for question in waiting {
                         self.line_up(question, Arc::clone(&posterior));
@@ -168,57 +176,51 @@ impl Worker {
 
     fn line_up(&mut self, question: Question, posterior: Arc<Posterior>) {
         let size = posterior.size;
-        let lane = self
-            .lanes
-            .entry(size)
-            .or_insert_with(|| Lane { batch: Batch::new(size, self.batch_size), waiting: VecDeque::new() });
+        let lane = self.lanes.entry(size).or_insert_with(|| Lane {
+            batches: self.denoisers.iter().map(|_| Batch::new(size, self.batch_size)).collect(),
+            waiting: VecDeque::new(),
+        });
         lane.waiting.push_back((question, posterior));
     }
 
     /// Puts waiting jobs into empty slots.
     fn fill(&mut self) -> Result<(), DiffusionError> {
         for lane in self.lanes.values_mut() {
-            lane.batch.retain(Reply::is_wanted);
-            while lane.batch.free() > 0
-                && let Some((question, posterior)) = lane.waiting.pop_front()
-            {
-                if !question.reply.is_wanted() {
-                    continue;
-                }
-                let Question { job, run, draws, reply, .. } = question;
-                let prompt = match self.prompts.get(&job.prompt) {
-                    Some(prompt) => prompt,
-                    None => {
-                        let prompt = self.models.encode_prompt(&job.prompt)?;
-                        self.prompts.put(job.prompt, Arc::clone(&prompt));
-                        prompt
+            for batch in &mut lane.batches {
+                batch.retain(Reply::is_wanted);
+                while batch.free() > 0
+                    && let Some((question, posterior)) = lane.waiting.pop_front()
+                {
+                    if !question.reply.is_wanted() {
+                        continue;
                     }
-                };
-                let draws = draws.unwrap_or_else(|| Draws::of_seed(job.seed, posterior.mean.len()));
-                let latents = latents(&self.models.files, &posterior, &draws.posterior);
-                let denoising = self.scheduler.start(run as usize, &latents, &draws.noise);
-                // There is room: it was looked for above.
-                let _ = lane.batch.admit(Sample { denoising, prompt, ticket: reply });
+                    let prompt = encoded(&mut self.prompts, &mut self.encoders, &question.job.prompt)?;
+                    let denoising = start(&self.encoders.files, &*self.scheduler, &question, &posterior);
+                    // There is room: it was looked for above.
+                    let _ = batch.admit(Sample { denoising, prompt, ticket: question.reply });
+                }
             }
         }
         self.lanes.retain(|_, lane| !lane.is_idle());
         Ok(())
     }
 
-    /// Moves every batch one timestep on, and hands out what is done.
+    /// Moves every sample one timestep on, and hands out what is done.
     fn step(&mut self) -> Result<(), DiffusionError> {
         for (&size, lane) in &mut self.lanes {
-            if lane.batch.is_empty() {
-                continue;
-            }
-            for sample in lane.batch.step(&mut self.models, self.guidance.as_ref())? {
-                let latents = unscaled(&self.models.files, sample.denoising.latents());
-                let (planes, width, height) = self.models.decode(latents, size)?;
-                self.models.count_image();
-                rayon::spawn(move || {
-                    let png = from_chw(&planes, width, height).and_then(|image| encode_png(&image));
-                    sample.ticket.send(png.map_err(|error| EngineError::Row(error.chain())));
-                });
+            let guidance = self.guidance.as_ref();
+            let stepped: Vec<_> = thread::scope(|scope| {
+                let pairs = self.denoisers.iter_mut().zip(&mut lane.batches).filter(|(_, batch)| !batch.is_empty());
+                let running: Vec<_> =
+                    pairs.map(|(denoiser, batch)| scope.spawn(move || step(denoiser, batch, size, guidance))).collect();
+                running.into_iter().map(ScopedJoinHandle::join).collect()
+            });
+            let busy = self.denoisers.iter_mut().map(Denoiser::take_busy).max();
+            self.encoders.counters.add_busy(busy.unwrap_or_default());
+            for finished in stepped {
+                for (reply, planes) in finished.map_err(|_| DiffusionError::Panic)?? {
+                    rayon::spawn(move || reply.send(to_png(&planes)));
+                }
             }
         }
         Ok(())
@@ -227,28 +229,70 @@ impl Worker {
     /// Whether the UNet takes latents of a size. Exported graphs may not take those that do not halve evenly, and
     /// that must reject a picture, not stop the engine: so such a size is tried before it is used.
     fn check_size(&mut self, size: Size) -> Result<Result<(), String>, DiffusionError> {
-        let multiple = self.models.files.unet_multiple;
+        let multiple = self.encoders.files.unet_multiple;
         let halves = size.width.is_multiple_of(multiple) && size.height.is_multiple_of(multiple);
         if halves || self.lanes.contains_key(&size) {
             return Ok(Ok(()));
         }
-        let prompt = self.models.encode_prompt("")?;
-        if self.models.takes(size, &prompt) {
+        let prompt = self.encoders.encode_prompt("")?;
+        if self.denoisers.first_mut().is_some_and(|denoiser| denoiser.takes(size, &prompt)) {
             return Ok(Ok(()));
         }
-        let pixels = multiple * self.models.files.pixels_per_latent;
+        let pixels = multiple * self.encoders.files.pixels_per_latent;
         Ok(Err(format!("the UNet takes only pictures whose sides are multiples of {pixels} pixels")))
     }
 }
 
 impl Lane {
     fn is_idle(&self) -> bool {
-        self.batch.is_empty() && self.waiting.is_empty()
+        self.batches.iter().all(Batch::is_empty) && self.waiting.is_empty()
     }
 
     fn has_room(&self) -> bool {
-        self.batch.free() > self.waiting.len()
+        self.batches.iter().map(Batch::free).sum::<usize>() > self.waiting.len()
     }
+}
+
+/// A prompt's encoding, made once.
+fn encoded(
+    known: &mut Memo<Arc<str>, Arc<[f32]>>,
+    encoders: &mut Encoders,
+    prompt: &Arc<str>,
+) -> Result<Arc<[f32]>, DiffusionError> {
+    if let Some(encoding) = known.get(prompt) {
+        return Ok(encoding);
+    }
+    let encoding = encoders.encode_prompt(prompt)?;
+    known.put(Arc::clone(prompt), Arc::clone(&encoding));
+    Ok(encoding)
+}
+
+/// Draws a job's latents and noise, and sets it on its way.
+fn start(
+    files: &DiffusionFiles,
+    scheduler: &dyn Scheduler,
+    question: &Question,
+    posterior: &Posterior,
+) -> Box<dyn Denoising> {
+    let draws = question.draws.clone().unwrap_or_else(|| Draws::of_seed(question.job.seed, posterior.mean.len()));
+    let latents = latents(files, posterior, &draws.posterior);
+    scheduler.start(question.run as usize, &latents, &draws.noise)
+}
+
+/// One timestep of one batch, and the pictures that it finished.
+fn step(
+    denoiser: &mut Denoiser,
+    batch: &mut Batch<Reply<Answer>>,
+    size: Size,
+    guidance: Option<&Guidance>,
+) -> Result<Vec<(Reply<Answer>, Planes)>, OnnxError> {
+    let done = batch.step(denoiser, guidance)?;
+    done.into_iter().map(|sample| Ok((sample.ticket, denoiser.decode(sample.denoising.latents(), size)?))).collect()
+}
+
+fn to_png(planes: &Planes) -> Answer {
+    let image = from_chw(&planes.values, planes.width, planes.height);
+    image.and_then(|image| encode_png(&image)).map_err(|error| EngineError::Row(error.chain()))
 }
 
 fn open(image: &[u8], limits: &Limits, pixels_per_latent: u32) -> Result<Pixels, String> {

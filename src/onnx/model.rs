@@ -72,6 +72,19 @@ impl Model {
         Ok(Outputs { by_name })
     }
 
+    /// Takes an output's values, of which there must be `count`.
+    ///
+    /// # Errors
+    /// [`OnnxError::Run`] where the graph gave none of that name, no floats or another number of them.
+    pub(crate) fn take(&self, mut outputs: Outputs, name: &str, count: usize) -> Result<Vec<f32>, OnnxError> {
+        let wrong = |reason| OnnxError::Run { path: self.signature.path.clone(), reason };
+        let (shape, values) = outputs.take(name).ok_or_else(|| wrong(format!("it gave no `{name}` of floats")))?;
+        if values.len() == count {
+            return Ok(values);
+        }
+        Err(wrong(format!("its `{name}` came as {shape:?}, which is not {count} values")))
+    }
+
     fn convert(&self, name: &str, tensor: Tensor) -> Result<DynValue, OnnxError> {
         let port = self.signature.input(name).ok_or_else(|| OnnxError::MissingPort {
             path: self.signature.path.clone(),

@@ -19,8 +19,10 @@ use crate::{
     identity::Digest,
     queries::{Catalogue, Parameter, Query},
     schema::{self, Kind, Table},
-    udf::MODEL_FUNCTIONS,
 };
+
+/// Functions whose result depends on a model, and which of the pipeline's models that is.
+const MODEL_FUNCTIONS: &[(&str, &str)] = &[("img2img", "generator"), ("clip_image", "clip"), ("clip_text", "clip")];
 
 /// What a plan depends on beside the pipeline's file: digests of what is outside of it.
 #[derive(Debug, Clone)]

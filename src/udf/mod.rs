@@ -42,9 +42,6 @@ pub struct Context {
     pub source: Arc<Source>,
 }
 
-/// Functions that need a model, and which of the pipeline's models: `generator` or `clip`.
-pub const MODEL_FUNCTIONS: &[(&str, &str)] = &[("img2img", "generator"), ("clip_image", "clip"), ("clip_text", "clip")];
-
 /// Registers every function. The memo of `img2img` lives as long as the registration: within it, no
 /// picture is made twice, however often the optimizer has a call evaluated.
 ///

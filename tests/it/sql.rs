@@ -1,1 +1,116 @@
+//! Functions and golden queries, as `discl-pipe sql` answers them.
 
+use serde_json::{Value, json};
+
+use crate::support::{Workspace, stderr};
+
+/// The schedule's query with other epochs and levels, without running anything before it.
+fn schedule(epochs: u32, curriculum_epochs: u32, levels: &str) -> Vec<Value> {
+    let mut workspace = Workspace::full();
+    workspace.edit(&format!("curriculum.epochs={epochs}"));
+    workspace.edit(&format!("curriculum.curriculum_epochs={curriculum_epochs}"));
+    workspace.edit(&format!("spectrum.image_guidance={levels}"));
+    workspace.json("sql", &["-f", "sql/curriculum/diverse_to_specific.sql"]).as_array().unwrap().clone()
+}
+
+/// Epochs per level, in the order in which the levels come.
+fn shares(mut rows: Vec<Value>) -> Vec<(i64, usize)> {
+    rows.sort_by_key(|row| row["epoch"].as_i64());
+    let mut shares: Vec<(i64, usize)> = Vec::new();
+    for (epoch, row) in rows.iter().enumerate() {
+        assert_eq!(row["epoch"].as_i64(), Some(epoch as i64), "epochs are 0, 1, 2, …");
+        let level = row["image_guidance"].as_i64().unwrap();
+        match shares.last_mut() {
+            Some((last, count)) if *last == level => *count += 1,
+            _ => shares.push((level, 1)),
+        }
+    }
+    shares
+}
+
+#[test]
+fn levels_have_equal_shares_and_the_earliest_the_remainder() {
+    assert_eq!(shares(schedule(65, 60, "[50,0,30,10]")), [(0, 15), (10, 15), (30, 15), (50, 15), (100, 5)]);
+    assert_eq!(
+        shares(schedule(65, 60, "[0,10,20,30,40,50,60]")),
+        [(0, 9), (10, 9), (20, 9), (30, 9), (40, 8), (50, 8), (60, 8), (100, 5)]
+    );
+    assert_eq!(shares(schedule(5, 0, "[0,50]")), [(100, 5)]);
+    assert_eq!(shares(schedule(5, 5, "[30]")), [(30, 5)]);
+    assert_eq!(shares(schedule(3, 2, "[0,10,30]")), [(0, 1), (10, 1), (100, 1)]);
+}
+
+#[test]
+fn functions_answer() {
+    let workspace = Workspace::small();
+    workspace.ok("run", &["--until", "images"]);
+    let rows = workspace.query(
+        "SELECT draw(10, 'k') AS drawn, draw(0, 'k') AS none, digest('a', 1) AS id,
+             cosine_similarity([1.0, 0.0], [1.0, 1.0]) AS cosine",
+    );
+    assert_eq!(rows, [json!({ "drawn": 0, "id": "PIN2", "cosine": 0.70710677 })]);
+    // a class's own text is nearer to its pictures than another's
+    let nearer = workspace.number(
+        "SELECT avg(CASE WHEN cosine_similarity(e, clip_text('a photo of six'))
+                 > cosine_similarity(e, clip_text('a photo of two')) THEN 1.0 ELSE 0.0 END)
+         FROM (SELECT clip_image(p.image) AS e FROM pixels p JOIN images i USING (source_id)
+               WHERE i.class_name = 'six' AND i.split = 'test')",
+    );
+    assert!(nearer > 0.95, "{nearer}");
+    let info = workspace
+        .query("SELECT DISTINCT image_info(image)['width'] AS w, image_info(image)['format'] AS f FROM pixels");
+    assert_eq!(info, [json!({ "w": 32, "f": "png" })]);
+}
+
+#[test]
+fn img2img_answers_in_sql() {
+    let workspace = Workspace::small();
+    workspace.ok("run", &["--until", "images"]);
+    let query = "SELECT source_id, image_info(made)['width'] AS width, image_info(made)['digest'] AS digest FROM (
+         SELECT source_id, img2img(image, 'a photo of five', 50, 7) AS made FROM pixels ORDER BY source_id LIMIT 2)
+         ORDER BY source_id";
+    let rows = workspace.query(query);
+    assert_eq!(rows.len(), 2);
+    assert!(rows.iter().all(|row| row["width"] == 32), "{rows:?}");
+    assert_eq!(rows, workspace.query(query), "the same seed gives the same picture");
+    let whole = workspace.query(
+        "SELECT count(*) AS n FROM (SELECT image, img2img(image, 'x', 100, 1) AS made FROM pixels LIMIT 3)
+         WHERE image_info(made)['width'] = image_info(image)['width']",
+    );
+    assert_eq!(whole, [json!({ "n": 3 })]);
+}
+
+/// DataFusion evaluates an expression once for each place where it stands; pictures are made once all the same.
+#[test]
+fn pictures_are_made_once_whatever_the_query_does() {
+    let mut workspace = Workspace::small();
+    let sql = workspace.path("sql");
+    std::fs::create_dir_all(sql.join("spectrum")).unwrap();
+    let query = std::fs::read_to_string("sql/spectrum/img2img.sql").unwrap();
+    let greedy = format!(
+        "SELECT * FROM ({query}) WHERE image['bytes'] IS NOT NULL AND image_info(image)['width'] > 1
+             AND octet_length(image['bytes']) > 10"
+    );
+    std::fs::write(sql.join("spectrum/img2img.sql"), greedy.replace("-- The picture", "\n-- The picture")).unwrap();
+    workspace.edit(&format!("sql_dir={:?}", sql.to_str().unwrap()));
+    let run = workspace.run();
+    let asked = workspace.number("SELECT sum(unet_evaluations) FROM candidates");
+    assert_eq!(run["engine"]["unet_evaluations"].as_f64(), Some(asked));
+}
+
+#[test]
+fn nothing_can_be_written_from_sql() {
+    let workspace = Workspace::small();
+    for query in [
+        "CREATE TABLE t AS SELECT 1",
+        "DROP TABLE images",
+        "INSERT INTO images SELECT * FROM images",
+        "COPY (SELECT 1) TO '/tmp/x.parquet'",
+        "SET datafusion.execution.batch_size = 1",
+        "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'",
+    ] {
+        let output = workspace.command("sql", &[query]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{query}: {}", stderr(&output));
+    }
+    assert!(!workspace.lake().exists());
+}

@@ -13,6 +13,7 @@ fn start(change: impl FnOnce(&mut Settings)) -> Engine {
         timesteps: NonZeroU32::new(10).unwrap(),
         guidance_scale: 4.0,
         batch_size: BATCH,
+        threads: 2,
         ..Settings::default()
     };
     change(&mut settings);
@@ -60,19 +61,21 @@ async fn a_picture_does_not_depend_on_its_company() {
     }
     let together = all(&start(|_| ()), jobs.clone()).await;
     let reversed = all(&start(|settings| settings.queue = 3), jobs.iter().rev().cloned().collect()).await;
+    let one_thread = all(&start(|settings| settings.threads = 1), jobs.clone()).await;
     for (number, alone) in alone.iter().enumerate() {
         assert_eq!(together[number].as_ref().unwrap(), alone, "job {number} in company");
         assert_eq!(reversed[jobs.len() - 1 - number].as_ref().unwrap(), alone, "job {number} in reverse");
+        assert_eq!(one_thread[number].as_ref().unwrap(), alone, "job {number} on one thread");
     }
 }
 
 #[test]
 fn a_picture_does_not_depend_on_its_slot() {
-    let (mut models, files) = (models(), bundle());
-    let prompt = models.encode_prompt("a photo of five").unwrap();
-    let guidance = Guidance { scale: 4.0, negative: models.encode_prompt("").unwrap() };
+    let ((mut encoders, mut denoiser), files) = (models(), bundle());
+    let prompt = encoders.encode_prompt("a photo of five").unwrap();
+    let guidance = Guidance { scale: 4.0, negative: encoders.encode_prompt("").unwrap() };
     let scheduler = files.scheduler(None, 10).unwrap();
-    let size = super::super::img2img::Size { width: 8, height: 8 };
+    let size = Size { width: 8, height: 8 };
     for slots in [1, 3, 8, 16] {
         let mut of_slot = Vec::new();
         for slot in 0..slots {
@@ -85,9 +88,9 @@ fn a_picture_does_not_depend_on_its_slot() {
                 batch.admit(Sample { denoising, prompt: Arc::clone(&prompt), ticket: number }).unwrap();
             }
             for _ in 0..2 {
-                assert!(batch.step(&mut models, Some(&guidance)).unwrap().is_empty());
+                assert!(batch.step(&mut denoiser, Some(&guidance)).unwrap().is_empty());
             }
-            let done = batch.step(&mut models, Some(&guidance)).unwrap();
+            let done = batch.step(&mut denoiser, Some(&guidance)).unwrap();
             assert_eq!(done[0].ticket, slot);
             of_slot.push(done[0].denoising.latents().to_vec());
         }

@@ -1,0 +1,20 @@
+# What CI runs, and what a contributor runs: the same recipes.
+
+.PHONY: check test bench demo
+
+# Formatting and lints, warnings are errors
+check:
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+# Every test; a first run fetches ONNX Runtime and the Python readers
+test:
+	cargo test
+
+# The digits pipeline as the README shows it
+demo:
+	cargo run -- run pipelines/digits_lt.toml
+
+# Speed and memory, printed as a table
+bench:
+	cargo bench
