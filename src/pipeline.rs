@@ -55,7 +55,8 @@ impl Pipeline {
         let chosen: Vec<&str> = chosen.iter().map(String::as_str).collect();
         let catalogue = Catalogue::load(config.sql_dir.as_deref(), &chosen);
         let models = Models::inspect(&config, options.models.clone());
-        let source = Source::open(&config.source).await;
+        let reader = catalogue.as_ref().map_or(Ok(String::new()), |catalogue| plan::reader(&config, catalogue))?;
+        let source = Source::open(&config.source, &reader).await;
         let descriptions = source::descriptions(&config);
         let lake = Lake::open(options.lake.as_deref().unwrap_or(&config.lake_root), &config.name);
         let mut problems = Vec::new();
@@ -65,14 +66,15 @@ impl Pipeline {
         let source = source.map_err(&mut keep).ok();
         let descriptions = descriptions.map_err(&mut keep).ok();
         let lake = lake.map_err(&mut keep).ok();
-        let (Some(catalogue), Some(models), Some(source), Some((descriptions, descriptions_digest)), Some(lake)) =
+        let (Some(catalogue), Some(models), Some(source), Some(descriptions), Some(lake)) =
             (catalogue, models, source, descriptions, lake)
         else {
             return Err(Error::several(problems));
         };
+        descriptions.cover(&source)?;
         let inputs = Inputs {
             listing: source.fingerprint().to_owned(),
-            descriptions: descriptions_digest,
+            descriptions: descriptions.digest.clone(),
             generator: models.generator_digest().to_owned(),
             clip: models.clip_digest().to_owned(),
             scheduler: models.scheduler(),
@@ -80,7 +82,7 @@ impl Pipeline {
         let plan = plan::compile(&config, &catalogue, &inputs)?;
         let given = vec![
             (schema::LISTING.to_owned(), source.listing().clone()),
-            (schema::DESCRIPTIONS.to_owned(), descriptions),
+            (schema::DESCRIPTIONS.to_owned(), descriptions.rows),
         ];
         let functions = udf::Context { models: Arc::new(models), source: Arc::new(source) };
         let session = Arc::new(Session::new(Arc::new(lake), functions, given, options.session)?);

@@ -13,8 +13,8 @@ use std::{
 
 use datafusion::sql::sqlparser::{
     ast::{
-        Array, Expr, ObjectName, Query as Ast, Statement, Value, ValueWithSpan, visit_expressions,
-        visit_expressions_mut, visit_relations,
+        Array, Expr, Ident, ObjectName, Query as Ast, Statement, Value, ValueWithSpan, Visit, Visitor,
+        visit_expressions, visit_expressions_mut, visit_relations,
     },
     dialect::GenericDialect,
     parser::Parser,
@@ -113,6 +113,8 @@ pub struct Query {
     pub parameters: BTreeSet<String>,
     /// Functions that it calls, in lower case.
     pub functions: BTreeSet<String>,
+    /// Names that its WITH clauses define.
+    pub defined: BTreeSet<String>,
     ast: Box<Ast>,
 }
 
@@ -137,13 +139,30 @@ impl Query {
         };
         let mut query = Self {
             name: name.into(),
-            tables: relations(&ast),
+            tables: BTreeSet::new(),
             parameters: BTreeSet::new(),
             functions: BTreeSet::new(),
+            defined: BTreeSet::new(),
             ast,
         };
+        query.collect_tables();
         query.collect_expressions();
         Ok(query)
+    }
+
+    /// A CTE hides a table of its name everywhere: so it is in our queries, and no step may give a CTE the
+    /// name of a table.
+    fn collect_tables(&mut self) {
+        let mut defined = Defined(BTreeSet::new());
+        let _ = self.ast.visit(&mut defined);
+        self.defined = defined.0;
+        let mut tables = BTreeSet::new();
+        let _ = visit_relations(&*self.ast, |name: &ObjectName| {
+            tables.insert(last_name(name));
+            ControlFlow::<()>::Continue(())
+        });
+        tables.retain(|name| !self.defined.contains(name) && !TABLE_FUNCTIONS.contains(&name.as_str()));
+        self.tables = tables;
     }
 
     fn collect_expressions(&mut self) {
@@ -154,7 +173,7 @@ impl Query {
                     parameters.insert(name.trim_start_matches('$').to_owned());
                 }
                 Expr::Function(function) => {
-                    functions.insert(function.name.to_string().to_ascii_lowercase());
+                    functions.insert(last_name(&function.name));
                 }
                 _ => {}
             }
@@ -194,19 +213,31 @@ impl Query {
     }
 }
 
-/// The tables that `ast` reads. A CTE hides a table of its name everywhere: so it is in our queries,
-/// and where a user's query differs, planning names the table that is missing.
-fn relations(ast: &Ast) -> BTreeSet<String> {
-    let mut tables = BTreeSet::new();
-    let _ = visit_relations(ast, |name: &ObjectName| {
-        tables.insert(name.to_string());
-        ControlFlow::<()>::Continue(())
-    });
-    for cte in ast.with.iter().flat_map(|with| &with.cte_tables) {
-        tables.remove(&cte.alias.name.value);
+/// Table functions, which look like tables where they are called.
+const TABLE_FUNCTIONS: &[&str] = &["unnest", "generate_series", "range"];
+
+/// Collects the names of CTEs, also of those in subqueries.
+struct Defined(BTreeSet<String>);
+
+impl Visitor for Defined {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Ast) -> ControlFlow<()> {
+        let ctes = query.with.iter().flat_map(|with| &with.cte_tables);
+        self.0.extend(ctes.map(|cte| normal(&cte.alias.name)));
+        ControlFlow::Continue(())
     }
-    tables.retain(|name| !matches!(name.as_str(), "unnest" | "generate_series" | "range"));
-    tables
+}
+
+/// The last part of a name, as DataFusion looks it up.
+fn last_name(name: &ObjectName) -> String {
+    let last = name.0.last().and_then(|part| part.as_ident());
+    last.map_or_else(|| name.to_string(), normal)
+}
+
+/// Without quotes a name is in lower case.
+fn normal(name: &Ident) -> String {
+    if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() }
 }
 
 /// The built-in queries, with the pipeline's replacements and additions in their place.

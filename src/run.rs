@@ -1,14 +1,19 @@
 //! Walks a plan: runs what is not complete, skips what is, asks the expectations, and closes with the
 //! contact sheet.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     error::{Error, Result},
     pipeline::Pipeline,
     report,
-    step::{self, Outcome, Progress, Runner},
+    step::{self, Outcome, Progress, Ran, Runner},
 };
+
+/// How often a run looks again at a step that another run has changed.
+const PATIENCE: u32 = 100;
+/// How long it waits before.
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// How a run goes here.
 #[derive(Debug, Clone)]
@@ -45,13 +50,31 @@ pub async fn run(pipeline: &Pipeline, options: &Options, progress: Arc<dyn Progr
         progress,
     };
     let mut outcomes: Vec<Outcome> = Vec::new();
+    let mut patience = PATIENCE;
     while outcomes.len() <= last {
         let first = outcomes.len();
-        outcomes.extend(runner.run(first).await?);
-        runner.expect(first..=outcomes.len() - 1).await?;
+        match runner.run(first).await? {
+            Ran::Through(through) => {
+                outcomes.extend(through);
+                runner.expect(first..=outcomes.len() - 1).await?;
+            }
+            Ran::Again(index) if patience > 0 => {
+                patience -= 1;
+                tokio::time::sleep(PAUSE).await;
+                outcomes.truncate(runner.first_of(index));
+            }
+            Ran::Again(index) => {
+                return Err(Error::Data(format!(
+                    "another run keeps changing `{}`; two pipelines of one name on one lake must not differ",
+                    pipeline.plan.steps[index].table.name
+                )));
+            }
+        }
     }
-    let fresh = |outcome: &Outcome| !outcome.skipped && outcome.step == "kept";
-    if outcomes.iter().any(fresh) {
+    let made = |outcome: &Outcome| !outcome.skipped && outcome.step == "kept";
+    if outcomes.iter().any(made)
+        || outcomes.iter().any(|o| o.step == "kept") && !report::has_contact_sheet(pipeline).await?
+    {
         report::write_contact_sheet(pipeline).await?;
     }
     Ok(outcomes)

@@ -134,7 +134,14 @@ fn given() -> Vec<Table> {
             LISTING,
             Kind::Given,
             &["source_id"],
-            &[("source_id", TEXT), ("path", TEXT), ("label", INT), ("class_name", TEXT), ("split", TEXT)],
+            &[
+                ("source_id", TEXT),
+                ("pixel_id", TEXT),
+                ("path", TEXT),
+                ("label", INT),
+                ("class_name", TEXT),
+                ("split", TEXT),
+            ],
         ),
         table(DESCRIPTIONS, Kind::Given, &["class_name"], &[("class_name", TEXT), ("texts", texts)]),
     ]
@@ -144,9 +151,9 @@ fn real_images() -> Vec<Table> {
     vec![
         table(
             "pixels",
-            Kind::Accumulated { over: LISTING, id: "source_id", sources_per_unit: 256 },
-            &["source_id"],
-            &[("source_id", TEXT), ("info", info_type()), ("image", image_type())],
+            Kind::Accumulated { over: LISTING, id: "pixel_id", sources_per_unit: 64 },
+            &["pixel_id"],
+            &[("pixel_id", TEXT), ("source_id", TEXT), ("info", info_type()), ("image", image_type())],
         ),
         table(
             "images",
@@ -154,6 +161,7 @@ fn real_images() -> Vec<Table> {
             &["source_id"],
             &[
                 ("source_id", TEXT),
+                ("pixel_id", TEXT),
                 ("path", TEXT),
                 ("label", INT),
                 ("class_name", TEXT),
@@ -185,6 +193,7 @@ fn synthetic_images() -> Vec<Table> {
                 ("sample_id", TEXT),
                 ("score_id", TEXT),
                 source.clone(),
+                ("pixel_id", TEXT),
                 ("label", INT),
                 ("class_name", TEXT),
                 guidance.clone(),

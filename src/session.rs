@@ -56,6 +56,8 @@ pub struct Session {
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     providers: BTreeMap<String, Arc<dyn TableProvider>>,
+    /// Version and fingerprint of the tables that are in the lake.
+    found: BTreeMap<String, (u64, Option<i64>)>,
 }
 
 impl Session {
@@ -90,19 +92,20 @@ impl Session {
     /// # Errors
     /// Where a table's log cannot be read.
     pub async fn snapshot(&self, own: &[Table]) -> Result<Snapshot> {
-        let mut providers = BTreeMap::new();
+        let mut snapshot = Snapshot { providers: BTreeMap::new(), found: BTreeMap::new() };
         for table in schema::TABLES.iter().chain(own) {
-            let found = match table.kind {
+            let reading = match table.kind {
                 Kind::Given => None,
-                _ => self.lake.provider(table).await?,
+                _ => self.lake.read(table).await?,
             };
-            let provider = match found {
-                Some(provider) => provider,
-                None => memory_table(&table.name, Arc::clone(&table.schema), Vec::new())?,
-            };
-            providers.insert(table.name.clone(), provider);
+            match reading {
+                Some(reading) => {
+                    snapshot.found.insert(table.name.clone(), (reading.version, reading.fingerprint));
+                    snapshot.providers.insert(table.name.clone(), reading.provider);
+                }
+                None => snapshot.set(&table.name, Arc::clone(&table.schema), Vec::new())?,
+            }
         }
-        let mut snapshot = Snapshot { providers };
         for (name, batch) in &self.given {
             snapshot.set(name, batch.schema(), vec![batch.clone()])?;
         }
@@ -114,7 +117,7 @@ impl Session {
     /// # Errors
     /// Never for the built-in tables.
     pub fn empty(&self) -> Result<Snapshot> {
-        let mut snapshot = Snapshot { providers: BTreeMap::new() };
+        let mut snapshot = Snapshot { providers: BTreeMap::new(), found: BTreeMap::new() };
         for table in schema::TABLES.iter() {
             snapshot.set(&table.name, Arc::clone(&table.schema), Vec::new())?;
         }
@@ -157,6 +160,16 @@ impl Session {
 }
 
 impl Snapshot {
+    /// Delta's version of the table `name`; none where it was never written.
+    pub fn version(&self, name: &str) -> Option<u64> {
+        self.found.get(name).map(|found| found.0)
+    }
+
+    /// The fingerprint of the step that completed the table `name`.
+    pub fn fingerprint(&self, name: &str) -> Option<i64> {
+        self.found.get(name).and_then(|found| found.1)
+    }
+
     /// Puts rows in memory in the place of the table `name`.
     ///
     /// # Errors

@@ -1,8 +1,9 @@
 -- Every picture that is asked for: hard sample × guidance level × seed × attempt.
 -- A slot's next attempt is asked for once each earlier one has failed: scored below the threshold, or rejected.
 WITH slots AS (
-    SELECT h.source_id, h.label, h.class_name, g.image_guidance, s.seed, a.attempt
+    SELECT h.source_id, i.pixel_id, i.digest, h.label, h.class_name, g.image_guidance, s.seed, a.attempt
     FROM hard_samples h
+    JOIN images i ON i.source_id = h.source_id
     CROSS JOIN unnest($image_guidance) AS g(image_guidance)
     CROSS JOIN unnest($seeds) AS s(seed)
     CROSS JOIN (SELECT unnest(range(0, $max_attempts)) AS attempt) a
@@ -17,18 +18,20 @@ described AS (
 ),
 prompted AS (
     SELECT
-        source_id, label, class_name, image_guidance, seed, attempt,
+        source_id, pixel_id, digest, label, class_name, image_guidance, seed, attempt,
         replace(replace($generation_prompt, '{description}', description), '{class}', class_name) AS prompt,
         replace($filter_prompt, '{class}', class_name) AS filter_prompt,
         -- a stream of noise of its own for each candidate
         draw(9223372036854775807, 'noise', $seed, source_id, image_guidance, seed, attempt) AS noise_seed,
         $timesteps * (100 - image_guidance) / 100 AS timesteps
     FROM described
+    -- where no timestep is left, a further attempt would be the same picture
+    WHERE attempt = 0 OR $timesteps * (100 - image_guidance) / 100 > 0
 ),
 identified AS (
     SELECT
         prompted.*,
-        digest('sample', $generator, source_id, image_guidance, seed, attempt, prompt, noise_seed) AS sample_id
+        digest('sample', $generator, source_id, digest, image_guidance, seed, attempt, prompt, noise_seed) AS sample_id
     FROM prompted
 ),
 scorable AS (
@@ -53,7 +56,7 @@ counted AS (
     FROM judged
 )
 SELECT
-    sample_id, score_id, source_id, label, class_name, image_guidance, seed, attempt,
+    sample_id, score_id, source_id, pixel_id, label, class_name, image_guidance, seed, attempt,
     prompt, filter_prompt, noise_seed, timesteps,
     timesteps * CASE WHEN $guidance_scale > 1.0 THEN 2 ELSE 1 END AS unet_evaluations
 FROM counted

@@ -1,7 +1,7 @@
 -- The real images that could be read: what the listing says of each, and what its pixels say.
 SELECT
-    l.source_id, l.path, l.label, l.class_name, l.split,
+    l.source_id, l.pixel_id, l.path, l.label, l.class_name, l.split,
     p.info['width'] AS width, p.info['height'] AS height,
     p.info['format'] AS format, p.info['digest'] AS digest
 FROM listing l
-JOIN pixels p ON p.source_id = l.source_id
+JOIN pixels p ON p.pixel_id = l.pixel_id

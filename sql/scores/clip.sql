@@ -1,15 +1,21 @@
 -- Plain CLIP cosines of each picture: to the filter prompt, and to the real image that it was made from.
+-- Pictures are embedded below the joins: what is joined is embeddings.
 SELECT
-    score_id, sample_id, filter_prompt, $clip AS clip,
-    cosine_similarity(made, wanted) AS text_similarity,
-    cosine_similarity(made, original) AS image_similarity
-FROM (
-    SELECT
-        c.score_id, c.sample_id, c.filter_prompt,
-        clip_image(s.image) AS made,
-        clip_text(c.filter_prompt) AS wanted,
-        clip_image(p.image) AS original
-    FROM candidates c
-    JOIN spectrum s ON s.sample_id = c.sample_id
-    JOIN pixels p ON p.source_id = c.source_id
-)
+    c.score_id, c.sample_id, c.filter_prompt, $clip AS clip,
+    cosine_similarity(s.made, t.wanted) AS text_similarity,
+    cosine_similarity(s.made, p.original) AS image_similarity
+FROM candidates c
+JOIN (
+    SELECT sample_id, clip_image(image) AS made
+    FROM spectrum
+    WHERE sample_id IN (SELECT sample_id FROM candidates)
+) s ON s.sample_id = c.sample_id
+JOIN (
+    SELECT pixel_id, clip_image(image) AS original
+    FROM pixels
+    WHERE pixel_id IN (SELECT pixel_id FROM candidates)
+) p ON p.pixel_id = c.pixel_id
+JOIN (
+    SELECT filter_prompt, clip_text(filter_prompt) AS wanted
+    FROM (SELECT DISTINCT filter_prompt FROM candidates)
+) t ON t.filter_prompt = c.filter_prompt

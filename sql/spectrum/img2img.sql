@@ -5,4 +5,4 @@ SELECT
     $scheduler AS scheduler, $generator AS generator,
     img2img(p.image, c.prompt, c.image_guidance, c.noise_seed) AS image
 FROM candidates c
-JOIN pixels p ON p.source_id = c.source_id
+JOIN pixels p ON p.pixel_id = c.pixel_id

@@ -1,7 +1,7 @@
 -- What must not be: rows twice, rows missing, rows that refer to nothing. Each row names a table, a problem, and how
 -- many rows have it.
-SELECT 'pixels' AS table_name, 'two rows of one source_id' AS problem, count(*) AS rows
-FROM (SELECT source_id FROM pixels GROUP BY source_id HAVING count(*) > 1)
+SELECT 'pixels' AS table_name, 'two rows of one pixel_id' AS problem, count(*) AS rows
+FROM (SELECT pixel_id FROM pixels GROUP BY pixel_id HAVING count(*) > 1)
 UNION ALL
 SELECT 'spectrum', 'two rows of one sample_id', count(*)
 FROM (SELECT sample_id FROM spectrum GROUP BY sample_id HAVING count(*) > 1)
@@ -23,8 +23,8 @@ FROM (
 UNION ALL
 SELECT 'pixels', 'an image of the source that is neither here nor among the rejects', count(*)
 FROM listing l
-WHERE NOT EXISTS (SELECT 1 FROM pixels p WHERE p.source_id = l.source_id)
-    AND NOT EXISTS (SELECT 1 FROM rejects r WHERE r.step = 'pixels' AND r.id = l.source_id)
+WHERE NOT EXISTS (SELECT 1 FROM pixels p WHERE p.pixel_id = l.pixel_id)
+    AND NOT EXISTS (SELECT 1 FROM rejects r WHERE r.step = 'pixels' AND r.id = l.pixel_id)
 UNION ALL
 SELECT 'spectrum', 'a candidate that is neither here nor among the rejects', count(*)
 FROM candidates c

@@ -142,7 +142,7 @@ impl Preprocess {
 
 /// OpenAI's statistics, which transformers takes where a file has none.
 const OPENAI_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const OPENAI_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+const OPENAI_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 impl Target {
     fn sides(self, (width, height): (u32, u32)) -> (u32, u32) {

@@ -1,6 +1,8 @@
 //! Against transformers (`tests/fixtures/diffusers/digits.json`), and the promises of the engine, on the bundle in
 //! `models/digits/clip`.
 
+#![expect(clippy::cast_possible_truncation, reason = "numbers in tests are small")]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

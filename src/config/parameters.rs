@@ -10,7 +10,7 @@ use super::reader::Section;
 use super::rules::{IDENTIFIER, LINE};
 
 /// Names of the parameters that the program itself gives to SQL; `[parameters]` may not have them.
-pub const BUILT_IN_PARAMETERS: [&str; 19] = [
+pub const BUILT_IN_PARAMETERS: [&str; 20] = [
     "seed",
     "max_class_count",
     "image_guidance",
@@ -28,6 +28,7 @@ pub const BUILT_IN_PARAMETERS: [&str; 19] = [
     "generation_prompt",
     "filter_prompt",
     "generator",
+    "scheduler",
     "clip",
     "name",
 ];

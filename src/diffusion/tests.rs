@@ -1,6 +1,8 @@
 //! Against diffusers, number by number (`tests/fixtures/diffusers/digits.json`), and the promises of the engine, on
 //! the bundle in `models/digits`.
 
+#![expect(clippy::cast_possible_truncation, reason = "numbers in tests are small")]
+
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

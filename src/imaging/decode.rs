@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, RgbImage};
@@ -90,7 +91,9 @@ fn decode_with_format(bytes: &[u8], limits: &Limits) -> Result<(RgbImage, ImageF
     if !is_complete(bytes, format) {
         return Err(corrupt("the end of the picture is missing".into()));
     }
-    let image = DynamicImage::from_decoder(decoder).map_err(|error| corrupt(error.into()))?;
+    // A decoder's bug on a corrupt file is that file's problem; on rayon a panic would end the process.
+    let decoded = catch_unwind(AssertUnwindSafe(|| DynamicImage::from_decoder(decoder)));
+    let image = decoded.map_err(|_| corrupt("the decoder panicked".into()))?.map_err(|error| corrupt(error.into()))?;
     Ok((image.into_rgb8(), format))
 }
 

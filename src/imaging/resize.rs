@@ -73,6 +73,7 @@ pub(crate) fn centre_crop(image: &RgbImage, width: u32, height: u32) -> RgbImage
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "numbers in tests are small")]
 mod tests {
     use super::*;
 

@@ -43,6 +43,7 @@ fn to_byte(value: f32) -> u8 {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "numbers in tests are small")]
 mod tests {
     use super::*;
 

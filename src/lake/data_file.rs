@@ -7,6 +7,7 @@ use arrow::{
     compute,
     datatypes::{DataType, Int64Type, Schema, SchemaRef},
 };
+use bytes::Bytes;
 use parquet::{
     arrow::ArrowWriter,
     basic::{Compression, ZstdLevel},
@@ -35,7 +36,7 @@ pub struct DataFile {
     /// `<unit>-<first 16 digits of the SHA-256 of its bytes>.parquet`.
     pub name: String,
     /// The file.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
     /// Its number of rows.
     pub rows: usize,
     /// Delta's statistics: rows, and the range of each integer column.
@@ -63,7 +64,7 @@ impl DataFile {
             name: format!("{unit}-{}.parquet", digest.get(..16).unwrap_or_default()),
             rows: batches.iter().map(RecordBatch::num_rows).sum(),
             stats: statistics(table_schema, batches).map_err(|e| fail(e.into()))?,
-            bytes,
+            bytes: bytes.into(),
         })
     }
 }

@@ -1,17 +1,27 @@
-//! The lake: Delta tables at `<root>/<pipeline>/<table>`. The only user of `object_store`, `parquet`
-//! and `deltalake`.
+//! The lake: Delta tables at `<root>/<pipeline>/<table>`. The only user of `deltalake`, and with `source`
+//! of `object_store` and `parquet`.
 //!
-//! What is promised here: a data file is immutable and named by its content; a file that no commit
-//! names is invisible; a commit carries one Delta application transaction per unit, and a unit whose
-//! transaction the table already has is dropped. So the same work committed twice, by this process or
-//! another, is in the table once.
+//! What is promised here: a data file is immutable and named by its content; a file that no commit names
+//! is invisible; a commit is a compare-and-swap on the table's version. Before it, the ids that other
+//! commits have brought are read, and rows with these ids are dropped from ours: a row is in a table once,
+//! whoever works on it beside us.
 
 mod data_file;
+mod ids;
+mod object;
 mod store;
 mod verify;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
+use arrow::{
+    array::{Array, AsArray, BooleanArray, RecordBatch},
+    compute::filter_record_batch,
+};
 use datafusion::catalog::TableProvider;
 use deltalake_core::{
     DeltaTable, DeltaTableBuilder, DeltaTableError,
@@ -25,11 +35,14 @@ use deltalake_core::{
     protocol::{DeltaOperation, SaveMode},
 };
 use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use tokio::sync::{Mutex, MutexGuard};
 
 pub use data_file::DataFile;
+pub use object::Object;
 pub use store::Place;
 pub use verify::{Finding, verify_files};
 
+use self::ids::Ids;
 use crate::{
     error::{Error, Result},
     schema::Table,
@@ -40,15 +53,28 @@ const FINGERPRINT: &str = "discl-pipe/fingerprint";
 /// Commits between two checkpoints of the log.
 const CHECKPOINT_INTERVAL: &str = "20";
 /// How often a commit is tried against other writers before it is given up.
-const COMMIT_ATTEMPTS: usize = 20;
+const COMMIT_ATTEMPTS: u32 = 100;
+/// How long a writer that lost waits at most.
+const LONGEST_WAIT: Duration = Duration::from_millis(200);
 
-/// The work of a unit, ready to be committed.
+/// Rows that are committed together.
 #[derive(Debug, Clone)]
-pub struct UnitFiles {
-    /// The unit: unique in its table.
+pub struct UnitRows {
+    /// Names the unit, and its data file.
     pub unit: String,
     /// Its rows; none where every row of it was rejected.
-    pub files: Vec<DataFile>,
+    pub rows: RecordBatch,
+}
+
+/// A table as it was at one moment.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// Its rows, for queries.
+    pub provider: Arc<dyn TableProvider>,
+    /// Delta's version.
+    pub version: u64,
+    /// The fingerprint of the step that completed it; none where its rows have changed since.
+    pub fingerprint: Option<i64>,
 }
 
 /// How much is in a table.
@@ -62,11 +88,20 @@ pub struct Size {
     pub rows: usize,
 }
 
+/// A table of which the log has been read, and what was found out about it.
+#[derive(Debug)]
+struct Open {
+    delta: DeltaTable,
+    /// The fingerprint at a version.
+    fingerprint: Option<(u64, Option<i64>)>,
+    ids: Ids,
+}
+
 /// The tables of one pipeline.
 #[derive(Debug)]
 pub struct Lake {
     place: Place,
-    open: tokio::sync::Mutex<BTreeMap<String, DeltaTable>>,
+    open: Mutex<BTreeMap<String, Open>>,
 }
 
 impl Lake {
@@ -76,7 +111,7 @@ impl Lake {
     /// Where `root` names no store.
     pub fn open(root: &str, pipeline: &str) -> Result<Self> {
         let place = Place::open(root)?.below(pipeline)?;
-        Ok(Self { place, open: tokio::sync::Mutex::default() })
+        Ok(Self { place, open: Mutex::default() })
     }
 
     /// Where the tables are.
@@ -84,7 +119,7 @@ impl Lake {
         &self.place
     }
 
-    fn fail<E>(&self, table: &str, message: &'static str) -> impl Fn(E) -> Error
+    fn fail<E>(&self, table: &str, message: &'static str) -> impl Fn(E) -> Error + use<E>
     where
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
@@ -100,32 +135,46 @@ impl Lake {
             .map_err(self.fail(&table.name, "the table cannot be opened"))
     }
 
-    /// The table as it is now, or `None` where it was never written.
-    pub async fn load(&self, table: &Table) -> Result<Option<DeltaTable>> {
-        let mut open = self.open.lock().await;
+    /// Brings what is known of `table` up to its latest version; false where it was never written.
+    async fn refresh(&self, open: &mut BTreeMap<String, Open>, table: &Table) -> Result<bool> {
         let unreadable = self.fail(&table.name, "its log cannot be read");
-        let mut delta = match open.get(&table.name) {
-            Some(delta) => delta.clone(),
-            None => {
-                let delta = self.handle(table)?;
-                if !delta.log_store().is_delta_table_location().await.map_err(&unreadable)? {
-                    return Ok(None);
-                }
-                delta
+        if !open.contains_key(&table.name) {
+            let delta = self.handle(table)?;
+            if !delta.log_store().is_delta_table_location().await.map_err(&unreadable)? {
+                return Ok(false);
             }
-        };
-        delta.update_state().await.map_err(&unreadable)?;
-        open.insert(table.name.clone(), delta.clone());
-        Ok(Some(delta))
+            open.insert(table.name.clone(), Open { delta, fingerprint: None, ids: Ids::default() });
+        }
+        if let Some(found) = open.get_mut(&table.name) {
+            found.delta.update_state().await.map_err(&unreadable)?;
+        }
+        Ok(true)
     }
 
-    /// The table as it is now for queries, or `None` where it was never written.
-    pub async fn provider(&self, table: &Table) -> Result<Option<Arc<dyn TableProvider>>> {
-        let Some(delta) = self.load(table).await? else {
+    /// The table as it is now, or `None` where it was never written.
+    ///
+    /// # Errors
+    /// Where its log cannot be read.
+    pub async fn read(&self, table: &Table) -> Result<Option<Reading>> {
+        let mut open = self.open.lock().await;
+        if !self.refresh(&mut open, table).await? {
             return Ok(None);
+        }
+        let Some(found) = open.get_mut(&table.name) else { return Ok(None) };
+        let unreadable = self.fail(&table.name, "its files cannot be listed");
+        let state = found.delta.snapshot().map_err(&unreadable)?;
+        let version = state.version();
+        let provider = found.delta.table_provider().await.map_err(self.fail(&table.name, "it cannot be queried"))?;
+        let fingerprint = match found.fingerprint {
+            Some((at, fingerprint)) if at == version => fingerprint,
+            _ => state
+                .transaction_version(found.delta.log_store().as_ref(), FINGERPRINT)
+                .await
+                .map_err(unreadable)?
+                .filter(|&fingerprint| fingerprint != 0),
         };
-        let provider = delta.table_provider().await.map_err(self.fail(&table.name, "its files cannot be listed"))?;
-        Ok(Some(provider))
+        found.fingerprint = Some((version, fingerprint));
+        Ok(Some(Reading { provider, version, fingerprint }))
     }
 
     /// Version, live files and rows of the table; `None` where it was never written.
@@ -133,35 +182,36 @@ impl Lake {
     /// # Errors
     /// Where its log cannot be read.
     pub async fn size(&self, table: &Table) -> Result<Option<Size>> {
-        let Some(delta) = self.load(table).await? else {
+        let mut open = self.open.lock().await;
+        if !self.refresh(&mut open, table).await? {
             return Ok(None);
-        };
-        let state = delta.snapshot().map_err(self.fail(&table.name, "its log cannot be read"))?;
+        }
+        let Some(found) = open.get(&table.name) else { return Ok(None) };
+        let state = found.delta.snapshot().map_err(self.fail(&table.name, "its log cannot be read"))?;
         let rows: Vec<usize> = state.log_data().iter().map(|file| file.num_records().unwrap_or(0)).collect();
         Ok(Some(Size { version: state.version(), files: rows.len(), rows: rows.iter().sum() }))
     }
 
-    /// The fingerprint of the step that completed the table last; `None` where none did, or where
-    /// its rows have changed since.
-    pub async fn fingerprint(&self, table: &Table) -> Result<Option<i64>> {
-        let Some(delta) = self.load(table).await? else {
-            return Ok(None);
-        };
-        let found = self.transaction(&delta, table, FINGERPRINT).await?;
-        Ok(found.filter(|&fingerprint| fingerprint != 0))
+    /// The values of `column`, which names the table's rows, in all of its rows.
+    ///
+    /// # Errors
+    /// Where its log or a data file cannot be read.
+    pub async fn ids(&self, table: &Table, column: &str) -> Result<HashSet<String>> {
+        let mut open = self.open.lock().await;
+        if !self.refresh(&mut open, table).await? {
+            return Ok(HashSet::new());
+        }
+        let Some(found) = open.get_mut(&table.name) else { return Ok(HashSet::new()) };
+        let live = live_files(&found.delta).map_err(self.fail(&table.name, "its log cannot be read"))?;
+        found.ids.refresh(&self.place, &table.name, column, &live).await?;
+        Ok(found.ids.all().clone())
     }
 
-    async fn transaction(&self, delta: &DeltaTable, table: &Table, app: &str) -> Result<Option<i64>> {
-        let state = delta.snapshot().map_err(self.fail(&table.name, "its log cannot be read"))?;
-        state
-            .transaction_version(delta.log_store().as_ref(), app)
-            .await
-            .map_err(self.fail(&table.name, "its log cannot be read"))
-    }
-
-    async fn load_or_create(&self, table: &Table) -> Result<DeltaTable> {
-        if let Some(delta) = self.load(table).await? {
-            return Ok(delta);
+    /// Makes the table where it was never written, and brings it up to its latest version.
+    async fn prepare(&self, table: &Table) -> Result<MutexGuard<'_, BTreeMap<String, Open>>> {
+        let mut open = self.open.lock().await;
+        if self.refresh(&mut open, table).await? {
+            return Ok(open);
         }
         let columns: StructType = table
             .schema
@@ -174,36 +224,44 @@ impl Lake {
             .with_columns(columns.fields().cloned())
             .with_configuration([("delta.checkpointInterval", Some(CHECKPOINT_INTERVAL))])
             .await;
-        match (created, self.load(table).await?) {
-            (_, Some(delta)) => Ok(delta),
-            (Err(error), None) => Err(self
+        // where another writer made it first, that one serves as well
+        match (self.refresh(&mut open, table).await, created) {
+            (Ok(true), _) => Ok(open),
+            (_, Err(error)) => Err(self
                 .fail(&table.name, "the table cannot be made; is the lake's root writable? `--lake` names another")(
                 error,
             )),
-            (Ok(_), None) => Err(Error::Data(format!("table `{}` vanished after it was made", table.name))),
+            (Err(error), Ok(_)) => Err(error),
+            (Ok(false), Ok(_)) => Err(Error::Data(format!("table `{}` vanished after it was made", table.name))),
         }
     }
 
-    /// Adds the rows of `units` in one commit. Units that the table already has are dropped.
+    /// Adds the rows of `units` in one commit, but those whose value in `column` the table already has.
     ///
     /// # Errors
     /// Where a file cannot be put, or the commit loses to other writers too often.
-    pub async fn append(&self, table: &Table, units: &[UnitFiles]) -> Result<()> {
-        self.load_or_create(table).await?;
-        for unit in units {
-            self.put(table, &unit.files).await?;
-        }
-        for _ in 0..COMMIT_ATTEMPTS {
-            let delta = self.load_or_create(table).await?;
-            let mut actions = Vec::new();
-            let mut transactions = Vec::new();
+    pub async fn append(&self, table: &Table, column: &str, units: &[UnitRows]) -> Result<()> {
+        for attempt in 0..COMMIT_ATTEMPTS {
+            self.wait(attempt).await;
+            let mut open = self.prepare(table).await?;
+            let Some(found) = open.get_mut(&table.name) else { continue };
+            let live = live_files(&found.delta).map_err(self.fail(&table.name, "its log cannot be read"))?;
+            found.ids.refresh(&self.place, &table.name, column, &live).await?;
+            let mut files = Vec::new();
             for unit in units {
-                if self.transaction(&delta, table, &unit.unit).await?.is_none() {
-                    actions.extend(unit.files.iter().map(|file| Action::Add(add(file))));
-                    transactions.push(Transaction::new(&unit.unit, 1));
+                let rows = without(&unit.rows, column, found.ids.all())
+                    .map_err(self.fail(&table.name, "the rows cannot be told apart"))?;
+                if rows.num_rows() > 0 {
+                    let file = DataFile::write(&unit.unit, &table.schema, std::slice::from_ref(&rows))?;
+                    self.put(table, &file).await?;
+                    files.push((file, rows));
                 }
             }
-            if transactions.is_empty() || self.commit(&delta, table, actions, transactions, SaveMode::Append).await? {
+            let actions: Vec<Action> = files.iter().map(|(file, _)| Action::Add(add(file))).collect();
+            if actions.is_empty() || self.commit(&found.delta, table, actions, None, SaveMode::Append).await? {
+                for (file, rows) in &files {
+                    found.ids.note(&file.name, texts(rows, column).iter().map(String::as_str));
+                }
                 return Ok(());
             }
         }
@@ -211,34 +269,44 @@ impl Lake {
     }
 
     /// Replaces the rows of the table by `files` in one commit; files that are there stay there.
-    /// `fingerprint` is that of the step, or 0 where the step is not complete yet.
+    /// `fingerprint` is that of the step; without one the step is not complete yet. False, and nothing
+    /// done, where the table has moved on from the version `base` that the rows were chosen by.
     ///
     /// # Errors
-    /// As [`Lake::append`].
-    pub async fn replace(&self, table: &Table, files: &[DataFile], fingerprint: i64) -> Result<()> {
-        self.load_or_create(table).await?;
-        self.put(table, files).await?;
-        for _ in 0..COMMIT_ATTEMPTS {
-            let delta = self.load_or_create(table).await?;
-            let state = delta.snapshot().map_err(self.fail(&table.name, "its log cannot be read"))?;
-            let mut wanted: BTreeMap<&str, &DataFile> = files.iter().map(|file| (file.name.as_str(), file)).collect();
-            let mut actions = Vec::new();
-            for file in state.log_data().iter() {
-                if wanted.remove(file.path().as_ref()).is_none() {
-                    actions.push(Action::Remove(file.remove_action(true)));
-                }
-            }
-            actions.extend(wanted.values().map(|file| Action::Add(add(file))));
-            let current = self.transaction(&delta, table, FINGERPRINT).await?;
-            if actions.is_empty() && current == Some(fingerprint) {
-                return Ok(());
-            }
-            let mark = vec![Transaction::new(FINGERPRINT, fingerprint)];
-            if self.commit(&delta, table, actions, mark, SaveMode::Overwrite).await? {
-                return Ok(());
+    /// Where a file cannot be put or the commit fails.
+    pub async fn replace(
+        &self,
+        table: &Table,
+        files: &[DataFile],
+        fingerprint: Option<i64>,
+        base: Option<u64>,
+    ) -> Result<bool> {
+        for file in files {
+            self.put(table, file).await?;
+        }
+        let open = self.prepare(table).await?;
+        let Some(found) = open.get(&table.name) else { return Ok(false) };
+        let unreadable = self.fail(&table.name, "its log cannot be read");
+        let state = found.delta.snapshot().map_err(&unreadable)?;
+        // making the table is version 0
+        if state.version() != base.unwrap_or(0) {
+            return Ok(false);
+        }
+        let mut wanted: BTreeMap<&str, &DataFile> = files.iter().map(|file| (file.name.as_str(), file)).collect();
+        let mut actions = Vec::new();
+        for file in state.log_data().iter() {
+            if wanted.remove(file.path().as_ref()).is_none() {
+                actions.push(Action::Remove(file.remove_action(true)));
             }
         }
-        Err(self.contended(table))
+        actions.extend(wanted.values().map(|file| Action::Add(add(file))));
+        let carried = state.transaction_version(found.delta.log_store().as_ref(), FINGERPRINT).await;
+        let carried = carried.map_err(unreadable)?.unwrap_or(0);
+        // the same rows as before, and no more to say of them
+        if actions.is_empty() && fingerprint.is_none_or(|fingerprint| fingerprint == carried) {
+            return Ok(true);
+        }
+        self.commit(&found.delta, table, actions, Some(fingerprint.unwrap_or(0)), SaveMode::Overwrite).await
     }
 
     /// Marks the table as completed by the step with `fingerprint`; its rows stay as they are.
@@ -246,17 +314,20 @@ impl Lake {
     /// # Errors
     /// As [`Lake::append`].
     pub async fn complete(&self, table: &Table, fingerprint: i64) -> Result<()> {
-        for _ in 0..COMMIT_ATTEMPTS {
-            let delta = self.load_or_create(table).await?;
-            if self.transaction(&delta, table, FINGERPRINT).await? == Some(fingerprint) {
-                return Ok(());
-            }
-            let mark = vec![Transaction::new(FINGERPRINT, fingerprint)];
-            if self.commit(&delta, table, Vec::new(), mark, SaveMode::Append).await? {
+        for attempt in 0..COMMIT_ATTEMPTS {
+            self.wait(attempt).await;
+            let open = self.prepare(table).await?;
+            let Some(found) = open.get(&table.name) else { continue };
+            if self.commit(&found.delta, table, Vec::new(), Some(fingerprint), SaveMode::Append).await? {
                 return Ok(());
             }
         }
         Err(self.contended(table))
+    }
+
+    /// Lets the writer that won go on.
+    async fn wait(&self, attempt: u32) {
+        tokio::time::sleep(LONGEST_WAIT.min(Duration::from_millis(5) * attempt)).await;
     }
 
     fn contended(&self, table: &Table) -> Error {
@@ -267,44 +338,45 @@ impl Lake {
         }
     }
 
-    /// Puts files that are not there yet. Their names say their content, so one that is there is ours.
-    async fn put(&self, table: &Table, files: &[DataFile]) -> Result<()> {
-        for file in files {
-            let path = self.place.path(&format!("{}/{}", table.name, file.name));
-            let options = PutOptions { mode: PutMode::Create, ..Default::default() };
-            let payload = PutPayload::from(file.bytes.clone());
-            match self.place.store.put_opts(&path, payload, options).await {
-                Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
-                Err(error) => {
-                    return Err(self.fail(&table.name, "a data file cannot be written; is the lake writable?")(error));
-                }
+    /// Puts a file that is not there yet. Its name says its content, so one that is there is ours.
+    async fn put(&self, table: &Table, file: &DataFile) -> Result<()> {
+        let path = self.place.path(&format!("{}/{}", table.name, file.name));
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match self.place.store.put_opts(&path, PutPayload::from(file.bytes.clone()), options).await {
+            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
+            Err(error) => {
+                let message = "a data file cannot be written; is the lake's root writable? `--lake` names another";
+                Err(self.fail(&table.name, message)(error))
             }
         }
-        Ok(())
     }
 
-    /// One commit on top of `delta`; false where another writer's commit stands in its way.
+    /// One commit on top of the version of `delta`; false where another writer's commit came first.
     async fn commit(
         &self,
         delta: &DeltaTable,
         table: &Table,
         actions: Vec<Action>,
-        transactions: Vec<Transaction>,
+        fingerprint: Option<i64>,
         mode: SaveMode,
     ) -> Result<bool> {
         let state = delta.snapshot().map_err(self.fail(&table.name, "its log cannot be read"))?;
-        let properties = CommitProperties::default().with_application_transactions(transactions);
-        let operation = DeltaOperation::Write { mode, partition_by: None, predicate: None };
+        let mark = fingerprint.map(|fingerprint| Transaction::new(FINGERPRINT, fingerprint));
+        // no retries: the library would rebase appends, and could not see that two hold one id
+        let properties =
+            CommitProperties::default().with_max_retries(0).with_application_transactions(mark.into_iter().collect());
         let committed = CommitBuilder::from(properties)
             .with_actions(actions)
-            .build(Some(state), delta.log_store(), operation)
+            .build(Some(state), delta.log_store(), DeltaOperation::Write { mode, partition_by: None, predicate: None })
             .await;
         match committed {
             Ok(_) => Ok(true),
-            Err(DeltaTableError::VersionAlreadyExists(_)) => Ok(false),
-            Err(DeltaTableError::Transaction {
-                source: TransactionError::CommitConflict(_) | TransactionError::MaxCommitAttempts(_),
-            }) => Ok(false),
+            Err(
+                DeltaTableError::VersionAlreadyExists(_)
+                | DeltaTableError::Transaction {
+                    source: TransactionError::CommitConflict(_) | TransactionError::MaxCommitAttempts(_),
+                },
+            ) => Ok(false),
             Err(error) => Err(self.fail(&table.name, "the commit failed")(error)),
         }
     }
@@ -314,14 +386,40 @@ impl Lake {
     /// # Errors
     /// Where the store refuses it.
     pub async fn put_beside(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
-        let path = self.place.path(name);
-        self.place
-            .store
-            .put(&path, bytes.into())
-            .await
-            .map(drop)
-            .map_err(self.fail(name, "the file cannot be written; is the lake writable?"))
+        let written = self.place.store.put(&self.place.path(name), bytes.into()).await;
+        written.map(drop).map_err(self.fail(name, "the file cannot be written; is the lake writable?"))
     }
+
+    /// Whether a file is beside the tables.
+    ///
+    /// # Errors
+    /// Where the store cannot say.
+    pub async fn is_beside(&self, name: &str) -> Result<bool> {
+        match self.place.store.head(&self.place.path(name)).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(self.fail(name, "the file cannot be looked for")(error)),
+        }
+    }
+}
+
+/// Name and size of every live data file.
+fn live_files(delta: &DeltaTable) -> Result<BTreeMap<String, i64>, DeltaTableError> {
+    Ok(delta.snapshot()?.log_data().iter().map(|file| (file.path().into_owned(), file.size())).collect())
+}
+
+/// The rows whose text in `column` is not among `ids`.
+fn without(rows: &RecordBatch, column: &str, ids: &HashSet<String>) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let new: BooleanArray = texts(rows, column).iter().map(|id| Some(!ids.contains(id))).collect();
+    filter_record_batch(rows, &new)
+}
+
+fn texts(rows: &RecordBatch, column: &str) -> Vec<String> {
+    let column = rows.column_by_name(column).and_then(|column| column.as_string_opt::<i32>());
+    column.map_or_else(
+        || vec![String::new(); rows.num_rows()],
+        |column| (0..column.len()).map(|row| column.value(row).to_owned()).collect(),
+    )
 }
 
 fn add(file: &DataFile) -> Add {

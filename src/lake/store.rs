@@ -17,6 +17,8 @@ pub struct Place {
     pub store: Arc<dyn ObjectStore>,
     /// The place, ending in `/`.
     pub url: Url,
+    /// The same place as a path in the store.
+    prefix: object_store::path::Path,
 }
 
 impl Place {
@@ -41,13 +43,12 @@ impl Place {
             }
         };
         register_log_store();
-        Ok(Self { store, url })
+        Self::at(store, url)
     }
 
     /// The path of `name`, relative to this place, in [`Place::store`].
     pub fn path(&self, name: &str) -> object_store::path::Path {
-        let prefix = object_store::path::Path::from_url_path(self.url.path()).unwrap_or_default();
-        name.split('/').filter(|part| !part.is_empty()).fold(prefix, |path, part| path.join(part))
+        name.split('/').filter(|part| !part.is_empty()).fold(self.prefix.clone(), |path, part| path.join(part))
     }
 
     /// The place `name` below this one.
@@ -59,7 +60,13 @@ impl Place {
             .url
             .join(&format!("{name}/"))
             .map_err(|error| Error::lake(self.url.as_str(), format!("no place `{name}` below it"), error))?;
-        Ok(Self { store: Arc::clone(&self.store), url })
+        Self::at(Arc::clone(&self.store), url)
+    }
+
+    fn at(store: Arc<dyn ObjectStore>, url: Url) -> Result<Self> {
+        let prefix = object_store::path::Path::from_url_path(url.path())
+            .map_err(|error| Error::lake(url.as_str(), "it is no place in a store", error))?;
+        Ok(Self { store, url, prefix })
     }
 }
 

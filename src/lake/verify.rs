@@ -1,8 +1,10 @@
 //! Whether the files of a table are there, whole, and what their names say.
 
+use std::collections::BTreeMap;
+
 use object_store::ObjectStoreExt;
 
-use super::{Lake, data_file::matches_name};
+use super::{Lake, data_file::matches_name, live_files};
 use crate::{error::Result, schema::Table};
 
 /// Something that should not be so.
@@ -19,13 +21,8 @@ pub struct Finding {
 /// # Errors
 /// Where the log cannot be read; a file that cannot be read is a finding.
 pub async fn verify_files(lake: &Lake, table: &Table) -> Result<Vec<Finding>> {
-    let Some(delta) = lake.load(table).await? else {
-        return Ok(Vec::new());
-    };
-    let state = delta.snapshot().map_err(lake.fail(&table.name, "its log cannot be read"))?;
     let mut findings = Vec::new();
-    for file in state.log_data().iter() {
-        let (name, size) = (file.path().into_owned(), file.size());
+    for (name, size) in live(lake, table).await? {
         let path = lake.place().path(&format!("{}/{name}", table.name));
         let problem = match lake.place().store.get(&path).await {
             Err(error) => Some(format!("file `{name}` cannot be read: {error}")),
@@ -43,4 +40,13 @@ pub async fn verify_files(lake: &Lake, table: &Table) -> Result<Vec<Finding>> {
         findings.extend(problem.map(|problem| Finding { table: table.name.clone(), problem }));
     }
     Ok(findings)
+}
+
+async fn live(lake: &Lake, table: &Table) -> Result<BTreeMap<String, i64>> {
+    let mut open = lake.open.lock().await;
+    if !lake.refresh(&mut open, table).await? {
+        return Ok(BTreeMap::new());
+    }
+    let Some(found) = open.get(&table.name) else { return Ok(BTreeMap::new()) };
+    live_files(&found.delta).map_err(lake.fail(&table.name, "its log cannot be read"))
 }

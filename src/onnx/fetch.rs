@@ -10,8 +10,9 @@ use std::process::{Command, Stdio, id};
 
 use super::OnnxError;
 
-/// The version that is fetched. Any library of 1.24 or later works when it is named by hand.
-pub(super) const VERSION: &str = "1.31.1";
+/// The version that is fetched. Any library of 1.24 or later works when it is named by hand; later wheels write
+/// telemetry into the cache before a program can say no.
+pub(super) const VERSION: &str = "1.24.4";
 
 /// One platform: the library's file name, pip's name of the platform, the wheel's SHA-256.
 struct Wheel {
@@ -23,19 +24,19 @@ struct Wheel {
 fn wheel() -> Result<Wheel, OnnxError> {
     match (OS, ARCH) {
         ("linux", "x86_64") => Ok(Wheel {
-            library: "libonnxruntime.so.1.31.1",
+            library: "libonnxruntime.so.1.24.4",
             platform: "manylinux_2_28_x86_64",
-            sha256: "5752bd508126ae7c49894d3b9d2e83f0c3d487319246d04c444b393308d7ad7f",
+            sha256: "e54ad52e61d2d4618dcff8fa1480ac66b24ee2eab73331322db1049f11ccf330",
         }),
         ("linux", "aarch64") => Ok(Wheel {
-            library: "libonnxruntime.so.1.31.1",
+            library: "libonnxruntime.so.1.24.4",
             platform: "manylinux_2_28_aarch64",
-            sha256: "da05378364c44d4407e463982d2bf8d5e4cfea873283757e48beeb41df97b7f3",
+            sha256: "046ff290045a387676941a02a8ae5c3ebec6b4f551ae228711968c4a69d8f6b7",
         }),
         ("macos", "aarch64") => Ok(Wheel {
-            library: "libonnxruntime.1.31.1.dylib",
+            library: "libonnxruntime.1.24.4.dylib",
             platform: "macosx_14_0_arm64",
-            sha256: "60b6b69bfe580eab576cacc5d132a0e9cf2a37fcfd18d46dd191042b1d1ed0d7",
+            sha256: "0bdfce8e9a6497cec584aab407b71bf697dac5e1b7b7974adc50bf7533bdb3a2",
         }),
         (os, arch) => Err(OnnxError::UnknownPlatform { os, arch }),
     }

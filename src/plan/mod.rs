@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow::datatypes::Schema;
 use datafusion::sql::sqlparser::ast::Statement;
 
-pub use parameters::parameters;
+pub use parameters::{parameters, reader};
 
 use crate::{
     config::Config,
@@ -23,6 +23,17 @@ use crate::{
 
 /// Functions whose result depends on a model, and which of the pipeline's models that is.
 const MODEL_FUNCTIONS: &[(&str, &str)] = &[("img2img", "generator"), ("clip_image", "clip"), ("clip_text", "clip")];
+
+/// The query that reads the pictures of the source.
+const READ: &str = "pixels/embed.sql";
+/// The query that makes pictures.
+const GENERATE: &str = "spectrum/img2img.sql";
+/// The query that scores them.
+const SCORE: &str = "scores/clip.sql";
+
+/// Functions whose value depends on the moment: no table may.
+const MOMENTARY: &[&str] =
+    &["random", "uuid", "now", "current_timestamp", "current_date", "current_time", "today", "localtimestamp"];
 
 /// What a plan depends on beside the pipeline's file: digests of what is outside of it.
 #[derive(Debug, Clone)]
@@ -94,12 +105,12 @@ pub fn chosen_queries(config: &Config) -> Vec<String> {
 
 fn built_in_steps(config: &Config) -> Vec<(&'static str, String)> {
     vec![
-        ("pixels", "pixels/embed.sql".into()),
+        ("pixels", READ.into()),
         ("images", "images/all.sql".into()),
         ("hard_samples", config.hard_samples.sql.clone()),
         ("candidates", "candidates/spectrum.sql".into()),
-        ("spectrum", "spectrum/img2img.sql".into()),
-        ("scores", "scores/clip.sql".into()),
+        ("spectrum", GENERATE.into()),
+        ("scores", SCORE.into()),
         ("kept", config.filter.sql.clone()),
         ("schedule", format!("curriculum/{}.sql", config.curriculum.strategy)),
         ("manifest", "manifest/mixed.sql".into()),
@@ -111,7 +122,7 @@ fn built_in_steps(config: &Config) -> Vec<(&'static str, String)> {
 /// # Errors
 /// Where a query is not there, names an unknown parameter, or reads an unknown table.
 pub fn compile(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -> Result<Plan> {
-    let parameters = parameters(config, inputs);
+    let parameters = parameters(config, catalogue, inputs)?;
     let mut tables = Vec::new();
     for (name, path) in built_in_steps(config) {
         let table = schema::find(name).ok_or_else(|| Error::Data(format!("no schema of `{name}`")))?;
@@ -121,8 +132,14 @@ pub fn compile(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -> Resul
         if schema::find(&step.table).is_some() {
             return Err(Error::Data(format!("[[step]] `{}`: a table of that name is built in", step.table)));
         }
+        let query = catalogue.get(&step.sql)?.clone();
+        if let Some(journal) = query.tables.iter().find(|name| is_journal(name)) {
+            return Err(refused(&query, format!("a [[step]] cannot read `{journal}`, which each run adds to")));
+        }
+        // right after what it reads, so that a built-in query may read it in turn
+        let inputs = tables.iter().rposition(|(table, _): &(Table, Query)| query.tables.contains(&table.name));
         let table = schema::user_table(&step.table, Schema::empty().into());
-        tables.push((table, catalogue.get(&step.sql)?.clone()));
+        tables.insert(inputs.map_or(0, |last| last + 1), (table, query));
     }
     let order: Vec<String> = tables.iter().map(|(table, _)| table.name.clone()).collect();
     let mut fingerprints: BTreeMap<String, String> = BTreeMap::from([
@@ -131,14 +148,14 @@ pub fn compile(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -> Resul
     ]);
     let mut steps = Vec::new();
     for (index, (table, query)) in tables.into_iter().enumerate() {
+        check(&query)?;
         let repeats_to = last_of(&query, &order)?.filter(|&last| last > index);
-        if let Some(last) = repeats_to
-            && !matches!(table.kind, Kind::Chosen)
-        {
-            return Err(Error::Query {
-                query: query.name.clone(),
-                message: format!("it fills `{}` and reads `{}`, which is made later", table.name, order[last]),
-            });
+        if let Some(last) = repeats_to {
+            let inside = steps.iter().any(|step: &Step| step.repeats_to.is_some_and(|last| last >= index));
+            if inside || !matches!(table.kind, Kind::Chosen) {
+                let message = format!("it fills `{}` and reads `{}`, which is made later", table.name, order[last]);
+                return Err(refused(&query, message));
+            }
         }
         let statement = query.bind(&parameters)?;
         let fingerprint = fingerprint(&query, &parameters, inputs, &fingerprints);
@@ -147,6 +164,26 @@ pub fn compile(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -> Resul
     }
     let expectations = expectations(config, &parameters, &order)?;
     Ok(Plan { steps, expectations, parameters })
+}
+
+/// What no step's query may do, though it is good SQL.
+fn check(query: &Query) -> Result<()> {
+    if let Some(function) = MOMENTARY.iter().find(|function| query.functions.contains(**function)) {
+        let message = format!("`{function}` gives another value each time; `draw(n, …)` is the same for the same row");
+        return Err(refused(query, message));
+    }
+    if let Some(name) = query.defined.iter().find(|name| schema::find(name).is_some()) {
+        return Err(refused(query, format!("its WITH defines `{name}`, which is a table; call it something else")));
+    }
+    Ok(())
+}
+
+fn refused(query: &Query, message: String) -> Error {
+    Error::Query { query: query.name.clone(), message }
+}
+
+fn is_journal(table: &str) -> bool {
+    schema::find(table).is_some_and(|table| table.kind == Kind::Journal)
 }
 
 fn expectations(
@@ -159,7 +196,10 @@ fn expectations(
         .iter()
         .map(|expect| {
             let query = Query::parse(&format!("[[expect]] {}", expect.name), &expect.sql)?;
-            let after = last_of(&query, order)?.unwrap_or(0);
+            // a journal is complete when everything is
+            let journals = query.tables.iter().any(|name| is_journal(name));
+            let last = last_of(&query, order)?.unwrap_or(0);
+            let after = if journals { order.len().saturating_sub(1) } else { last };
             Ok(Expectation { name: expect.name.clone(), statement: query.bind(parameters)?, after })
         })
         .collect()

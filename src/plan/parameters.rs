@@ -5,11 +5,50 @@ use std::collections::BTreeMap;
 use super::Inputs;
 use crate::{
     config::{self, Config},
-    queries::Parameter,
+    error::Result,
+    identity::Digest,
+    queries::{Catalogue, Parameter, Query},
 };
 
-/// The value of every placeholder: the pipeline's settings, and its own `[parameters]`.
-pub fn parameters(config: &Config, inputs: &Inputs) -> BTreeMap<String, Parameter> {
+/// Raised when the same models, settings and queries make other rows than before: after a correction of
+/// a scheduler, a resampling filter or a random draw.
+const ALGORITHM: &str = "1";
+
+/// The digest by which pictures of the source are known to be read already.
+///
+/// # Errors
+/// Where the catalogue has not the query that reads them.
+pub fn reader(config: &Config, catalogue: &Catalogue) -> Result<String> {
+    Ok(recipe(catalogue.get(super::READ)?, &settings(config, "")))
+}
+
+/// The value of every placeholder: the pipeline's settings, its own `[parameters]`, and `$generator` and
+/// `$clip`, which name all that makes a picture and a score: the model, and the query that asks it.
+///
+/// # Errors
+/// Where the catalogue has not these queries.
+pub fn parameters(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -> Result<BTreeMap<String, Parameter>> {
+    let mut values = settings(config, &inputs.scheduler);
+    let with = |model: &str, query: &str| -> Result<Parameter> {
+        let recipe = recipe(catalogue.get(query)?, &values);
+        Ok(Parameter::Text(Digest::new("maker").text(model).text(&recipe).id()))
+    };
+    let generator = with(&inputs.generator, super::GENERATE)?;
+    let clip = with(&inputs.clip, super::SCORE)?;
+    values.insert("generator".into(), generator);
+    values.insert("clip".into(), clip);
+    Ok(values)
+}
+
+/// A digest of what a query means with its parameters in place; `$generator` and `$clip` apart, which are
+/// made from it.
+fn recipe(query: &Query, values: &BTreeMap<String, Parameter>) -> String {
+    let used = query.parameters.iter().filter_map(|name| Some((name, values.get(name)?)));
+    let digest = Digest::new("recipe").text(ALGORITHM).text(&query.digest());
+    used.fold(digest, |digest, (name, value)| digest.text(name).text(&value.to_string())).id()
+}
+
+fn settings(config: &Config, scheduler: &str) -> BTreeMap<String, Parameter> {
     use Parameter::{Float, Integer, Integers, Text};
     let built_in = [
         ("name", Text(config.name.clone())),
@@ -22,9 +61,7 @@ pub fn parameters(config: &Config, inputs: &Inputs) -> BTreeMap<String, Paramete
         ("timesteps", Integer(config.spectrum.timesteps)),
         ("guidance_scale", Float(config.spectrum.guidance_scale)),
         ("negative_prompt", Text(config.spectrum.negative_prompt.clone())),
-        ("scheduler", Text(inputs.scheduler.clone())),
-        ("generator", Text(inputs.generator.clone())),
-        ("clip", Text(inputs.clip.clone())),
+        ("scheduler", Text(scheduler.to_owned())),
         ("min_text_similarity", Float(config.filter.min_text_similarity)),
         ("max_attempts", Integer(config.filter.max_attempts)),
         ("strategy", Text(config.curriculum.strategy.clone())),

@@ -19,8 +19,6 @@ use crate::{
 
 /// The file, beside the tables.
 const NAME: &str = "contact_sheet.png";
-/// Rows of the sheet.
-const MAX_SOURCES: usize = 24;
 /// Sides of a cell in pixels: at least, and at most.
 const CELL: std::ops::RangeInclusive<u32> = 64..=192;
 /// Pixels between two cells.
@@ -41,6 +39,14 @@ pub async fn write_contact_sheet(pipeline: &Pipeline) -> Result<()> {
     pipeline.session.lake().put_beside(NAME, png).await
 }
 
+/// Whether the sheet is there.
+///
+/// # Errors
+/// Where the lake cannot say.
+pub async fn has_contact_sheet(pipeline: &Pipeline) -> Result<bool> {
+    pipeline.session.lake().is_beside(NAME).await
+}
+
 /// Pictures by source and guidance.
 async fn cells(pipeline: &Pipeline) -> Result<BTreeMap<String, BTreeMap<i64, RgbImage>>> {
     let mut cells: BTreeMap<String, BTreeMap<i64, RgbImage>> = BTreeMap::new();
@@ -55,9 +61,6 @@ async fn cells(pipeline: &Pipeline) -> Result<BTreeMap<String, BTreeMap<i64, Rgb
         };
         for row in (0..batch.num_rows()).filter(|&row| images.is_valid(row)) {
             let source = sources.as_string::<i32>().value(row);
-            if cells.len() >= MAX_SOURCES && !cells.contains_key(source) {
-                continue;
-            }
             if let Ok(picture) = imaging::decode(images.value(row), &Limits::default()) {
                 let guidance = guidances.as_primitive::<Int64Type>().value(row);
                 cells.entry(source.to_owned()).or_default().insert(guidance, picture);

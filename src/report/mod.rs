@@ -3,8 +3,8 @@
 mod contact_sheet;
 mod levels;
 
-pub use contact_sheet::write_contact_sheet;
-pub use levels::{Level, levels, tables};
+pub use contact_sheet::{has_contact_sheet, write_contact_sheet};
+pub use levels::{levels, tables};
 
 use arrow::array::RecordBatch;
 

@@ -3,9 +3,13 @@
 
 mod parquet_files;
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
 
-use arrow::array::{ArrayRef, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder};
+use arrow::array::{ArrayRef, AsArray, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder};
 
 use crate::{
     config::{self, Config},
@@ -27,19 +31,20 @@ pub struct Source {
 }
 
 impl Source {
-    /// Lists the data set: every image and its label, none of its pixels.
+    /// Lists the data set: every image and its label, none of its pixels. `reader` names the query that
+    /// reads the pictures: with another one they are read again.
     ///
     /// # Errors
     /// Where a file is missing or is no Parquet, a column is missing or has the wrong type, or a row has
     /// no label.
-    pub async fn open(config: &config::Source) -> Result<Self> {
+    pub async fn open(config: &config::Source, reader: &str) -> Result<Self> {
         let place = Place::open(&config.root)?;
         let files = parquet_files::ParquetFiles::open(place, config).await?;
         let classes = match &config.classes {
             Some(path) => read_classes(path)?,
             None => files.class_names(),
         };
-        let listing = listing(files.labels().await?, &classes)?;
+        let listing = listing(files.labels().await?, &classes, reader)?;
         let fingerprint = files.fingerprint(Digest::new("listing")).text(&classes.join("\n")).id();
         Ok(Self { files, listing, fingerprint })
     }
@@ -67,11 +72,13 @@ impl Source {
 /// One real image of the listing.
 struct Listed {
     path: String,
+    /// Of the file that holds it.
+    version: String,
     label: i64,
     split: &'static str,
 }
 
-fn listing(rows: Vec<Listed>, classes: &[String]) -> Result<RecordBatch> {
+fn listing(rows: Vec<Listed>, classes: &[String], reader: &str) -> Result<RecordBatch> {
     let class_name = |label: i64| {
         usize::try_from(label).ok().and_then(|index| classes.get(index).cloned()).unwrap_or_else(|| label.to_string())
     };
@@ -80,6 +87,7 @@ fn listing(rows: Vec<Listed>, classes: &[String]) -> Result<RecordBatch> {
     };
     let columns: Vec<ArrayRef> = vec![
         text(&|row| identity::source_id(&row.path)),
+        text(&|row| Digest::new("pixels").text(reader).text(&row.path).text(&row.version).id()),
         text(&|row| row.path.clone()),
         Arc::new(rows.iter().map(|row| row.label).collect::<Int64Array>()),
         text(&|row| class_name(row.label)),
@@ -90,11 +98,21 @@ fn listing(rows: Vec<Listed>, classes: &[String]) -> Result<RecordBatch> {
     RecordBatch::try_new(table, columns).map_err(|error| Error::Data(format!("the listing is no table: {error}")))
 }
 
-/// The texts per class of the generation prompt: the table `descriptions`, and a digest of it.
+/// The texts per class of the generation prompt.
+#[derive(Debug, Clone)]
+pub struct Descriptions {
+    /// The table `descriptions`.
+    pub rows: RecordBatch,
+    /// A digest of it.
+    pub digest: String,
+    classes: BTreeSet<String>,
+}
+
+/// The texts per class of the generation prompt: the table `descriptions`.
 ///
 /// # Errors
 /// Where the file is unreadable, or is not an object from class to a list of texts that are not blank.
-pub fn descriptions(config: &Config) -> Result<(RecordBatch, String)> {
+pub fn descriptions(config: &Config) -> Result<Descriptions> {
     let texts: BTreeMap<String, Vec<String>> = match &config.prompts.descriptions {
         None => BTreeMap::new(),
         Some(path) => read_json(path, "an object from class name to a list of texts")?,
@@ -121,7 +139,31 @@ pub fn descriptions(config: &Config) -> Result<(RecordBatch, String)> {
     let table = table.ok_or_else(|| Error::Data("no schema of `descriptions`".into()))?;
     let batch = RecordBatch::try_new(table, columns)
         .map_err(|error| Error::Data(format!("the descriptions are no table: {error}")))?;
-    Ok((batch, digest.id()))
+    Ok(Descriptions { rows: batch, digest: digest.id(), classes: texts.into_keys().collect() })
+}
+
+impl Descriptions {
+    /// Sees that every class of `source` has a text.
+    ///
+    /// # Errors
+    /// Where one has none; the first of them are named.
+    pub fn cover(&self, source: &Source) -> Result<()> {
+        if self.classes.is_empty() {
+            return Ok(());
+        }
+        let names = source.listing.column_by_name("class_name").and_then(|names| names.as_string_opt::<i32>());
+        let missing: BTreeSet<&str> =
+            names.into_iter().flatten().flatten().filter(|name| !self.classes.contains(*name)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let some: Vec<_> = missing.iter().take(5).map(|name| format!("`{name}`")).collect();
+        Err(Error::Data(format!(
+            "`prompts.descriptions`: {} classes have no text, among them {}; every class of the source needs one",
+            missing.len(),
+            some.join(", ")
+        )))
+    }
 }
 
 /// Class names by number: a JSON list, or an object from number to name.

@@ -1,23 +1,20 @@
 //! Parquet files with an image and a label column, in a directory or a bucket.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
     array::{Array, AsArray, RecordBatch},
     compute::cast,
     datatypes::{DataType, Int64Type, Schema},
 };
-use bytes::Bytes;
-use futures::{FutureExt, TryStreamExt, future::BoxFuture};
-use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
+use futures::TryStreamExt;
+use object_store::{ObjectMeta, ObjectStoreExt};
 use parquet::{
     arrow::{
         ParquetRecordBatchStreamBuilder, ProjectionMask,
         arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection},
-        async_reader::AsyncFileReader,
     },
-    errors::{ParquetError, Result as ParquetResult},
-    file::metadata::{ParquetMetaData, ParquetMetaDataReader},
+    errors::ParquetError,
 };
 
 use super::{Listed, Read};
@@ -25,7 +22,7 @@ use crate::{
     config,
     error::{Error, Result},
     identity::Digest,
-    lake::Place,
+    lake::{Object, Place},
 };
 
 /// What is between a file's path and the number of a row in it, in a listing's `path`.
@@ -47,6 +44,14 @@ struct File {
     footer: ArrowReaderMetadata,
 }
 
+impl File {
+    /// Size and entity tag, or time where the store has no tag: another version is read again.
+    fn version(&self) -> String {
+        let tag = self.meta.e_tag.clone().unwrap_or_else(|| self.meta.last_modified.to_rfc3339());
+        format!("{} {tag}", self.meta.size)
+    }
+}
+
 impl ParquetFiles {
     pub(super) async fn open(place: Place, config: &config::Source) -> Result<Self> {
         let mut files = BTreeMap::new();
@@ -59,7 +64,7 @@ impl ParquetFiles {
                 .head(&place.path(name))
                 .await
                 .map_err(|error| fail("the file of `source.splits` cannot be found", error.into()))?;
-            let mut reader = Reader::new(&place, &meta);
+            let mut reader = Object::new(&place.store, &meta);
             let footer = ArrowReaderMetadata::load_async(&mut reader, ArrowReaderOptions::new())
                 .await
                 .map_err(|error| fail("it is no Parquet file", error.into()))?;
@@ -69,15 +74,11 @@ impl ParquetFiles {
         Ok(Self { place, image_column: config.image_column.clone(), label_column: config.label_column.clone(), files })
     }
 
-    /// Path, size and entity tag, or time where the store has no tag, of every file.
+    /// Path, version and split of every file.
     pub(super) fn fingerprint(&self, digest: Digest) -> Digest {
-        self.files.iter().fold(digest, |digest, (name, file)| {
-            let tag = match &file.meta.e_tag {
-                Some(tag) => tag.clone(),
-                None => file.meta.last_modified.to_rfc3339(),
-            };
-            digest.text(name).part(&file.meta.size.to_le_bytes()).text(&tag).text(file.split.as_str())
-        })
+        self.files
+            .iter()
+            .fold(digest, |digest, (name, file)| digest.text(name).text(&file.version()).text(file.split.as_str()))
     }
 
     /// The names of a `ClassLabel`, where the files say them in the metadata of `datasets`.
@@ -89,11 +90,18 @@ impl ParquetFiles {
     pub(super) async fn labels(&self) -> Result<Vec<Listed>> {
         let mut rows = Vec::new();
         for (name, file) in &self.files {
-            let mut row = 0;
+            let (version, mut row) = (file.version(), 0);
             for batch in self.column(name, file, &self.label_column, None).await? {
-                let labels = cast(batch.column(0), &DataType::Int64).map_err(|error| {
-                    Error::Data(format!("`{name}`: column `{}` is no integer: {error}", self.label_column))
-                })?;
+                let column = batch.column(0);
+                if !column.data_type().is_integer() {
+                    return Err(Error::Data(format!(
+                        "`{name}`: column `{}` is {}, integers are expected (`source.label_column`)",
+                        self.label_column,
+                        column.data_type()
+                    )));
+                }
+                let labels = cast(column, &DataType::Int64)
+                    .map_err(|error| Error::Data(format!("`{name}`: column `{}`: {error}", self.label_column)))?;
                 let labels = labels.as_primitive::<Int64Type>();
                 for index in 0..labels.len() {
                     if labels.is_null(index) {
@@ -103,7 +111,12 @@ impl ParquetFiles {
                         )));
                     }
                     let path = format!("{name}{ROW_MARK}{row}");
-                    rows.push(Listed { path, label: labels.value(index), split: file.split.as_str() });
+                    rows.push(Listed {
+                        path,
+                        version: version.clone(),
+                        label: labels.value(index),
+                        split: file.split.as_str(),
+                    });
                     row += 1;
                 }
             }
@@ -170,7 +183,7 @@ impl ParquetFiles {
         let fail = |error: ParquetError| {
             Error::lake(format!("{}{name}", self.place.url), format!("column `{column}` cannot be read"), error)
         };
-        let reader = Reader::new(&self.place, &file.meta);
+        let reader = Object::new(&self.place.store, &file.meta);
         let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, file.footer.clone());
         let mask = ProjectionMask::columns(builder.parquet_schema(), [column]);
         if let Some(selection) = selection {
@@ -178,50 +191,6 @@ impl ParquetFiles {
         }
         builder.with_projection(mask).build().map_err(fail)?.try_collect().await.map_err(fail)
     }
-}
-
-/// Ranges of one object, as Parquet's reader asks for them. The object is the one that was listed: a store
-/// that knows entity tags refuses another.
-struct Reader {
-    store: Arc<dyn ObjectStore>,
-    meta: ObjectMeta,
-}
-
-impl Reader {
-    fn new(place: &Place, meta: &ObjectMeta) -> Self {
-        Self { store: Arc::clone(&place.store), meta: meta.clone() }
-    }
-}
-
-impl AsyncFileReader for Reader {
-    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
-        let options = GetOptions {
-            range: Some(GetRange::Bounded(range)),
-            if_match: self.meta.e_tag.clone(),
-            ..GetOptions::default()
-        };
-        async move {
-            let found = self.store.get_opts(&self.meta.location, options).await.map_err(external)?;
-            found.bytes().await.map_err(external)
-        }
-        .boxed()
-    }
-
-    fn get_metadata<'a>(
-        &'a mut self,
-        options: Option<&'a ArrowReaderOptions>,
-    ) -> BoxFuture<'a, ParquetResult<Arc<ParquetMetaData>>> {
-        async move {
-            let size = self.meta.size;
-            let reader = ParquetMetaDataReader::new().with_arrow_reader_options(options);
-            Ok(Arc::new(reader.load_and_finish(self, size).await?))
-        }
-        .boxed()
-    }
-}
-
-fn external(error: object_store::Error) -> ParquetError {
-    ParquetError::External(Box::new(error))
 }
 
 fn check_columns(name: &str, schema: &Schema, config: &config::Source) -> Result<()> {

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     identity::Digest,
-    lake::{DataFile, UnitFiles},
+    lake::UnitRows,
     plan::Step,
     schema::{self, Kind},
     session::{self, Session, Snapshot},
@@ -29,7 +29,7 @@ use crate::{
 /// Rows of a batch where rows carry pictures.
 const PICTURES_PER_BATCH: usize = 32;
 /// Units that share a commit at most.
-const UNITS_PER_COMMIT: usize = 64;
+const UNITS_PER_COMMIT: usize = 16;
 
 /// How a table accumulates.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +51,7 @@ pub struct Done {
 /// A unit whose rows have been made.
 struct Made {
     unit: String,
-    file: Option<DataFile>,
+    rows: RecordBatch,
     rejects: Vec<Reject>,
     entry: Entry,
 }
@@ -60,12 +60,14 @@ struct Made {
 ///
 /// # Errors
 /// Where a model, the lake or the query fails, or more rows fail than the pipeline allows.
-pub(super) async fn run(runner: &Runner, step: &Step, how: Accumulation<'_>) -> Result<Done> {
-    let snapshot = runner.session.snapshot(&runner.own_tables).await?;
-    let units = missing(runner, step, how, &snapshot).await?;
+pub(super) async fn run(runner: &Runner, step: &Step, how: Accumulation<'_>, snapshot: Snapshot) -> Result<Done> {
+    let Missing { units, asked, rejected } = missing(runner, step, how, &snapshot).await?;
+    let allowed = (runner.options.max_reject_fraction * asked as f64).ceil() as usize;
+    let ceiling = Ceiling { asked, allowed, rejected };
+    ceiling.check(step, &[])?;
     let wanted: usize = units.iter().map(|unit| unit.wanted.num_rows()).sum();
     runner.progress.started(&step.table.name, wanted);
-    let (sender, receiver) = mpsc::channel(UNITS_PER_COMMIT);
+    let (sender, receiver) = mpsc::channel(1);
     let work = stream::iter(units)
         .map(|unit| {
             let (session, snapshot) = (Arc::clone(&runner.session), snapshot.clone());
@@ -86,38 +88,33 @@ pub(super) async fn run(runner: &Runner, step: &Step, how: Accumulation<'_>) -> 
         drop(sender);
         Ok::<_, Error>(())
     };
-    let (_, done) = tokio::try_join!(produce, commit(runner, step, wanted, receiver))?;
+    let (_, done) = tokio::try_join!(produce, commit(runner, step, how.id, ceiling, receiver))?;
     Ok(done)
 }
 
-/// The units of `step` with work to do.
-async fn missing(runner: &Runner, step: &Step, how: Accumulation<'_>, snapshot: &Snapshot) -> Result<Vec<Unit>> {
+/// The work of a step: its units with something to do, and how much was asked for and rejected before.
+struct Missing {
+    units: Vec<Unit>,
+    asked: usize,
+    rejected: usize,
+}
+
+async fn missing(runner: &Runner, step: &Step, how: Accumulation<'_>, snapshot: &Snapshot) -> Result<Missing> {
     let context = runner.session.context(snapshot, &Arc::default())?;
     let name = &step.table.name;
     let fail = |error| Error::query(name, error);
     let asking = context.table(how.over).await.map_err(fail)?.collect().await.map_err(fail)?;
-    let mut done = HashSet::new();
-    let made = context.table(name.as_str()).await.map_err(fail)?;
-    collect_texts(made.select_columns(&[how.id]).map_err(fail)?, name, &mut done).await?;
-    let rejects = context.table(schema::REJECTS).await.map_err(fail)?;
-    let own = datafusion::prelude::col("step").eq(datafusion::prelude::lit(name.as_str()));
-    let rejects = rejects.filter(own).and_then(|rows| rows.select_columns(&["id"])).map_err(fail)?;
-    collect_texts(rejects, name, &mut done).await?;
+    let lake = runner.session.lake();
+    let mut done = lake.ids(&step.table, how.id).await?;
+    let rejects = lake.ids(journal::rejects_table()?, journal::REJECT_ID).await?;
+    let ids = asking.iter().map(|batch| text_column(batch, how.id));
+    let rejected = ids.map(|ids| ids.iter().flatten().filter(|id| rejects.contains(*id)).count()).sum();
+    done.extend(rejects);
     let mut units = units::cut(name, &asking, how.id, how.sources_per_unit, &done)?;
     if let Some(salt) = runner.options.unit_order {
         units.sort_by_cached_key(|unit| Digest::new("order").part(&salt.to_le_bytes()).text(&unit.id).id());
     }
-    Ok(units)
-}
-
-async fn collect_texts(rows: datafusion::dataframe::DataFrame, name: &str, texts: &mut HashSet<String>) -> Result<()> {
-    let mut stream = rows.execute_stream().await.map_err(|error| Error::query(name, error))?;
-    while let Some(batch) = stream.next().await {
-        let batch = batch.map_err(|error| Error::query(name, error))?;
-        let column = batch.schema().field(0).name().clone();
-        texts.extend(text_column(&batch, &column).iter().flatten().map(str::to_owned));
-    }
-    Ok(())
+    Ok(Missing { units, asked: asking.iter().map(RecordBatch::num_rows).sum(), rejected })
 }
 
 /// Runs the query of `step` over the rows of `unit`.
@@ -147,10 +144,6 @@ async fn make(
     let (good, rejects) = divide(step, id, &unit, &batches)?;
     let fail = |error: arrow::error::ArrowError| Error::query(name, error.into());
     let rows = sorted(&step.table.schema, &good, &[id]).map_err(fail)?;
-    let file = match rows.num_rows() {
-        0 => None,
-        _ => Some(DataFile::write(&unit.id, &step.table.schema, std::slice::from_ref(&rows))?),
-    };
     let entry = Entry {
         unit: Some(unit.id.clone()),
         rows: rows.num_rows(),
@@ -159,7 +152,7 @@ async fn make(
         seconds: started.elapsed().as_secs_f64(),
         provider: session.functions().models.provider(),
     };
-    Ok(Made { unit: unit.id, file, rejects, entry })
+    Ok(Made { unit: unit.id, rows, rejects, entry })
 }
 
 /// The rows that came out well, and the rejects: those with an error, and those that did not come out.
@@ -202,55 +195,70 @@ fn divide(step: &Step, id: &str, unit: &Unit, batches: &[RecordBatch]) -> Result
     Ok((good, rejects))
 }
 
+/// How many rows of a step may fail.
+#[derive(Debug, Clone, Copy)]
+struct Ceiling {
+    asked: usize,
+    allowed: usize,
+    rejected: usize,
+}
+
+impl Ceiling {
+    fn check(&self, step: &Step, latest: &[Reject]) -> Result<()> {
+        let Self { asked, allowed, rejected } = self;
+        if rejected <= allowed {
+            return Ok(());
+        }
+        let reason = latest.first().map(|reject| format!("; the latest: {}", reject.reason)).unwrap_or_default();
+        Err(Error::Data(format!(
+            "step `{}`: {rejected} of {asked} rows failed, {allowed} are allowed (`rejects.max_fraction`){reason}\n\
+             hint: the table `rejects` has each with its reason",
+            step.table.name
+        )))
+    }
+}
+
 /// Commits units as they come; those that are ready share a commit.
-async fn commit(runner: &Runner, step: &Step, wanted: usize, mut receiver: mpsc::Receiver<Made>) -> Result<Done> {
-    let allowed = (runner.options.max_reject_fraction * wanted as f64).ceil() as usize;
+async fn commit(
+    runner: &Runner,
+    step: &Step,
+    id: &str,
+    mut ceiling: Ceiling,
+    mut receiver: mpsc::Receiver<Made>,
+) -> Result<Done> {
     let mut done = Done::default();
     let mut ready = Vec::new();
     while receiver.recv_many(&mut ready, UNITS_PER_COMMIT).await > 0 {
-        commit_units(runner, step, &ready).await?;
+        commit_units(runner, step, id, &ready).await?;
         for made in ready.drain(..) {
             done.rows += made.entry.rows;
             done.rejects += made.entry.rejects;
+            ceiling.rejected += made.entry.rejects;
             runner.progress.advanced(&step.table.name, made.entry.rows + made.entry.rejects);
-            if done.rejects > allowed {
-                return Err(too_many(step, done.rejects, wanted, allowed, &made.rejects));
-            }
+            ceiling.check(step, &made.rejects)?;
         }
     }
     Ok(done)
 }
 
-fn too_many(step: &Step, rejects: usize, wanted: usize, allowed: usize, latest: &[Reject]) -> Error {
-    let reason = latest.first().map_or("see the table `rejects`", |reject| reject.reason.as_str());
-    Error::Data(format!(
-        "step `{}`: {rejects} of {wanted} rows failed, {allowed} are allowed (`rejects.max_fraction`); the latest: \
-         {reason}; the table `rejects` has them all",
-        step.table.name
-    ))
-}
-
 /// A unit's rejects and its ledger row go first; the unit is done when its rows are there.
-async fn commit_units(runner: &Runner, step: &Step, units: &[Made]) -> Result<()> {
+async fn commit_units(runner: &Runner, step: &Step, id: &str, units: &[Made]) -> Result<()> {
     let lake = runner.session.lake();
     let name = &step.table.name;
     let (mut rejects, mut ledger, mut rows) = (Vec::new(), Vec::new(), Vec::new());
     for made in units {
-        let unit = format!("{name}/{}", made.unit);
+        let unit = made.unit.clone();
         if !made.rejects.is_empty() {
-            let table = journal::rejects_table()?;
-            let batch = journal::reject_rows(name, &made.unit, &made.rejects)?;
-            let file = DataFile::write(&made.unit, &table.schema, &[batch])?;
-            rejects.push(UnitFiles { unit: unit.clone(), files: vec![file] });
+            let batch = journal::reject_rows(name, &unit, &made.rejects)?;
+            rejects.push(UnitRows { unit: unit.clone(), rows: batch });
         }
         let batch = journal::ledger_row(name, step.fingerprint.value, None, &made.entry)?;
-        let file = DataFile::write(&made.unit, &journal::ledger_table()?.schema, &[batch])?;
-        ledger.push(UnitFiles { unit: unit.clone(), files: vec![file] });
-        rows.push(UnitFiles { unit, files: made.file.iter().cloned().collect() });
+        ledger.push(UnitRows { unit: unit.clone(), rows: batch });
+        rows.push(UnitRows { unit, rows: made.rows.clone() });
     }
     if !rejects.is_empty() {
-        lake.append(journal::rejects_table()?, &rejects).await?;
+        lake.append(journal::rejects_table()?, journal::REJECT_ID, &rejects).await?;
     }
-    lake.append(journal::ledger_table()?, &ledger).await?;
-    lake.append(&step.table, &rows).await
+    lake.append(journal::ledger_table()?, journal::LEDGER_ID, &ledger).await?;
+    lake.append(&step.table, id, &rows).await
 }

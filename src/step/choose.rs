@@ -6,7 +6,10 @@ use arrow::{
     array::{Array, RecordBatch},
     row::{OwnedRow, RowConverter, SortField},
 };
-use datafusion::{dataframe::DataFrame, prelude::ident};
+use datafusion::{
+    dataframe::DataFrame,
+    prelude::{SessionContext, ident},
+};
 use futures::TryStreamExt;
 
 use super::rows::{check_schema, conform};
@@ -20,21 +23,29 @@ use crate::{
 /// Rows of a data file of a chosen table.
 const ROWS_PER_FILE: usize = 1 << 20;
 
-/// The rows of `step`, in the order of its table's key, as data files.
+/// The rows of `step`, in the order of its table's key, as data files; and where they are to be kept, as batches.
 ///
 /// # Errors
 /// Where the query fails, has other columns than the table, or gives two rows of one key.
-pub(super) async fn files(context: &datafusion::prelude::SessionContext, step: &Step) -> Result<Vec<DataFile>> {
+pub(super) async fn files(
+    context: &SessionContext,
+    step: &Step,
+    keep: bool,
+) -> Result<(Vec<DataFile>, Vec<RecordBatch>)> {
     let name = &step.query.name;
     let rows = session::query(context, name, &step.statement).await?;
     check_schema(name, rows.schema().as_arrow(), &step.table)?;
     let mut stream = in_order(rows, step)?.execute_stream().await.map_err(|error| Error::query(name, error))?;
     let mut distinct = Distinct::new(step)?;
-    let (mut files, mut pending, mut count) = (Vec::new(), Vec::new(), 0);
+    let (mut files, mut kept) = (Vec::new(), Vec::new());
+    let (mut pending, mut count) = (Vec::new(), 0);
     while let Some(batch) = stream.try_next().await.map_err(|error| Error::query(name, error))? {
         let batch = conform(name, &batch, &step.table.schema)?.batch;
         distinct.check(&batch)?;
         count += batch.num_rows();
+        if keep {
+            kept.push(batch.clone());
+        }
         pending.push(batch);
         if count >= ROWS_PER_FILE {
             files.push(DataFile::write("rows", &step.table.schema, &pending)?);
@@ -44,7 +55,7 @@ pub(super) async fn files(context: &datafusion::prelude::SessionContext, step: &
     if count > 0 {
         files.push(DataFile::write("rows", &step.table.schema, &pending)?);
     }
-    Ok(files)
+    Ok((files, kept))
 }
 
 /// Sorted by the table's key, or by every column where it has none: equal rows make equal files.

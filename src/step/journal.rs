@@ -9,6 +9,11 @@ use crate::{
     schema::{self, Table},
 };
 
+/// The column that names a reject.
+pub(super) const REJECT_ID: &str = "id";
+/// The column that names an entry of the ledger.
+pub(super) const LEDGER_ID: &str = "unit";
+
 /// Something that was asked for and could not be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reject {

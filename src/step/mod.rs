@@ -14,16 +14,18 @@ mod units;
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
+use arrow::array::RecordBatch;
+
 pub use accumulate::Done;
 pub(crate) use rows::{check_schema, conform_batches};
 
 use self::{accumulate::Accumulation, journal::Entry};
 use crate::{
     error::{Error, Result},
-    lake::{DataFile, UnitFiles},
+    lake::{DataFile, UnitRows},
     plan::{Expectation, Plan, Step},
     schema::{self, Kind, Table},
-    session::{self, Session},
+    session::{self, Session, Snapshot},
 };
 
 /// Rounds after which a repeated step that still changes is given up; attempts end much earlier.
@@ -83,19 +85,43 @@ pub struct Runner {
     pub progress: Arc<dyn Progress>,
 }
 
+/// What became of a call of [`Runner::run`].
+#[derive(Debug)]
+pub enum Ran {
+    /// The steps are complete.
+    Through(Vec<Outcome>),
+    /// Another run has changed what they read: the step at this index has to be looked at again.
+    Again(usize),
+}
+
+/// Rows of a chosen table, in files, and by what version of the table they were chosen.
+struct Choice {
+    files: Vec<DataFile>,
+    rows: Vec<RecordBatch>,
+    base: Option<u64>,
+}
+
+impl Choice {
+    fn names(&self) -> Vec<&str> {
+        self.files.iter().map(|file| file.name.as_str()).collect()
+    }
+
+    fn count(&self) -> usize {
+        self.files.iter().map(|file| file.rows).sum()
+    }
+}
+
 impl Runner {
     /// Runs the step at `index`, with all that repeats with it, unless it is complete.
     ///
     /// # Errors
     /// Where it fails; what was committed stays.
-    pub async fn run(&self, index: usize) -> Result<Vec<Outcome>> {
+    pub async fn run(&self, index: usize) -> Result<Ran> {
         let last = self.plan.steps[index].repeats_to.unwrap_or(index);
         let steps = &self.plan.steps[index..=last];
         let mut outcomes = Vec::new();
-        let mut stale = false;
         for step in steps {
-            let reason = self.why(step).await?;
-            stale |= reason.is_some();
+            let reason = why(&self.session, &self.own_tables, step).await?;
             outcomes.push(Outcome {
                 step: step.table.name.clone(),
                 skipped: reason.is_none(),
@@ -105,47 +131,56 @@ impl Runner {
                 seconds: 0.0,
             });
         }
-        if stale {
-            self.repeat(steps, &mut outcomes).await?;
+        if outcomes.iter().any(|outcome| !outcome.skipped)
+            && let Some(again) = self.repeat(index, steps, &mut outcomes).await?
+        {
+            return Ok(Ran::Again(again));
         }
         for outcome in &outcomes {
             self.progress.ended(outcome);
         }
-        Ok(outcomes)
+        Ok(Ran::Through(outcomes))
     }
 
-    /// Why `step` has to run; `None` where it is complete and nothing that it is made from has changed.
-    ///
-    /// # Errors
-    /// Where the lake cannot be read.
-    pub async fn why(&self, step: &Step) -> Result<Option<String>> {
-        why(&self.session, &self.own_tables, step).await
-    }
-
-    /// Runs `steps`, the first again and again where others repeat with it, until its rows stay.
-    async fn repeat(&self, steps: &[Step], outcomes: &mut [Outcome]) -> Result<()> {
-        let Some((first, rest)) = steps.split_first() else {
-            return Ok(());
-        };
-        let mut previous = None;
+    /// Runs `steps`, which begin at `index`: the first again and again where others repeat with it, until its
+    /// rows stay. Gives the index of an earlier step where another run has changed what these read.
+    async fn repeat(&self, index: usize, steps: &[Step], outcomes: &mut [Outcome]) -> Result<Option<usize>> {
+        let Some((first, rest)) = steps.split_first() else { return Ok(None) };
+        let mut previous: Option<Choice> = None;
         for _ in 0..MAX_ROUNDS {
             let started = Instant::now();
-            match self.make(first, rest.is_empty(), &previous).await? {
-                None => return self.complete(steps, outcomes).await,
-                Some((done, files)) => {
-                    note(&mut outcomes[0], done, matches!(first.table.kind, Kind::Chosen), started);
-                    if rest.is_empty() {
-                        return self.complete(steps, outcomes).await;
-                    }
-                    previous = Some(files);
-                }
+            let snapshot = self.session.snapshot(&self.own_tables).await?;
+            if let Some(again) = self.moved_input(index, steps, &snapshot) {
+                return Ok(Some(again));
             }
-            for (step, outcome) in rest.iter().zip(outcomes.iter_mut().skip(1)) {
-                let started = Instant::now();
-                if let Some((done, _)) = self.make(step, true, &None).await? {
-                    note(outcome, done, matches!(step.table.kind, Kind::Chosen), started);
-                }
+            if let Kind::Accumulated { over, id, sources_per_unit } = first.table.kind {
+                let how = Accumulation { over, id, sources_per_unit };
+                let done = accumulate::run(self, first, how, snapshot).await?;
+                note(&mut outcomes[0], done, false, started);
+                self.complete(first, &outcomes[0]).await?;
+                return Ok(None);
             }
+            let choice = self.choose(first, &snapshot, !rest.is_empty()).await?;
+            let settled = rest.is_empty() || previous.as_ref().is_some_and(|p| p.names() == choice.names());
+            let fingerprint = settled.then_some(first.fingerprint.value);
+            if settled {
+                self.enter(first, &outcomes[0]).await?;
+            }
+            let lake = self.session.lake();
+            if !lake.replace(&first.table, &choice.files, fingerprint, choice.base).await? {
+                // another run was faster: choose again by what it has left
+                previous = None;
+                continue;
+            }
+            note(&mut outcomes[0], Done { rows: choice.count(), rejects: 0 }, true, started);
+            if settled {
+                for (step, outcome) in rest.iter().zip(&outcomes[1..]) {
+                    self.complete(step, outcome).await?;
+                }
+                return Ok(None);
+            }
+            self.follow(first, &choice, rest, &mut outcomes[1..]).await?;
+            previous = Some(choice);
         }
         Err(Error::Query {
             query: first.query.name.clone(),
@@ -153,50 +188,68 @@ impl Runner {
         })
     }
 
-    /// Makes the rows of one step. `None` where they are those that the file names `previous` say.
-    async fn make(
-        &self,
-        step: &Step,
-        complete: bool,
-        previous: &Option<Vec<String>>,
-    ) -> Result<Option<(Done, Vec<String>)>> {
-        match step.table.kind {
-            Kind::Accumulated { over, id, sources_per_unit } => {
-                let how = Accumulation { over, id, sources_per_unit };
-                Ok(Some((accumulate::run(self, step, how).await?, Vec::new())))
-            }
-            _ => {
-                let snapshot = self.session.snapshot(&self.own_tables).await?;
-                let context = self.session.context(&snapshot, &Arc::default())?;
-                let files = choose::files(&context, step).await?;
-                let names: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
-                if previous.as_ref() == Some(&names) {
-                    return Ok(None);
+    /// Makes what is missing of `rest`, for just the rows of `first` that were chosen: what another run
+    /// writes into its table in the meantime is not ours.
+    async fn follow(&self, first: &Step, choice: &Choice, rest: &[Step], outcomes: &mut [Outcome]) -> Result<()> {
+        for (step, outcome) in rest.iter().zip(outcomes) {
+            let started = Instant::now();
+            let mut snapshot = self.session.snapshot(&self.own_tables).await?;
+            snapshot.set(&first.table.name, Arc::clone(&first.table.schema), choice.rows.clone())?;
+            let (done, replaced) = match step.table.kind {
+                Kind::Accumulated { over, id, sources_per_unit } => {
+                    let how = Accumulation { over, id, sources_per_unit };
+                    (accumulate::run(self, step, how, snapshot).await?, false)
                 }
-                let rows = files.iter().map(|file| file.rows).sum();
-                // a step of a loop is complete when the loop is
-                let fingerprint = if complete { step.fingerprint.value } else { 0 };
-                self.session.lake().replace(&step.table, &files, fingerprint).await?;
-                Ok(Some((Done { rows, rejects: 0 }, names)))
-            }
-        }
-    }
-
-    /// Marks `steps` as complete, in the ledger and in their tables.
-    async fn complete(&self, steps: &[Step], outcomes: &[Outcome]) -> Result<()> {
-        let lake = self.session.lake();
-        let ledger = journal::ledger_table()?;
-        for (step, outcome) in steps.iter().zip(outcomes) {
-            let fingerprint = &step.fingerprint;
-            let entry =
-                Entry { rows: outcome.rows, rejects: outcome.rejects, seconds: outcome.seconds, ..Entry::default() };
-            let row = journal::ledger_row(&step.table.name, fingerprint.value, Some(&fingerprint.parts), &entry)?;
-            let unit = format!("{}/complete/{:016x}", step.table.name, fingerprint.value);
-            let file = DataFile::write(&format!("{:016x}", fingerprint.value), &ledger.schema, &[row])?;
-            lake.append(ledger, &[UnitFiles { unit, files: vec![file] }]).await?;
-            lake.complete(&step.table, fingerprint.value).await?;
+                _ => {
+                    let chosen = self.choose(step, &snapshot, false).await?;
+                    self.session.lake().replace(&step.table, &chosen.files, None, chosen.base).await?;
+                    (Done { rows: chosen.count(), rejects: 0 }, true)
+                }
+            };
+            note(outcome, done, replaced, started);
         }
         Ok(())
+    }
+
+    /// The first step before `index` whose table `steps` read and which is not complete in `snapshot`.
+    fn moved_input(&self, index: usize, steps: &[Step], snapshot: &Snapshot) -> Option<usize> {
+        let read = |name: &String| steps.iter().any(|step| step.query.tables.contains(name));
+        self.plan.steps[..index].iter().position(|input| {
+            read(&input.table.name) && snapshot.fingerprint(&input.table.name) != Some(input.fingerprint.value)
+        })
+    }
+
+    async fn choose(&self, step: &Step, snapshot: &Snapshot, keep: bool) -> Result<Choice> {
+        let context = self.session.context(snapshot, &Arc::default())?;
+        let (files, rows) = choose::files(&context, step, keep).await?;
+        Ok(Choice { files, rows, base: snapshot.version(&step.table.name) })
+    }
+
+    /// Enters the completion of `step` into the ledger.
+    async fn enter(&self, step: &Step, outcome: &Outcome) -> Result<()> {
+        let fingerprint = &step.fingerprint;
+        let unit = format!("{:016x}", fingerprint.value);
+        let entry = Entry {
+            unit: Some(unit.clone()),
+            rows: outcome.rows,
+            rejects: outcome.rejects,
+            seconds: outcome.seconds,
+            ..Entry::default()
+        };
+        let rows = journal::ledger_row(&step.table.name, fingerprint.value, Some(&fingerprint.parts), &entry)?;
+        self.session.lake().append(journal::ledger_table()?, journal::LEDGER_ID, &[UnitRows { unit, rows }]).await
+    }
+
+    /// Marks an accumulated step as complete.
+    async fn complete(&self, step: &Step, outcome: &Outcome) -> Result<()> {
+        self.enter(step, outcome).await?;
+        self.session.lake().complete(&step.table, step.fingerprint.value).await
+    }
+
+    /// The index of the step with which the one at `index` is repeated; its own where there is none.
+    pub fn first_of(&self, index: usize) -> usize {
+        let repeats = |step: &Step| step.repeats_to.is_some_and(|last| last >= index);
+        self.plan.steps[..index].iter().position(repeats).unwrap_or(index)
     }
 
     /// Asks the expectations that read no step later than `index` and the one at `index` or in its loop.
@@ -246,12 +299,10 @@ fn note(outcome: &mut Outcome, done: Done, replaced: bool, started: Instant) {
 /// # Errors
 /// Where the lake cannot be read.
 pub async fn why(session: &Session, own: &[Table], step: &Step) -> Result<Option<String>> {
-    let found = match session.lake().fingerprint(&step.table).await? {
-        Some(found) if found == step.fingerprint.value => return Ok(None),
-        Some(found) => found,
-        None if session.lake().load(&step.table).await?.is_some() => {
-            return Ok(Some("it is not complete".into()));
-        }
+    let found = match session.lake().read(&step.table).await?.map(|reading| reading.fingerprint) {
+        Some(Some(found)) if found == step.fingerprint.value => return Ok(None),
+        Some(Some(found)) => found,
+        Some(None) => return Ok(Some("it is not complete".into())),
         None => return Ok(Some("it was never made".into())),
     };
     let old = recorded_parts(session, own, &step.table.name, found).await?;

@@ -14,7 +14,6 @@ pub const SMALL: &[&str] = &[
     "spectrum.image_guidance=[10,50,90]",
     "spectrum.seeds=[10]",
     "spectrum.timesteps=6",
-    "spectrum.batch_size=8",
     "filter.max_attempts=2",
     "curriculum.epochs=5",
     "curriculum.curriculum_epochs=4",
