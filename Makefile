@@ -15,6 +15,6 @@ test:
 demo:
 	cargo run -- run pipelines/digits_lt.toml
 
-# Speed and memory, printed as a table
+# Speed and memory, printed as a table; in the profile that is built already
 bench:
-	cargo bench
+	cargo bench --profile dev

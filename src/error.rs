@@ -27,7 +27,7 @@ pub enum Error {
     #[error("{0}")]
     Model(String),
     /// The lake or the source cannot be read or written.
-    #[error("lake `{url}`: {message}")]
+    #[error("`{url}`: {message}")]
     Lake {
         /// The table or object that was touched.
         url: String,
@@ -47,7 +47,7 @@ pub enum Error {
         /// The first of them, as a table.
         table: String,
     },
-    /// Several problems of one job, found before any work.
+    /// Every problem of the job, found before any work.
     #[error("{}", list(.0))]
     Several(Vec<Error>),
     /// The run was interrupted; what was committed stays, and the next run goes on from there.
@@ -56,18 +56,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// One error, or several as one.
-    pub fn several(mut errors: Vec<Self>) -> Self {
-        match errors.pop() {
-            Some(only) if errors.is_empty() => only,
-            Some(last) => {
-                errors.push(last);
-                Self::Several(errors)
-            }
-            None => Self::Several(errors),
-        }
-    }
-
     /// A failure in the lake with the library's error as its source.
     pub fn lake(
         url: impl Into<String>,
@@ -81,15 +69,17 @@ impl Error {
     pub fn query(query: impl Into<String>, error: datafusion::error::DataFusionError) -> Self {
         match own(error) {
             Ok(own) => own,
-            Err(error) => Self::Query { query: query.into(), message: error.find_root().strip_backtrace() },
+            Err(error) => {
+                let message = error.find_root().message().into_owned();
+                Self::Query { query: query.into(), message: advise(message) }
+            }
         }
     }
 
-    /// The process exit code: 1 the run failed, 2 bad input, 130 interrupted.
+    /// The process exit code: 1 the run failed, 2 bad input (nothing was run), 130 interrupted.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Query { .. } => 2,
-            Self::Several(errors) => errors.iter().map(Self::exit_code).max().unwrap_or(1),
+            Self::Config(_) | Self::Query { .. } | Self::Several(_) => 2,
             Self::Interrupted => 130,
             _ => 1,
         }
@@ -110,9 +100,21 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// DataFusion's message where a model stands in a place that it moved into a scan or a join.
+fn advise(message: String) -> String {
+    if message.contains("async functions should not be called directly") {
+        return "a model function (`img2img`, `clip_image`, `clip_text`, `read_image`) stands where the engine cannot \
+                wait for it: in a join, a GROUP BY or ORDER BY, or a filter that was moved below one; select it in a \
+                subquery with `LIMIT 1000000000`, which nothing is moved below, and filter outside"
+            .into();
+    }
+    message
+}
+
 fn list(errors: &[Error]) -> String {
     let lines: Vec<_> = errors.iter().map(|error| chain(error)).collect();
-    format!("{}\n{} problems; nothing was run", lines.join("\n"), errors.len())
+    let problems = if errors.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", errors.len()) };
+    format!("{}\n{problems}; nothing was run", lines.join("\n"))
 }
 
 /// Our own error, carried through DataFusion as `External`, or DataFusion's.

@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, path::PathBuf};
 use tokio::sync::OnceCell;
 
 use crate::{
-    clip::{ClipEngine, ClipFiles, ClipSettings},
+    clip::{ClipEngine, ClipFiles, ClipSettings, ClipStats},
     config::{Config, Spectrum},
     diffusion::{DiffusionFiles, Engine, SchedulerName, Settings, Stats},
     error::{self, Error, Result},
@@ -51,7 +51,7 @@ impl Models {
         let clip =
             ClipFiles::inspect(&config.models.clip).and_then(|files| files.digest().map(|digest| (files, digest)));
         let ((diffusion_files, settings, scheduler, generator_digest), (clip_files, clip_digest)) =
-            match (diffusion, clip.map_err(failed)) {
+            match (diffusion, clip.map_err(|error| failed_at("models.clip", error))) {
                 (Ok(diffusion), Ok(clip)) => (diffusion, clip),
                 (diffusion, clip) => return Err(diffusion.err().into_iter().chain(clip.err()).collect()),
             };
@@ -94,6 +94,21 @@ impl Models {
         self.diffusion.get().map(Engine::stats)
     }
 
+    /// Settles what the models will run on, in words. Loads the runtime and no model.
+    ///
+    /// # Errors
+    /// Where ONNX Runtime, or a GPU that was asked for by name, cannot be used.
+    pub fn choose_device(&self) -> Result<String> {
+        let runtime = Runtime::open(self.machine.library.as_deref()).map_err(failed)?;
+        let chosen = self.machine.device.choose(&runtime).map_err(failed)?;
+        Ok(format!("{} ({})", chosen.provider, chosen.why))
+    }
+
+    /// What the CLIP engine has done so far, where it was needed.
+    pub fn clip_stats(&self) -> Option<ClipStats> {
+        self.clip.get().map(ClipEngine::stats)
+    }
+
     /// The diffusion engine of the device.
     ///
     /// # Errors
@@ -124,7 +139,8 @@ impl Models {
 type Inspected = (DiffusionFiles, Settings, SchedulerName, String);
 
 fn inspect_diffusion(config: &Config, machine: &Machine) -> Result<Inspected> {
-    let files = DiffusionFiles::inspect(&config.models.diffusion).map_err(failed)?;
+    let files =
+        DiffusionFiles::inspect(&config.models.diffusion).map_err(|error| failed_at("models.diffusion", error))?;
     let settings = settings(&config.spectrum, machine)?;
     // a schedule that cannot be cut into these timesteps is found here, and not in the middle of a run
     files.scheduler(settings.scheduler, settings.timesteps.get()).map_err(failed)?;
@@ -154,6 +170,11 @@ fn settings(spectrum: &Spectrum, machine: &Machine) -> Result<Settings> {
         threads: machine.threads.unwrap_or(defaults.threads),
         ..defaults
     })
+}
+
+/// A model directory that cannot be used, with the key that names it.
+fn failed_at(key: &str, error: impl std::error::Error) -> Error {
+    Error::Model(format!("`{key}`: {}", error::chain(&error)))
 }
 
 /// A failure of a model as a whole: the run ends.

@@ -1,7 +1,9 @@
 //! A pipeline, opened: its file read, its queries checked, its source listed, its models looked at.
 //! Everything that can be wrong with the job is found here, before any work, and said at once.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::Path, sync::Arc};
+
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 
 use crate::{
     config::Config,
@@ -49,7 +51,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// Every problem of the file; or every problem of what it names: queries, models, source.
-    pub async fn open(path: &PathBuf, options: &Options) -> Result<Self> {
+    pub async fn open(path: &Path, options: &Options) -> Result<Self> {
         let config = Config::load(path, &options.set)?;
         let chosen = plan::chosen_queries(&config);
         let chosen: Vec<&str> = chosen.iter().map(String::as_str).collect();
@@ -69,9 +71,9 @@ impl Pipeline {
         let (Some(catalogue), Some(models), Some(source), Some(descriptions), Some(lake)) =
             (catalogue, models, source, descriptions, lake)
         else {
-            return Err(Error::several(problems));
+            return Err(Error::Several(problems));
         };
-        descriptions.cover(&source)?;
+        descriptions.cover(&source).map_err(|error| Error::Several(vec![error]))?;
         let inputs = Inputs {
             listing: source.fingerprint().to_owned(),
             descriptions: descriptions.digest.clone(),
@@ -121,26 +123,30 @@ async fn check_queries(session: &Session, mut plan: Plan) -> Result<(Plan, Vec<T
         let name = format!("[[expect]] {}", expectation.name);
         problems.extend(session::query(&context, &name, &expectation.statement).await.err());
     }
-    if problems.is_empty() { Ok((plan, own)) } else { Err(Error::several(problems)) }
+    if problems.is_empty() { Ok((plan, own)) } else { Err(Error::Several(problems)) }
 }
 
-/// The columns of a query as Delta stores them: signed integers, and texts in one encoding.
-fn stored(schema: &arrow::datatypes::Schema) -> arrow::datatypes::Schema {
-    use arrow::datatypes::{DataType, Field, Schema};
-    let fields: Vec<Field> = schema
-        .fields()
-        .iter()
-        .map(|field| {
-            let data_type = match field.data_type() {
-                ty if ty.is_integer() => DataType::Int64,
-                ty if ty.is_string() => DataType::Utf8,
-                ty if ty.is_binary() => DataType::Binary,
-                DataType::Float16 => DataType::Float32,
-                DataType::Null => DataType::Utf8,
-                ty => ty.clone(),
-            };
-            Field::new(field.name(), data_type, true)
-        })
-        .collect();
+/// The columns of a query as Delta stores them: signed integers, texts in one encoding, times in microseconds.
+fn stored(schema: &Schema) -> Schema {
+    let fields: Vec<Field> =
+        schema.fields().iter().map(|field| Field::new(field.name(), stored_type(field.data_type()), true)).collect();
     Schema::new(fields)
+}
+
+fn stored_type(data_type: &DataType) -> DataType {
+    match data_type {
+        ty if ty.is_integer() => DataType::Int64,
+        ty if ty.is_string() => DataType::Utf8,
+        ty if ty.is_binary() => DataType::Binary,
+        DataType::Float16 => DataType::Float32,
+        DataType::Null => DataType::Utf8,
+        DataType::Timestamp(_, _) => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        DataType::List(item) | DataType::LargeList(item) | DataType::ListView(item) => {
+            DataType::List(Arc::new(Field::new("item", stored_type(item.data_type()), true)))
+        }
+        DataType::Struct(fields) => DataType::Struct(
+            fields.iter().map(|field| Field::new(field.name(), stored_type(field.data_type()), true)).collect(),
+        ),
+        ty => ty.clone(),
+    }
 }

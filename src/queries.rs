@@ -129,7 +129,10 @@ impl Query {
             .with_recursion_limit(64)
             .try_with_sql(text)
             .and_then(|mut parser| parser.parse_statements())
-            .map_err(|error| fail(error.to_string()))?;
+            .map_err(|error| {
+                let text = error.to_string();
+                fail(format!("it is no SQL: {}", text.strip_prefix("sql parser error: ").unwrap_or(&text)))
+            })?;
         let ast = match (statements.pop(), statements.is_empty()) {
             (Some(Statement::Query(ast)), true) => ast,
             (None, _) => return Err(fail("it is empty, one SELECT is expected".into())),

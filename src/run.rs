@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    config::{Diagnostic, Diagnostics},
     error::{Error, Result},
     pipeline::Pipeline,
     report,
@@ -38,6 +39,7 @@ impl Default for Options {
 /// Where a step or an expectation fails.
 pub async fn run(pipeline: &Pipeline, options: &Options, progress: Arc<dyn Progress>) -> Result<Vec<Outcome>> {
     let last = last_step(pipeline, options.until.as_deref())?;
+    settle_device(pipeline, last, progress.as_ref()).await?;
     let runner = Runner {
         session: Arc::clone(&pipeline.session),
         plan: pipeline.plan.clone(),
@@ -80,6 +82,18 @@ pub async fn run(pipeline: &Pipeline, options: &Options, progress: Arc<dyn Progr
     Ok(outcomes)
 }
 
+/// Where a step up to `last` will ask a model, settles what it runs on, before any work.
+async fn settle_device(pipeline: &Pipeline, last: usize, progress: &dyn Progress) -> Result<()> {
+    for step in pipeline.plan.steps.iter().take(last + 1).filter(|step| step.asks_models()) {
+        if step::why(&pipeline.session, &pipeline.own_tables, step).await?.is_some() {
+            let models = &pipeline.session.functions().models;
+            progress.device(&tokio::task::block_in_place(|| models.choose_device())?);
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
 fn last_step(pipeline: &Pipeline, until: Option<&str>) -> Result<usize> {
     let steps = &pipeline.plan.steps;
     let Some(until) = until else {
@@ -87,6 +101,8 @@ fn last_step(pipeline: &Pipeline, until: Option<&str>) -> Result<usize> {
     };
     steps.iter().position(|step| step.table.name == until).ok_or_else(|| {
         let known: Vec<_> = steps.iter().map(|step| format!("`{}`", step.table.name)).collect();
-        Error::Query { query: "--until".into(), message: format!("no step `{until}`; steps are {}", known.join(", ")) }
+        let message = format!("no such step, steps are {}", known.join(", "));
+        let file = format!("--until {until}");
+        Diagnostics::from(vec![Diagnostic { file, line: None, key: String::new(), message, help: None }]).into()
     })
 }

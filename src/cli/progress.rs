@@ -9,10 +9,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output;
-use crate::{
-    onnx::Device,
-    step::{Outcome, Progress},
-};
+use crate::step::{Outcome, Progress};
 
 const LINE_EVERY: Duration = Duration::from_secs(30);
 
@@ -30,8 +27,7 @@ struct State {
 }
 
 impl Bars {
-    pub(super) fn new(device: Device) -> Self {
-        output::note(format!("device: {device}"));
+    pub(super) fn new() -> Self {
         Self { terminal: std::io::stderr().is_terminal(), state: Mutex::default() }
     }
 
@@ -41,6 +37,10 @@ impl Bars {
 }
 
 impl Progress for Bars {
+    fn device(&self, chosen: &str) {
+        output::note(format!("device: {chosen}"));
+    }
+
     fn started(&self, step: &str, rows: usize) {
         self.with(|state| {
             *state = State { wanted: rows, said: Some(Instant::now()), ..State::default() };

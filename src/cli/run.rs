@@ -37,7 +37,7 @@ pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
         units_in_flight: arguments.units_in_flight.map_or(defaults.units_in_flight, Into::into),
         unit_order: arguments.unit_order,
     };
-    let outcomes = run::run(&pipeline, &options, Arc::new(Bars::new(target.device))).await?;
+    let outcomes = run::run(&pipeline, &options, Arc::new(Bars::new())).await?;
     let models = &pipeline.session.functions().models;
     if target.format == Format::Json {
         let levels = report::levels(&pipeline).await?;
@@ -48,7 +48,13 @@ pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
                 "busy_seconds": stats.busy.as_secs_f64(),
             })
         });
-        output::json(&json!({ "steps": outcomes, "levels": levels, "engine": engine, "provider": models.provider() }));
+        let clip = models.clip_stats().map(
+            |stats| json!({ "images": stats.images, "texts": stats.texts, "busy_seconds": stats.busy.as_secs_f64() }),
+        );
+        let provider = models.provider();
+        output::json(
+            &json!({ "steps": outcomes, "levels": levels, "engine": engine, "clip": clip, "provider": provider }),
+        );
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(stats) = models.stats() {

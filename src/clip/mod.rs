@@ -1,6 +1,6 @@
 //! CLIP: texts and pictures as unit vectors whose cosine says how well they agree.
 //!
-//! [`ClipFiles`] reads what a model directory holds, [`Clip`] is the model itself, and [`ClipEngine`] shares one
+//! [`ClipFiles`] reads what a model directory holds, `Clip` is the model itself, and [`ClipEngine`] shares one
 //! with everyone.
 
 mod engine;
@@ -12,7 +12,6 @@ mod preprocess;
 pub(crate) use engine::{ClipEngine, ClipSettings, ClipStats};
 pub(crate) use error::{ClipError, EmbedError};
 pub(crate) use files::ClipFiles;
-pub(crate) use model::Clip;
 
 #[cfg(test)]
 mod tests;

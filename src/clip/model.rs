@@ -1,10 +1,7 @@
 //! CLIP itself, run at one fixed batch shape for texts and one for pictures.
 
-use image::RgbImage;
-
+use super::ClipError;
 use super::files::ClipFiles;
-use super::{ClipError, EmbedError};
-use crate::imaging::ImageError;
 use crate::onnx::{Element, Model, OnnxError, Provider, Runtime, Tensor};
 use crate::tokens::Tokenizer;
 
@@ -58,17 +55,6 @@ impl Clip {
             embeddings.extend(rows.into_iter().take(texts.len()));
         }
         Ok(embeddings)
-    }
-
-    /// Embeds pictures, in their order.
-    ///
-    /// # Errors
-    /// [`EmbedError::Row`] for a picture that cannot be resized, [`EmbedError::Job`] as [`Model::run`].
-    pub(crate) fn embed_images(&mut self, images: &[RgbImage]) -> Result<Vec<Vec<f32>>, EmbedError> {
-        let preprocess = &self.files.preprocess;
-        let tensors: Result<Vec<_>, ImageError> = images.iter().map(|image| preprocess.apply(image)).collect();
-        let tensors = tensors.map_err(|error| EmbedError::Row(error.to_string()))?;
-        self.embed_tensors(&tensors).map_err(|error| EmbedError::Job(error.to_string()))
     }
 
     /// Embeds pictures that are preprocessed already.

@@ -10,6 +10,7 @@ use image::RgbImage;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::model::Clip;
 use super::*;
 use crate::imaging::testing::base64;
 use crate::imaging::{Limits, decode, encode_png};
@@ -25,6 +26,11 @@ fn bundle() -> ClipFiles {
 
 fn clip() -> Clip {
     Clip::load(&Runtime::open(None).unwrap(), &bundle(), Provider::Cpu, 1).unwrap()
+}
+
+fn embed_images(clip: &mut Clip, images: &[RgbImage]) -> Vec<Vec<f32>> {
+    let tensors: Vec<_> = images.iter().map(|image| bundle().preprocess.apply(image).unwrap()).collect();
+    clip.embed_tensors(&tensors).unwrap()
 }
 
 fn engine() -> ClipEngine {
@@ -74,19 +80,19 @@ fn embeddings_are_transformers() {
     let source = decode(&base64(&golden.source_png), &Limits::default()).unwrap();
     let pixels = bundle().preprocess.apply(&source).unwrap();
     assert_close(&pixels[..50], &golden.clip.pixel_values_first_50);
-    assert_close(&clip.embed_images(&[source]).unwrap()[0], &golden.clip.image_embeds);
+    assert_close(&embed_images(&mut clip, &[source])[0], &golden.clip.image_embeds);
 }
 
 #[test]
 fn an_embedding_does_not_depend_on_its_company() {
     let mut clip = clip();
     let images: Vec<RgbImage> = (0..19).map(picture).collect();
-    let together = clip.embed_images(&images).unwrap();
+    let together = embed_images(&mut clip, &images);
     let texts: Vec<String> = (0..19).map(|number| format!("a photo of {number}")).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let texts_together = clip.embed_texts(&texts).unwrap();
     for index in 0..19 {
-        assert_eq!(clip.embed_images(&images[index..=index]).unwrap()[0], together[index], "image {index}");
+        assert_eq!(embed_images(&mut clip, &images[index..=index])[0], together[index], "image {index}");
         assert_eq!(clip.embed_texts(&texts[index..=index]).unwrap()[0], texts_together[index], "text {index}");
     }
     let length: f32 = together[0].iter().map(|value| value * value).sum();
@@ -108,7 +114,7 @@ async fn callers_share_one_model_and_equal_rows_are_embedded_once() {
     let mut clip = clip();
     while let Some(done) = tasks.join_next().await {
         let (number, image, text) = done.unwrap();
-        assert_eq!(clip.embed_images(&[picture(number)]).unwrap()[0][..], image[..]);
+        assert_eq!(embed_images(&mut clip, &[picture(number)])[0][..], image[..]);
         assert_eq!(clip.embed_texts(&[["five", "nine", "three"][number as usize % 3]]).unwrap()[0][..], text[..]);
     }
     let stats = engine.stats();

@@ -78,6 +78,7 @@ fn sd_scaling_factor() -> f32 {
 
 impl DiffusionFiles {
     /// Reads a directory: its configurations, its tokenizer and the signatures of its graphs, without weights.
+    /// Its scheduler is looked at when it is asked for: the pipeline may name another.
     ///
     /// # Errors
     /// The first file that is missing, broken or does not fit, with what it has and what is expected.
@@ -112,7 +113,6 @@ impl DiffusionFiles {
             shift: vae.shift_factor.unwrap_or(0.0),
         };
         files.check_graphs()?;
-        files.scheduler_config(None)?;
         Ok(files)
     }
 

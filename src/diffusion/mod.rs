@@ -15,11 +15,10 @@ mod schedulers;
 mod strength;
 mod worker;
 
-pub(crate) use engine::{Engine, Generated, Job, Settings, Stats};
+pub(crate) use engine::{Engine, Job, Settings, Stats};
 pub(crate) use error::{DiffusionError, EngineError};
 pub(crate) use files::DiffusionFiles;
-pub(crate) use schedulers::{Scheduler, SchedulerName};
-pub(crate) use strength::{timesteps_run, unet_evaluations};
+pub(crate) use schedulers::SchedulerName;
 
 #[cfg(test)]
 mod tests;

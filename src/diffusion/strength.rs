@@ -12,13 +12,8 @@ pub(crate) fn timesteps_run(timesteps: u32, image_guidance: u8) -> u32 {
     u32::try_from(u64::from(timesteps) * percent / 100).unwrap_or(timesteps)
 }
 
-/// UNet evaluations, in rows, for one image: one a timestep, and a second for the negative prompt where
-/// classifier-free guidance is on, which it is for a `guidance_scale` above 1.
-pub(crate) fn unet_evaluations(timesteps: u32, image_guidance: u8, guidance_scale: f64) -> u32 {
-    timesteps_run(timesteps, image_guidance).saturating_mul(rows_per_sample(guidance_scale))
-}
-
-/// Rows of one UNet call that one sample takes.
+/// Rows of one UNet call that one sample takes: a second for the negative prompt where classifier-free guidance is
+/// on, which it is for a `guidance_scale` above 1.
 pub(super) fn rows_per_sample(guidance_scale: f64) -> u32 {
     if guidance_scale > 1.0 { 2 } else { 1 }
 }
@@ -40,13 +35,11 @@ mod tests {
     fn the_real_image_costs_nothing() {
         assert_eq!(timesteps_run(1000, 100), 0);
         assert_eq!(timesteps_run(1000, 255), 0);
-        assert_eq!(unet_evaluations(50, 100, 10.0), 0);
         assert_eq!(timesteps_run(50, 99), 0, "half a timestep is none");
     }
 
     #[test]
     fn classifier_free_guidance_doubles_the_rows() {
-        assert_eq!(unet_evaluations(50, 50, 10.0), 50);
-        assert_eq!(unet_evaluations(50, 50, 1.0), 25);
+        assert_eq!((rows_per_sample(10.0), rows_per_sample(1.0)), (2, 1));
     }
 }

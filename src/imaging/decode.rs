@@ -77,7 +77,13 @@ pub(crate) fn encode_png(image: &RgbImage) -> Result<Vec<u8>, ImageError> {
     Ok(png)
 }
 
+/// A decoder that panics on a picture must not end the run: others' pictures are in it.
 fn decode_with_format(bytes: &[u8], limits: &Limits) -> Result<(RgbImage, ImageFormat), ImageError> {
+    std::panic::catch_unwind(|| decode_checked(bytes, limits))
+        .unwrap_or_else(|_| Err(ImageError::Corrupt { format: "picture", source: "its decoder gave up on it".into() }))
+}
+
+fn decode_checked(bytes: &[u8], limits: &Limits) -> Result<(RgbImage, ImageFormat), ImageError> {
     let length = bytes.len() as u64;
     if length > limits.max_bytes {
         return Err(ImageError::TooManyBytes { bytes: length, limit: limits.max_bytes });

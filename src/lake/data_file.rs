@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, AsArray, RecordBatch},
+    array::{Array, ArrayRef, AsArray, RecordBatch},
     compute,
-    datatypes::{DataType, Int64Type, Schema, SchemaRef},
+    datatypes::{DataType, Float64Type, Int64Type, Schema, SchemaRef},
 };
 use bytes::Bytes;
 use parquet::{
@@ -27,6 +27,8 @@ const PICTURES_PER_ROW_GROUP: usize = 100;
 const ROW_GROUP_BYTES: usize = 32 << 20;
 /// Encoded bytes of a page of pictures.
 const PAGE_BYTES: usize = 1 << 20;
+/// Characters of a text in the statistics.
+const LONGEST_BOUND: usize = 32;
 /// The writer looks at the page's size after so many values: few, since each is a picture.
 const PICTURES_PER_CHECK: usize = 4;
 
@@ -39,7 +41,7 @@ pub struct DataFile {
     pub bytes: Bytes,
     /// Its number of rows.
     pub rows: usize,
-    /// Delta's statistics: rows, and the range of each integer column.
+    /// Delta's statistics: rows, and the range of each plain column.
     pub stats: String,
 }
 
@@ -63,7 +65,7 @@ impl DataFile {
         Ok(Self {
             name: format!("{unit}-{}.parquet", digest.get(..16).unwrap_or_default()),
             rows: batches.iter().map(RecordBatch::num_rows).sum(),
-            stats: statistics(table_schema, batches).map_err(|e| fail(e.into()))?,
+            stats: statistics(table_schema, batches),
             bytes: bytes.into(),
         })
     }
@@ -124,46 +126,59 @@ fn feature(data_type: &DataType) -> Value {
     }
 }
 
-fn statistics(table_schema: &Schema, batches: &[RecordBatch]) -> Result<String, arrow::error::ArrowError> {
+/// Rows, and for every plain column its range and its nulls: a reader may take a column that has no range
+/// for one that holds nothing.
+fn statistics(table_schema: &Schema, batches: &[RecordBatch]) -> String {
     let (mut least, mut most, mut nulls) = (Map::new(), Map::new(), Map::new());
-    for field in table_schema.fields() {
+    for field in table_schema.fields().iter().filter(|field| !field.data_type().is_nested()) {
         let name = field.name();
         let columns: Vec<_> = batches.iter().filter_map(|batch| batch.column_by_name(name)).collect();
-        let (low, high) = match field.data_type() {
-            DataType::Int64 => range(columns.iter().map(|column| {
-                let column = column.as_primitive::<Int64Type>();
-                (compute::min(column).map(Value::from), compute::max(column).map(Value::from))
-            })),
-            // ids are short: nothing is cut off
-            DataType::Utf8 if name.ends_with("_id") => range(columns.iter().map(|column| {
-                let column = column.as_string::<i32>();
-                (compute::min_string(column).map(Value::from), compute::max_string(column).map(Value::from))
-            })),
-            _ => continue,
-        };
         nulls.insert(name.clone(), columns.iter().map(|column| column.null_count()).sum::<usize>().into());
-        least.extend(low.map(|low| (name.clone(), low)));
-        most.extend(high.map(|high| (name.clone(), high)));
+        if let Some((low, high)) = range(field.data_type(), &columns) {
+            least.insert(name.clone(), low);
+            most.insert(name.clone(), high);
+        }
     }
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-    Ok(json!({ "numRecords": rows, "minValues": least, "maxValues": most, "nullCount": nulls }).to_string())
+    json!({ "numRecords": rows, "minValues": least, "maxValues": most, "nullCount": nulls }).to_string()
 }
 
-/// The least and the greatest of the ranges of batches.
-fn range(batches: impl Iterator<Item = (Option<Value>, Option<Value>)>) -> (Option<Value>, Option<Value>) {
-    let above = |a: &Value, b: &Value| match (a.as_i64(), b.as_i64()) {
-        (Some(a), Some(b)) => a > b,
-        _ => a.as_str() > b.as_str(),
-    };
-    batches.fold((None, None), |(low, high), (least, most)| {
-        let low = match (low, least) {
-            (Some(a), Some(b)) => Some(if above(&a, &b) { b } else { a }),
-            (a, b) => a.or(b),
-        };
-        let high = match (high, most) {
-            (Some(a), Some(b)) => Some(if above(&a, &b) { a } else { b }),
-            (a, b) => a.or(b),
-        };
-        (low, high)
-    })
+/// The least and the greatest value of a column; none where it holds nothing, or nothing that can be told.
+fn range(data_type: &DataType, columns: &[&ArrayRef]) -> Option<(Value, Value)> {
+    match data_type {
+        DataType::Int64 => {
+            let columns = || columns.iter().map(|column| column.as_primitive::<Int64Type>());
+            let low = columns().filter_map(compute::min).min()?;
+            Some((low.into(), columns().filter_map(compute::max).max()?.into()))
+        }
+        DataType::Float32 | DataType::Float64 => {
+            let reals = columns.iter().filter_map(|column| compute::cast(column, &DataType::Float64).ok());
+            let reals: Vec<f64> =
+                reals.flat_map(|c| c.as_primitive::<Float64Type>().iter().flatten().collect::<Vec<_>>()).collect();
+            // what is not a number has no place in a range
+            let sound = reals.iter().all(|real| real.is_finite());
+            let low = reals.iter().copied().min_by(f64::total_cmp).filter(|_| sound)?;
+            Some((low.into(), reals.iter().copied().max_by(f64::total_cmp)?.into()))
+        }
+        DataType::Utf8 => {
+            let columns = || columns.iter().map(|column| column.as_string::<i32>());
+            let low = columns().filter_map(compute::min_string).min()?;
+            let high = columns().filter_map(compute::max_string).max()?;
+            Some((low.chars().take(LONGEST_BOUND).collect::<String>().into(), upper_bound(high).into()))
+        }
+        DataType::Boolean => {
+            let columns = || columns.iter().map(|column| column.as_boolean());
+            let low = columns().filter_map(compute::min_boolean).min()?;
+            Some((low.into(), columns().filter_map(compute::max_boolean).max()?.into()))
+        }
+        _ => None,
+    }
+}
+
+/// A text that no text beginning like `text` exceeds.
+fn upper_bound(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_BOUND) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}\u{10FFFF}", text.get(..end).unwrap_or(text)),
+    }
 }

@@ -5,11 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use arrow::{
-    array::{Array, AsArray},
-    compute::cast,
-    datatypes::DataType,
-};
+use arrow::{array::AsArray, compute::cast, datatypes::DataType};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectMeta;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};

@@ -26,7 +26,7 @@ use datafusion::catalog::TableProvider;
 use deltalake_core::{
     DeltaTable, DeltaTableBuilder, DeltaTableError,
     kernel::{
-        Action, Add, Transaction,
+        Action, Add, MetadataExt, Transaction,
         engine::arrow_conversion::TryIntoKernel,
         schema::StructType,
         transaction::{CommitBuilder, CommitProperties, TransactionError},
@@ -207,17 +207,19 @@ impl Lake {
         Ok(found.ids.all().clone())
     }
 
+    /// The columns of `table` as Delta has them.
+    fn columns(&self, table: &Table) -> Result<StructType> {
+        let columns = table.schema.as_ref().try_into_kernel();
+        columns.map_err(self.fail(&table.name, "Delta has no such column types"))
+    }
+
     /// Makes the table where it was never written, and brings it up to its latest version.
     async fn prepare(&self, table: &Table) -> Result<MutexGuard<'_, BTreeMap<String, Open>>> {
         let mut open = self.open.lock().await;
         if self.refresh(&mut open, table).await? {
             return Ok(open);
         }
-        let columns: StructType = table
-            .schema
-            .as_ref()
-            .try_into_kernel()
-            .map_err(self.fail(&table.name, "Delta has no such column types"))?;
+        let columns = self.columns(table)?;
         let created = CreateBuilder::new()
             .with_log_store(self.handle(table)?.log_store())
             .with_save_mode(SaveMode::Ignore)
@@ -245,7 +247,14 @@ impl Lake {
             self.wait(attempt).await;
             let mut open = self.prepare(table).await?;
             let Some(found) = open.get_mut(&table.name) else { continue };
-            let live = live_files(&found.delta).map_err(self.fail(&table.name, "its log cannot be read"))?;
+            let unreadable = self.fail(&table.name, "its log cannot be read");
+            if *found.delta.snapshot().map_err(&unreadable)?.schema() != self.columns(table)? {
+                return Err(Error::Data(format!(
+                    "table `{}` has the columns of another version of this program; `--lake` names another place",
+                    table.name
+                )));
+            }
+            let live = live_files(&found.delta).map_err(&unreadable)?;
             found.ids.refresh(&self.place, &table.name, column, &live).await?;
             let mut files = Vec::new();
             for unit in units {
@@ -294,6 +303,13 @@ impl Lake {
         }
         let mut wanted: BTreeMap<&str, &DataFile> = files.iter().map(|file| (file.name.as_str(), file)).collect();
         let mut actions = Vec::new();
+        let columns = self.columns(table)?;
+        if *state.schema() != columns {
+            // the query of a table of the pipeline's own has other columns than before
+            let metadata = MetadataExt::with_schema(state.metadata().clone(), &columns)
+                .map_err(self.fail(&table.name, "Delta refuses its columns"))?;
+            actions.push(Action::Metadata(metadata));
+        }
         for file in state.log_data().iter() {
             if wanted.remove(file.path().as_ref()).is_none() {
                 actions.push(Action::Remove(file.remove_action(true)));

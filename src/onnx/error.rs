@@ -60,7 +60,10 @@ pub(crate) enum OnnxError {
         reason: String,
     },
     /// CUDA was asked for by name and is not there.
-    #[error("device `{device}` was asked for, and its provider cannot be used: {reason}")]
+    #[error(
+        "device `{device}` was asked for, and its provider cannot be used: {reason}\n\
+         hint: `--onnxruntime` or `ORT_DYLIB_PATH` names another library; `--device auto` goes on without a GPU"
+    )]
     NoProvider {
         /// The device asked for.
         device: Device,

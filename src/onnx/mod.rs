@@ -16,11 +16,11 @@ mod signature;
 mod tensor;
 
 pub(crate) use device::{Chosen, Device, Provider};
-pub(crate) use digest::{digest, digest_of_all};
+pub(crate) use digest::digest_of_all;
 pub(crate) use error::OnnxError;
 pub(crate) use memo::Memo;
 pub(crate) use model::{Model, default_threads};
-pub(crate) use runtime::{How, Located, Runtime};
+pub(crate) use runtime::Runtime;
 pub(crate) use service::{Inbox, Reply, Service};
 pub(crate) use signature::{Dim, Element, Port, Signature, Want};
 pub(crate) use tensor::{Outputs, Tensor};

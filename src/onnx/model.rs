@@ -45,11 +45,6 @@ impl Model {
         Ok(Self { session, signature })
     }
 
-    /// What the graph takes and gives.
-    pub(crate) fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
     /// Runs the graph. Inputs are converted to the element types that it wants: floats to half precision, or
     /// truncated to integers as optimum's pipelines do with a timestep; integers to 32 bits or to floats.
     ///

@@ -103,11 +103,6 @@ impl Runtime {
         Ok(Self { environment, located: Arc::new(located) })
     }
 
-    /// Which library this is.
-    pub(crate) fn located(&self) -> &Located {
-        &self.located
-    }
-
     /// What the library says of its own build, version included.
     pub(crate) fn build_info(&self) -> &'static str {
         ort::info()
@@ -182,6 +177,6 @@ mod tests {
     fn a_second_opening_is_the_same_runtime() {
         let first = Runtime::open(None).unwrap();
         let second = Runtime::open(Some(Path::new("/ignored.so"))).unwrap();
-        assert_eq!(first.located(), second.located());
+        assert_eq!(first.located, second.located);
     }
 }

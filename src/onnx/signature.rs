@@ -77,16 +77,6 @@ pub(crate) struct Port {
     pub(crate) dims: Option<Vec<Dim>>,
 }
 
-impl Port {
-    /// The length of an axis, where the graph fixes it.
-    pub(crate) fn fixed(&self, axis: usize) -> Option<usize> {
-        match self.dims.as_ref()?.get(axis)? {
-            Dim::Fixed(length) => Some(*length),
-            Dim::Free(_) => None,
-        }
-    }
-}
-
 impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(dims) = &self.dims else { return write!(f, "{} of unknown shape", self.element) };
@@ -148,8 +138,8 @@ impl Signature {
         // A small buffer: most of the file is sought over, and what was buffered beyond is read in vain.
         let mut walker = Walker::new(BufReader::with_capacity(512, file));
         graph.read_model(&mut walker, length).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => not_onnx("it ends within a field"),
-            _ => not_onnx("it is not in protobuf's format"),
+            io::ErrorKind::UnexpectedEof => not_onnx("it is cut off"),
+            _ => not_onnx("its contents are something else"),
         })?;
         if graph.outputs.is_empty() {
             return Err(not_onnx("it has no graph with outputs"));

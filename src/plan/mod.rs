@@ -75,6 +75,13 @@ pub struct Step {
     pub repeats_to: Option<usize>,
 }
 
+impl Step {
+    /// Whether its query calls a model.
+    pub fn asks_models(&self) -> bool {
+        MODEL_FUNCTIONS.iter().any(|(function, _)| self.query.functions.contains(*function))
+    }
+}
+
 /// A query that must return no rows, and the step after which it is asked.
 #[derive(Debug, Clone)]
 pub struct Expectation {

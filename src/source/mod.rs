@@ -19,6 +19,9 @@ use crate::{
     schema,
 };
 
+/// Encoded bytes of a picture: readers of Parquet fail on values of 8 MiB and more.
+const LARGEST: usize = (8 << 20) - 1;
+
 /// A picture that was asked for: its bytes, nothing where nothing was asked, or why there is none.
 pub type Read = Result<Option<Vec<u8>>, String>;
 
@@ -44,7 +47,11 @@ impl Source {
             Some(path) => read_classes(path)?,
             None => files.class_names(),
         };
-        let listing = listing(files.labels().await?, &classes, reader)?;
+        let rows = files.labels().await?;
+        if let Some(path) = &config.classes {
+            check_named(&rows, &classes, path)?;
+        }
+        let listing = listing(rows, &classes, reader)?;
         let fingerprint = files.fingerprint(Digest::new("listing")).text(&classes.join("\n")).id();
         Ok(Self { files, listing, fingerprint })
     }
@@ -65,7 +72,14 @@ impl Source {
     /// Where a file cannot be read or has changed since it was listed; a picture that is not there is
     /// an error of its own row.
     pub async fn read(&self, paths: &[Option<&str>]) -> Result<Vec<Read>> {
-        self.files.read(paths).await
+        let mut pictures = self.files.read(paths).await?;
+        for picture in &mut pictures {
+            let bytes = picture.as_ref().ok().and_then(Option::as_ref).map_or(0, Vec::len);
+            if bytes > LARGEST {
+                *picture = Err(format!("it has {bytes} bytes, {LARGEST} are allowed"));
+            }
+        }
+        Ok(pictures)
     }
 }
 
@@ -76,6 +90,21 @@ struct Listed {
     version: String,
     label: i64,
     split: &'static str,
+}
+
+/// A file of names that lacks one is an error: its class would go into prompts as a number.
+fn check_named(rows: &[Listed], classes: &[String], path: &Path) -> Result<()> {
+    let named = |row: &&Listed| usize::try_from(row.label).is_ok_and(|label| label < classes.len());
+    match rows.iter().find(|row| !named(row)) {
+        None => Ok(()),
+        Some(row) => Err(Error::Data(format!(
+            "`{}` has the label {}, and `{}` (`source.classes`) names the labels 0 to {} only",
+            row.path,
+            row.label,
+            path.display(),
+            classes.len().saturating_sub(1)
+        ))),
+    }
 }
 
 fn listing(rows: Vec<Listed>, classes: &[String], reader: &str) -> Result<RecordBatch> {
@@ -121,7 +150,7 @@ pub fn descriptions(config: &Config) -> Result<Descriptions> {
         (texts.is_empty() || texts.iter().any(|text| text.trim().is_empty())).then(|| (*class).clone())
     };
     if let Some(class) = texts.iter().find_map(|entry| blank(&entry)) {
-        return Err(Error::Data(format!("descriptions: class `{class}` has no text, or a blank one")));
+        return Err(Error::Data(format!("`prompts.descriptions`: class `{class}` has no text, or a blank one")));
     }
     let names: StringArray = texts.keys().map(Some).collect();
     let mut lists = ListBuilder::new(StringBuilder::new());
@@ -172,14 +201,24 @@ fn read_classes(path: &Path) -> Result<Vec<String>> {
     #[serde(untagged)]
     enum Classes {
         List(Vec<String>),
-        Numbered(BTreeMap<usize, String>),
+        // JSON's keys are texts
+        Numbered(BTreeMap<String, String>),
     }
-    match read_json(path, "a list of class names, or an object from number to name")? {
+    const EXPECTED: &str = "a list of class names, or an object from number to name";
+    let value: serde_json::Value = read_json(path, EXPECTED)?;
+    let other = || Error::Data(format!("`{}` (`source.classes`) is not {EXPECTED}", path.display()));
+    match serde_json::from_value(value).map_err(|_| other())? {
         Classes::List(names) => Ok(names),
         Classes::Numbered(names) => {
-            let count = names.keys().next_back().map_or(0, |last| last + 1);
+            let numbered = names.into_iter().map(|(number, name)| Some((number.parse::<usize>().ok()?, name)));
+            let names: BTreeMap<usize, String> = numbered.collect::<Option<_>>().ok_or_else(other)?;
+            let count = names.keys().next_back().map_or(0, |last| last.saturating_add(1));
             if count > names.len() {
-                return Err(Error::Data(format!("`{}`: some numbers below {count} have no name", path.display())));
+                let missing = (0..count).find(|number| !names.contains_key(number)).unwrap_or(0);
+                return Err(Error::Data(format!(
+                    "`{}` (`source.classes`): class {missing} has no name; every number below {count} needs one",
+                    path.display()
+                )));
             }
             Ok(names.into_values().collect())
         }

@@ -1,6 +1,6 @@
 //! Parquet files with an image and a label column, in a directory or a bucket.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use arrow::{
     array::{Array, AsArray, RecordBatch},
@@ -59,11 +59,14 @@ impl ParquetFiles {
             let fail = |message: &str, error: Box<dyn std::error::Error + Send + Sync>| {
                 Error::lake(format!("{}{name}", place.url), message, error)
             };
-            let meta = place
-                .store
-                .head(&place.path(name))
-                .await
-                .map_err(|error| fail("the file of `source.splits` cannot be found", error.into()))?;
+            let meta = place.store.head(&place.path(name)).await.map_err(|error| match error {
+                object_store::Error::NotFound { .. } => Error::Lake {
+                    url: format!("{}{name}", place.url),
+                    message: "there is no such file; it is one of `source.splits`, below `source.root`".into(),
+                    source: None,
+                },
+                error => fail("the file of `source.splits` cannot be found", error.into()),
+            })?;
             let mut reader = Object::new(&place.store, &meta);
             let footer = ArrowReaderMetadata::load_async(&mut reader, ArrowReaderOptions::new())
                 .await
@@ -93,13 +96,6 @@ impl ParquetFiles {
             let (version, mut row) = (file.version(), 0);
             for batch in self.column(name, file, &self.label_column, None).await? {
                 let column = batch.column(0);
-                if !column.data_type().is_integer() {
-                    return Err(Error::Data(format!(
-                        "`{name}`: column `{}` is {}, integers are expected (`source.label_column`)",
-                        self.label_column,
-                        column.data_type()
-                    )));
-                }
                 let labels = cast(column, &DataType::Int64)
                     .map_err(|error| Error::Data(format!("`{name}`: column `{}`: {error}", self.label_column)))?;
                 let labels = labels.as_primitive::<Int64Type>();
@@ -193,13 +189,32 @@ impl ParquetFiles {
     }
 }
 
+type Fits = fn(&DataType) -> bool;
+
+fn is_pictures(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Struct(fields) => fields.iter().any(|f| f.name() == "bytes" && f.data_type().is_binary()),
+        bytes => bytes.is_binary(),
+    }
+}
+
 fn check_columns(name: &str, schema: &Schema, config: &config::Source) -> Result<()> {
     let columns: Vec<_> = schema.fields().iter().map(|field| format!("`{}`", field.name())).collect();
-    for (key, column) in [("image_column", &config.image_column), ("label_column", &config.label_column)] {
-        if schema.column_with_name(column).is_none() {
+    let keys = [
+        ("image_column", &config.image_column, "pictures (their bytes, or a struct with `bytes`)", is_pictures as Fits),
+        ("label_column", &config.label_column, "integers", DataType::is_integer as Fits),
+    ];
+    for (key, column, expected, fits) in keys {
+        let Some((_, field)) = schema.column_with_name(column) else {
             return Err(Error::Data(format!(
                 "`{name}` has no column `{column}` (`source.{key}`); its columns are {}",
                 columns.join(", ")
+            )));
+        };
+        if !fits(field.data_type()) {
+            return Err(Error::Data(format!(
+                "`{name}`: column `{column}` (`source.{key}`) holds {}, {expected} are expected",
+                field.data_type()
             )));
         }
     }

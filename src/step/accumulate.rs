@@ -1,7 +1,7 @@
 //! A step whose rows are only ever added, unit by unit: everything that a model makes.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::Instant,
 };
@@ -141,7 +141,7 @@ async fn make(
     let rows = session::query(&context, name, &step.statement).await?;
     check_schema(name, rows.schema().as_arrow(), &step.table)?;
     let batches = rows.collect().await.map_err(|error| Error::query(name, error))?;
-    let (good, rejects) = divide(step, id, &unit, &batches)?;
+    let (good, rejects) = divide(step, (over, id), &unit, &batches)?;
     let fail = |error: arrow::error::ArrowError| Error::query(name, error.into());
     let rows = sorted(&step.table.schema, &good, &[id]).map_err(fail)?;
     let entry = Entry {
@@ -156,7 +156,12 @@ async fn make(
 }
 
 /// The rows that came out well, and the rejects: those with an error, and those that did not come out.
-fn divide(step: &Step, id: &str, unit: &Unit, batches: &[RecordBatch]) -> Result<(Vec<RecordBatch>, Vec<Reject>)> {
+fn divide(
+    step: &Step,
+    (over, id): (&str, &str),
+    unit: &Unit,
+    batches: &[RecordBatch],
+) -> Result<(Vec<RecordBatch>, Vec<Reject>)> {
     let name = &step.query.name;
     let ids = text_column(&unit.wanted, id);
     let sources = text_column(&unit.wanted, "source_id");
@@ -170,7 +175,9 @@ fn divide(step: &Step, id: &str, unit: &Unit, batches: &[RecordBatch]) -> Result
                 return Err(Error::Query {
                     query: name.clone(),
                     message: format!(
-                        "it gives `{id}` {found:?} twice, or unasked; one row per row of its input is expected"
+                        "it gives a row twice, or unasked, with the `{id}` `{}`; `{}` gets one row for each of `{over}`",
+                        found.unwrap_or("NULL"),
+                        step.table.name
                     ),
                 });
             };
@@ -209,7 +216,8 @@ impl Ceiling {
         if rejected <= allowed {
             return Ok(());
         }
-        let reason = latest.first().map(|reject| format!("; the latest: {}", reject.reason)).unwrap_or_default();
+        let reason = latest.iter().map(|reject| &reject.reason).min();
+        let reason = reason.map(|reason| format!("; among the latest: {reason}")).unwrap_or_default();
         Err(Error::Data(format!(
             "step `{}`: {rejected} of {asked} rows failed, {allowed} are allowed (`rejects.max_fraction`){reason}\n\
              hint: the table `rejects` has each with its reason",

@@ -46,6 +46,8 @@ pub struct Options {
 
 /// Who is told how far a run is.
 pub trait Progress: Send + Sync {
+    /// What the models will run on, and why.
+    fn device(&self, chosen: &str);
     /// A step begins with `rows` to make; 0 where that is not known.
     fn started(&self, step: &str, rows: usize);
     /// Of the step, `rows` more are committed.

@@ -69,6 +69,10 @@ fn fits(from: &DataType, to: &DataType) -> bool {
         (DataType::Struct(found), DataType::Struct(wanted)) => wanted
             .iter()
             .all(|field| found.iter().any(|f| f.name() == field.name() && fits(f.data_type(), field.data_type()))),
+        (DataType::List(found) | DataType::LargeList(found), DataType::List(wanted)) => {
+            fits(found.data_type(), wanted.data_type())
+        }
+        (DataType::Timestamp(..), DataType::Timestamp(..)) => true,
         (from, to) if to.is_integer() => from.is_integer(),
         (from, to) if to.is_floating() => real(from),
         (from, to) if to.is_string() => from.is_string(),

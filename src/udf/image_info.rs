@@ -36,7 +36,7 @@ impl Kernel for Info {
             .map(|row| {
                 bytes
                     .is_valid(row)
-                    .then(|| imaging::info(bytes.value(row), &Limits::default()).map_err(|error| error.to_string()))
+                    .then(|| imaging::info(bytes.value(row), &Limits::default()).map_err(|error| error.chain()))
             })
             .collect();
         let ok = |row: &Option<Result<ImageInfo, String>>| row.as_ref().and_then(|row| row.as_ref().ok()).cloned();

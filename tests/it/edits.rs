@@ -44,7 +44,7 @@ fn meaning_is_fingerprinted_and_not_text() {
 #[test]
 fn a_lower_threshold_runs_the_filter_and_no_model() {
     let mut workspace = Workspace::small();
-    workspace.edit("filter.min_text_similarity=0.93");
+    workspace.edit("filter.min_text_similarity=0.62");
     workspace.run();
     let (before, kept) = (evaluations(&workspace), workspace.number("SELECT count(*) FROM kept"));
     workspace.edit("filter.min_text_similarity=0.5");
@@ -87,7 +87,7 @@ fn a_new_seed_makes_only_what_is_new() {
 #[test]
 fn ten_edits_end_where_a_fresh_lake_begins() {
     let edits = [
-        "filter.min_text_similarity=0.97",
+        "filter.min_text_similarity=0.62",
         "spectrum.seeds=[10,20]",
         "spectrum.image_guidance=[50,90]",
         "filter.max_attempts=3",
@@ -95,7 +95,7 @@ fn ten_edits_end_where_a_fresh_lake_begins() {
         "spectrum.guidance_scale=1.0",
         "hard_samples.max_class_count=5",
         "spectrum.seeds=[20]",
-        "filter.min_text_similarity=0.9",
+        "filter.min_text_similarity=0.5",
         "seed=1",
         "spectrum.guidance_scale=4.0",
         "prompts.filter=\"a photo of a {class}\"",

@@ -51,6 +51,52 @@ fn two_runs_at_once_make_one_clean_lake() {
     shared.assert_equals(&quiet);
 }
 
+/// Two pipelines that overlap: units differ, rows must not.
+#[test]
+fn overlapping_pipelines_at_once_share_their_rows() {
+    let wide = ["spectrum.seeds=[10,11]", "filter.min_text_similarity=0.6"];
+    let mut quiet = Workspace::small();
+    wide.iter().for_each(|edit| quiet.edit(edit));
+    quiet.run();
+    let mut shared = Workspace::small();
+    let mut narrow = shared.command("run", &[]).spawn().unwrap();
+    wide.iter().for_each(|edit| shared.edit(edit));
+    // one of them may give up on the other's tables; what is there stays sound, and the next run completes it
+    let _ = shared.command("run", &[]).output().unwrap();
+    let _ = narrow.wait().unwrap();
+    shared.run();
+    shared.ok("verify", &[]);
+    shared.assert_equals(&quiet);
+}
+
+/// A picture that changes in the source is read again, and what was made from the old one is not used.
+#[test]
+fn a_changed_source_is_read_again() {
+    let mut workspace = Workspace::small();
+    let data = workspace.path("data");
+    std::fs::create_dir(&data).unwrap();
+    for part in ["train", "validation", "test"] {
+        std::fs::copy(format!("data/digits_lt/{part}.parquet"), data.join(format!("{part}.parquet"))).unwrap();
+    }
+    workspace.edit(&format!("source.root={:?}", data.to_str().unwrap()));
+    workspace.run();
+    let before = workspace.query("SELECT source_id, digest FROM images WHERE path = 'train.parquet#0'");
+    // other pictures in the same place
+    std::fs::copy("data/digits_lt/validation.parquet", data.join("train.parquet")).unwrap();
+    std::fs::copy("data/digits_lt/train.parquet", data.join("validation.parquet")).unwrap();
+    workspace.edit("hard_samples.max_class_count=3");
+    workspace.edit("filter.min_text_similarity=0.3");
+    workspace.run();
+    workspace.ok("verify", &[]);
+    let after = workspace.query("SELECT source_id, digest FROM images WHERE path = 'train.parquet#0'");
+    assert_eq!(before[0]["source_id"], after[0]["source_id"]);
+    assert_ne!(before[0]["digest"], after[0]["digest"]);
+    let mut fresh = Workspace::small();
+    fresh.set.clone_from(&workspace.set);
+    fresh.run();
+    workspace.assert_equals(&fresh);
+}
+
 #[test]
 fn an_interrupted_run_says_that_it_can_go_on() {
     let workspace = Workspace::small();

@@ -21,7 +21,8 @@ pub const SMALL: &[&str] = &[
 
 /// The tables whose rows a TOML determines, and the accumulated rows that they refer to.
 const TABLES: &[&str] = &[
-    "SELECT source_id, info['digest'] AS info, image_info(image)['digest'] AS digest FROM pixels ORDER BY source_id;",
+    "SELECT p.source_id, p.info['digest'] AS info, image_info(p.image)['digest'] AS digest \
+     FROM pixels p JOIN images i ON i.pixel_id = p.pixel_id ORDER BY p.source_id;",
     "SELECT * FROM images ORDER BY source_id;",
     "SELECT * FROM hard_samples ORDER BY source_id;",
     "SELECT * FROM candidates ORDER BY sample_id;",
@@ -89,7 +90,8 @@ impl Workspace {
     /// Runs a command that has to succeed, and gives its stdout.
     pub fn ok(&self, command: &str, arguments: &[&str]) -> String {
         let output = self.command(command, arguments).output().unwrap();
-        assert!(output.status.success(), "{command} {arguments:?} failed:\n{}", stderr(&output));
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{command} {arguments:?} failed:\n{}{said}", stderr(&output));
         String::from_utf8(output.stdout).unwrap()
     }
 

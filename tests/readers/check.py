@@ -26,7 +26,7 @@ from PIL import Image  # noqa: E402
 SOURCE, SAMPLE, EPOCH = ["source_id"], ["sample_id"], ["curriculum", "trial", "epoch"]
 # The columns that name a row of each table; a ledger's rows have no name.
 KEYS: dict[str, list[str]] = dict(
-    pixels=SOURCE, images=SOURCE, hard_samples=SOURCE, candidates=SAMPLE, spectrum=SAMPLE,
+    pixels=["pixel_id"], images=SOURCE, hard_samples=SOURCE, candidates=SAMPLE, spectrum=SAMPLE,
     scores=["score_id"], kept=SAMPLE, schedule=[*EPOCH, "image_guidance"], manifest=[*EPOCH, "position"],
     rejects=["step", "id"], ledger=[],
 )  # fmt: skip
@@ -143,8 +143,8 @@ def pictures(lake: Path, table: str) -> str:
 
 def one_picture_each(lake: Path, table: str) -> str:
     """Each row is of one picture, real or synthetic, and of an epoch that is scheduled."""
-    rows, real, synthetic = (read(lake, name) for name in (table, "pixels", "spectrum"))
-    found = pl.concat([real["source_id"].alias("sample_id"), synthetic["sample_id"]]).value_counts(name="found")
+    rows, real = read(lake, table), read(lake, "images").join(read(lake, "pixels"), on=["pixel_id", "source_id"])
+    found = pl.concat([read(lake, "spectrum")["sample_id"], real["source_id"]]).value_counts(name="found")
     wrong = rows.join(found, on="sample_id", how="left").filter(pl.col("found").ne_missing(1))
     assert wrong.is_empty(), f"{wrong.height} rows are not of one picture, such as {wrong.head(1).to_dicts()}"
     lost = rows.join(read(lake, "schedule"), on=EPOCH, how="anti").height

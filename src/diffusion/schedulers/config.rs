@@ -26,11 +26,17 @@ const SCHEDULERS: [(SchedulerName, &str, &str); 2] =
     [(SchedulerName::Ddim, "ddim", "DDIMScheduler"), (SchedulerName::Euler, "euler", "EulerDiscreteScheduler")];
 
 impl SchedulerName {
-    fn from_class(class: &str) -> Result<Self, DiffusionError> {
+    fn from_class(class: &str, path: &Path) -> Result<Self, DiffusionError> {
         let known = SCHEDULERS.iter().find(|(_, _, other)| *other == class);
-        known.map(|(name, _, _)| *name).ok_or_else(|| DiffusionError::UnknownScheduler {
-            found: class.to_owned(),
-            known: SCHEDULERS.map(|(_, _, class)| format!("`{class}`")).join(", "),
+        known.map(|(name, _, _)| *name).ok_or_else(|| DiffusionError::Unsupported {
+            path: path.to_owned(),
+            key: "_class_name",
+            found: format!("`{class}`"),
+            allowed: format!(
+                "supported are {}; `spectrum.scheduler` puts {} in its place",
+                SCHEDULERS.map(|(_, _, class)| format!("`{class}`")).join(" and "),
+                SCHEDULERS.map(|(_, name, _)| format!("`{name}`")).join(" or ")
+            ),
         })
     }
 }
@@ -143,15 +149,15 @@ impl SchedulerConfig {
     /// `from_config` does.
     ///
     /// # Errors
-    /// [`DiffusionError::UnknownScheduler`] lists the known classes; [`DiffusionError::Unsupported`] names a key
-    /// whose value would change the pictures and is not supported.
+    /// [`DiffusionError::Unsupported`] lists the known classes, or names a key whose value would change
+    /// the pictures and is not supported.
     pub(crate) fn read(path: &Path, instead: Option<SchedulerName>) -> Result<Self, DiffusionError> {
         let text = fs::read(path).map_err(|source| DiffusionError::Read { path: path.to_owned(), source })?;
         let keys: Keys =
             serde_json::from_slice(&text).map_err(|source| DiffusionError::Config { path: path.to_owned(), source })?;
         let name = match instead {
             Some(name) => name,
-            None => SchedulerName::from_class(&keys.class)?,
+            None => SchedulerName::from_class(&keys.class, path)?,
         };
         let config = Self { path: path.to_owned(), keys, name };
         config.check()?;

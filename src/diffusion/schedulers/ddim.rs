@@ -40,6 +40,7 @@ impl Ddim {
 }
 
 impl Scheduler for Ddim {
+    #[cfg(test)]
     fn timesteps(&self) -> &[f32] {
         &self.tables.timesteps
     }

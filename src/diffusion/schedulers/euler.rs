@@ -44,6 +44,7 @@ fn interpolate(trained: &[f64], timestep: f32) -> Option<f32> {
 }
 
 impl Scheduler for Euler {
+    #[cfg(test)]
     fn timesteps(&self) -> &[f32] {
         &self.tables.timesteps
     }

@@ -13,6 +13,7 @@ pub(crate) use config::{SchedulerConfig, SchedulerName};
 /// A schedule cut into a number of timesteps. Immutable, and shared by all samples.
 pub(crate) trait Scheduler: Debug + Send + Sync {
     /// All timesteps, first to last, as the UNet takes them.
+    #[cfg(test)]
     fn timesteps(&self) -> &[f32];
 
     /// Sets a sample on its way through the last `run` timesteps: `latents` are those of the source image,

@@ -29,11 +29,11 @@ fn inputs_become_what_the_graph_wants() {
 #[test]
 fn the_loaded_signature_is_the_files() {
     let model = ports();
-    let mut file = Signature::read(&model.signature().path).unwrap();
+    let mut file = Signature::read(&model.signature.path).unwrap();
     // The runtime lists an initializer that may be overridden among neither, as the walker does.
-    assert_eq!(model.signature().inputs, file.inputs);
+    assert_eq!(model.signature.inputs, file.inputs);
     file.outputs.truncate(4);
-    assert_eq!(model.signature().outputs, file.outputs);
+    assert_eq!(model.signature.outputs, file.outputs);
 }
 
 #[test]
