@@ -13,6 +13,8 @@ use super::batch::{Batch, Guidance, Sample};
 use super::denoiser::Denoiser;
 use super::encoders::{Counters, Encoders};
 use super::img2img::{Draws, Size, latents, prepare};
+use super::engine::Generated;
+use super::strength::{rows_per_sample, timesteps_run};
 use super::*;
 use crate::imaging::testing::base64;
 use crate::imaging::{Limits, decode, encode_png, from_chw};

@@ -128,7 +128,7 @@ impl ParquetFiles {
             let Some(path) = path else { continue };
             match path.rsplit_once(ROW_MARK).and_then(|(name, row)| Some((name, row.parse().ok()?))) {
                 Some((name, row)) => {
-                    wanted.entry(name).or_default().entry(row).or_insert_with(Vec::new).push(index);
+                    wanted.entry(name).or_default().entry(row).or_default().push(index);
                 }
                 None => found[index] = Err(format!("`{path}` is no row of the source")),
             }

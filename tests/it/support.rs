@@ -101,13 +101,6 @@ impl Workspace {
         serde_json::from_str(&self.ok(command, &arguments)).unwrap()
     }
 
-    /// A command that has to fail: its exit code, and what it says on stderr.
-    pub fn fails(&self, command: &str, arguments: &[&str]) -> (i32, String) {
-        let output = self.command(command, arguments).output().unwrap();
-        assert!(!output.status.success(), "{command} {arguments:?} succeeded:\n{output:?}");
-        (output.status.code().unwrap_or(-1), stderr(&output))
-    }
-
     /// The rows of one query.
     pub fn query(&self, query: &str) -> Vec<Value> {
         self.json("sql", &[query]).as_array().unwrap().clone()

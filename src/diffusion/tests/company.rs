@@ -102,7 +102,7 @@ fn a_picture_does_not_depend_on_its_slot() {
 async fn evaluations_are_counted_without_padding() {
     let engine = start(|_| ());
     let jobs: Vec<Job> = (0..12).map(job).collect();
-    let planned: u32 = jobs.iter().map(|job| unet_evaluations(10, job.image_guidance, 4.0)).sum();
+    let planned: u32 = jobs.iter().map(|job| timesteps_run(10, job.image_guidance) * rows_per_sample(4.0)).sum();
     let made = all(&engine, jobs).await;
     assert_eq!(made.iter().map(|made| made.as_ref().unwrap().unet_evaluations).sum::<u32>(), planned);
     let stats = engine.stats();
