@@ -336,7 +336,7 @@ mod tests {
         let candidates = catalogue.get("candidates/spectrum.sql").unwrap();
         assert_eq!(
             candidates.tables.iter().map(String::as_str).collect::<Vec<_>>(),
-            ["descriptions", "hard_samples", "rejects", "scores"]
+            ["descriptions", "hard_samples", "images", "rejects", "scores"]
         );
         assert!(candidates.parameters.contains("image_guidance"));
         assert!(candidates.functions.contains("draw"));

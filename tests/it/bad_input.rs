@@ -529,7 +529,7 @@ fn bad_pictures_are_rejects_up_to_a_ceiling() {
     assert_snapshot!(said(&mut workspace.command("run", &[])), @r"
     exit code 1
     device: cpu (no usable GPU: this ONNX Runtime is built without CUDA)
-    error: step `pixels`: 7 of 27 rows failed, 1 are allowed (`rejects.max_fraction`); the latest: not a picture: it looks like `text`
+    error: step `pixels`: 7 of 27 rows failed, 1 are allowed (`rejects.max_fraction`); among the latest: not a picture: it looks like `text`
     hint: the table `rejects` has each with its reason
     ");
     workspace.edit("rejects.max_fraction=1.0");

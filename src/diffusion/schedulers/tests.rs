@@ -100,7 +100,8 @@ fn what_is_not_supported_is_said() {
     );
     assert_eq!(
         message(&json!({"_class_name": "PNDMScheduler"})),
-        "unknown scheduler `PNDMScheduler`; valid schedulers are `DDIMScheduler`, `EulerDiscreteScheduler`"
+        "`_class_name` is `PNDMScheduler`; supported are `DDIMScheduler` and `EulerDiscreteScheduler`; \
+         `spectrum.scheduler` puts `ddim` or `euler` in its place"
     );
     assert_eq!(
         "heun".parse::<SchedulerName>().unwrap_err().to_string(),
