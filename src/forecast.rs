@@ -4,16 +4,18 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use arrow::{
-    array::{AsArray, RecordBatch, StructArray, new_null_array},
+    array::{AsArray, RecordBatch, new_null_array},
     compute::cast,
     datatypes::{DataType, Int64Type},
+    error::ArrowError,
 };
+use datafusion::common::JoinType;
 
 use crate::{
     error::{Error, Result},
     pipeline::Pipeline,
     plan::Step,
-    schema::{Kind, LISTING, Table},
+    schema::{self, Kind, LISTING, Table},
     session::{self, Snapshot},
     step::{self, conform_batches},
 };
@@ -104,29 +106,38 @@ async fn choose(pipeline: &Pipeline, snapshot: &mut Snapshot, step: &Step) -> Re
     Ok(Amount::exactly(count as i64))
 }
 
-/// Expects every picture of the listing to be readable: their number, and rows without pixels.
+/// Expects every picture that is not there yet to be readable: their number, and rows without pixels beside
+/// those that are there.
 async fn expect_pictures(pipeline: &Pipeline, snapshot: &mut Snapshot, step: &Step) -> Result<Amount> {
-    let listing = pipeline.session.functions().source.listing();
-    let columns = step
-        .table
-        .schema
-        .fields()
-        .iter()
-        .map(|field| match listing.column_by_name(field.name()) {
-            Some(column) => Arc::clone(column),
-            None => match field.data_type() {
-                DataType::Struct(fields) => Arc::new(StructArray::new_null(fields.clone(), listing.num_rows())),
-                ty => new_null_array(ty, listing.num_rows()),
-            },
-        })
-        .collect();
-    let expected = RecordBatch::try_new(Arc::clone(&step.table.schema), columns)
-        .map_err(|error| Error::query(&step.query.name, error.into()))?;
-    let fail = |error| Error::query(&step.table.name, error);
+    let fail = |error| Error::query(&step.query.name, error);
     let context = pipeline.session.context(snapshot, &Arc::default())?;
-    let made = context.table(step.table.name.as_str()).await.map_err(fail)?.count().await.map_err(fail)?;
-    snapshot.set(&step.table.name, Arc::clone(&step.table.schema), vec![expected])?;
-    Ok(Amount::exactly(listing.num_rows().saturating_sub(made) as i64))
+    let made = context.table(step.table.name.as_str()).await.and_then(|rows| rows.select_columns(&["pixel_id"]));
+    let rejected = context.table(schema::REJECTS).await.and_then(|rows| rows.select_columns(&["id"]));
+    let listing = context.table(LISTING).await.map_err(fail)?;
+    let due = listing
+        .join(made.map_err(fail)?, JoinType::LeftAnti, &["pixel_id"], &["pixel_id"], None)
+        .and_then(|rows| rows.join(rejected?, JoinType::LeftAnti, &["pixel_id"], &["id"], None))
+        .map_err(fail)?;
+    let due = due.collect().await.map_err(fail)?;
+    let there = context
+        .table(step.table.name.as_str())
+        .await
+        .and_then(|rows| rows.select_columns(&["pixel_id", "source_id", "info"]));
+    let mut rows: Vec<RecordBatch> = Vec::new();
+    for batch in there.map_err(fail)?.collect().await.map_err(fail)?.iter().chain(&due) {
+        rows.push(without_pixels(batch, &step.table).map_err(|error| fail(error.into()))?);
+    }
+    snapshot.set(&step.table.name, Arc::clone(&step.table.schema), rows)?;
+    Ok(Amount::exactly(due.iter().map(RecordBatch::num_rows).sum::<usize>() as i64))
+}
+
+/// The columns of `table` that `batch` has, and nothing in the others.
+fn without_pixels(batch: &RecordBatch, table: &Table) -> Result<RecordBatch, ArrowError> {
+    let columns = table.schema.fields().iter().map(|field| match batch.column_by_name(field.name()) {
+        Some(column) => cast(column, field.data_type()),
+        None => Ok(new_null_array(field.data_type(), batch.num_rows())),
+    });
+    RecordBatch::try_new(Arc::clone(&table.schema), columns.collect::<Result<_, _>>()?)
 }
 
 struct Work {

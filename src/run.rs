@@ -39,6 +39,8 @@ impl Default for Options {
 /// Where a step or an expectation fails.
 pub async fn run(pipeline: &Pipeline, options: &Options, progress: Arc<dyn Progress>) -> Result<Vec<Outcome>> {
     let last = last_step(pipeline, options.until.as_deref())?;
+    let whole = pipeline.plan.steps.iter().enumerate().filter(|(index, _)| *index <= last);
+    let last = whole.filter_map(|(_, step)| step.repeats_to).fold(last, usize::max);
     settle_device(pipeline, last, progress.as_ref()).await?;
     let runner = Runner {
         session: Arc::clone(&pipeline.session),

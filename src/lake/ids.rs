@@ -75,7 +75,13 @@ async fn read(place: &Place, table: &str, name: &str, size: i64, column: &str) -
     let batches: Vec<_> = builder.with_projection(mask).build().map_err(fail)?.try_collect().await.map_err(fail)?;
     let mut ids = Vec::new();
     for batch in batches {
-        let texts = cast(batch.column(0), &DataType::Utf8).map_err(|error| fail(error.into()))?;
+        let Some(column) = batch.columns().first() else {
+            return Err(Error::Data(format!(
+                "`{location}` has no column `{column}`: the lake is of another version of this program; `--lake` \
+                 names another place"
+            )));
+        };
+        let texts = cast(column, &DataType::Utf8).map_err(|error| fail(error.into()))?;
         ids.extend(texts.as_string::<i32>().iter().flatten().map(str::to_owned));
     }
     Ok(ids)

@@ -223,6 +223,8 @@ impl Lake {
         let created = CreateBuilder::new()
             .with_log_store(self.handle(table)?.log_store())
             .with_save_mode(SaveMode::Ignore)
+            // no retries: the library would write the table's metadata again on top of another writer's commits
+            .with_commit_properties(CommitProperties::default().with_max_retries(0))
             .with_columns(columns.fields().cloned())
             .with_configuration([("delta.checkpointInterval", Some(CHECKPOINT_INTERVAL))])
             .await;

@@ -155,7 +155,7 @@ pub fn compile(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -> Resul
     ]);
     let mut steps = Vec::new();
     for (index, (table, query)) in tables.into_iter().enumerate() {
-        check(&query)?;
+        check(&query, &table, &order)?;
         let repeats_to = last_of(&query, &order)?.filter(|&last| last > index);
         if let Some(last) = repeats_to {
             let inside = steps.iter().any(|step: &Step| step.repeats_to.is_some_and(|last| last >= index));
@@ -174,13 +174,26 @@ pub fn compile(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -> Resul
 }
 
 /// What no step's query may do, though it is good SQL.
-fn check(query: &Query) -> Result<()> {
+fn check(query: &Query, table: &Table, order: &[String]) -> Result<()> {
     if let Some(function) = MOMENTARY.iter().find(|function| query.functions.contains(**function)) {
         let message = format!("`{function}` gives another value each time; `draw(n, …)` is the same for the same row");
         return Err(refused(query, message));
     }
-    if let Some(name) = query.defined.iter().find(|name| schema::find(name).is_some()) {
+    if let Some(name) = query.defined.iter().find(|name| schema::find(name).is_some() || order.contains(name)) {
         return Err(refused(query, format!("its WITH defines `{name}`, which is a table; call it something else")));
+    }
+    if query.tables.contains(&table.name) {
+        return Err(refused(query, format!("it fills `{0}` and reads `{0}`", table.name)));
+    }
+    if let Kind::Accumulated { over, .. } = table.kind {
+        let covered = |name: &str| {
+            name == over || schema::find(name).is_some_and(|table| matches!(table.kind, Kind::Accumulated { .. }))
+        };
+        if let Some(other) = query.tables.iter().find(|name| !covered(name)) {
+            let message =
+                format!("it may not read `{other}`: a change there would not be in the ids of `{}`", table.name);
+            return Err(refused(query, message));
+        }
     }
     Ok(())
 }

@@ -166,7 +166,10 @@ impl Runner {
             let settled = rest.is_empty() || previous.as_ref().is_some_and(|p| p.names() == choice.names());
             let fingerprint = settled.then_some(first.fingerprint.value);
             if settled {
-                self.enter(first, &outcomes[0]).await?;
+                // before the table is marked: what it is made from must be known of every mark
+                let mut entered = outcomes[0].clone();
+                note(&mut entered, Done { rows: choice.count(), rejects: 0 }, true, started);
+                self.enter(first, &entered).await?;
             }
             let lake = self.session.lake();
             if !lake.replace(&first.table, &choice.files, fingerprint, choice.base).await? {
@@ -177,7 +180,12 @@ impl Runner {
             note(&mut outcomes[0], Done { rows: choice.count(), rejects: 0 }, true, started);
             if settled {
                 for (step, outcome) in rest.iter().zip(&outcomes[1..]) {
-                    self.complete(step, outcome).await?;
+                    if matches!(step.table.kind, Kind::Accumulated { .. }) {
+                        self.complete(step, outcome).await?;
+                    } else {
+                        self.enter(step, outcome).await?;
+                        self.follow_choosing(first, &choice, step, Some(step.fingerprint.value)).await?;
+                    }
                 }
                 return Ok(None);
             }
@@ -195,22 +203,41 @@ impl Runner {
     async fn follow(&self, first: &Step, choice: &Choice, rest: &[Step], outcomes: &mut [Outcome]) -> Result<()> {
         for (step, outcome) in rest.iter().zip(outcomes) {
             let started = Instant::now();
-            let mut snapshot = self.session.snapshot(&self.own_tables).await?;
-            snapshot.set(&first.table.name, Arc::clone(&first.table.schema), choice.rows.clone())?;
             let (done, replaced) = match step.table.kind {
                 Kind::Accumulated { over, id, sources_per_unit } => {
                     let how = Accumulation { over, id, sources_per_unit };
+                    let snapshot = self.pinned(first, choice).await?;
                     (accumulate::run(self, step, how, snapshot).await?, false)
                 }
-                _ => {
-                    let chosen = self.choose(step, &snapshot, false).await?;
-                    self.session.lake().replace(&step.table, &chosen.files, None, chosen.base).await?;
-                    (Done { rows: chosen.count(), rejects: 0 }, true)
-                }
+                _ => (self.follow_choosing(first, choice, step, None).await?, true),
             };
             note(outcome, done, replaced, started);
         }
         Ok(())
+    }
+
+    /// The tables as they are now, but for the rows of `first`, which are those that were chosen.
+    async fn pinned(&self, first: &Step, choice: &Choice) -> Result<Snapshot> {
+        let mut snapshot = self.session.snapshot(&self.own_tables).await?;
+        snapshot.set(&first.table.name, Arc::clone(&first.table.schema), choice.rows.clone())?;
+        Ok(snapshot)
+    }
+
+    /// Chooses the rows of `step`, which is repeated with `first`; again where another run was faster.
+    async fn follow_choosing(
+        &self,
+        first: &Step,
+        choice: &Choice,
+        step: &Step,
+        fingerprint: Option<i64>,
+    ) -> Result<Done> {
+        for _ in 0..MAX_ROUNDS {
+            let chosen = self.choose(step, &self.pinned(first, choice).await?, false).await?;
+            if self.session.lake().replace(&step.table, &chosen.files, fingerprint, chosen.base).await? {
+                return Ok(Done { rows: chosen.count(), rejects: 0 });
+            }
+        }
+        Err(Error::Data(format!("another run keeps changing `{}`; run again when it has ended", step.table.name)))
     }
 
     /// The first step before `index` whose table `steps` read and which is not complete in `snapshot`.

@@ -116,3 +116,35 @@ fn ten_edits_end_where_a_fresh_lake_begins() {
     workspace.assert_equals(&fresh);
     workspace.ok("verify", &[]);
 }
+
+/// Tables of the pipeline's own: one within the loop of the retries, one after the filter; their columns change.
+#[test]
+fn steps_of_the_pipelines_own() {
+    let mut workspace = Workspace::small();
+    let sql = workspace.path("sql");
+    std::fs::create_dir_all(sql.join("mine")).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(sql.join("mine").join(name), text).unwrap();
+    write("asked.sql", "-- Candidates of each class.\nSELECT class_name, count(*) AS asked FROM candidates GROUP BY 1");
+    write(
+        "yield.sql",
+        "-- What was kept.\nSELECT a.class_name, a.asked, count(k.sample_id) AS kept, array_agg(k.sample_id) AS ids
+         FROM asked a LEFT JOIN kept k ON k.class_name = a.class_name GROUP BY a.class_name, a.asked",
+    );
+    let mut text = format!("sql_dir = {sql:?}\n{}", std::fs::read_to_string(&workspace.pipeline).unwrap());
+    text.push_str("\n[[step]]\ntable = \"asked\"\nsql = \"mine/asked.sql\"\n");
+    text.push_str("\n[[step]]\ntable = \"yield\"\nsql = \"mine/yield.sql\"\n");
+    text.push_str("\n[[expect]]\nname = \"kept is asked for\"\nsql = \"SELECT * FROM yield WHERE kept > asked\"\n");
+    workspace.pipeline = workspace.path("own.toml");
+    std::fs::write(&workspace.pipeline, text).unwrap();
+    workspace.run();
+    let candidates = workspace.number("SELECT count(*) FROM candidates");
+    assert_eq!(workspace.number("SELECT sum(asked) FROM asked"), candidates);
+    assert_eq!(workspace.number("SELECT sum(kept) FROM yield"), workspace.number("SELECT count(*) FROM kept"));
+    assert!(skipped(&workspace.run()).values().all(|&skipped| skipped));
+    write("yield.sql", "-- In other columns.\nSELECT class_name AS name, cast(asked AS double) / 2 AS half FROM asked");
+    workspace.edit("expect=[]");
+    let run = workspace.run();
+    assert!(skipped(&run)["kept"] && !skipped(&run)["yield"]);
+    assert_eq!(workspace.number("SELECT sum(half) FROM yield") * 2.0, candidates);
+    workspace.ok("verify", &[]);
+}
