@@ -31,6 +31,9 @@ const PICTURES_PER_BATCH: usize = 32;
 /// Units that share a commit at most.
 const UNITS_PER_COMMIT: usize = 16;
 
+/// Finished units that wait for a commit, so that others are begun meanwhile; each is in memory.
+const UNITS_WAITING: usize = 8;
+
 /// How a table accumulates.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Accumulation<'a> {
@@ -67,7 +70,7 @@ pub(super) async fn run(runner: &Runner, step: &Step, how: Accumulation<'_>, sna
     ceiling.check(step, &[])?;
     let wanted: usize = units.iter().map(|unit| unit.wanted.num_rows()).sum();
     runner.progress.started(&step.table.name, wanted);
-    let (sender, receiver) = mpsc::channel(1);
+    let (sender, receiver) = mpsc::channel(UNITS_WAITING);
     let work = stream::iter(units)
         .map(|unit| {
             let (session, snapshot) = (Arc::clone(&runner.session), snapshot.clone());
