@@ -23,7 +23,7 @@ pub struct Machine {
     pub library: Option<PathBuf>,
     /// Samples in a batch of the diffusion model; the engine's default where there is none.
     pub batch_size: Option<usize>,
-    /// Cores that one operator may use on the CPU; all where there is none.
+    /// Cores that a model may use on the CPU; all where there is none. A small UNet is loaded once for each.
     pub threads: Option<usize>,
 }
 

@@ -73,7 +73,7 @@ struct Target {
     /// Samples in a batch of the diffusion model
     #[arg(long, value_name = "N")]
     model_batch: Option<std::num::NonZeroUsize>,
-    /// Cores that one operator of a model may use on the CPU; all of them
+    /// Cores that a model may use on the CPU; all of them
     #[arg(long, value_name = "N")]
     model_threads: Option<std::num::NonZeroUsize>,
     /// Partitions that a query is run in; as many as there are cores
