@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
@@ -12,7 +12,7 @@ use super::model::{Clip, ROWS};
 use super::preprocess::Preprocess;
 use super::{ClipError, EmbedError};
 use crate::imaging::{Limits, decode};
-use crate::onnx::{Chosen, Device, Inbox, Memo, Reply, Runtime, Service, default_threads};
+use crate::onnx::{Busy, Chosen, Device, Inbox, Memo, Reply, Runtime, Service, default_threads};
 
 /// Texts whose embedding is kept; at a width of 768 this is 200 MB at most.
 const TEXTS_KEPT: usize = 65_536;
@@ -54,7 +54,7 @@ pub(crate) struct ClipStats {
 struct Counters {
     images: AtomicU64,
     texts: AtomicU64,
-    busy_nanoseconds: AtomicU64,
+    busy: Arc<Busy>,
 }
 
 /// A running CLIP. Clones share it; it ends, with its thread, when the last is dropped.
@@ -88,7 +88,7 @@ impl ClipEngine {
         let chosen = device.choose(runtime)?;
         let counters = Arc::new(Counters::default());
         let worker = Worker {
-            clip: Clip::load(runtime, files, chosen.provider, settings.threads)?,
+            clip: Clip::load(runtime, files, chosen.provider, settings.threads, &counters.busy)?,
             preprocess: Arc::new(files.preprocess.clone()),
             limits: settings.limits,
             counters: Arc::clone(&counters),
@@ -132,7 +132,7 @@ impl ClipEngine {
         ClipStats {
             images: self.counters.images.load(Ordering::Relaxed),
             texts: self.counters.texts.load(Ordering::Relaxed),
-            busy: Duration::from_nanos(self.counters.busy_nanoseconds.load(Ordering::Relaxed)),
+            busy: self.counters.busy.total(),
         }
     }
 }
@@ -154,7 +154,7 @@ struct Worker {
 impl Worker {
     fn run(mut self, mut inbox: Inbox<Event>) {
         if let Err(error) = self.work(&mut inbox) {
-            inbox.fail(error.to_string());
+            inbox.failure().set(&error);
         }
     }
 
@@ -185,12 +185,11 @@ impl Worker {
             Event::Image(digest, bytes, reply) => {
                 let waiting = self.opening.entry(digest).or_default();
                 waiting.push(reply);
-                let (1, Some(events)) = (waiting.len(), inbox.sender()) else { return };
-                let (preprocess, limits) = (Arc::clone(&self.preprocess), self.limits);
-                rayon::spawn(move || {
-                    // The thread may have ended because of an error.
-                    let _ = events.send(Event::Opened(digest, open(&bytes, &limits, &preprocess)));
-                });
+                if waiting.len() > 1 {
+                    return;
+                }
+                let (preprocess, limits, events) = (Arc::clone(&self.preprocess), self.limits, inbox.sender());
+                rayon::spawn(move || events.send(Event::Opened(digest, open(&bytes, &limits, &preprocess))));
             }
             Event::Opened(digest, Ok(tensor)) => self.opened.push_back((digest, tensor)),
             Event::Opened(digest, Err(reason)) => {
@@ -212,10 +211,9 @@ impl Worker {
         if distinct.is_empty() {
             return Ok(());
         }
-        let began = Instant::now();
         let texts: Vec<&str> = distinct.iter().map(AsRef::as_ref).collect();
         let embeddings = self.clip.embed_texts(&texts)?;
-        self.count(&self.counters.texts, texts.len(), began);
+        self.counters.texts.fetch_add(texts.len() as u64, Ordering::Relaxed);
         for (text, embedding) in distinct.into_iter().zip(embeddings) {
             self.known_texts.put(text, embedding.into());
         }
@@ -243,10 +241,9 @@ impl Worker {
         if batch.is_empty() {
             return Ok(());
         }
-        let began = Instant::now();
         let tensors: Vec<&[f32]> = batch.iter().map(|(_, tensor)| tensor.as_slice()).collect();
         let embeddings = self.clip.embed_tensors(&tensors)?;
-        self.count(&self.counters.images, batch.len(), began);
+        self.counters.images.fetch_add(batch.len() as u64, Ordering::Relaxed);
         for ((digest, _), embedding) in batch.into_iter().zip(embeddings) {
             let answer: Answer = if embedding.iter().all(|value| value.is_finite()) {
                 Ok(embedding.into())
@@ -258,12 +255,6 @@ impl Worker {
             }
         }
         Ok(())
-    }
-
-    fn count(&self, rows: &AtomicU64, count: usize, began: Instant) {
-        rows.fetch_add(count as u64, Ordering::Relaxed);
-        let nanoseconds = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.counters.busy_nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
     }
 }
 

@@ -1,8 +1,10 @@
 //! CLIP itself, run at one fixed batch shape for texts and one for pictures.
 
+use std::sync::Arc;
+
 use super::ClipError;
 use super::files::ClipFiles;
-use crate::onnx::{Element, Model, OnnxError, Provider, Runtime, Tensor};
+use crate::onnx::{Busy, Element, Model, OnnxError, Provider, Runtime, Tensor};
 use crate::tokens::Tokenizer;
 
 /// Rows of one call. Fewer are padded and never sent as they are, since a runtime may compute a row otherwise in a
@@ -27,9 +29,10 @@ impl Clip {
         files: &ClipFiles,
         provider: Provider,
         threads: usize,
+        busy: &Arc<Busy>,
     ) -> Result<Self, ClipError> {
         Ok(Self {
-            model: Model::open(runtime, &files.graph(), provider, threads)?,
+            model: Model::open(runtime, &files.graph(), provider, threads, busy)?,
             tokenizer: Tokenizer::from_dir(files.dir())?,
             files: files.clone(),
         })

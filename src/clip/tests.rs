@@ -25,7 +25,7 @@ fn bundle() -> ClipFiles {
 }
 
 fn clip() -> Clip {
-    Clip::load(&Runtime::open(None).unwrap(), &bundle(), Provider::Cpu, 1).unwrap()
+    Clip::load(&Runtime::open(None).unwrap(), &bundle(), Provider::Cpu, 1, &Arc::default()).unwrap()
 }
 
 fn embed_images(clip: &mut Clip, images: &[RgbImage]) -> Vec<Vec<f32>> {

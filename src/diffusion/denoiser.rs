@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 use super::DiffusionError;
 use super::encoders::Counters;
 use super::files::DiffusionFiles;
 use super::img2img::{Size, unscaled};
-use crate::onnx::{Model, OnnxError, Outputs, Provider, Runtime, Tensor};
+use crate::onnx::{Model, OnnxError, Provider, Runtime, Tensor};
 
 /// One row of a UNet call that holds a sample.
 #[derive(Debug)]
@@ -34,7 +33,6 @@ pub(super) struct Denoiser {
     unet: Model,
     vae_decoder: Model,
     counters: Arc<Counters>,
-    busy: Duration,
 }
 
 impl Denoiser {
@@ -49,14 +47,8 @@ impl Denoiser {
         threads: usize,
         counters: Arc<Counters>,
     ) -> Result<Self, DiffusionError> {
-        let open = |part| Model::open(runtime, &files.graph(part), provider, threads);
-        Ok(Self {
-            unet: open("unet")?,
-            vae_decoder: open("vae_decoder")?,
-            files: files.clone(),
-            counters,
-            busy: Duration::ZERO,
-        })
+        let open = |part| Model::open(runtime, &files.graph(part), provider, threads, &counters.busy);
+        Ok(Self { unet: open("unet")?, vae_decoder: open("vae_decoder")?, files: files.clone(), counters })
     }
 
     /// Runs the UNet on as many rows as `rows`: latents [rows, channels, height, width], a timestep and a prompt
@@ -93,15 +85,10 @@ impl Denoiser {
         let [width, height] = [size.width, size.height].map(|side| side * self.files.pixels_per_latent);
         let shape = [1, self.files.latent_channels, size.height as usize, size.width as usize];
         let input = Tensor::f32(shape, unscaled(&self.files, latents));
-        let outputs = timed(&mut self.busy, &mut self.vae_decoder, vec![("latent_sample", input)])?;
+        let outputs = self.vae_decoder.run(vec![("latent_sample", input)])?;
         let values = self.vae_decoder.take(outputs, "sample", 3 * width as usize * height as usize)?;
         self.counters.images.fetch_add(1, Ordering::Relaxed);
         Ok(Planes { values, width, height })
-    }
-
-    /// How long a model ran since this was asked last.
-    pub(super) fn take_busy(&mut self) -> Duration {
-        std::mem::take(&mut self.busy)
     }
 
     fn call_unet(&mut self, size: Size, sample: Vec<f32>, rows: &[Option<Row<'_>>]) -> Result<Vec<f32>, OnnxError> {
@@ -121,14 +108,7 @@ impl Denoiser {
             ("timestep", Tensor::f32([rows.len()], timesteps)),
             ("encoder_hidden_states", Tensor::f32([rows.len(), length, prompt_values / length], prompts)),
         ];
-        let outputs = timed(&mut self.busy, &mut self.unet, inputs)?;
+        let outputs = self.unet.run(inputs)?;
         self.unet.take(outputs, "out_sample", count)
     }
-}
-
-fn timed(busy: &mut Duration, model: &mut Model, inputs: Vec<(&str, Tensor)>) -> Result<Outputs, OnnxError> {
-    let began = Instant::now();
-    let outputs = model.run(inputs);
-    *busy += began.elapsed();
-    outputs
 }

@@ -1,13 +1,12 @@
 //! The graphs that run once for a source and once for a prompt, and what is counted.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicU64;
 
 use super::DiffusionError;
 use super::files::DiffusionFiles;
 use super::img2img::{Pixels, Posterior};
-use crate::onnx::{Model, OnnxError, Outputs, Provider, Runtime, Tensor};
+use crate::onnx::{Busy, Model, OnnxError, Provider, Runtime, Tensor};
 use crate::tokens::Tokenizer;
 
 /// What was run so far. Written by the engine's threads, read by anyone.
@@ -17,15 +16,7 @@ pub(super) struct Counters {
     pub(super) unet_calls: AtomicU64,
     pub(super) batch_rows_offered: AtomicU64,
     pub(super) images: AtomicU64,
-    pub(super) busy_nanoseconds: AtomicU64,
-}
-
-impl Counters {
-    /// Adds time in which a model ran.
-    pub(super) fn add_busy(&self, time: Duration) {
-        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.busy_nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
-    }
+    pub(super) busy: Arc<Busy>,
 }
 
 /// The text encoder and the VAE's encoder, each run on one row at a time.
@@ -35,7 +26,6 @@ pub(super) struct Encoders {
     vae_encoder: Model,
     text_encoder: Model,
     tokenizer: Tokenizer,
-    pub(super) counters: Arc<Counters>,
 }
 
 impl Encoders {
@@ -48,15 +38,14 @@ impl Encoders {
         files: &DiffusionFiles,
         provider: Provider,
         threads: usize,
-        counters: Arc<Counters>,
+        counters: &Counters,
     ) -> Result<Self, DiffusionError> {
-        let open = |part| Model::open(runtime, &files.graph(part), provider, threads);
+        let open = |part| Model::open(runtime, &files.graph(part), provider, threads, &counters.busy);
         Ok(Self {
             vae_encoder: open("vae_encoder")?,
             text_encoder: open("text_encoder")?,
             tokenizer: Tokenizer::from_dir(&files.tokenizer_dir())?,
             files: files.clone(),
-            counters,
         })
     }
 
@@ -67,7 +56,7 @@ impl Encoders {
     pub(super) fn encode_prompt(&mut self, prompt: &str) -> Result<Arc<[f32]>, DiffusionError> {
         let ids = self.tokenizer.encode(prompt)?.ids;
         let input = Tensor::i64([1, ids.len()], ids);
-        let outputs = timed(&self.counters, &mut self.text_encoder, vec![("input_ids", input)])?;
+        let outputs = self.text_encoder.run(vec![("input_ids", input)])?;
         let count = self.files.prompt_length * self.files.prompt_width;
         Ok(self.text_encoder.take(outputs, "last_hidden_state", count)?.into())
     }
@@ -80,17 +69,10 @@ impl Encoders {
         let Pixels { planes, size } = pixels;
         let [width, height] = [size.width, size.height].map(|side| (side * self.files.pixels_per_latent) as usize);
         let input = Tensor::f32([1, 3, height, width], planes);
-        let outputs = timed(&self.counters, &mut self.vae_encoder, vec![("sample", input)])?;
+        let outputs = self.vae_encoder.run(vec![("sample", input)])?;
         let count = self.files.latent_channels * size.area();
         let mut mean = self.vae_encoder.take(outputs, "latent_parameters", 2 * count)?;
         let log_variance = mean.split_off(count);
         Ok(Posterior { mean, log_variance, size })
     }
-}
-
-fn timed(counters: &Counters, model: &mut Model, inputs: Vec<(&str, Tensor)>) -> Result<Outputs, OnnxError> {
-    let began = Instant::now();
-    let outputs = model.run(inputs);
-    counters.add_busy(began.elapsed());
-    outputs
 }

@@ -1,24 +1,28 @@
 //! One engine per device: the handle that everyone asks.
 
 use std::num::NonZeroU32;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
+use super::batch::Guidance;
 use super::denoiser::Denoiser;
 use super::encoders::{Counters, Encoders};
 use super::files::DiffusionFiles;
 use super::img2img::Draws;
-
+use super::intake::{Event, Intake, Prepared, Question};
+use super::line::Line;
 use super::schedulers::SchedulerName;
 use super::strength::{rows_per_sample, timesteps_run};
-use super::worker::{Event, Question, Worker};
+use super::worker::{Shared, Worker};
 use super::{DiffusionError, EngineError};
 use crate::imaging::{Limits, decode, encode_png};
-use crate::onnx::{Chosen, Device, Provider, Runtime, Service, default_threads};
+use crate::onnx::{Chosen, Device, Inbox, Provider, Runtime, Service, default_threads};
 
 /// What is the same for all pictures of an engine.
 #[derive(Clone, Debug)]
@@ -95,18 +99,19 @@ pub(crate) struct Stats {
     pub(crate) busy: Duration,
 }
 
-/// A running engine. Clones share it; it ends, with its thread, when the last is dropped, and that waits for the
+/// A running engine. Clones share it; it ends, with its threads, when the last is dropped, and that waits for the
 /// model call in progress.
 #[derive(Clone, Debug)]
 pub(crate) struct Engine {
     service: Arc<Service<Event>>,
+    line: Arc<Line<Prepared>>,
     counters: Arc<Counters>,
     settings: Arc<Settings>,
     chosen: Chosen,
 }
 
 impl Engine {
-    /// Loads the models, which takes as long as their files are large, and starts the engine's thread.
+    /// Loads the models, which takes as long as their files are large, and starts the engine's threads.
     ///
     /// # Errors
     /// A device that is not there, a graph that the runtime refuses, a scheduler that cannot be built.
@@ -119,16 +124,17 @@ impl Engine {
         let chosen = device.choose(runtime)?;
         let counters = Arc::new(Counters::default());
         let scheduler = files.scheduler(settings.scheduler, settings.timesteps.get())?;
-        let provider = chosen.provider;
-        let encoders = Encoders::load(runtime, files, provider, settings.threads, Arc::clone(&counters))?;
-        let (side_by_side, threads) = share_cores(settings.threads, provider, files.unet_bytes()?);
-        let denoisers = (0..side_by_side)
-            .map(|_| Denoiser::load(runtime, files, provider, threads, Arc::clone(&counters)))
-            .collect::<Result<Vec<_>, _>>()?;
-        let worker = Worker::new(encoders, denoisers, scheduler, &settings)?;
-        let service = Service::start("diffusion", settings.queue, move |inbox| worker.run(inbox))
-            .map_err(|source| DiffusionError::Thread { source })?;
-        Ok(Self { service: Arc::new(service), counters, settings: Arc::new(settings), chosen })
+        let (mut encoders, denoisers) = load(runtime, files, chosen.provider, settings.threads, &counters)?;
+        let guidance = guidance(&mut encoders, &settings)?;
+        let line = Arc::new(Line::new());
+        let batch_size = settings.batch_size.max(1);
+        let shared = Arc::new(Shared { line: Arc::clone(&line), scheduler, guidance, batch_size });
+        let workers = denoisers.into_iter().map(|denoiser| Worker::new(denoiser, Arc::clone(&shared))).collect();
+        let intake = Intake::new(encoders, &settings, Arc::clone(&line));
+        let service =
+            Service::start("diffusion", settings.queue, move |inbox| run(intake, workers, inbox, &shared.line))
+                .map_err(|source| DiffusionError::Thread { source })?;
+        Ok(Self { service: Arc::new(service), line, counters, settings: Arc::new(settings), chosen })
     }
 
     /// What the models run on.
@@ -155,7 +161,11 @@ impl Engine {
     /// As [`Engine::img2img`], with draws from outside, so that another implementation's can be given.
     pub(super) async fn ask(&self, job: Job, run: u32, draws: Option<Draws>) -> Result<Generated, EngineError> {
         let digest: [u8; 32] = Sha256::digest(&job.image).into();
-        let answer = self.service.ask(|reply| Event::Question(Question { job, run, draws, digest, reply })).await;
+        let question = |reply| {
+            let announced = self.line.announce();
+            Event::Question(Question { job, run, draws, digest, announced, reply })
+        };
+        let answer = self.service.ask(question).await;
         let png = answer.map_err(EngineError::Job)??;
         let rows = rows_per_sample(self.settings.guidance_scale);
         Ok(Generated { png, timesteps: run, unet_evaluations: run.saturating_mul(rows) })
@@ -163,13 +173,13 @@ impl Engine {
 
     /// What was done so far.
     pub(crate) fn stats(&self) -> Stats {
-        let Counters { unet_evaluations, unet_calls, batch_rows_offered, images, busy_nanoseconds } = &*self.counters;
+        let Counters { unet_evaluations, unet_calls, batch_rows_offered, images, busy } = &*self.counters;
         Stats {
             unet_evaluations: unet_evaluations.load(Ordering::Relaxed),
             unet_calls: unet_calls.load(Ordering::Relaxed),
             batch_rows_offered: batch_rows_offered.load(Ordering::Relaxed),
             images: images.load(Ordering::Relaxed),
-            busy: Duration::from_nanos(busy_nanoseconds.load(Ordering::Relaxed)),
+            busy: busy.total(),
         }
     }
 }
@@ -182,6 +192,55 @@ const SMALL_UNET_BYTES: u64 = 64 << 20;
 fn share_cores(threads: usize, provider: Provider, unet_bytes: u64) -> (usize, usize) {
     let threads = threads.max(1);
     if provider == Provider::Cpu && unet_bytes <= SMALL_UNET_BYTES { (threads, 1) } else { (1, threads) }
+}
+
+/// Loads all graphs, side by side: this takes seconds, or minutes, of a GPU that waits.
+fn load(
+    runtime: &Runtime,
+    files: &DiffusionFiles,
+    provider: Provider,
+    threads: usize,
+    counters: &Arc<Counters>,
+) -> Result<(Encoders, Vec<Denoiser>), DiffusionError> {
+    let (side_by_side, threads_of_each) = share_cores(threads, provider, files.unet_bytes()?);
+    thread::scope(|scope| {
+        let denoiser = || Denoiser::load(runtime, files, provider, threads_of_each, Arc::clone(counters));
+        let loading: Vec<_> = (0..side_by_side).map(|_| scope.spawn(denoiser)).collect();
+        let encoders = Encoders::load(runtime, files, provider, threads, counters)?;
+        let denoisers = loading.into_iter().map(|loading| loading.join().map_err(|_| DiffusionError::Panic)?);
+        Ok((encoders, denoisers.collect::<Result<_, _>>()?))
+    })
+}
+
+/// Classifier-free guidance, where it is on.
+fn guidance(encoders: &mut Encoders, settings: &Settings) -> Result<Option<Guidance>, DiffusionError> {
+    if rows_per_sample(settings.guidance_scale) == 1 {
+        return Ok(None);
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "the models compute in f32")]
+    let scale = settings.guidance_scale as f32;
+    Ok(Some(Guidance { scale, negative: encoders.encode_prompt(&settings.negative_prompt)? }))
+}
+
+/// The engine's threads: the intake is this one, and each worker has its own. All end when nobody holds the engine
+/// any more, or one fails; then every caller is told why.
+fn run(mut intake: Intake, workers: Vec<Worker>, mut inbox: Inbox<Event>, line: &Line<Prepared>) {
+    thread::scope(|scope| {
+        for mut worker in workers {
+            let (failure, events) = (inbox.failure(), inbox.sender());
+            scope.spawn(move || {
+                let ended = catch_unwind(AssertUnwindSafe(|| worker.run().map_err(DiffusionError::from)));
+                if let Err(error) = ended.unwrap_or(Err(DiffusionError::Panic)) {
+                    failure.set(&error);
+                    events.send(Event::Failed);
+                }
+            });
+        }
+        if let Err(error) = intake.run(&mut inbox) {
+            inbox.failure().set(&error);
+        }
+        line.close();
+    });
 }
 
 async fn pass_through(image: Arc<[u8]>, limits: Limits) -> Result<Generated, EngineError> {

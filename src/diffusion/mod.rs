@@ -10,6 +10,8 @@ mod engine;
 mod error;
 mod files;
 mod img2img;
+mod intake;
+mod line;
 mod noise;
 mod schedulers;
 mod strength;

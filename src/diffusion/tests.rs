@@ -63,7 +63,7 @@ fn golden() -> Golden {
 
 fn models() -> (Encoders, Denoiser) {
     let (runtime, counters) = (Runtime::open(None).unwrap(), Arc::new(Counters::default()));
-    let encoders = Encoders::load(&runtime, &bundle(), Provider::Cpu, 1, Arc::clone(&counters)).unwrap();
+    let encoders = Encoders::load(&runtime, &bundle(), Provider::Cpu, 1, &counters).unwrap();
     (encoders, Denoiser::load(&runtime, &bundle(), Provider::Cpu, 1, counters).unwrap())
 }
 

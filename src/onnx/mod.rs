@@ -3,6 +3,7 @@
 //! [`Runtime`] finds and loads the library, [`Device`] says where models run, [`Model`] runs one graph on plain
 //! [`Tensor`]s, and [`Signature`] tells what a graph takes and gives without loading its weights.
 
+mod busy;
 mod device;
 mod digest;
 mod error;
@@ -15,6 +16,7 @@ mod service;
 mod signature;
 mod tensor;
 
+pub(crate) use busy::Busy;
 pub(crate) use device::{Chosen, Device, Provider};
 pub(crate) use digest::digest_of_all;
 pub(crate) use error::OnnxError;

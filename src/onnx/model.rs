@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use half::f16;
@@ -10,7 +11,7 @@ use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 use ort::value::{DynValue, Outlet, TensorElementType, ValueType};
 
-use super::{Dim, Element, OnnxError, Outputs, Port, Provider, Runtime, Signature, Tensor};
+use super::{Busy, Dim, Element, OnnxError, Outputs, Port, Provider, Runtime, Signature, Tensor};
 
 /// Threads within one model on the CPU, where nobody says otherwise: all cores.
 pub(crate) fn default_threads() -> usize {
@@ -21,6 +22,7 @@ pub(crate) fn default_threads() -> usize {
 pub(crate) struct Model {
     session: Session,
     signature: Signature,
+    busy: Arc<Busy>,
 }
 
 impl fmt::Debug for Model {
@@ -30,11 +32,18 @@ impl fmt::Debug for Model {
 }
 
 impl Model {
-    /// Loads a graph with its weights onto a provider. `threads` is how many cores one operator may use on the CPU.
+    /// Loads a graph with its weights onto a provider. `threads` is how many cores one operator may use on the CPU;
+    /// `busy` counts the time in which it runs, and is shared with models whose time is told as one.
     ///
     /// # Errors
     /// [`OnnxError::Open`] where the runtime refuses the graph or the provider.
-    pub(crate) fn open(runtime: &Runtime, path: &Path, provider: Provider, threads: usize) -> Result<Self, OnnxError> {
+    pub(crate) fn open(
+        runtime: &Runtime,
+        path: &Path,
+        provider: Provider,
+        threads: usize,
+        busy: &Arc<Busy>,
+    ) -> Result<Self, OnnxError> {
         let failed = |reason: String| OnnxError::Open { path: path.to_owned(), reason };
         let session = builder(runtime, provider, threads)
             .and_then(|mut builder| builder.commit_from_file(path))
@@ -42,7 +51,7 @@ impl Model {
         let ports = |outlets: &[Outlet]| outlets.iter().map(port).collect();
         let signature =
             Signature { path: path.to_owned(), inputs: ports(session.inputs()), outputs: ports(session.outputs()) };
-        Ok(Self { session, signature })
+        Ok(Self { session, signature, busy: Arc::clone(busy) })
     }
 
     /// Runs the graph. Inputs are converted to the element types that it wants: floats to half precision, or
@@ -57,7 +66,8 @@ impl Model {
             .map(|(name, tensor)| Ok((Cow::from(name), self.convert(name, tensor)?)))
             .collect::<Result<Vec<_>, OnnxError>>()?;
         let path = &self.signature.path;
-        let outputs = self.session.run(inputs).map_err(|error| run_failed(path, &error))?;
+        let session = &mut self.session;
+        let outputs = self.busy.during(|| session.run(inputs)).map_err(|error| run_failed(path, &error))?;
         let mut by_name = Vec::with_capacity(outputs.len());
         for (name, value) in &outputs {
             if let Some((shape, data)) = floats(&value).map_err(|error| run_failed(path, &error))? {

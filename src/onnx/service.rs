@@ -17,15 +17,23 @@ pub(crate) struct Service<E> {
     sender: Option<UnboundedSender<E>>,
     thread: Option<JoinHandle<()>>,
     room: Arc<Semaphore>,
-    failure: Arc<OnceLock<String>>,
+    failure: Failure,
 }
+
+/// A way for work beside the thread to send it events. It does not keep the thread alive.
+#[derive(Debug)]
+pub(crate) struct Sender<E>(WeakUnboundedSender<E>);
+
+/// Why a service ended early: for every caller who waits and every later one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Failure(Arc<OnceLock<String>>);
 
 /// The thread's side: what has arrived.
 #[derive(Debug)]
 pub(crate) struct Inbox<E> {
     receiver: UnboundedReceiver<E>,
-    sender: WeakUnboundedSender<E>,
-    failure: Arc<OnceLock<String>>,
+    sender: Sender<E>,
+    failure: Failure,
 }
 
 /// Where an answer goes. It holds its caller's place in the queue until it is sent or dropped.
@@ -42,8 +50,8 @@ impl<E: Send + 'static> Service<E> {
     /// The operating system gives no thread.
     pub(crate) fn start(name: &str, queue: usize, work: impl FnOnce(Inbox<E>) + Send + 'static) -> io::Result<Self> {
         let (sender, receiver) = unbounded_channel();
-        let failure = Arc::new(OnceLock::new());
-        let inbox = Inbox { receiver, sender: sender.downgrade(), failure: Arc::clone(&failure) };
+        let failure = Failure::default();
+        let inbox = Inbox { receiver, sender: Sender(sender.downgrade()), failure: failure.clone() };
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || work(inbox))?;
         let room = Arc::new(Semaphore::new(queue.clamp(1, Semaphore::MAX_PERMITS)));
         Ok(Self { sender: Some(sender), thread: Some(thread), room, failure })
@@ -64,7 +72,7 @@ impl<E: Send + 'static> Service<E> {
     }
 
     fn reason(&self) -> String {
-        self.failure.get().cloned().unwrap_or_else(|| "its thread ended early".to_owned())
+        self.failure.0.get().cloned().unwrap_or_else(|| "its thread ended early".to_owned())
     }
 }
 
@@ -95,15 +103,28 @@ impl<E> Inbox<E> {
         self.receiver.is_closed()
     }
 
-    /// Leaves the reason why the thread ends, for every caller who waits and every later one. To be called while
-    /// their replies still exist; the first reason stays.
-    pub(crate) fn fail(&self, reason: String) {
-        let _ = self.failure.set(reason);
+    /// Where the reason goes why the thread ends early.
+    pub(crate) fn failure(&self) -> Failure {
+        self.failure.clone()
     }
 
-    /// A way for work beside the thread to send it events; `None` when nobody waits for that work.
-    pub(crate) fn sender(&self) -> Option<UnboundedSender<E>> {
-        self.sender.upgrade()
+    /// A way for work beside the thread to send it events.
+    pub(crate) fn sender(&self) -> Sender<E> {
+        Sender(self.sender.0.clone())
+    }
+}
+
+impl<E> Sender<E> {
+    /// Sends an event, unless the thread has ended or nobody waits for it any more.
+    pub(crate) fn send(&self, event: E) {
+        let _ = self.0.upgrade().map(|sender| sender.send(event));
+    }
+}
+
+impl Failure {
+    /// Leaves a reason; the first stays. To be called while the replies of those who wait still exist.
+    pub(crate) fn set(&self, error: &dyn std::error::Error) {
+        let _ = self.0.set(error.to_string());
     }
 }
 
@@ -151,7 +172,7 @@ mod tests {
     async fn a_failure_reaches_waiting_and_later_callers() {
         let service = Service::start("test", 2, |mut inbox: Inbox<Doubling>| {
             let _question = inbox.wait();
-            inbox.fail("out of order".to_owned());
+            inbox.failure().set(&io::Error::other("out of order"));
         })
         .unwrap();
         for number in 0..2 {

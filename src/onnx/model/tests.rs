@@ -1,10 +1,12 @@
 //! Against `tests/fixtures/onnx/ports.onnx`, whose graph passes each of its inputs through.
 
+use std::sync::Arc;
+
 use super::*;
 
 fn ports() -> Model {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/onnx/ports.onnx");
-    Model::open(&Runtime::open(None).unwrap(), &path, Provider::Cpu, 1).unwrap()
+    Model::open(&Runtime::open(None).unwrap(), &path, Provider::Cpu, 1, &Arc::default()).unwrap()
 }
 
 fn inputs() -> Vec<(&'static str, Tensor)> {
@@ -51,6 +53,6 @@ fn wrong_inputs_are_named() {
 fn a_file_that_is_no_graph_is_an_error() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), b"hello").unwrap();
-    let error = Model::open(&Runtime::open(None).unwrap(), file.path(), Provider::Cpu, 1).unwrap_err();
+    let error = Model::open(&Runtime::open(None).unwrap(), file.path(), Provider::Cpu, 1, &Arc::default()).unwrap_err();
     assert!(matches!(error, OnnxError::Open { .. }), "{error}");
 }
