@@ -5,12 +5,14 @@ use std::{num::NonZeroU32, path::PathBuf};
 use tokio::sync::OnceCell;
 
 use crate::{
-    clip::{ClipEngine, ClipFiles, ClipSettings, ClipStats},
+    clip::{ClipEngine, ClipError, ClipFiles, ClipSettings, ClipStats},
     config::{Config, Spectrum},
-    diffusion::{DiffusionFiles, Engine, SchedulerName, Settings, Stats},
+    diffusion::{
+        DiffusionFiles, Engine, NoiseSource, Scheduler, SchedulerName, Settings, Stats, rows_per_sample, timesteps_run,
+    },
     error::{self, Error, Result},
     identity::Digest,
-    onnx::{Device, Runtime},
+    onnx::{Chosen, CudaOptions, Device, Runtime},
 };
 
 /// How models run here; never what they are asked for. On one machine, provider, number of threads and batch
@@ -33,6 +35,7 @@ pub struct Models {
     machine: Machine,
     settings: Settings,
     scheduler: SchedulerName,
+    schedule: Box<dyn Scheduler>,
     diffusion_files: DiffusionFiles,
     clip_files: ClipFiles,
     generator_digest: String,
@@ -48,9 +51,8 @@ impl Models {
     /// Every problem of both directories.
     pub fn inspect(config: &Config, machine: Machine) -> Result<Self, Vec<Error>> {
         let diffusion = inspect_diffusion(config, &machine);
-        let clip =
-            ClipFiles::inspect(&config.models.clip).and_then(|files| files.digest().map(|digest| (files, digest)));
-        let ((diffusion_files, settings, scheduler, generator_digest), (clip_files, clip_digest)) =
+        let clip = inspect_clip(config);
+        let (Inspected { diffusion_files, settings, scheduler, schedule, generator_digest }, (clip_files, clip_digest)) =
             match (diffusion, clip.map_err(|error| failed_at("models.clip", error))) {
                 (Ok(diffusion), Ok(clip)) => (diffusion, clip),
                 (diffusion, clip) => return Err(diffusion.err().into_iter().chain(clip.err()).collect()),
@@ -59,6 +61,7 @@ impl Models {
             machine,
             settings,
             scheduler,
+            schedule,
             diffusion_files,
             clip_files,
             generator_digest,
@@ -83,10 +86,18 @@ impl Models {
         self.scheduler.to_string()
     }
 
+    /// Evaluations of the UNet for one picture of a level of image guidance, 0 to 100.
+    pub fn unet_evaluations(&self, image_guidance: i64) -> i64 {
+        let level = u8::try_from(image_guidance.clamp(0, 100)).unwrap_or(100);
+        let run = timesteps_run(self.settings.timesteps.get(), level);
+        let calls = if run == 0 { 0 } else { self.schedule.calls(run as usize).len() };
+        calls as i64 * i64::from(rows_per_sample(self.settings.guidance_scale))
+    }
+
     /// What the models run on, once one is loaded.
     pub fn provider(&self) -> Option<String> {
         let chosen = self.diffusion.get().map(Engine::chosen).or(self.clip.get().map(ClipEngine::chosen));
-        chosen.map(|chosen| chosen.provider.to_string())
+        chosen.map(Chosen::to_string)
     }
 
     /// What the diffusion engine has done so far, where it was needed.
@@ -101,7 +112,7 @@ impl Models {
     pub fn choose_device(&self) -> Result<String> {
         let runtime = Runtime::open(self.machine.library.as_deref()).map_err(failed)?;
         let chosen = self.machine.device.choose(&runtime).map_err(failed)?;
-        Ok(format!("{} ({})", chosen.provider, chosen.why))
+        Ok(format!("{chosen} ({})", chosen.why))
     }
 
     /// What the CLIP engine has done so far, where it was needed.
@@ -116,7 +127,7 @@ impl Models {
     pub async fn diffusion(&self) -> Result<&Engine> {
         let start = || {
             let runtime = Runtime::open(self.machine.library.as_deref()).map_err(failed)?;
-            Engine::start(&runtime, &self.diffusion_files, self.settings.clone(), self.machine.device).map_err(failed)
+            Engine::start(&runtime, &self.diffusion_files, self.settings.clone(), &self.machine.device).map_err(failed)
         };
         self.diffusion.get_or_try_init(|| async { tokio::task::block_in_place(start) }).await
     }
@@ -130,32 +141,54 @@ impl Models {
             let runtime = Runtime::open(self.machine.library.as_deref()).map_err(failed)?;
             let mut settings = ClipSettings::default();
             settings.threads = self.machine.threads.unwrap_or(settings.threads);
-            ClipEngine::start(&runtime, &self.clip_files, settings, self.machine.device).map_err(failed)
+            settings.cuda = self.settings.cuda;
+            ClipEngine::start(&runtime, &self.clip_files, settings, &self.machine.device).map_err(failed)
         };
         self.clip.get_or_try_init(|| async { tokio::task::block_in_place(start) }).await
     }
 }
 
-type Inspected = (DiffusionFiles, Settings, SchedulerName, String);
+/// What the directory of the diffusion model and the settings say.
+struct Inspected {
+    diffusion_files: DiffusionFiles,
+    settings: Settings,
+    scheduler: SchedulerName,
+    schedule: Box<dyn Scheduler>,
+    generator_digest: String,
+}
 
 fn inspect_diffusion(config: &Config, machine: &Machine) -> Result<Inspected> {
     let files =
         DiffusionFiles::inspect(&config.models.diffusion).map_err(|error| failed_at("models.diffusion", error))?;
-    let settings = settings(&config.spectrum, machine)?;
+    let spectrum = &config.spectrum;
+    let cuda = CudaOptions {
+        memory_limit: config.cuda.memory_limit_mib.and_then(|mib| usize::try_from(mib << 20).ok()),
+        tf32: config.cuda.tf32,
+    };
+    let settings = Settings { cuda, ..settings(spectrum, machine)? };
     // a schedule that cannot be cut into these timesteps is found here, and not in the middle of a run
-    files.scheduler(settings.scheduler, settings.timesteps.get()).map_err(failed)?;
+    let schedule = files.scheduler(settings.scheduler, settings.timesteps.get()).map_err(failed)?;
     let scheduler = match settings.scheduler {
         Some(scheduler) => scheduler,
         None => files.scheduler_name().map_err(failed)?,
     };
-    let digest = Digest::new("generator")
+    let generator_digest = Digest::new("generator")
         .text(&files.digest().map_err(failed)?)
         .text(&scheduler.to_string())
         .part(&settings.timesteps.get().to_le_bytes())
         .part(&settings.guidance_scale.to_le_bytes())
-        .text(&settings.negative_prompt)
+        .part(&[u8::from(settings.pure_noise_at_zero), u8::from(settings.negative_prompt.is_some())])
+        .text(settings.negative_prompt.as_deref().unwrap_or_default())
+        .text(&spectrum.noise)
         .id();
-    Ok((files, settings, scheduler, digest))
+    Ok(Inspected { diffusion_files: files, settings, scheduler, schedule, generator_digest })
+}
+
+fn inspect_clip(config: &Config) -> Result<(ClipFiles, String), ClipError> {
+    let whole_frame = config.filter.frame == "whole";
+    let files = ClipFiles::inspect(&config.models.clip, whole_frame)?;
+    let digest = Digest::new("clip").text(&files.digest()?).part(&[u8::from(whole_frame)]).id();
+    Ok((files, digest))
 }
 
 fn settings(spectrum: &Spectrum, machine: &Machine) -> Result<Settings> {
@@ -166,6 +199,8 @@ fn settings(spectrum: &Spectrum, machine: &Machine) -> Result<Settings> {
         timesteps: timesteps.unwrap_or(defaults.timesteps),
         guidance_scale: spectrum.guidance_scale,
         negative_prompt: spectrum.negative_prompt.clone(),
+        noise: if spectrum.noise == "torch" { NoiseSource::Torch } else { NoiseSource::Counter },
+        pure_noise_at_zero: spectrum.pure_noise_at_zero,
         batch_size: machine.batch_size.unwrap_or(defaults.batch_size),
         threads: machine.threads.unwrap_or(defaults.threads),
         ..defaults

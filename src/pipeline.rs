@@ -74,12 +74,14 @@ impl Pipeline {
             return Err(Error::Several(problems));
         };
         descriptions.cover(&source).map_err(|error| Error::Several(vec![error]))?;
+        let levels = &config.spectrum.image_guidance;
         let inputs = Inputs {
             listing: source.fingerprint().to_owned(),
             descriptions: descriptions.digest.clone(),
             generator: models.generator_digest().to_owned(),
             clip: models.clip_digest().to_owned(),
             scheduler: models.scheduler(),
+            unet_evaluations: levels.iter().map(|&level| models.unet_evaluations(level)).collect(),
         };
         let plan = plan::compile(&config, &catalogue, &inputs)?;
         let given = vec![

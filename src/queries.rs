@@ -55,6 +55,8 @@ pub enum Parameter {
     Float(f64),
     /// A text.
     Text(String),
+    /// A text that is not given: NULL.
+    NoText,
     /// True or false.
     Boolean(bool),
     /// A list of integers, for `unnest`.
@@ -67,6 +69,7 @@ impl std::fmt::Display for Parameter {
             Self::Integer(value) => write!(f, "{value}"),
             Self::Float(value) => write!(f, "{value:?}"),
             Self::Text(value) => write!(f, "{value:?}"),
+            Self::NoText => write!(f, "NULL"),
             Self::Boolean(value) => write!(f, "{value}"),
             Self::Integers(values) => write!(f, "{values:?}"),
         }
@@ -80,6 +83,8 @@ impl Parameter {
             // the exponent keeps 10.0 a real number in the plan's types
             Self::Float(value) => number(&format!("{:e}", value.abs()), value.is_sign_negative()),
             Self::Text(value) => literal(Value::SingleQuotedString(value.clone())),
+            // the text that is NULL, whatever it is compared with
+            Self::NoText => literal(Value::Null),
             Self::Boolean(value) => literal(Value::Boolean(*value)),
             Self::Integers(values) => Expr::Array(Array {
                 elem: values.iter().map(|value| Self::Integer(*value).expression()).collect(),

@@ -79,14 +79,20 @@ struct Config {
 #[serde(untagged)]
 enum Token {
     Text(String),
-    Object { content: String },
+    Object {
+        content: String,
+        /// Whether it is found in a text after lower-casing, so in any case.
+        #[serde(default)]
+        normalized: bool,
+    },
 }
 
 impl Token {
-    fn or(token: Option<Self>, default: &str) -> String {
+    fn or(token: Option<Self>, default: &str) -> (String, bool) {
         match token {
-            Some(Self::Text(content) | Self::Object { content }) => content,
-            None => default.to_owned(),
+            Some(Self::Text(content)) => (content, false),
+            Some(Self::Object { content, normalized }) => (content, normalized),
+            None => (default.to_owned(), false),
         }
     }
 }
@@ -108,8 +114,8 @@ impl Tokenizer {
         let length = config.model_max_length as usize;
         let bos = Token::or(config.bos_token, "<|startoftext|>");
         let eos = Token::or(config.eos_token, "<|endoftext|>");
-        let unk = Token::or(config.unk_token, &eos);
-        let pad = Token::or(config.pad_token, &eos);
+        let (unk, _) = Token::or(config.unk_token, &eos.0);
+        let (pad, _) = Token::or(config.pad_token, &eos.0);
         let ready_made = dir.join("tokenizer.json");
         let mut inner = if ready_made.is_file() {
             from_json(&ready_made, &read(&ready_made)?)?
@@ -119,10 +125,12 @@ impl Tokenizer {
         };
         let missing = |token: &str| TokenError::NoSuchToken { path: dir.to_owned(), token: token.to_owned() };
         let id = inner.token_to_id(&pad).ok_or_else(|| missing(&pad))?;
-        // A padding token is special, so `!`, where it pads, is cut out of a text before BPE.
-        let special = AddedToken::from(pad, true);
+        // A padding token is special, so `!`, where it pads, is cut out of a text before BPE. One that is special
+        // already stays as the file has it.
+        let known = inner.get_added_vocabulary().is_special_token(&pad);
+        let special = (!known).then(|| AddedToken::from(pad, true));
         inner
-            .add_special_tokens([special])
+            .add_special_tokens(special)
             .and_then(|_| inner.with_truncation(None).map(|inner| inner.with_padding(None)).map(|_| ()))
             .map_err(|error| TokenError::Invalid { path: ready_made, reason: error.to_string() })?;
         Ok(Self { inner, length, pad: i64::from(id) })
@@ -156,7 +164,7 @@ impl Tokenizer {
 }
 
 /// The `tokenizer.json` that transformers would write for CLIP's vocabulary and merges.
-fn clip_bpe(dir: &Path, bos: &str, eos: &str, unk: &str) -> Result<Value, TokenError> {
+fn clip_bpe(dir: &Path, bos: &(String, bool), eos: &(String, bool), unk: &str) -> Result<Value, TokenError> {
     let vocab: Value = parse(&dir.join("vocab.json"))?;
     let merges_path = dir.join("merges.txt");
     let merges = String::from_utf8(read(&merges_path)?)
@@ -167,10 +175,10 @@ fn clip_bpe(dir: &Path, bos: &str, eos: &str, unk: &str) -> Result<Value, TokenE
         let id = vocab.get(token).and_then(Value::as_u64);
         id.ok_or_else(|| TokenError::NoSuchToken { path: dir.to_owned(), token: token.to_owned() })
     };
-    let added = |token: &str| -> Result<Value, TokenError> {
+    let added = |(token, normalized): &(String, bool)| -> Result<Value, TokenError> {
         Ok(json!({
             "id": id(token)?, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
-            "normalized": false, "special": true,
+            "normalized": normalized, "special": true,
         }))
     };
     Ok(json!({
@@ -187,7 +195,7 @@ fn clip_bpe(dir: &Path, bos: &str, eos: &str, unk: &str) -> Result<Value, TokenE
             {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Removed", "invert": true},
             {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
         ]},
-        "post_processor": {"type": "RobertaProcessing", "sep": [eos, id(eos)?], "cls": [bos, id(bos)?],
+        "post_processor": {"type": "RobertaProcessing", "sep": [eos.0, id(&eos.0)?], "cls": [bos.0, id(&bos.0)?],
             "trim_offsets": false, "add_prefix_space": false},
         "decoder": null,
         "model": {"type": "BPE", "dropout": null, "unk_token": unk, "continuing_subword_prefix": "",
@@ -211,6 +219,8 @@ fn parse<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, TokenError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn bundle() -> PathBuf {
@@ -255,6 +265,56 @@ mod tests {
             assert_eq!(ready_made.encode(&text).unwrap().ids, ids, "{text:?}");
             assert_eq!(from_vocabulary.encode(&text).unwrap().ids, ids, "{text:?} from vocab.json");
         }
+    }
+
+    #[derive(Deserialize)]
+    struct Thousand {
+        start: i64,
+        end: i64,
+        pads: BTreeMap<String, i64>,
+        lengths: [usize; 2],
+        cases: Vec<Vec<Value>>,
+    }
+
+    /// `tests/fixtures/tokens`: emoji, scripts, accents, 300 words, nothing at all.
+    #[test]
+    fn a_thousand_texts_are_transformers() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokens/tokens.json");
+        let Thousand { start, end, pads, lengths, cases } = parse(&path).unwrap();
+        assert_eq!((cases.len(), pads.len()), (1000, 2));
+        for (pad, pad_id) in &pads {
+            for length in lengths {
+                let tokenizer = from_vocabulary(|config| {
+                    config["pad_token"] = json!(pad);
+                    config["model_max_length"] = json!(length);
+                })
+                .unwrap();
+                for case in &cases {
+                    let text = case[0].as_str().unwrap();
+                    // the third is that of the other padding, where it makes a difference
+                    let ids = if pad == "!" { case.last() } else { case.get(1) };
+                    let ids = ids.unwrap().as_array().unwrap().iter().map(|id| id.as_i64().unwrap());
+                    let mut expected: Vec<i64> = std::iter::once(start).chain(ids.take(length - 2)).collect();
+                    expected.push(end);
+                    expected.resize(length, *pad_id);
+                    assert_eq!(tokenizer.encode(text).unwrap().ids, expected, "{text:?} to {length} with {pad}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn special_tokens_are_found_in_any_case_where_the_config_says_so() {
+        let normalized = |normalized: bool| {
+            let token = json!({"content": "<|endoftext|>", "normalized": normalized});
+            let tokenizer = from_vocabulary(|config| {
+                config["eos_token"] = token.clone();
+                config["pad_token"] = token;
+            });
+            tokenizer.unwrap().encode("<|ENDOFTEXT|>").unwrap()
+        };
+        assert_eq!(normalized(true).attention_mask[..4], [1, 1, 1, 0], "start, the token, end");
+        assert_eq!(normalized(false).attention_mask[3], 1, "letters");
     }
 
     #[test]

@@ -1,10 +1,13 @@
 -- Every picture that is asked for: hard sample × guidance level × seed × attempt.
 -- A slot's next attempt is asked for once each earlier one has failed: scored below the threshold, or rejected.
 WITH slots AS (
-    SELECT h.source_id, i.pixel_id, i.digest, h.label, h.class_name, g.image_guidance, s.seed, a.attempt
+    SELECT
+        h.source_id, i.pixel_id, i.digest, h.label, h.class_name, g.image_guidance, g.unet_evaluations, s.seed, a.attempt
     FROM hard_samples h
     JOIN images i ON i.source_id = h.source_id
-    CROSS JOIN unnest($image_guidance) AS g(image_guidance)
+    CROSS JOIN (
+        SELECT unnest($image_guidance) AS image_guidance, unnest($unet_evaluations) AS unet_evaluations
+    ) g
     CROSS JOIN unnest($seeds) AS s(seed)
     CROSS JOIN (SELECT unnest(range(0, $max_attempts)) AS attempt) a
 ),
@@ -18,7 +21,7 @@ described AS (
 ),
 prompted AS (
     SELECT
-        source_id, pixel_id, digest, label, class_name, image_guidance, seed, attempt,
+        source_id, pixel_id, digest, label, class_name, image_guidance, seed, attempt, unet_evaluations,
         replace(replace($generation_prompt, '{description}', description), '{class}', class_name) AS prompt,
         replace($filter_prompt, '{class}', class_name) AS filter_prompt,
         -- a stream of noise of its own for each candidate
@@ -57,7 +60,6 @@ counted AS (
 )
 SELECT
     sample_id, score_id, source_id, pixel_id, label, class_name, image_guidance, seed, attempt,
-    prompt, filter_prompt, noise_seed, timesteps,
-    timesteps * CASE WHEN $guidance_scale > 1.0 THEN 2 ELSE 1 END AS unet_evaluations
+    prompt, filter_prompt, noise_seed, timesteps, unet_evaluations
 FROM counted
 WHERE earlier_failures = attempt

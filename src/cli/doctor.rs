@@ -32,7 +32,7 @@ pub(super) fn execute(arguments: &Arguments) -> Result<ExitCode> {
                 let how = format!("{} ({}), {}", located.path.display(), located.how, runtime.build_info());
                 findings.push(("onnxruntime", true, how));
                 findings.push(match Device::Auto.choose(&runtime) {
-                    Ok(chosen) => ("device", true, format!("auto is {}: {}", chosen.provider, chosen.why)),
+                    Ok(chosen) => ("device", true, format!("auto is {chosen}: {}", chosen.why)),
                     Err(error) => ("device", false, error::chain(&error)),
                 });
             }

@@ -103,7 +103,7 @@ impl Target {
             set: self.set.clone(),
             lake: self.lake.clone(),
             models: models::Machine {
-                device: self.device,
+                device: self.device.clone(),
                 library: self.onnxruntime.clone(),
                 batch_size: self.model_batch.map(Into::into),
                 threads: self.model_threads.map(Into::into),

@@ -11,8 +11,8 @@ use super::files::ClipFiles;
 use super::model::{Clip, ROWS};
 use super::preprocess::Preprocess;
 use super::{ClipError, EmbedError};
-use crate::imaging::{Limits, decode};
-use crate::onnx::{Busy, Chosen, Device, Inbox, Memo, Reply, Runtime, Service, default_threads};
+use crate::imaging::{Limits, decode_on_white};
+use crate::onnx::{Busy, Chosen, CudaOptions, Device, Inbox, Loader, Memo, Reply, Runtime, Service, default_threads};
 
 /// Texts whose embedding is kept; at a width of 768 this is 200 MB at most.
 const TEXTS_KEPT: usize = 65_536;
@@ -27,6 +27,8 @@ type Answer = Result<Arc<[f32]>, EmbedError>;
 pub(crate) struct ClipSettings {
     /// Cores that one operator may use on the CPU.
     pub(crate) threads: usize,
+    /// How a GPU is set up.
+    pub(crate) cuda: CudaOptions,
     /// Rows that may be waiting or running; callers past it are held back.
     pub(crate) queue: usize,
     /// The largest picture that is opened.
@@ -35,7 +37,7 @@ pub(crate) struct ClipSettings {
 
 impl Default for ClipSettings {
     fn default() -> Self {
-        Self { threads: default_threads(), queue: 8 * ROWS, limits: Limits::default() }
+        Self { threads: default_threads(), cuda: CudaOptions::default(), queue: 8 * ROWS, limits: Limits::default() }
     }
 }
 
@@ -83,12 +85,14 @@ impl ClipEngine {
         runtime: &Runtime,
         files: &ClipFiles,
         settings: ClipSettings,
-        device: Device,
+        device: &Device,
     ) -> Result<Self, ClipError> {
         let chosen = device.choose(runtime)?;
         let counters = Arc::new(Counters::default());
+        let (provider, cuda, threads) = (chosen.provider, settings.cuda, settings.threads);
+        let loader = Loader { runtime, provider, cuda, threads, busy: &counters.busy };
         let worker = Worker {
-            clip: Clip::load(runtime, files, chosen.provider, settings.threads, &counters.busy)?,
+            clip: Clip::load(&loader, files)?,
             preprocess: Arc::new(files.preprocess.clone()),
             limits: settings.limits,
             counters: Arc::clone(&counters),
@@ -260,6 +264,6 @@ impl Worker {
 
 /// Decodes and preprocesses a picture.
 fn open(bytes: &[u8], limits: &Limits, preprocess: &Preprocess) -> Result<Vec<f32>, String> {
-    let image = decode(bytes, limits).map_err(|error| error.chain())?;
+    let image = decode_on_white(bytes, limits).map_err(|error| error.chain())?;
     preprocess.apply(&image).map_err(|error| error.chain())
 }

@@ -35,14 +35,16 @@ pub(crate) struct ClipFiles {
 }
 
 impl ClipFiles {
-    /// Reads a directory: its preprocessing, its tokenizer and the graph's signature, without weights.
+    /// Reads a directory: its preprocessing, its tokenizer and the graph's signature, without weights. With
+    /// `whole_frame` pictures are not cropped.
     ///
     /// # Errors
     /// The first file that is missing, broken or does not fit, with what it has and what is expected.
-    pub(crate) fn inspect(dir: &Path) -> Result<Self, ClipError> {
+    pub(crate) fn inspect(dir: &Path, whole_frame: bool) -> Result<Self, ClipError> {
         use Want::{Any, Exactly};
         let preprocess_path = dir.join("preprocessor_config.json");
         let preprocess = Preprocess::read(&preprocess_path)?;
+        let preprocess = if whole_frame { preprocess.of_whole_frame() } else { preprocess };
         let length = Exactly(Tokenizer::from_dir(dir)?.length());
         let graph = Signature::read(&dir.join("model.onnx"))?;
         graph.expect_only(&["input_ids", "pixel_values", "attention_mask"])?;

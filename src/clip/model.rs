@@ -1,10 +1,8 @@
 //! CLIP itself, run at one fixed batch shape for texts and one for pictures.
 
-use std::sync::Arc;
-
 use super::ClipError;
 use super::files::ClipFiles;
-use crate::onnx::{Busy, Element, Model, OnnxError, Provider, Runtime, Tensor};
+use crate::onnx::{Element, Loader, Model, OnnxError, Tensor};
 use crate::tokens::Tokenizer;
 
 /// Rows of one call. Fewer are padded and never sent as they are, since a runtime may compute a row otherwise in a
@@ -24,15 +22,9 @@ impl Clip {
     ///
     /// # Errors
     /// A graph that the runtime refuses, or the tokenizer.
-    pub(crate) fn load(
-        runtime: &Runtime,
-        files: &ClipFiles,
-        provider: Provider,
-        threads: usize,
-        busy: &Arc<Busy>,
-    ) -> Result<Self, ClipError> {
+    pub(crate) fn load(loader: &Loader<'_>, files: &ClipFiles) -> Result<Self, ClipError> {
         Ok(Self {
-            model: Model::open(runtime, &files.graph(), provider, threads, busy)?,
+            model: loader.open(&files.graph())?,
             tokenizer: Tokenizer::from_dir(files.dir())?,
             files: files.clone(),
         })

@@ -38,8 +38,10 @@ struct Config {
     do_rescale: bool,
     #[serde(default = "yes")]
     do_normalize: bool,
+    #[serde(default = "edge_224")]
     size: Size,
-    crop_size: Option<Size>,
+    #[serde(default = "edge_224")]
+    crop_size: Size,
     /// Pillow's code; 3 is bicubic, and the class's default.
     #[serde(default = "bicubic")]
     resample: u32,
@@ -59,6 +61,9 @@ enum Size {
 
 fn yes() -> bool {
     true
+}
+fn edge_224() -> Size {
+    Size::Edge(224)
 }
 fn bicubic() -> u32 {
     3
@@ -96,7 +101,7 @@ impl Preprocess {
             Size::Edge(edge) | Size::ShortestEdge { shortest_edge: edge } => Target::ShortestEdge(edge),
             Size::Sides { height, width } => Target::Exactly(width, height),
         };
-        let crop = match config.crop_size.unwrap_or(config.size) {
+        let crop = match config.crop_size {
             Size::Edge(edge) | Size::ShortestEdge { shortest_edge: edge } => (edge, edge),
             Size::Sides { height, width } => (width, height),
         };
@@ -111,6 +116,14 @@ impl Preprocess {
             mean,
             std,
         })
+    }
+
+    /// The same, but that the whole picture is resized to what the crop would have, whatever its aspect: nothing at
+    /// its edges is left out.
+    pub(super) fn of_whole_frame(self) -> Self {
+        let Some((width, height)) = self.crop else { return self };
+        let filter = self.resize.map_or(Filter::Bicubic, |(_, filter)| filter);
+        Self { resize: Some((Target::Exactly(width, height), filter)), crop: None, ..self }
     }
 
     /// Width and height of what comes out, where that does not depend on the picture.
@@ -197,6 +210,16 @@ mod tests {
     }
 
     #[test]
+    fn the_whole_frame_may_be_seen() {
+        let json = r#"{"size": 4, "crop_size": 4, "do_normalize": false}"#;
+        let left_half = RgbImage::from_fn(16, 4, |x, _| image::Rgb([if x < 4 { 255 } else { 0 }; 3]));
+        let seen = |preprocess: Preprocess| preprocess.apply(&left_half).unwrap().iter().sum::<f32>();
+        assert_eq!(seen(read(json).unwrap()), 0.0, "the crop has the middle");
+        assert!(seen(read(json).unwrap().of_whole_frame()) > 6.0, "a quarter of 3 x 16 values");
+        assert_eq!(read(json).unwrap().of_whole_frame().output(), Some((4, 4)));
+    }
+
+    #[test]
     fn what_is_not_supported_is_said() {
         let message = |json: &str| read(json).unwrap_err().to_string();
         let nearest = message(r#"{"size": 4, "resample": 0}"#);
@@ -206,6 +229,6 @@ mod tests {
         );
         let off = message(r#"{"size": 4, "do_rescale": false}"#);
         assert!(off.ends_with("`rescale_factor` is off; only 1/255 is supported"), "{off}");
-        assert!(message("{}").ends_with("is not a valid configuration"));
+        assert!(message("{\"size\": []}").ends_with("is not a valid configuration"));
     }
 }

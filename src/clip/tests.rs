@@ -3,6 +3,7 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "numbers in tests are small")]
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,21 +12,25 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::model::Clip;
+use super::preprocess::Preprocess;
 use super::*;
 use crate::imaging::testing::base64;
-use crate::imaging::{Limits, decode, encode_png};
-use crate::onnx::{Device, Provider, Runtime};
+use crate::imaging::{Limits, decode, decode_on_white, encode_png};
+use crate::onnx::{CudaOptions, Device, Loader, Provider, Runtime};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn bundle() -> ClipFiles {
-    ClipFiles::inspect(&root().join("models/digits/clip")).unwrap()
+    ClipFiles::inspect(&root().join("models/digits/clip"), false).unwrap()
 }
 
 fn clip() -> Clip {
-    Clip::load(&Runtime::open(None).unwrap(), &bundle(), Provider::Cpu, 1, &Arc::default()).unwrap()
+    let (runtime, busy) = (Runtime::open(None).unwrap(), Arc::default());
+    let loader =
+        Loader { runtime: &runtime, provider: Provider::Cpu, cuda: CudaOptions::default(), threads: 1, busy: &busy };
+    Clip::load(&loader, &bundle()).unwrap()
 }
 
 fn embed_images(clip: &mut Clip, images: &[RgbImage]) -> Vec<Vec<f32>> {
@@ -35,7 +40,7 @@ fn embed_images(clip: &mut Clip, images: &[RgbImage]) -> Vec<Vec<f32>> {
 
 fn engine() -> ClipEngine {
     let runtime = Runtime::open(None).unwrap();
-    ClipEngine::start(&runtime, &bundle(), ClipSettings::default(), Device::Cpu).unwrap()
+    ClipEngine::start(&runtime, &bundle(), ClipSettings::default(), &Device::Cpu).unwrap()
 }
 
 fn picture(number: u32) -> RgbImage {
@@ -81,6 +86,56 @@ fn embeddings_are_transformers() {
     let pixels = bundle().preprocess.apply(&source).unwrap();
     assert_close(&pixels[..50], &golden.clip.pixel_values_first_50);
     assert_close(&embed_images(&mut clip, &[source])[0], &golden.clip.image_embeds);
+}
+
+#[derive(Deserialize)]
+struct Pictures {
+    text: String,
+    positions: Vec<usize>,
+    pictures: BTreeMap<String, Seen>,
+}
+
+#[derive(Deserialize)]
+struct Seen {
+    embedding: Vec<f32>,
+    cosine: f32,
+    means: [f32; 3],
+    samples: Vec<f32>,
+}
+
+/// `tests/fixtures/clip`: grey, palettes, alpha, CMYK, other sizes. Decoders of JPEG differ by a few steps.
+#[test]
+fn pictures_are_seen_as_transformers_sees_them() {
+    let folder = root().join("tests/fixtures/clip");
+    let golden: Pictures = serde_json::from_slice(&std::fs::read(folder.join("clip.json")).unwrap()).unwrap();
+    let mut clip = clip();
+    let text = clip.embed_texts(&[&golden.text]).unwrap().remove(0);
+    let cosine = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    let b32 = Preprocess::read(&folder.join("preprocessor_b32.json")).unwrap();
+    let l14 = Preprocess::read(&folder.join("preprocessor_l14.json")).unwrap();
+    for (name, seen) in &golden.pictures {
+        if name.starts_with("grey16") {
+            continue; // Pillow cuts 16-bit grey off at 255, which makes it white; here it is scaled
+        }
+        let picture = decode_on_white(&std::fs::read(folder.join(name)).unwrap(), &Limits::default()).unwrap();
+        let embedding = embed_images(&mut clip, std::slice::from_ref(&picture)).remove(0);
+        let allowed = if name.ends_with(".png") { 1e-3 } else { 3e-3 };
+        let off = (cosine(&embedding, &text) - seen.cosine).abs();
+        assert!(off <= allowed, "{name}: the cosine is off by {off}");
+        let same = 1.0 - cosine(&embedding, &seen.embedding);
+        assert!(same <= allowed, "{name}: 1 - {same} alike");
+        let tensor = b32.apply(&picture).unwrap();
+        assert_eq!(tensor, l14.apply(&picture).unwrap(), "{name}");
+        for (channel, mean) in tensor.chunks_exact(224 * 224).zip(seen.means) {
+            let ours = channel.iter().sum::<f32>() / channel.len() as f32;
+            assert!((ours - mean).abs() < 0.01, "{name}: {ours} for {mean}");
+        }
+        // a step of 1/255 is 0.015; decoders of JPEG differ by up to four
+        let step = if name.ends_with(".png") { 2.1 * 0.0151 } else { 6.0 * 0.0151 };
+        for (&at, sample) in golden.positions.iter().zip(&seen.samples) {
+            assert!((tensor[at] - sample).abs() <= step, "{name} at {at}: {} for {sample}", tensor[at]);
+        }
+    }
 }
 
 #[test]
@@ -146,13 +201,13 @@ fn a_directory_that_does_not_fit_is_named() {
         let path = entry.unwrap().path();
         std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
     }
-    let digest = || ClipFiles::inspect(copy.path()).unwrap().digest().unwrap();
+    let digest = || ClipFiles::inspect(copy.path(), false).unwrap().digest().unwrap();
     assert_eq!(digest(), bundle().digest().unwrap(), "wherever it lies");
     let path = copy.path().join("preprocessor_config.json");
     let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     config["crop_size"] = serde_json::json!({"height": 24, "width": 32});
     std::fs::write(&path, config.to_string()).unwrap();
-    let message = ClipFiles::inspect(copy.path()).unwrap_err().to_string();
+    let message = ClipFiles::inspect(copy.path(), false).unwrap_err().to_string();
     assert!(
         message.ends_with(
             "input `pixel_values` is float32 [image_batch, 3, 32, 32]; expected float32 or float16 [images, 3, 24, 32]"
@@ -162,6 +217,6 @@ fn a_directory_that_does_not_fit_is_named() {
     std::fs::remove_file(copy.path().join("model.onnx")).unwrap();
     config["crop_size"] = serde_json::json!({"height": 32, "width": 32});
     std::fs::write(&path, config.to_string()).unwrap();
-    let message = ClipFiles::inspect(copy.path()).unwrap_err().to_string();
+    let message = ClipFiles::inspect(copy.path(), false).unwrap_err().to_string();
     assert_eq!(message, format!("cannot read `{}`", copy.path().join("model.onnx").display()));
 }

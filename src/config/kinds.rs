@@ -194,6 +194,26 @@ impl Kind for Choice {
     }
 }
 
+/// `true` or `false`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Truth;
+
+impl Kind for Truth {
+    type Out = bool;
+
+    fn expected(&self) -> String {
+        "`true` or `false`".to_owned()
+    }
+
+    fn read(&self, key: &str, node: &Node, problems: &mut Problems) -> Option<bool> {
+        let Value::Boolean(found) = node.value else {
+            wrong_type(self, key, node, problems);
+            return None;
+        };
+        Some(found)
+    }
+}
+
 /// A list of at least one value, all different.
 #[derive(Debug, Clone)]
 pub(super) struct Distinct<K> {

@@ -65,6 +65,8 @@ pub struct Config {
     pub curriculum: Curriculum,
     /// How many rows may fail.
     pub rejects: Rejects,
+    /// How GPUs are set up; says nothing of what is made.
+    pub cuda: Cuda,
     /// `[[step]]`: tables of the user's own, in file order, all different.
     pub steps: Vec<UserStep>,
     /// `[[expect]]`: tests of the data, in file order, with different names.
@@ -166,10 +168,17 @@ pub struct Spectrum {
     pub timesteps: i64,
     /// Classifier-free guidance factor as diffusers counts it, 0 to 100; default 10.
     pub guidance_scale: f64,
-    /// `ddim` or `euler`; none is the model's own.
+    /// One of `ddim`, `pndm`, `euler`, `euler_ancestral`, `dpmpp_2m`, `dpmpp_2m_karras` and `lcm`; none is the
+    /// model's own.
     pub scheduler: Option<String>,
-    /// What images shall not show; default empty.
-    pub negative_prompt: String,
+    /// What images shall not show. None is diffusers' `None`: zeros where the model's pipeline forces them, else the
+    /// empty text.
+    pub negative_prompt: Option<String>,
+    /// `counter`: a stream of noise for each seed and purpose; `torch`: the numbers of torch's generator on the CPU,
+    /// drawn in diffusers' order. Default `counter`.
+    pub noise: String,
+    /// Starts guidance 0 from noise alone; diffusers leaves some of the image in it. Default false.
+    pub pure_noise_at_zero: bool,
 }
 
 /// `[filter]`: which generated images are kept.
@@ -177,6 +186,9 @@ pub struct Spectrum {
 pub struct Filter {
     /// The query; default `filter/text_similarity.sql`.
     pub sql: String,
+    /// What CLIP sees of an image: `center_crop`, as its preprocessor says, or `whole`, squeezed into the crop's size.
+    /// Default `center_crop`.
+    pub frame: String,
     /// Least cosine to the filter prompt, -1 to 1; default 0.3.
     pub min_text_similarity: f64,
     /// Times that a candidate is generated before it is given up, 1 to 100; default 6.
@@ -203,6 +215,15 @@ pub struct Curriculum {
 pub struct Rejects {
     /// Share of a step's rows that may fail before the run does, 0 to 1; default 0.01.
     pub max_fraction: f64,
+}
+
+/// `[cuda]`: how GPUs are set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Cuda {
+    /// Most memory in MiB that one graph may take beside its weights; none is as much as there is.
+    pub memory_limit_mib: Option<i64>,
+    /// Lets matrix products and convolutions round their inputs to TF32: faster, less exact. Default false.
+    pub tf32: bool,
 }
 
 /// `[[step]]`: a table of the user's own.

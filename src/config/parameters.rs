@@ -10,10 +10,11 @@ use super::reader::Section;
 use super::rules::{IDENTIFIER, LINE};
 
 /// Names of the parameters that the program itself gives to SQL; `[parameters]` may not have them.
-pub const BUILT_IN_PARAMETERS: [&str; 20] = [
+pub const BUILT_IN_PARAMETERS: [&str; 21] = [
     "seed",
     "max_class_count",
     "image_guidance",
+    "unet_evaluations",
     "seeds",
     "timesteps",
     "guidance_scale",

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::kinds::{Choice, Distinct, integer, number, number_below};
+use super::kinds::{Choice, Distinct, Truth, integer, number, number_below};
 use super::parameters::parameters;
 use super::reader::Section;
 use super::rules::{FILLED_LINE, IDENTIFIER, LINE, LOCATION, NAME, PATH, QUERY, RELATIVE_PATH, SQL_PATH};
 use super::template::{Template, asks_for};
 use super::{
-    Config, Curriculum, Expect, Filter, HardSamples, Models, Prompts, Rejects, Source, SourceKind, Spectrum, Split,
-    UserStep, text,
+    Config, Cuda, Curriculum, Expect, Filter, HardSamples, Models, Prompts, Rejects, Source, SourceKind, Spectrum,
+    Split, UserStep, text,
 };
 
 /// Most training epochs.
@@ -34,6 +34,7 @@ pub(super) fn config(mut root: Section<'_, '_>) -> Config {
         filter: filter(root.section("filter")),
         curriculum: curriculum(root.section("curriculum")),
         rejects: rejects(root.section("rejects")),
+        cuda: cuda(root.section("cuda")),
         steps: steps(&mut root),
         expect: expect(&mut root),
         parameters: parameters(root.section("parameters")),
@@ -120,18 +121,31 @@ fn prompts(mut prompts: Section<'_, '_>) -> Prompts {
     out
 }
 
+fn cuda(mut cuda: Section<'_, '_>) -> Cuda {
+    let out = Cuda {
+        memory_limit_mib: cuda.optional("memory_limit_mib", &integer(1..=1 << 30, "MiB")),
+        tf32: cuda.or("tf32", &Truth, false),
+    };
+    cuda.finish();
+    out
+}
+
+const SCHEDULERS: [&str; 7] = ["ddim", "pndm", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_karras", "lcm"];
+
 fn spectrum(mut spectrum: Section<'_, '_>) -> Spectrum {
     let percent = integer(0..=100, "percent of the real image kept");
     let levels = Distinct { of: percent, or_one: false };
     let seeds = Distinct { of: integer(0..=i64::MAX, ""), or_one: false };
-    let scheduler = Choice { words: &["ddim", "euler"] };
+    let scheduler = Choice { words: &SCHEDULERS };
     let out = Spectrum {
         image_guidance: spectrum.required("image_guidance", &levels),
         seeds: spectrum.required("seeds", &seeds),
         timesteps: spectrum.or("timesteps", &integer(1..=1000, ""), 50),
         guidance_scale: spectrum.or("guidance_scale", &number(0.0, 100.0, "factor"), 10.0),
         scheduler: spectrum.optional("scheduler", &scheduler).map(str::to_owned),
-        negative_prompt: spectrum.or("negative_prompt", &LINE, ""),
+        negative_prompt: spectrum.optional("negative_prompt", &LINE),
+        noise: spectrum.or("noise", &Choice { words: &["counter", "torch"] }, "counter").to_owned(),
+        pure_noise_at_zero: spectrum.or("pure_noise_at_zero", &Truth, false),
     };
     spectrum.finish();
     out
@@ -141,6 +155,7 @@ fn filter(mut filter: Section<'_, '_>) -> Filter {
     let cosine = number(-1.0, 1.0, "cosine");
     let out = Filter {
         sql: filter.or("sql", &SQL_PATH, "filter/text_similarity.sql"),
+        frame: filter.or("frame", &Choice { words: &["center_crop", "whole"] }, "center_crop").to_owned(),
         min_text_similarity: filter.or("min_text_similarity", &cosine, 0.3),
         max_attempts: filter.or("max_attempts", &integer(1..=100, ""), 6),
     };

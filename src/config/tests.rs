@@ -108,12 +108,12 @@ fn sound(text: &str, set: &[&str]) -> Config {
 
 #[test]
 fn the_smallest_file_gets_the_defaults() {
-    assert_snapshot!(serde_json::to_string(&sound(SMALL, &[])).unwrap(), @r#"{"name":"small","seed":0,"lake_root":"lake","sql_dir":null,"source":{"kind":"parquet","root":"data","splits":[["train",["train.parquet"]]],"image_column":"image","label_column":"label","classes":null},"models":{"diffusion":"models/d","clip":"models/c"},"hard_samples":{"sql":"hard_samples/few_shot.sql","max_class_count":20},"prompts":{"descriptions":null,"generation":"a photo of {class}","filter":"a photo of {class}"},"spectrum":{"image_guidance":[0,50],"seeds":[1,2],"timesteps":50,"guidance_scale":10.0,"scheduler":null,"negative_prompt":""},"filter":{"sql":"filter/text_similarity.sql","min_text_similarity":0.3,"max_attempts":6},"curriculum":{"strategy":"diverse_to_specific","epochs":65,"curriculum_epochs":60,"non_hard_fraction":0.3,"hard_share":0.136},"rejects":{"max_fraction":0.01},"steps":[],"expect":[],"parameters":{}}"#);
+    assert_snapshot!(serde_json::to_string(&sound(SMALL, &[])).unwrap(), @r#"{"name":"small","seed":0,"lake_root":"lake","sql_dir":null,"source":{"kind":"parquet","root":"data","splits":[["train",["train.parquet"]]],"image_column":"image","label_column":"label","classes":null},"models":{"diffusion":"models/d","clip":"models/c"},"hard_samples":{"sql":"hard_samples/few_shot.sql","max_class_count":20},"prompts":{"descriptions":null,"generation":"a photo of {class}","filter":"a photo of {class}"},"spectrum":{"image_guidance":[0,50],"seeds":[1,2],"timesteps":50,"guidance_scale":10.0,"scheduler":null,"negative_prompt":null,"noise":"counter","pure_noise_at_zero":false},"filter":{"sql":"filter/text_similarity.sql","frame":"center_crop","min_text_similarity":0.3,"max_attempts":6},"curriculum":{"strategy":"diverse_to_specific","epochs":65,"curriculum_epochs":60,"non_hard_fraction":0.3,"hard_share":0.136},"rejects":{"max_fraction":0.01},"cuda":{"memory_limit_mib":null,"tf32":false},"steps":[],"expect":[],"parameters":{}}"#);
 }
 
 #[test]
 fn every_key_is_read() {
-    assert_snapshot!(serde_json::to_string(&sound(FULL, &[])).unwrap(), @r#"{"name":"full-1","seed":-7,"lake_root":"s3://bucket/lake","sql_dir":"my_sql","source":{"kind":"parquet","root":"memory:///data","splits":[["train",["train.parquet"]],["test",["test/0.parquet","test/1.parquet"]]],"image_column":"picture","label_column":"digit","classes":"classes.json"},"models":{"diffusion":"models/d","clip":"models/c"},"hard_samples":{"sql":"hard_samples/mine.sql","max_class_count":16},"prompts":{"descriptions":"texts.json","generation":"a {class}, {description}","filter":"a {class}"},"spectrum":{"image_guidance":[0,10,100],"seeds":[10,20],"timesteps":1000,"guidance_scale":7.0,"scheduler":"euler","negative_prompt":"blurred"},"filter":{"sql":"filter/mine.sql","min_text_similarity":0.0,"max_attempts":1},"curriculum":{"strategy":"adaptive","epochs":3,"curriculum_epochs":0,"non_hard_fraction":1.0,"hard_share":0.999},"rejects":{"max_fraction":0.0},"steps":[{"table":"blurred","sql":"steps/blurred.sql"},{"table":"dark","sql":"steps/dark.sql"}],"expect":[{"name":"no empty class","sql":"SELECT 1\nWHERE false"}],"parameters":{"count":3,"look":"dark","min_contrast":0.5,"strict":true}}"#);
+    assert_snapshot!(serde_json::to_string(&sound(FULL, &[])).unwrap(), @r#"{"name":"full-1","seed":-7,"lake_root":"s3://bucket/lake","sql_dir":"my_sql","source":{"kind":"parquet","root":"memory:///data","splits":[["train",["train.parquet"]],["test",["test/0.parquet","test/1.parquet"]]],"image_column":"picture","label_column":"digit","classes":"classes.json"},"models":{"diffusion":"models/d","clip":"models/c"},"hard_samples":{"sql":"hard_samples/mine.sql","max_class_count":16},"prompts":{"descriptions":"texts.json","generation":"a {class}, {description}","filter":"a {class}"},"spectrum":{"image_guidance":[0,10,100],"seeds":[10,20],"timesteps":1000,"guidance_scale":7.0,"scheduler":"euler","negative_prompt":"blurred","noise":"counter","pure_noise_at_zero":false},"filter":{"sql":"filter/mine.sql","frame":"center_crop","min_text_similarity":0.0,"max_attempts":1},"curriculum":{"strategy":"adaptive","epochs":3,"curriculum_epochs":0,"non_hard_fraction":1.0,"hard_share":0.999},"rejects":{"max_fraction":0.0},"cuda":{"memory_limit_mib":null,"tf32":false},"steps":[{"table":"blurred","sql":"steps/blurred.sql"},{"table":"dark","sql":"steps/dark.sql"}],"expect":[{"name":"no empty class","sql":"SELECT 1\nWHERE false"}],"parameters":{"count":3,"look":"dark","min_contrast":0.5,"strict":true}}"#);
 }
 
 #[test]
@@ -166,9 +166,9 @@ fn unknown_keys_get_a_suggestion_or_the_list() {
     let more = "time_steps = 3\nlambda = 1\n[filtre]\nx = 1\n[validation]\nsources = 100\n";
     assert_snapshot!(wrong(more, &[]), @r"
     x.toml:14: unknown key `spectrum.time_steps`, did you mean `timesteps`?
-    x.toml:15: unknown key `spectrum.lambda`, allowed are `image_guidance`, `seeds`, `timesteps`, `guidance_scale`, `scheduler` and `negative_prompt`
+    x.toml:15: unknown key `spectrum.lambda`, allowed are `image_guidance`, `seeds`, `timesteps`, `guidance_scale`, `scheduler`, `negative_prompt`, `noise` and `pure_noise_at_zero`
     x.toml:16: unknown section `filtre`, did you mean `filter`?
-    x.toml:18: unknown section `validation`, allowed are `name`, `seed`, `sql_dir`, `lake`, `source`, `models`, `hard_samples`, `prompts`, `spectrum`, `filter`, `curriculum`, `rejects`, `step`, `expect` and `parameters`
+    x.toml:18: unknown section `validation`, allowed are `name`, `seed`, `sql_dir`, `lake`, `source`, `models`, `hard_samples`, `prompts`, `spectrum`, `filter`, `curriculum`, `rejects`, `cuda`, `step`, `expect` and `parameters`
     4 problems; nothing was run
     ");
 }
@@ -176,8 +176,8 @@ fn unknown_keys_get_a_suggestion_or_the_list() {
 #[test]
 fn keys_that_need_quotes_are_shown_on_one_line() {
     assert_snapshot!(wrong("\"a\\nb.c\" = 1\n\"\" = 2\n", &[]), @r#"
-    x.toml:14: unknown key `spectrum."a\nb.c"`, allowed are `image_guidance`, `seeds`, `timesteps`, `guidance_scale`, `scheduler` and `negative_prompt`
-    x.toml:15: unknown key `spectrum.""`, allowed are `image_guidance`, `seeds`, `timesteps`, `guidance_scale`, `scheduler` and `negative_prompt`
+    x.toml:14: unknown key `spectrum."a\nb.c"`, allowed are `image_guidance`, `seeds`, `timesteps`, `guidance_scale`, `scheduler`, `negative_prompt`, `noise` and `pure_noise_at_zero`
+    x.toml:15: unknown key `spectrum.""`, allowed are `image_guidance`, `seeds`, `timesteps`, `guidance_scale`, `scheduler`, `negative_prompt`, `noise` and `pure_noise_at_zero`
     2 problems; nothing was run
     "#);
 }
@@ -189,7 +189,7 @@ fn wrong_types_say_what_is_expected() {
     assert_snapshot!(wrong(more, &[]), @r#"
     x.toml:14: `spectrum.timesteps`: found "50", expected an integer 1 to 1000
     x.toml:15: `spectrum.guidance_scale`: found true, expected a number 0 to 100 (factor)
-    x.toml:16: `spectrum.scheduler`: found 1, expected a string out of `ddim` and `euler`
+    x.toml:16: `spectrum.scheduler`: found 1, expected a string out of `ddim`, `pndm`, `euler`, `euler_ancestral`, `dpmpp_2m`, `dpmpp_2m_karras` and `lcm`
     x.toml:17: `spectrum.negative_prompt`: found a list, expected a string
     x.toml:19: `filter.max_attempts`: found the date or time 2026-01-01, expected an integer 1 to 100
     5 problems; nothing was run
@@ -228,7 +228,7 @@ fn choices_are_listed() {
     let text = SMALL.replace("\"parquet\"", "\"imagefolder\"") + "scheduler = \"eular\"\n";
     assert_snapshot!(refused(&text, &[]), @r#"
     x.toml:5: `source.kind`: found "imagefolder", allowed is `parquet`
-    x.toml:14: `spectrum.scheduler`: found "eular", allowed are `ddim` and `euler`, did you mean `euler`?
+    x.toml:14: `spectrum.scheduler`: found "eular", allowed are `ddim`, `pndm`, `euler`, `euler_ancestral`, `dpmpp_2m`, `dpmpp_2m_karras` and `lcm`, did you mean `euler`?
     2 problems; nothing was run
     "#);
 }

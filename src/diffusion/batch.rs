@@ -3,9 +3,8 @@
 //! Samples join and leave at any timestep, each at its own place in the schedule. With classifier-free guidance a
 //! call has [without prompt ..., with prompt ...], slot by slot, in diffusers' order.
 
-use std::sync::Arc;
-
 use super::denoiser::{Denoiser, Row};
+use super::encoders::Prompt;
 use super::img2img::{Size, guide};
 
 use super::schedulers::Denoising;
@@ -15,7 +14,7 @@ use crate::onnx::OnnxError;
 #[derive(Debug)]
 pub(super) struct Sample<T> {
     pub(super) denoising: Box<dyn Denoising>,
-    pub(super) prompt: Arc<[f32]>,
+    pub(super) prompt: Prompt,
     pub(super) ticket: T,
 }
 
@@ -25,7 +24,7 @@ pub(super) struct Guidance {
     /// The factor; above 1, or there would be no guidance.
     pub(super) scale: f32,
     /// The negative prompt, encoded.
-    pub(super) negative: Arc<[f32]>,
+    pub(super) negative: Prompt,
 }
 
 /// Slots for samples of one size.
@@ -132,9 +131,9 @@ impl<T> Batch<T> {
     }
 }
 
-/// The UNet's row for a slot, with its own prompt or another.
-fn row<'a, T>(slot: Option<&'a Sample<T>>, prompt: Option<&'a Arc<[f32]>>) -> Option<Row<'a>> {
+/// The UNet's row for a slot, with its own prompt or the negative one.
+fn row<'a, T>(slot: Option<&'a Sample<T>>, negative: Option<&'a Prompt>) -> Option<Row<'a>> {
     let sample = slot?;
     let timestep = sample.denoising.timestep()?;
-    Some(Row { timestep, prompt: prompt.unwrap_or(&sample.prompt) })
+    Some(Row { timestep, prompt: negative.unwrap_or(&sample.prompt), conditional: negative.is_none() })
 }

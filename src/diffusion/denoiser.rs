@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::DiffusionError;
-use super::encoders::Counters;
+use super::encoders::{Counters, Prompt};
 use super::files::DiffusionFiles;
-use super::img2img::{Size, unscaled};
-use crate::onnx::{Model, OnnxError, Provider, Runtime, Tensor};
+use super::img2img::Size;
+use crate::onnx::{Loader, Model, OnnxError, Tensor};
 
 /// One row of a UNet call that holds a sample.
 #[derive(Debug)]
 pub(super) struct Row<'a> {
     pub(super) timestep: f32,
-    /// [length, width].
-    pub(super) prompt: &'a [f32],
+    pub(super) prompt: &'a Prompt,
+    /// Whether the prompt says what the picture shall show, and not what it shall not.
+    pub(super) conditional: bool,
 }
 
 /// A picture in the making: [3, height, width] in about -1..1.
@@ -36,19 +37,21 @@ pub(super) struct Denoiser {
 }
 
 impl Denoiser {
-    /// Loads both graphs with their weights. `threads` is how many cores one operator may use on the CPU.
+    /// Loads both graphs with their weights.
     ///
     /// # Errors
     /// The graph that the runtime refuses.
     pub(super) fn load(
-        runtime: &Runtime,
+        loader: &Loader<'_>,
         files: &DiffusionFiles,
-        provider: Provider,
-        threads: usize,
         counters: Arc<Counters>,
     ) -> Result<Self, DiffusionError> {
-        let open = |part| Model::open(runtime, &files.graph(part), provider, threads, &counters.busy);
-        Ok(Self { unet: open("unet")?, vae_decoder: open("vae_decoder")?, files: files.clone(), counters })
+        Ok(Self {
+            unet: loader.open_per_sample(&files.graph("unet"), "timestep")?,
+            vae_decoder: loader.open(&files.graph("vae_decoder"))?,
+            files: files.clone(),
+            counters,
+        })
     }
 
     /// Runs the UNet on as many rows as `rows`: latents [rows, channels, height, width], a timestep and a prompt
@@ -71,9 +74,9 @@ impl Denoiser {
     }
 
     /// Whether the UNet takes latents of a size. Not counted: it makes no picture.
-    pub(super) fn takes(&mut self, size: Size, prompt: &[f32]) -> bool {
+    pub(super) fn takes(&mut self, size: Size, prompt: &Prompt) -> bool {
         let sample = vec![0.0; self.files.latent_channels * size.area()];
-        self.call_unet(size, sample, &[Some(Row { timestep: 0.0, prompt })]).is_ok()
+        self.call_unet(size, sample, &[Some(Row { timestep: 0.0, prompt, conditional: true })]).is_ok()
     }
 
     /// Decodes latents, as the UNet left them, one picture at a time: batching gains nothing here, and would make
@@ -84,31 +87,52 @@ impl Denoiser {
     pub(super) fn decode(&mut self, latents: &[f32], size: Size) -> Result<Planes, OnnxError> {
         let [width, height] = [size.width, size.height].map(|side| side * self.files.pixels_per_latent);
         let shape = [1, self.files.latent_channels, size.height as usize, size.width as usize];
-        let input = Tensor::f32(shape, unscaled(&self.files, latents));
-        let outputs = self.vae_decoder.run(vec![("latent_sample", input)])?;
-        let values = self.vae_decoder.take(outputs, "sample", 3 * width as usize * height as usize)?;
+        let mut latents = latents.to_vec();
+        self.files.scaling.undo(&mut latents);
+        let mut outputs = self.vae_decoder.run(vec![("latent_sample", Tensor::f32(shape, latents))])?;
+        let values = self.vae_decoder.take(&mut outputs, "sample", 3 * width as usize * height as usize)?;
         self.counters.images.fetch_add(1, Ordering::Relaxed);
         Ok(Planes { values, width, height })
     }
 
     fn call_unet(&mut self, size: Size, sample: Vec<f32>, rows: &[Option<Row<'_>>]) -> Result<Vec<f32>, OnnxError> {
-        let (count, length) = (sample.len(), self.files.prompt_length);
-        let prompt_values = rows.iter().flatten().map(|row| row.prompt.len()).next().unwrap_or(length);
-        let mut prompts = vec![0.0; rows.len() * prompt_values];
+        let (count, text) = (sample.len(), &self.files.text);
+        let mut hidden = vec![0.0; rows.len() * text.length * text.width()];
         let mut timesteps = vec![0.0; rows.len()];
-        for ((row, prompt), timestep) in rows.iter().zip(prompts.chunks_exact_mut(prompt_values)).zip(&mut timesteps) {
+        for ((row, hidden), timestep) in
+            rows.iter().zip(hidden.chunks_exact_mut(text.length * text.width())).zip(&mut timesteps)
+        {
             if let Some(row) = row {
-                prompt.copy_from_slice(row.prompt);
+                hidden.copy_from_slice(&row.prompt.hidden);
                 *timestep = row.timestep;
             }
         }
         let shape = [rows.len(), self.files.latent_channels, size.height as usize, size.width as usize];
-        let inputs = vec![
+        let mut inputs = vec![
             ("sample", Tensor::f32(shape, sample)),
             ("timestep", Tensor::f32([rows.len()], timesteps)),
-            ("encoder_hidden_states", Tensor::f32([rows.len(), length, prompt_values / length], prompts)),
+            ("encoder_hidden_states", Tensor::f32([rows.len(), text.length, text.width()], hidden)),
         ];
-        let outputs = self.unet.run(inputs)?;
-        self.unet.take(outputs, "out_sample", count)
+        inputs.extend(self.added_conditions(size, rows));
+        let mut outputs = self.unet.run(inputs)?;
+        self.unet.take(&mut outputs, "out_sample", count)
+    }
+
+    /// What SDXL's UNet takes beside the prompt's hidden states.
+    fn added_conditions(&self, size: Size, rows: &[Option<Row<'_>>]) -> Vec<(&'static str, Tensor)> {
+        let (Some(width), time_ids) = (self.files.text.pooled, self.files.time_ids) else { return Vec::new() };
+        let (mut pooled, mut ids) = (Vec::new(), Vec::new());
+        for row in rows {
+            match row {
+                Some(row) => pooled.extend_from_slice(&row.prompt.pooled),
+                None => pooled.extend(std::iter::repeat_n(0.0, width)),
+            }
+            let conditional = row.as_ref().is_none_or(|row| row.conditional);
+            ids.extend(time_ids.of(size, self.files.pixels_per_latent, conditional));
+        }
+        vec![
+            ("text_embeds", Tensor::f32([rows.len(), width], pooled)),
+            ("time_ids", Tensor::f32([rows.len(), time_ids.count()], ids)),
+        ]
     }
 }

@@ -14,15 +14,15 @@ use super::batch::Guidance;
 use super::denoiser::Denoiser;
 use super::encoders::{Counters, Encoders};
 use super::files::DiffusionFiles;
-use super::img2img::Draws;
 use super::intake::{Event, Intake, Prepared, Question};
 use super::line::Line;
+use super::noise::{NoiseSource, Normals};
 use super::schedulers::SchedulerName;
 use super::strength::{rows_per_sample, timesteps_run};
 use super::worker::{Shared, Worker};
 use super::{DiffusionError, EngineError};
 use crate::imaging::{Limits, decode, encode_png};
-use crate::onnx::{Chosen, Device, Inbox, Provider, Runtime, Service, default_threads};
+use crate::onnx::{Chosen, CudaOptions, Device, Inbox, Loader, Provider, Runtime, Service, default_threads};
 
 /// What is the same for all pictures of an engine.
 #[derive(Clone, Debug)]
@@ -33,12 +33,19 @@ pub(crate) struct Settings {
     pub(crate) timesteps: NonZeroU32,
     /// diffusers' factor; classifier-free guidance is on above 1.
     pub(crate) guidance_scale: f64,
-    /// Encoded for the unconditional half; "" where there is none.
-    pub(crate) negative_prompt: String,
+    /// What pictures shall not show. Where there is none, diffusers encodes the empty text, or takes zeros where the
+    /// pipeline says so.
+    pub(crate) negative_prompt: Option<String>,
+    /// Where random numbers come from.
+    pub(crate) noise: NoiseSource,
+    /// Starts image guidance 0 from noise alone; diffusers leaves some of the source even at strength 1.
+    pub(crate) pure_noise_at_zero: bool,
     /// Samples in one UNet call. Part of what a picture is to the bit, so it belongs to the machine's record.
     pub(crate) batch_size: usize,
     /// Cores that the models may use on the CPU.
     pub(crate) threads: usize,
+    /// How GPUs are set up.
+    pub(crate) cuda: CudaOptions,
     /// Jobs that may be waiting or running; callers past it are held back.
     pub(crate) queue: usize,
     /// The largest source picture that is opened.
@@ -51,9 +58,12 @@ impl Default for Settings {
             scheduler: None,
             timesteps: NonZeroU32::new(50).unwrap_or(NonZeroU32::MIN),
             guidance_scale: 10.0,
-            negative_prompt: String::new(),
+            negative_prompt: None,
+            noise: NoiseSource::default(),
+            pure_noise_at_zero: false,
             batch_size: 8,
             threads: default_threads(),
+            cuda: CudaOptions::default(),
             queue: 64,
             limits: Limits::default(),
         }
@@ -81,7 +91,7 @@ pub(crate) struct Generated {
     /// Timesteps that were run; 0 where the source passed through.
     pub(crate) timesteps: u32,
     /// UNet rows that were computed for it.
-    pub(crate) unet_evaluations: u32,
+    pub(crate) unet_evaluations: u64,
 }
 
 /// What an engine has done so far.
@@ -104,7 +114,7 @@ pub(crate) struct Stats {
 #[derive(Clone, Debug)]
 pub(crate) struct Engine {
     service: Arc<Service<Event>>,
-    line: Arc<Line<Prepared>>,
+    shared: Arc<Shared>,
     counters: Arc<Counters>,
     settings: Arc<Settings>,
     chosen: Chosen,
@@ -119,22 +129,23 @@ impl Engine {
         runtime: &Runtime,
         files: &DiffusionFiles,
         settings: Settings,
-        device: Device,
+        device: &Device,
     ) -> Result<Self, DiffusionError> {
         let chosen = device.choose(runtime)?;
         let counters = Arc::new(Counters::default());
         let scheduler = files.scheduler(settings.scheduler, settings.timesteps.get())?;
-        let (mut encoders, denoisers) = load(runtime, files, chosen.provider, settings.threads, &counters)?;
+        let (mut encoders, denoisers) = load(runtime, files, &chosen, &settings, &counters)?;
         let guidance = guidance(&mut encoders, &settings)?;
         let line = Arc::new(Line::new());
         let batch_size = settings.batch_size.max(1);
-        let shared = Arc::new(Shared { line: Arc::clone(&line), scheduler, guidance, batch_size });
+        let pure_noise_at_zero = settings.pure_noise_at_zero;
+        let shared = Arc::new(Shared { line, scheduler, guidance, pure_noise_at_zero, batch_size });
         let workers = denoisers.into_iter().map(|denoiser| Worker::new(denoiser, Arc::clone(&shared))).collect();
-        let intake = Intake::new(encoders, &settings, Arc::clone(&line));
-        let service =
-            Service::start("diffusion", settings.queue, move |inbox| run(intake, workers, inbox, &shared.line))
-                .map_err(|source| DiffusionError::Thread { source })?;
-        Ok(Self { service: Arc::new(service), line, counters, settings: Arc::new(settings), chosen })
+        let intake = Intake::new(encoders, &settings, Arc::clone(&shared.line));
+        let line = Arc::clone(&shared.line);
+        let service = Service::start("diffusion", settings.queue, move |inbox| run(intake, workers, inbox, &line))
+            .map_err(|source| DiffusionError::Thread { source })?;
+        Ok(Self { service: Arc::new(service), shared, counters, settings: Arc::new(settings), chosen })
     }
 
     /// What the models run on.
@@ -155,20 +166,22 @@ impl Engine {
         if run == 0 {
             return pass_through(job.image, self.settings.limits).await;
         }
-        self.ask(job, run, None).await
+        let normals = self.settings.noise.start(job.seed);
+        self.ask(job, run, normals).await
     }
 
     /// As [`Engine::img2img`], with draws from outside, so that another implementation's can be given.
-    pub(super) async fn ask(&self, job: Job, run: u32, draws: Option<Draws>) -> Result<Generated, EngineError> {
+    pub(super) async fn ask(&self, job: Job, run: u32, normals: Box<dyn Normals>) -> Result<Generated, EngineError> {
         let digest: [u8; 32] = Sha256::digest(&job.image).into();
         let question = |reply| {
-            let announced = self.line.announce();
-            Event::Question(Question { job, run, draws, digest, announced, reply })
+            let announced = self.shared.line.announce();
+            Event::Question(Question { job, run, normals, digest, announced, reply })
         };
         let answer = self.service.ask(question).await;
         let png = answer.map_err(EngineError::Job)??;
-        let rows = rows_per_sample(self.settings.guidance_scale);
-        Ok(Generated { png, timesteps: run, unet_evaluations: run.saturating_mul(rows) })
+        let calls = self.shared.scheduler.calls(run as usize).len();
+        let unet_evaluations = calls as u64 * u64::from(rows_per_sample(self.settings.guidance_scale));
+        Ok(Generated { png, timesteps: run, unet_evaluations })
     }
 
     /// What was done so far.
@@ -198,15 +211,19 @@ fn share_cores(threads: usize, provider: Provider, unet_bytes: u64) -> (usize, u
 fn load(
     runtime: &Runtime,
     files: &DiffusionFiles,
-    provider: Provider,
-    threads: usize,
+    chosen: &Chosen,
+    settings: &Settings,
     counters: &Arc<Counters>,
 ) -> Result<(Encoders, Vec<Denoiser>), DiffusionError> {
+    let (provider, threads) = (chosen.provider, settings.threads);
     let (side_by_side, threads_of_each) = share_cores(threads, provider, files.unet_bytes()?);
+    let loader = Loader { runtime, provider, cuda: settings.cuda, threads, busy: &counters.busy };
+    let of_each = Loader { threads: threads_of_each, ..loader };
+    let providers = std::iter::repeat_n(provider, side_by_side).chain(chosen.others.iter().copied());
     thread::scope(|scope| {
-        let denoiser = || Denoiser::load(runtime, files, provider, threads_of_each, Arc::clone(counters));
-        let loading: Vec<_> = (0..side_by_side).map(|_| scope.spawn(denoiser)).collect();
-        let encoders = Encoders::load(runtime, files, provider, threads, counters)?;
+        let denoiser = |provider| Denoiser::load(&Loader { provider, ..of_each }, files, Arc::clone(counters));
+        let loading: Vec<_> = providers.map(|provider| scope.spawn(move || denoiser(provider))).collect();
+        let encoders = Encoders::load(&loader, files)?;
         let denoisers = loading.into_iter().map(|loading| loading.join().map_err(|_| DiffusionError::Panic)?);
         Ok((encoders, denoisers.collect::<Result<_, _>>()?))
     })
@@ -219,7 +236,7 @@ fn guidance(encoders: &mut Encoders, settings: &Settings) -> Result<Option<Guida
     }
     #[expect(clippy::cast_possible_truncation, reason = "the models compute in f32")]
     let scale = settings.guidance_scale as f32;
-    Ok(Some(Guidance { scale, negative: encoders.encode_prompt(&settings.negative_prompt)? }))
+    Ok(Some(Guidance { scale, negative: encoders.encode_negative(settings.negative_prompt.as_deref())? }))
 }
 
 /// The engine's threads: the intake is this one, and each worker has its own. All end when nobody holds the engine

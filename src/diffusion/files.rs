@@ -1,4 +1,4 @@
-//! What a directory of Stable Diffusion 1.x holds, in the layout that `optimum-cli export onnx` writes. No weights
+//! What a directory of Stable Diffusion holds, in the layout that `optimum-cli export onnx` writes. No weights
 //! are loaded here.
 
 use std::fs;
@@ -10,15 +10,24 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::DiffusionError;
+use super::family::{ModelIndex, TextEncoders, TimeIds};
 use super::schedulers::{Scheduler, SchedulerConfig, SchedulerName};
 use crate::onnx::{Element, Signature, Want, digest_of_all};
-use crate::tokens::Tokenizer;
 
-/// The directories whose files make a picture. The order is part of the digest.
-const PARTS: [&str; 6] = ["scheduler", "text_encoder", "tokenizer", "unet", "vae_decoder", "vae_encoder"];
+/// The directories whose files make a picture, where they are there. The order is part of the digest.
+const PARTS: [&str; 8] =
+    ["scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae_decoder", "vae_encoder"];
 
-const FLOATS: &[Element] = &[Element::F32, Element::F16];
-const INTEGERS: &[Element] = &[Element::I64, Element::I32];
+/// The encoder's output with mean and log-variance.
+pub(super) const PARAMETERS: &str = "latent_parameters";
+
+/// The encoder's output with the mean alone, as old exports have it.
+pub(super) const MEAN: &str = "latent_sample";
+
+/// Rows of a call.
+pub(super) const BATCH: Want = Want::Any("batch");
+
+pub(super) const FLOATS: &[Element] = &[Element::F32, Element::F16];
 
 /// A model directory that fits, with what its configurations say.
 #[derive(Clone, Debug)]
@@ -30,31 +39,22 @@ pub(crate) struct DiffusionFiles {
     pub(super) pixels_per_latent: u32,
     /// Latents' sides that are multiples of this go through the UNet without cutting.
     pub(super) unet_multiple: u32,
-    /// Token ids of a prompt.
-    pub(super) prompt_length: usize,
-    /// Values for one token of an encoded prompt.
-    pub(super) prompt_width: usize,
-    /// Latents are the VAE's, minus `shift`, times `scale`.
-    pub(super) scale: f32,
-    /// See `scale`.
-    pub(super) shift: f32,
-}
-
-#[derive(Deserialize)]
-struct ModelIndex {
-    #[serde(rename = "_class_name")]
-    class: String,
+    /// What prompts are encoded with.
+    pub(super) text: TextEncoders,
+    /// What the UNet is told beside the prompt.
+    pub(super) time_ids: TimeIds,
+    /// The VAE's latents in the scale of the UNet's.
+    pub(super) scaling: Scaling,
+    /// Keys of the scheduler's that the pipeline sets.
+    scheduler_corrections: Vec<(&'static str, Value)>,
+    /// Whether the VAE's encoder gives the posterior's mean alone, and not its variance.
+    pub(super) mean_only: bool,
 }
 
 #[derive(Deserialize)]
 struct UnetConfig {
     in_channels: usize,
     block_out_channels: Vec<usize>,
-}
-
-#[derive(Deserialize)]
-struct TextConfig {
-    hidden_size: usize,
 }
 
 #[derive(Deserialize)]
@@ -66,7 +66,10 @@ struct VaeConfig {
     #[serde(default = "sd_scaling_factor")]
     scaling_factor: f32,
     shift_factor: Option<f32>,
-    latents_mean: Option<Value>,
+    latents_mean: Option<Vec<f32>>,
+    latents_std: Option<Vec<f32>>,
+    #[serde(default)]
+    force_upcast: bool,
 }
 
 fn four() -> usize {
@@ -76,43 +79,77 @@ fn sd_scaling_factor() -> f32 {
     0.18215
 }
 
+/// How the VAE's latents become the UNet's: minus a mean, times a factor, by channel.
+#[derive(Clone, Debug)]
+pub(super) struct Scaling(Vec<(f32, f32)>);
+
+impl Scaling {
+    /// Latents [channels, ...] of the VAE as the UNet takes them.
+    pub(super) fn apply(&self, latents: &mut [f32]) {
+        self.by_channel(latents, |latent, mean, factor| (latent - mean) * factor);
+    }
+
+    /// The other way.
+    pub(super) fn undo(&self, latents: &mut [f32]) {
+        self.by_channel(latents, |latent, mean, factor| latent / factor + mean);
+    }
+
+    fn by_channel(&self, latents: &mut [f32], change: impl Fn(f32, f32, f32) -> f32) {
+        let values = latents.len() / self.0.len().max(1);
+        for (channel, &(mean, factor)) in latents.chunks_exact_mut(values.max(1)).zip(&self.0) {
+            for latent in channel {
+                *latent = change(*latent, mean, factor);
+            }
+        }
+    }
+}
+
+impl VaeConfig {
+    /// diffusers takes mean and deviation of each channel where both are given, else one factor; the shift is that
+    /// of later VAEs.
+    fn scaling(&self, path: &Path) -> Result<Scaling, DiffusionError> {
+        let shift = self.shift_factor.unwrap_or(0.0);
+        let (Some(means), Some(deviations)) = (&self.latents_mean, &self.latents_std) else {
+            return Ok(Scaling(vec![(shift, self.scaling_factor); self.latent_channels]));
+        };
+        if means.len() != self.latent_channels || deviations.len() != self.latent_channels {
+            let allowed = format!("the VAE has {} latent channels", self.latent_channels);
+            return Err(unsupported(path.to_owned(), "latents_mean", "of another length", &allowed));
+        }
+        let channels = means.iter().zip(deviations);
+        Ok(Scaling(channels.map(|(mean, deviation)| (*mean, self.scaling_factor / deviation)).collect()))
+    }
+}
+
 impl DiffusionFiles {
-    /// Reads a directory: its configurations, its tokenizer and the signatures of its graphs, without weights.
+    /// Reads a directory: its configurations, its tokenizers and the signatures of its graphs, without weights.
     /// Its scheduler is looked at when it is asked for: the pipeline may name another.
     ///
     /// # Errors
     /// The first file that is missing, broken or does not fit, with what it has and what is expected.
     pub(crate) fn inspect(dir: &Path) -> Result<Self, DiffusionError> {
-        check_pipeline(dir)?;
+        let index = ModelIndex::read(dir)?;
         let unet: UnetConfig = config(&dir.join("unet").join("config.json"))?;
-        let text: TextConfig = config(&dir.join("text_encoder").join("config.json"))?;
         let vae_path = dir.join("vae_decoder").join("config.json");
         let vae: VaeConfig = config(&vae_path)?;
-        if vae.latents_mean.is_some_and(|mean| !mean.is_null()) {
-            return Err(unsupported(
-                vae_path,
-                "latents_mean",
-                "set",
-                "only a scaling factor and a shift are supported",
-            ));
-        }
         if unet.in_channels != vae.latent_channels {
             let allowed = format!("the VAE has {} latent channels, and only those are fed", vae.latent_channels);
             let found = unet.in_channels.to_string();
             return Err(unsupported(dir.join("unet").join("config.json"), "in_channels", &found, &allowed));
         }
-        let prompt_length = Tokenizer::from_dir(&dir.join("tokenizer"))?.length();
-        let files = Self {
+        let mut files = Self {
             dir: dir.to_owned(),
-            prompt_length,
-            prompt_width: text.hidden_size,
             latent_channels: vae.latent_channels,
             pixels_per_latent: halvings(&vae.block_out_channels),
             unet_multiple: halvings(&unet.block_out_channels),
-            scale: vae.scaling_factor,
-            shift: vae.shift_factor.unwrap_or(0.0),
+            text: TextEncoders::inspect(dir, &index)?,
+            time_ids: index.time_ids(),
+            scaling: vae.scaling(&vae_path)?,
+            scheduler_corrections: index.scheduler_corrections(),
+            mean_only: false,
         };
-        files.check_graphs()?;
+        files.check_unet()?;
+        files.mean_only = files.check_vae(vae.force_upcast)?;
         Ok(files)
     }
 
@@ -141,8 +178,8 @@ impl DiffusionFiles {
     /// # Errors
     /// [`DiffusionError::Read`] and [`OnnxError::Io`](crate::onnx::OnnxError::Io) name the file.
     pub(crate) fn digest(&self) -> Result<String, DiffusionError> {
-        let mut names = Vec::new();
-        for part in PARTS {
+        let mut names = vec!["model_index.json".to_owned()];
+        for part in PARTS.into_iter().filter(|part| self.dir.join(part).is_dir()) {
             let read = |source| DiffusionError::Read { path: self.dir.join(part), source };
             let mut files = Vec::new();
             for entry in fs::read_dir(self.dir.join(part)).map_err(read)? {
@@ -174,61 +211,58 @@ impl DiffusionFiles {
         sizes.map_err(|source| DiffusionError::Read { path, source })
     }
 
-    /// The tokenizer's directory.
-    pub(super) fn tokenizer_dir(&self) -> PathBuf {
-        self.dir.join("tokenizer")
-    }
-
     fn scheduler_config(&self, instead: Option<SchedulerName>) -> Result<SchedulerConfig, DiffusionError> {
-        SchedulerConfig::read(&self.dir.join("scheduler").join("scheduler_config.json"), instead)
+        let path = self.dir.join("scheduler").join("scheduler_config.json");
+        SchedulerConfig::read(&path, instead, &self.scheduler_corrections)
     }
 
-    fn check_graphs(&self) -> Result<(), DiffusionError> {
-        use Want::{Any, Exactly};
-        let (batch, height, width) = (Any("batch"), Any("height"), Any("width"));
-        let latents = [batch, Exactly(self.latent_channels), height, width];
-        let pixels = [batch, Exactly(3), height, width];
-        let prompt = [batch, Exactly(self.prompt_length), Exactly(self.prompt_width)];
-
-        let text = Signature::read(&self.graph("text_encoder"))?;
-        text.expect_only(&["input_ids"])?;
-        text.expect_input("input_ids", INTEGERS, &[batch, Exactly(self.prompt_length)])?;
-        text.expect_output("last_hidden_state", FLOATS, &prompt)?;
-
+    fn check_unet(&self) -> Result<(), DiffusionError> {
+        let latents = self.latents();
         let unet = Signature::read(&self.graph("unet"))?;
-        unet.expect_only(&["sample", "timestep", "encoder_hidden_states"])?;
+        let mut known = vec!["sample", "timestep", "encoder_hidden_states"];
         unet.expect_input("sample", FLOATS, &latents)?;
-        unet.expect_input("encoder_hidden_states", FLOATS, &prompt)?;
-        // One timestep for the whole batch, as a graph with a scalar has it, would put samples of different
-        // strengths into different batches.
-        unet.expect_input("timestep", &[Element::F32, Element::F16, Element::I64, Element::I32], &[batch])?;
+        unet.expect_input("encoder_hidden_states", FLOATS, &self.text.hidden_shape())?;
+        if let Some(width) = self.text.pooled {
+            known.extend(["text_embeds", "time_ids"]);
+            unet.expect_input("text_embeds", FLOATS, &[BATCH, Want::Exactly(width)])?;
+            unet.expect_input("time_ids", FLOATS, &[BATCH, Want::Exactly(self.time_ids.count())])?;
+        }
+        unet.expect_only(&known)?;
+        unet.expect_per_sample("timestep")?;
         unet.expect_output("out_sample", FLOATS, &latents)?;
-
-        let encoder = Signature::read(&self.graph("vae_encoder"))?;
-        encoder.expect_input("sample", FLOATS, &pixels)?;
-        // Mean and log-variance. A graph that draws from the posterior itself gives `latent_sample` and is never
-        // the same twice.
-        let moments = [batch, Exactly(2 * self.latent_channels), height, width];
-        encoder.expect_output("latent_parameters", FLOATS, &moments)?;
-
-        let decoder = Signature::read(&self.graph("vae_decoder"))?;
-        decoder.expect_input("latent_sample", FLOATS, &latents)?;
-        decoder.expect_output("sample", FLOATS, &pixels)?;
         Ok(())
     }
-}
 
-/// Holds the directory to Stable Diffusion 1.x and 2.x.
-fn check_pipeline(dir: &Path) -> Result<(), DiffusionError> {
-    let path = dir.join("model_index.json");
-    let index: ModelIndex = config(&path)?;
-    let plain = index.class.trim_start_matches("ORT");
-    if ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"].contains(&plain) {
-        return Ok(());
+    /// Looks at both halves of the VAE; whether the encoder gives no variance.
+    fn check_vae(&self, force_upcast: bool) -> Result<bool, DiffusionError> {
+        let latents = self.latents();
+        let pixels = [BATCH, Want::Exactly(3), Want::Any("height"), Want::Any("width")];
+        // in half precision the values of such a VAE overflow; diffusers runs it in single precision
+        let floats = if force_upcast { &[Element::F32] } else { FLOATS };
+
+        let encoder = Signature::read(&self.graph("vae_encoder"))?;
+        encoder.expect_input("sample", floats, &pixels)?;
+        if let Some(operator) = encoder.random_operator() {
+            let allowed = "a picture would never be the same twice: export the encoder with `latent_parameters`";
+            return Err(unsupported(encoder.path.clone(), "operators", &format!("`{operator}`"), allowed));
+        }
+        let mean_only = encoder.output(PARAMETERS).is_none() && encoder.output(MEAN).is_some();
+        if mean_only {
+            encoder.expect_output(MEAN, floats, &latents)?;
+        } else {
+            let moments = [BATCH, Want::Exactly(2 * self.latent_channels), Want::Any("height"), Want::Any("width")];
+            encoder.expect_output(PARAMETERS, floats, &moments)?;
+        }
+
+        let decoder = Signature::read(&self.graph("vae_decoder"))?;
+        decoder.expect_input("latent_sample", floats, &latents)?;
+        decoder.expect_output("sample", floats, &pixels)?;
+        Ok(mean_only)
     }
-    let found = format!("`{}`", index.class);
-    let allowed = "supported are `StableDiffusionPipeline` and `StableDiffusionImg2ImgPipeline`";
-    Err(unsupported(path, "_class_name", &found, allowed))
+
+    fn latents(&self) -> [Want; 4] {
+        [BATCH, Want::Exactly(self.latent_channels), Want::Any("height"), Want::Any("width")]
+    }
 }
 
 /// The factor by which a network shrinks a side: it halves between one block and the next.
@@ -237,11 +271,11 @@ fn halvings(blocks: &[usize]) -> u32 {
     1_u32.checked_shl(halvings).unwrap_or(1 << 31)
 }
 
-fn unsupported(path: PathBuf, key: &'static str, found: &str, allowed: &str) -> DiffusionError {
+pub(super) fn unsupported(path: PathBuf, key: &'static str, found: &str, allowed: &str) -> DiffusionError {
     DiffusionError::Unsupported { path, key, found: found.to_owned(), allowed: allowed.to_owned() }
 }
 
-fn config<T: DeserializeOwned>(path: &Path) -> Result<T, DiffusionError> {
+pub(super) fn config<T: DeserializeOwned>(path: &Path) -> Result<T, DiffusionError> {
     let text = fs::read(path).map_err(|source| DiffusionError::Read { path: path.to_owned(), source })?;
     serde_json::from_slice(&text).map_err(|source| DiffusionError::Config { path: path.to_owned(), source })
 }

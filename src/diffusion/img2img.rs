@@ -2,8 +2,8 @@
 
 use image::RgbImage;
 
-use super::files::DiffusionFiles;
-use super::noise::{Domain, normals};
+use super::files::Scaling;
+use super::noise::{Normals, Purpose};
 use crate::imaging::{Filter, ImageError, resize, to_chw};
 
 /// Sides of the latents, in their own pixels. Samples of one size share a batch.
@@ -28,26 +28,13 @@ pub(super) struct Pixels {
     pub(super) size: Size,
 }
 
-/// What the VAE says of a source picture: the posterior of its latents, [channels, height, width] each.
+/// What the VAE says of a source picture: the posterior of its latents, [channels, height, width] each. Without a
+/// variance the latents are the mean.
 #[derive(Debug)]
 pub(super) struct Posterior {
     pub(super) mean: Vec<f32>,
-    pub(super) log_variance: Vec<f32>,
+    pub(super) log_variance: Option<Vec<f32>>,
     pub(super) size: Size,
-}
-
-/// The random numbers of one sample, both as long as its latents.
-#[derive(Clone, Debug)]
-pub(super) struct Draws {
-    pub(super) posterior: Vec<f32>,
-    pub(super) noise: Vec<f32>,
-}
-
-impl Draws {
-    /// The draws of a seed.
-    pub(super) fn of_seed(seed: i64, count: usize) -> Self {
-        Self { posterior: normals(Domain::Posterior, seed, count), noise: normals(Domain::Noise, seed, count) }
-    }
 }
 
 /// Resizes a picture down to whole latents with Lanczos, as diffusers' `VaeImageProcessor`, and scales it to -1..1.
@@ -65,21 +52,17 @@ pub(super) fn prepare(image: &RgbImage, pixels_per_latent: u32) -> Result<Option
 }
 
 /// Draws latents from the posterior and scales them for the UNet: diffusers' `DiagonalGaussianDistribution.sample`
-/// and the VAE's shift and scaling factor.
-pub(super) fn latents(files: &DiffusionFiles, posterior: &Posterior, draw: &[f32]) -> Vec<f32> {
-    let moments = posterior.mean.iter().zip(&posterior.log_variance);
-    moments
-        .zip(draw)
-        .map(|((mean, log_variance), draw)| {
-            let deviation = (0.5 * log_variance.clamp(-30.0, 20.0)).exp();
-            (mean + deviation * draw - files.shift) * files.scale
-        })
-        .collect()
-}
-
-/// Undoes the scaling before the VAE decodes.
-pub(super) fn unscaled(files: &DiffusionFiles, latents: &[f32]) -> Vec<f32> {
-    latents.iter().map(|latent| latent / files.scale + files.shift).collect()
+/// and the VAE's scaling.
+pub(super) fn latents(scaling: &Scaling, posterior: &Posterior, normals: &mut dyn Normals) -> Vec<f32> {
+    let mut latents = posterior.mean.clone();
+    if let Some(log_variance) = &posterior.log_variance {
+        let draws = normals.draw(Purpose::Posterior, latents.len());
+        for ((latent, log_variance), draw) in latents.iter_mut().zip(log_variance).zip(draws) {
+            *latent += (0.5 * log_variance.clamp(-30.0, 20.0)).exp() * draw;
+        }
+    }
+    scaling.apply(&mut latents);
+    latents
 }
 
 /// Classifier-free guidance: unconditional + scale * (conditional - unconditional).

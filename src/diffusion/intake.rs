@@ -7,10 +7,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::encoders::Encoders;
+use super::encoders::{Encoders, Prompt};
 use super::engine::{Job, Settings};
-use super::img2img::{Draws, Pixels, Posterior, prepare};
+use super::img2img::{Pixels, Posterior, prepare};
 use super::line::{Announced, Line};
+use super::noise::Normals;
 use super::{DiffusionError, EngineError};
 use crate::imaging::{Limits, decode};
 use crate::onnx::{Inbox, Memo, Reply};
@@ -43,8 +44,7 @@ pub(super) enum Event {
 pub(super) struct Question {
     pub(super) job: Job,
     pub(super) run: u32,
-    /// Draws from outside; else those of the job's seed.
-    pub(super) draws: Option<Draws>,
+    pub(super) normals: Box<dyn Normals>,
     pub(super) digest: Digest,
     pub(super) announced: Announced<Prepared>,
     pub(super) reply: Reply<Answer>,
@@ -54,8 +54,9 @@ pub(super) struct Question {
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) posterior: Arc<Posterior>,
-    pub(super) prompt: Arc<[f32]>,
-    pub(super) draws: Draws,
+    pub(super) prompt: Prompt,
+    pub(super) image_guidance: u8,
+    pub(super) normals: Box<dyn Normals>,
     pub(super) run: u32,
     pub(super) reply: Reply<Answer>,
 }
@@ -66,7 +67,7 @@ pub(super) struct Intake {
     encoders: Encoders,
     limits: Limits,
     line: Arc<Line<Prepared>>,
-    prompts: Memo<Arc<str>, Arc<[f32]>>,
+    prompts: Memo<Arc<str>, Prompt>,
     sources: Memo<Digest, Arc<Posterior>>,
     /// Sources that rayon is opening, and who waits for them.
     opening: HashMap<Digest, Vec<Question>>,
@@ -142,20 +143,20 @@ impl Intake {
 
     fn line_up(&mut self, question: Question, posterior: Arc<Posterior>) -> Result<(), DiffusionError> {
         let prompt = self.encode_prompt(&question.job.prompt)?;
-        let Question { job, run, draws, announced, reply, .. } = question;
-        let draws = draws.unwrap_or_else(|| Draws::of_seed(job.seed, posterior.mean.len()));
-        self.line.put(posterior.size, Prepared { posterior, prompt, draws, run, reply });
+        let Question { job, run, normals, announced, reply, .. } = question;
+        let image_guidance = job.image_guidance;
+        self.line.put(posterior.size, Prepared { posterior, prompt, image_guidance, normals, run, reply });
         drop(announced);
         Ok(())
     }
 
     /// A prompt's encoding, made once.
-    fn encode_prompt(&mut self, prompt: &Arc<str>) -> Result<Arc<[f32]>, DiffusionError> {
+    fn encode_prompt(&mut self, prompt: &Arc<str>) -> Result<Prompt, DiffusionError> {
         if let Some(encoding) = self.prompts.get(prompt) {
             return Ok(encoding);
         }
         let encoding = self.encoders.encode_prompt(prompt)?;
-        self.prompts.put(Arc::clone(prompt), Arc::clone(&encoding));
+        self.prompts.put(Arc::clone(prompt), encoding.clone());
         Ok(encoding)
     }
 }

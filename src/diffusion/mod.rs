@@ -8,6 +8,7 @@ mod denoiser;
 mod encoders;
 mod engine;
 mod error;
+mod family;
 mod files;
 mod img2img;
 mod intake;
@@ -15,12 +16,15 @@ mod line;
 mod noise;
 mod schedulers;
 mod strength;
+mod torch;
 mod worker;
 
 pub(crate) use engine::{Engine, Job, Settings, Stats};
 pub(crate) use error::{DiffusionError, EngineError};
 pub(crate) use files::DiffusionFiles;
-pub(crate) use schedulers::SchedulerName;
+pub(crate) use noise::NoiseSource;
+pub(crate) use schedulers::{Scheduler, SchedulerName};
+pub(crate) use strength::{rows_per_sample, timesteps_run};
 
 #[cfg(test)]
 mod tests;

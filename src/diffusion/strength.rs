@@ -14,7 +14,7 @@ pub(crate) fn timesteps_run(timesteps: u32, image_guidance: u8) -> u32 {
 
 /// Rows of one UNet call that one sample takes: a second for the negative prompt where classifier-free guidance is
 /// on, which it is for a `guidance_scale` above 1.
-pub(super) fn rows_per_sample(guidance_scale: f64) -> u32 {
+pub(crate) fn rows_per_sample(guidance_scale: f64) -> u32 {
     if guidance_scale > 1.0 { 2 } else { 1 }
 }
 

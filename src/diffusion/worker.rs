@@ -10,9 +10,11 @@ use std::sync::Arc;
 use super::EngineError;
 use super::batch::{Batch, Guidance, Sample};
 use super::denoiser::{Denoiser, Planes};
+use super::encoders::Prompt;
 use super::img2img::{Size, latents};
 use super::intake::{Answer, Prepared};
 use super::line::Line;
+use super::noise::Purpose;
 use super::schedulers::Scheduler;
 use crate::imaging::{encode_png, from_chw};
 use crate::onnx::{OnnxError, Reply};
@@ -23,6 +25,7 @@ pub(super) struct Shared {
     pub(super) line: Arc<Line<Prepared>>,
     pub(super) scheduler: Box<dyn Scheduler>,
     pub(super) guidance: Option<Guidance>,
+    pub(super) pure_noise_at_zero: bool,
     pub(super) batch_size: usize,
 }
 
@@ -67,14 +70,17 @@ impl Worker {
 
     /// Draws a job's latents and noise, and sets it on its way.
     fn admit(&mut self, size: Size, prepared: Prepared) {
-        let Prepared { posterior, prompt, draws, run, reply } = prepared;
+        let Prepared { posterior, prompt, image_guidance, mut normals, run, reply } = prepared;
         if !self.takes(size, &prompt) {
             let pixels = self.denoiser.files.unet_multiple * self.denoiser.files.pixels_per_latent;
             let reason = format!("the UNet takes only pictures whose sides are multiples of {pixels} pixels");
             return reply.send(Err(EngineError::Row(reason)));
         }
-        let latents = latents(&self.denoiser.files, &posterior, &draws.posterior);
-        let denoising = self.shared.scheduler.start(run as usize, &latents, &draws.noise);
+        // diffusers draws from the posterior first, and only where there is a picture to start from
+        let from_noise = self.shared.pure_noise_at_zero && image_guidance == 0;
+        let latents = (!from_noise).then(|| latents(&self.denoiser.files.scaling, &posterior, &mut *normals));
+        let noise = normals.draw(Purpose::Noise, posterior.mean.len());
+        let denoising = self.shared.scheduler.start(run as usize, latents.as_deref(), &noise, normals);
         let batch = self.batches.entry(size).or_insert_with(|| Batch::new(size, self.shared.batch_size));
         // There is room: no more were taken from the line.
         let _ = batch.admit(Sample { denoising, prompt, ticket: reply });
@@ -82,7 +88,7 @@ impl Worker {
 
     /// Whether the UNet takes latents of a size. Exported graphs may not take those that do not halve evenly, and
     /// that must reject a picture, not stop the engine: so such a size is tried before it is used.
-    fn takes(&mut self, size: Size, prompt: &[f32]) -> bool {
+    fn takes(&mut self, size: Size, prompt: &Prompt) -> bool {
         let multiple = self.denoiser.files.unet_multiple;
         let halves = size.width.is_multiple_of(multiple) && size.height.is_multiple_of(multiple);
         halves || *self.tried.entry(size).or_insert_with(|| self.denoiser.takes(size, prompt))

@@ -5,7 +5,9 @@ use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, RgbImage};
+use image::{
+    DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, Rgb, RgbImage, Rgba,
+};
 use sha2::{Digest, Sha256};
 
 use super::ImageError;
@@ -45,14 +47,37 @@ pub(crate) struct ImageInfo {
 /// Decodes a PNG, JPEG or WebP file, told from its contents, to 8-bit RGB.
 ///
 /// As Pillow's `convert("RGB")`: palettes are looked up, grey is repeated, an alpha channel is dropped and not
-/// composited, and an EXIF orientation is not applied. 16-bit samples are scaled to 8 bits, CMYK is converted.
+/// composited, and an EXIF orientation is not applied. CMYK is converted. 16-bit samples are scaled to 8 bits, where
+/// Pillow cuts grey ones off at 255.
 /// An animation gives its first frame.
 ///
 /// # Errors
 /// Every variant of [`ImageError`] that is about bytes. A file that ends before its format's end marker is
 /// corrupt, even where a lenient decoder would fill the rest with grey.
 pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
-    decode_with_format(bytes, limits).map(|(image, _)| image)
+    decode_with_format(bytes, limits).map(|(image, _)| image.into_rgb8())
+}
+
+/// As [`decode`], but that what is transparent shows white: as transformers' image processors see a picture.
+///
+/// # Errors
+/// As [`decode`].
+pub(crate) fn decode_on_white(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
+    let (image, _) = decode_with_format(bytes, limits)?;
+    if !image.color().has_alpha() {
+        return Ok(image.into_rgb8());
+    }
+    let image = image.into_rgba8();
+    Ok(RgbImage::from_fn(image.width(), image.height(), |x, y| {
+        let &Rgba([red, green, blue, alpha]) = image.get_pixel(x, y);
+        Rgb([red, green, blue].map(|value| over_white(value, alpha)))
+    }))
+}
+
+fn over_white(value: u8, alpha: u8) -> u8 {
+    let [value, alpha] = [value, alpha].map(u32::from);
+    // at most 255, rounded
+    ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
 }
 
 /// Decodes a picture and says what it is.
@@ -78,12 +103,12 @@ pub(crate) fn encode_png(image: &RgbImage) -> Result<Vec<u8>, ImageError> {
 }
 
 /// A decoder that panics on a picture must not end the run: others' pictures are in it.
-fn decode_with_format(bytes: &[u8], limits: &Limits) -> Result<(RgbImage, ImageFormat), ImageError> {
+fn decode_with_format(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, ImageFormat), ImageError> {
     std::panic::catch_unwind(|| decode_checked(bytes, limits))
         .unwrap_or_else(|_| Err(ImageError::Corrupt { format: "picture", source: "its decoder gave up on it".into() }))
 }
 
-fn decode_checked(bytes: &[u8], limits: &Limits) -> Result<(RgbImage, ImageFormat), ImageError> {
+fn decode_checked(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, ImageFormat), ImageError> {
     let length = bytes.len() as u64;
     if length > limits.max_bytes {
         return Err(ImageError::TooManyBytes { bytes: length, limit: limits.max_bytes });
@@ -100,7 +125,7 @@ fn decode_checked(bytes: &[u8], limits: &Limits) -> Result<(RgbImage, ImageForma
     // A decoder's bug on a corrupt file is that file's problem; on rayon a panic would end the process.
     let decoded = catch_unwind(AssertUnwindSafe(|| DynamicImage::from_decoder(decoder)));
     let image = decoded.map_err(|_| corrupt("the decoder panicked".into()))?.map_err(|error| corrupt(error.into()))?;
-    Ok((image.into_rgb8(), format))
+    Ok((image, format))
 }
 
 fn check_size(width: u32, height: u32, limits: &Limits) -> Result<(), ImageError> {

@@ -78,16 +78,6 @@ pub(crate) enum ImageError {
     /// A tensor with a NaN or an infinity in it.
     #[error("the picture has values that are not numbers")]
     NotFinite,
-    /// The resampler refused.
-    #[error("the picture cannot be resized to {width} x {height}")]
-    Resize {
-        /// Width asked for.
-        width: u32,
-        /// Height asked for.
-        height: u32,
-        /// What the resampler says.
-        source: Box<dyn Error + Send + Sync>,
-    },
     /// The PNG encoder refused.
     #[error("the picture cannot be written as png")]
     Encode {

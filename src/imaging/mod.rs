@@ -11,7 +11,7 @@ mod tensor;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub(crate) use decode::{ImageInfo, Limits, decode, encode_png, info};
+pub(crate) use decode::{ImageInfo, Limits, decode, decode_on_white, encode_png, info};
 pub(crate) use error::ImageError;
 pub(crate) use resize::{Filter, centre_crop, resize};
 pub(crate) use tensor::{from_chw, to_chw};

@@ -1,13 +1,20 @@
-//! Pillow's resampling, and the centre crop of CLIP's processor.
+//! Pillow's resampling, to the byte, and the centre crop of CLIP's processor.
+//!
+//! diffusers and transformers resize with Pillow, and what comes after amplifies a difference of one step. Pillow
+//! convolves rows, then columns, in fixed point, and rounds to bytes between the two. (From version 13 it takes the
+//! columns first for some sizes, which moves a few bytes by a few steps.)
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-use image::RgbImage;
+use std::f64::consts::PI;
+
 use image::imageops::crop_imm;
+use image::{Rgb, RgbImage};
 
 use super::ImageError;
 
-/// A resampling filter, with the support that Pillow gives it.
+/// Binary digits of a weight after the point.
+const PRECISION: u32 = 22;
+
+/// A resampling filter, as Pillow has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Filter {
     /// Triangle; `resample` 2 in Pillow.
@@ -19,40 +26,104 @@ pub(crate) enum Filter {
 }
 
 impl Filter {
-    fn kernel(self) -> FilterType {
+    /// How far from its middle the filter reaches, in pixels.
+    fn support(self) -> f64 {
         match self {
-            Self::Bilinear => FilterType::Bilinear,
-            Self::Bicubic => FilterType::CatmullRom,
-            Self::Lanczos => FilterType::Lanczos3,
+            Self::Bilinear => 1.0,
+            Self::Bicubic => 2.0,
+            Self::Lanczos => 3.0,
+        }
+    }
+
+    /// The weight at a distance from the middle.
+    fn weight(self, distance: f64) -> f64 {
+        let x = distance.abs();
+        match self {
+            Self::Bilinear if x < 1.0 => 1.0 - x,
+            Self::Bicubic if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
+            Self::Bicubic if x < 2.0 => (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5,
+            Self::Lanczos if x < 3.0 => sinc(x) * sinc(x / 3.0),
+            _ => 0.0,
         }
     }
 }
 
-/// Resizes to `width` x `height`, with antialiasing when it gets smaller; within 1/255 of Pillow's `Image.resize`.
+fn sinc(x: f64) -> f64 {
+    if x == 0.0 { 1.0 } else { (PI * x).sin() / (PI * x) }
+}
+
+/// What one pixel of the result is made of: where its window begins, and weights in fixed point.
+#[derive(Debug)]
+struct Window {
+    first: u32,
+    weights: Vec<i32>,
+}
+
+/// The windows of all pixels of a side that goes from `from` to `to` pixels.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "as in Pillow, which truncates")]
+fn windows(from: u32, to: u32, filter: Filter) -> Vec<Window> {
+    let scale = f64::from(from) / f64::from(to);
+    // a smaller picture is blurred first, a larger one is not
+    let stretch = scale.max(1.0);
+    let (reach, shrink) = (filter.support() * stretch, 1.0 / stretch);
+    let window = |index: u32| {
+        let centre = (f64::from(index) + 0.5) * scale;
+        let first = (centre - reach + 0.5).max(0.0) as u32;
+        let end = ((centre + reach + 0.5) as u32).min(from);
+        let weight = |at: u32| filter.weight((f64::from(at) - centre + 0.5) * shrink);
+        let weights: Vec<f64> = (first..end).map(weight).collect();
+        let share = 1.0 / weights.iter().sum::<f64>();
+        // away from zero at halves, as adding 0.5 and truncating does
+        let fixed = |weight: &f64| (weight * share * f64::from(1 << PRECISION)).round() as i32;
+        Window { first, weights: weights.iter().map(fixed).collect() }
+    };
+    (0..to).map(window).collect()
+}
+
+/// Resizes to `width` x `height`, with antialiasing when it gets smaller: Pillow's `Image.resize`.
 ///
 /// # Errors
-/// [`ImageError::NoArea`] for a side of 0, [`ImageError::Resize`] where the resampler refuses.
+/// [`ImageError::NoArea`] for a side of 0.
 pub(crate) fn resize(image: &RgbImage, width: u32, height: u32, filter: Filter) -> Result<RgbImage, ImageError> {
     if width == 0 || height == 0 {
         return Err(ImageError::NoArea { width, height });
     }
-    if (width, height) == image.dimensions() {
-        return Ok(image.clone());
-    }
-    // Pillow goes over the rows first and rounds to bytes between the passes; the crate alone would choose by cost.
-    let narrowed = pass(image, width, image.height(), filter)?;
-    pass(&narrowed, width, height, filter)
+    let narrowed = if width == image.width() { image.clone() } else { along_rows(image, width, filter) };
+    Ok(if height == narrowed.height() { narrowed } else { along_columns(&narrowed, height, filter) })
 }
 
-/// Resizes along one side.
-fn pass(image: &RgbImage, width: u32, height: u32, filter: Filter) -> Result<RgbImage, ImageError> {
-    let refused = |source| ImageError::Resize { width, height, source };
-    let source = ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x3)
-        .map_err(|error| refused(error.into()))?;
-    let mut target = Image::new(width, height, PixelType::U8x3);
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter.kernel())).use_alpha(false);
-    Resizer::new().resize(&source, &mut target, &options).map_err(|error| refused(error.into()))?;
-    RgbImage::from_raw(width, height, target.into_vec()).ok_or_else(|| refused("the buffer is too short".into()))
+fn along_rows(image: &RgbImage, width: u32, filter: Filter) -> RgbImage {
+    let windows = windows(image.width(), width, filter);
+    let mut out = RgbImage::new(width, image.height());
+    for (from, to) in image.rows().zip(out.rows_mut()) {
+        let from: Vec<[u8; 3]> = from.map(|pixel| pixel.0).collect();
+        for (pixel, Window { first, weights }) in to.zip(&windows) {
+            *pixel = weighted(from.iter().skip(*first as usize).copied(), weights);
+        }
+    }
+    out
+}
+
+fn along_columns(image: &RgbImage, height: u32, filter: Filter) -> RgbImage {
+    let windows = windows(image.height(), height, filter);
+    let mut out = RgbImage::new(image.width(), height);
+    for (to, Window { first, weights }) in out.rows_mut().zip(&windows) {
+        for (x, pixel) in (0..image.width()).zip(to) {
+            *pixel = weighted((*first..).map(|y| image.get_pixel(x, y).0), weights);
+        }
+    }
+    out
+}
+
+/// A weighted sum of pixels, rounded and cut to bytes.
+fn weighted(pixels: impl Iterator<Item = [u8; 3]>, weights: &[i32]) -> Rgb<u8> {
+    let mut sums = [1 << (PRECISION - 1); 3];
+    for (weight, pixel) in weights.iter().zip(pixels) {
+        for (sum, value) in sums.iter_mut().zip(pixel) {
+            *sum += weight * i32::from(value);
+        }
+    }
+    Rgb(sums.map(|sum: i32| (sum >> PRECISION).clamp(0, 255) as u8))
 }
 
 /// The middle `width` x `height` pixels. Where the picture is smaller the rest is black, and an odd pixel goes as

@@ -1,5 +1,6 @@
 //! Where models run. A device that is asked for by name is there or is an error.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -8,16 +9,16 @@ use ort::session::Session;
 
 use super::{OnnxError, Runtime};
 
-/// What the user asked for: `auto`, `cpu`, `cuda` (the first GPU) or `cuda:N`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What the user asked for: `auto`, `cpu`, `cuda` (the first GPU), `cuda:N`, or several as `cuda:0,1`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Device {
     /// The first GPU where one can be used, else the CPU.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// The GPU of that number, or an error.
-    Cuda(u32),
+    /// The GPUs of these numbers, or an error.
+    Cuda(Vec<u32>),
 }
 
 impl FromStr for Device {
@@ -28,10 +29,12 @@ impl FromStr for Device {
         match text {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(0)),
+            "cuda" => Ok(Self::Cuda(vec![0])),
             _ => {
-                let number = text.strip_prefix("cuda:").ok_or_else(unknown)?;
-                number.parse().map(Self::Cuda).map_err(|_| unknown())
+                let numbers = text.strip_prefix("cuda:").ok_or_else(unknown)?.split(',');
+                let numbers: Vec<u32> = numbers.map(str::parse).collect::<Result<_, _>>().map_err(|_| unknown())?;
+                let distinct = numbers.iter().collect::<BTreeSet<_>>().len() == numbers.len();
+                if distinct { Ok(Self::Cuda(numbers)) } else { Err(unknown()) }
             }
         }
     }
@@ -42,7 +45,10 @@ impl fmt::Display for Device {
         match self {
             Self::Auto => f.write_str("auto"),
             Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(number) => write!(f, "cuda:{number}"),
+            Self::Cuda(numbers) => {
+                let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
+                write!(f, "cuda:{}", numbers.join(","))
+            }
         }
     }
 }
@@ -65,44 +71,74 @@ impl fmt::Display for Provider {
     }
 }
 
-/// A provider that was tried, and why it was taken.
+/// Providers that were tried, and why they were taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Chosen {
-    /// What models run on.
+    /// What models run on. Those that are loaded once run on this one.
     pub(crate) provider: Provider,
+    /// What else the UNet runs on, side by side.
+    pub(crate) others: Vec<Provider>,
     /// Why, in words for the first line of a run.
     pub(crate) why: String,
 }
 
 impl Device {
-    /// Settles on a provider by running a graph of one node on it.
+    /// Settles on providers by running a graph of one node on each.
     ///
     /// # Errors
     /// [`OnnxError::NoProvider`] where a GPU was asked for by name and cannot be used.
-    pub(crate) fn choose(self, runtime: &Runtime) -> Result<Chosen, OnnxError> {
+    pub(crate) fn choose(&self, runtime: &Runtime) -> Result<Chosen, OnnxError> {
+        let one = |provider, why| Chosen { provider, others: Vec::new(), why };
         match self {
-            Self::Cpu => Ok(Chosen { provider: Provider::Cpu, why: "asked for by name".to_owned() }),
-            Self::Cuda(number) => match try_cuda(runtime, number) {
-                Ok(()) => Ok(Chosen { provider: Provider::Cuda(number), why: "asked for by name".to_owned() }),
-                Err(reason) => Err(OnnxError::NoProvider { device: self, reason }),
-            },
+            Self::Cpu => Ok(one(Provider::Cpu, BY_NAME.to_owned())),
+            Self::Cuda(numbers) => {
+                for &number in numbers {
+                    let refused = |reason| OnnxError::NoProvider { device: Self::Cuda(vec![number]), reason };
+                    try_cuda(runtime, number).map_err(refused)?;
+                }
+                let mut providers = numbers.iter().copied().map(Provider::Cuda);
+                let first = providers.next().unwrap_or(Provider::Cuda(0));
+                Ok(Chosen { others: providers.collect(), ..one(first, BY_NAME.to_owned()) })
+            }
             Self::Auto => Ok(match try_cuda(runtime, 0) {
-                Ok(()) => Chosen { provider: Provider::Cuda(0), why: "the runtime can use a GPU".to_owned() },
-                Err(reason) => Chosen { provider: Provider::Cpu, why: format!("no usable GPU: {reason}") },
+                Ok(()) => one(Provider::Cuda(0), "the runtime can use a GPU".to_owned()),
+                Err(reason) => one(Provider::Cpu, format!("no usable GPU: {reason}")),
             }),
         }
     }
 }
 
+const BY_NAME: &str = "asked for by name";
+
+impl fmt::Display for Chosen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.provider)?;
+        self.others.iter().try_for_each(|other| write!(f, ", {other}"))
+    }
+}
+
+/// How the provider for GPUs is set up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CudaOptions {
+    /// The most memory in bytes that one graph's arena may grow to; as much as there is where there is none.
+    pub(crate) memory_limit: Option<usize>,
+    /// Whether matrix products and convolutions may round their inputs to 10 bits (TF32): faster, less exact.
+    pub(crate) tf32: bool,
+}
+
 impl Provider {
     /// The runtime's provider; none for the CPU, which is always there.
-    pub(super) fn dispatch(self) -> Option<ExecutionProviderDispatch> {
+    pub(super) fn dispatch(self, options: CudaOptions) -> Option<ExecutionProviderDispatch> {
         match self {
             Self::Cpu => None,
             Self::Cuda(number) => {
                 let number = i32::try_from(number).unwrap_or(i32::MAX);
+                let mut cuda = CUDA::default().with_device_id(number).with_tf32(options.tf32);
+                if let Some(bytes) = options.memory_limit {
+                    cuda = cuda.with_memory_limit(bytes);
+                }
                 // Without this a missing provider falls back to the CPU and says nothing.
-                Some(CUDA::default().with_device_id(number).build().error_on_failure())
+                Some(cuda.build().error_on_failure())
             }
         }
     }
@@ -119,7 +155,7 @@ fn try_cuda(runtime: &Runtime, number: u32) -> Result<(), String> {
     }
     Session::builder(runtime.environment())
         .map_err(|error| error.to_string())?
-        .with_execution_providers(Provider::Cuda(number).dispatch().as_slice())
+        .with_execution_providers(Provider::Cuda(number).dispatch(CudaOptions::default()).as_slice())
         .map_err(|error| error.to_string())?
         .commit_from_memory(IDENTITY)
         .map_err(|error| error.to_string())?;
@@ -132,20 +168,23 @@ mod tests {
 
     #[test]
     fn names_are_read_and_written() {
-        for name in ["auto", "cpu", "cuda:3"] {
+        for name in ["auto", "cpu", "cuda:3", "cuda:0,2"] {
             assert_eq!(name.parse::<Device>().unwrap().to_string(), name);
         }
-        assert_eq!("cuda".parse::<Device>().unwrap(), Device::Cuda(0));
-        for name in ["gpu", "cuda:", "cuda:-1", "CPU", ""] {
+        assert_eq!("cuda".parse::<Device>().unwrap(), Device::Cuda(vec![0]));
+        for name in ["gpu", "cuda:", "cuda:-1", "cuda:1,1", "cuda:0,", "CPU", ""] {
             let error = name.parse::<Device>().unwrap_err();
-            assert!(error.to_string().contains("valid devices are `auto`, `cpu`, `cuda` and `cuda:N`"), "{error}");
+            assert!(
+                error.to_string().contains("valid devices are `auto`, `cpu`, `cuda`, `cuda:N` and `cuda:N,M`"),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn a_gpu_asked_for_by_name_is_there_or_an_error() {
         let runtime = Runtime::open(None).unwrap();
-        let named = Device::Cuda(99).choose(&runtime).unwrap_err();
+        let named = Device::Cuda(vec![99]).choose(&runtime).unwrap_err();
         assert!(named.to_string().starts_with("device `cuda:99` was asked for"), "{named}");
         let auto = Device::Auto.choose(&runtime).unwrap();
         assert!(!auto.why.is_empty());

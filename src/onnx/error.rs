@@ -71,7 +71,7 @@ pub(crate) enum OnnxError {
         reason: String,
     },
     /// The name of a device that does not exist.
-    #[error("unknown device `{found}`; valid devices are `auto`, `cpu`, `cuda` and `cuda:N`")]
+    #[error("unknown device `{found}`; valid devices are `auto`, `cpu`, `cuda`, `cuda:N` and `cuda:N,M`")]
     UnknownDevice {
         /// What was given.
         found: String,

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -11,49 +12,96 @@ use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 use ort::value::{DynValue, Outlet, TensorElementType, ValueType};
 
-use super::{Busy, Dim, Element, OnnxError, Outputs, Port, Provider, Runtime, Signature, Tensor};
+use super::per_sample::{self, PerSample};
+use super::{Busy, CudaOptions, Dim, Element, OnnxError, Outputs, Port, Provider, Runtime, Signature, Tensor};
 
 /// Threads within one model on the CPU, where nobody says otherwise: all cores.
 pub(crate) fn default_threads() -> usize {
     available_parallelism().map_or(1, |threads| threads.get())
 }
 
+/// ONNX Runtime's key for the folder of weights that lie outside of a graph.
+const EXTERNAL_FOLDER: &str = "session.model_external_initializers_file_folder_path";
+
+/// How graphs are loaded for one engine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Loader<'a> {
+    /// The library.
+    pub(crate) runtime: &'a Runtime,
+    /// What they run on.
+    pub(crate) provider: Provider,
+    /// How that is set up, where it is a GPU.
+    pub(crate) cuda: CudaOptions,
+    /// Cores that one operator may use on the CPU.
+    pub(crate) threads: usize,
+    /// Counts the time in which one of them runs.
+    pub(crate) busy: &'a Arc<Busy>,
+}
+
+impl Loader<'_> {
+    /// Loads a graph with its weights.
+    ///
+    /// # Errors
+    /// [`OnnxError::Open`] where the runtime refuses the graph or the provider.
+    pub(crate) fn open(&self, path: &Path) -> Result<Model, OnnxError> {
+        self.load(path, |builder| builder.commit_from_file(path))
+    }
+
+    /// Loads a graph, with an input that holds one value for the whole batch made to hold one for each sample.
+    ///
+    /// # Errors
+    /// As [`Loader::open`]; [`OnnxError::Misfit`] where the input cannot be made so; [`OnnxError::Io`].
+    pub(crate) fn open_per_sample(&self, path: &Path, input: &str) -> Result<Model, OnnxError> {
+        if Signature::read(path)?.per_sample(input)? == PerSample::Already {
+            return self.open(path);
+        }
+        let bytes = fs::read(path).and_then(|bytes| per_sample::edited(&bytes, input));
+        let bytes = bytes.map_err(OnnxError::io("read", path))?;
+        let folder = path.parent().unwrap_or(Path::new(".")).to_string_lossy();
+        self.load(path, |builder| {
+            // weights may lie in files beside the graph, which memory has no place for
+            builder.clone().with_config_entry(EXTERNAL_FOLDER, folder)?.commit_from_memory(&bytes)
+        })
+    }
+
+    fn load(
+        &self,
+        path: &Path,
+        commit: impl FnOnce(&mut SessionBuilder) -> ort::Result<Session>,
+    ) -> Result<Model, OnnxError> {
+        let session = self.builder().and_then(|mut builder| commit(&mut builder));
+        let session = session.map_err(|error| OnnxError::Open { path: path.to_owned(), reason: error.to_string() })?;
+        let inputs = session.inputs().iter().map(port).collect();
+        Ok(Model { session, path: path.to_owned(), inputs, busy: Arc::clone(self.busy) })
+    }
+
+    fn builder(&self) -> ort::Result<SessionBuilder> {
+        let builder = Session::builder(self.runtime.environment())?
+            .with_intra_threads(self.threads.max(1))?
+            // Idle threads that spin take the cores that decode and encode pictures beside the model.
+            .with_intra_op_spinning(false)?;
+        Ok(match self.provider.dispatch(self.cuda) {
+            Some(dispatch) => builder.with_execution_providers([dispatch])?,
+            None => builder,
+        })
+    }
+}
+
 /// A loaded graph. Running needs `&mut`: a model belongs to one thread, and others send it their rows.
 pub(crate) struct Model {
     session: Session,
-    signature: Signature,
+    path: PathBuf,
+    inputs: Vec<Port>,
     busy: Arc<Busy>,
 }
 
 impl fmt::Debug for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Model").field("signature", &self.signature).finish_non_exhaustive()
+        f.debug_struct("Model").field("path", &self.path).field("inputs", &self.inputs).finish_non_exhaustive()
     }
 }
 
 impl Model {
-    /// Loads a graph with its weights onto a provider. `threads` is how many cores one operator may use on the CPU;
-    /// `busy` counts the time in which it runs, and is shared with models whose time is told as one.
-    ///
-    /// # Errors
-    /// [`OnnxError::Open`] where the runtime refuses the graph or the provider.
-    pub(crate) fn open(
-        runtime: &Runtime,
-        path: &Path,
-        provider: Provider,
-        threads: usize,
-        busy: &Arc<Busy>,
-    ) -> Result<Self, OnnxError> {
-        let failed = |reason: String| OnnxError::Open { path: path.to_owned(), reason };
-        let session = builder(runtime, provider, threads)
-            .and_then(|mut builder| builder.commit_from_file(path))
-            .map_err(|error| failed(error.to_string()))?;
-        let ports = |outlets: &[Outlet]| outlets.iter().map(port).collect();
-        let signature =
-            Signature { path: path.to_owned(), inputs: ports(session.inputs()), outputs: ports(session.outputs()) };
-        Ok(Self { session, signature, busy: Arc::clone(busy) })
-    }
-
     /// Runs the graph. Inputs are converted to the element types that it wants: floats to half precision, or
     /// truncated to integers as optimum's pipelines do with a timestep; integers to 32 bits or to floats.
     ///
@@ -65,7 +113,7 @@ impl Model {
             .into_iter()
             .map(|(name, tensor)| Ok((Cow::from(name), self.convert(name, tensor)?)))
             .collect::<Result<Vec<_>, OnnxError>>()?;
-        let path = &self.signature.path;
+        let path = &self.path;
         let session = &mut self.session;
         let outputs = self.busy.during(|| session.run(inputs)).map_err(|error| run_failed(path, &error))?;
         let mut by_name = Vec::with_capacity(outputs.len());
@@ -81,8 +129,8 @@ impl Model {
     ///
     /// # Errors
     /// [`OnnxError::Run`] where the graph gave none of that name, no floats or another number of them.
-    pub(crate) fn take(&self, mut outputs: Outputs, name: &str, count: usize) -> Result<Vec<f32>, OnnxError> {
-        let wrong = |reason| OnnxError::Run { path: self.signature.path.clone(), reason };
+    pub(crate) fn take(&self, outputs: &mut Outputs, name: &str, count: usize) -> Result<Vec<f32>, OnnxError> {
+        let wrong = |reason| OnnxError::Run { path: self.path.clone(), reason };
         let (shape, values) = outputs.take(name).ok_or_else(|| wrong(format!("it gave no `{name}` of floats")))?;
         if values.len() == count {
             return Ok(values);
@@ -91,33 +139,22 @@ impl Model {
     }
 
     fn convert(&self, name: &str, tensor: Tensor) -> Result<DynValue, OnnxError> {
-        let port = self.signature.input(name).ok_or_else(|| OnnxError::MissingPort {
-            path: self.signature.path.clone(),
+        let port = self.inputs.iter().find(|port| port.name == name).ok_or_else(|| OnnxError::MissingPort {
+            path: self.path.clone(),
             side: "input",
             name: name.to_owned(),
-            has: self.signature.inputs.iter().map(|port| format!("`{}`", port.name)).collect::<Vec<_>>().join(", "),
+            has: self.inputs.iter().map(|port| format!("`{}`", port.name)).collect::<Vec<_>>().join(", "),
         })?;
         let value = match tensor {
             Tensor::F32 { shape, data } => from_floats(shape, data, port.element),
             Tensor::I64 { shape, data } => from_integers(shape, data, port.element),
         };
-        value.map_err(|error| run_failed(&self.signature.path, &error))?.ok_or_else(|| OnnxError::Convert {
-            path: self.signature.path.clone(),
+        value.map_err(|error| run_failed(&self.path, &error))?.ok_or_else(|| OnnxError::Convert {
+            path: self.path.clone(),
             name: name.to_owned(),
             element: port.element,
         })
     }
-}
-
-fn builder(runtime: &Runtime, provider: Provider, threads: usize) -> ort::Result<SessionBuilder> {
-    let builder = Session::builder(runtime.environment())?
-        .with_intra_threads(threads.max(1))?
-        // Idle threads that spin take the cores that decode and encode pictures beside the model.
-        .with_intra_op_spinning(false)?;
-    Ok(match provider.dispatch() {
-        Some(dispatch) => builder.with_execution_providers([dispatch])?,
-        None => builder,
-    })
 }
 
 fn run_failed(path: &Path, error: &ort::Error) -> OnnxError {

@@ -63,6 +63,11 @@ impl<R: Read + Seek> Walker<R> {
         Ok(Some(Field { number, value }))
     }
 
+    /// How far it has read.
+    pub(super) fn position(&self) -> u64 {
+        self.at
+    }
+
     /// Moves to a position ahead without reading what is between.
     pub(super) fn skip_to(&mut self, until: u64) -> io::Result<()> {
         let ahead = i64::try_from(until.saturating_sub(self.at)).map_err(|_| io::ErrorKind::InvalidData)?;

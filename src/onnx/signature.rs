@@ -1,7 +1,7 @@
 //! What a graph takes and gives, read from its file without its weights.
 //!
-//! Field numbers are those of `onnx.proto3`: ModelProto.graph 7; GraphProto.initializer 5, input 11, output 12;
-//! ValueInfoProto.name 1, type 2; TypeProto.tensor_type 1; Tensor.elem_type 1, shape 2; TensorShapeProto.dim 1;
+//! Field numbers are those of `onnx.proto3`: ModelProto.graph 7; GraphProto.node 1, initializer 5, input 11,
+//! output 12; NodeProto.input 1, op_type 4; ValueInfoProto.name 1, type 2; TypeProto.tensor_type 1; Tensor.elem_type 1, shape 2; TensorShapeProto.dim 1;
 //! Dimension.dim_value 1, dim_param 2; TensorProto.name 8.
 
 use std::collections::HashSet;
@@ -110,6 +110,15 @@ impl fmt::Display for Want {
     }
 }
 
+/// One operator of a graph.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Node {
+    /// `Conv`, `MatMul`, …
+    pub(super) operator: String,
+    /// Names of what it reads.
+    pub(super) inputs: Vec<String>,
+}
+
 /// Inputs and outputs of one graph.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Signature {
@@ -119,7 +128,13 @@ pub(crate) struct Signature {
     pub(crate) inputs: Vec<Port>,
     /// What it gives.
     pub(crate) outputs: Vec<Port>,
+    /// Its operators, those of subgraphs apart.
+    pub(super) nodes: Vec<Node>,
 }
+
+/// Operators that draw random numbers from a stream of the runtime's.
+const RANDOM: [&str; 6] =
+    ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"];
 
 impl Signature {
     /// Reads a file's signature. Weights are skipped, so this takes milliseconds whatever the file's size.
@@ -144,9 +159,19 @@ impl Signature {
         if graph.outputs.is_empty() {
             return Err(not_onnx("it has no graph with outputs"));
         }
-        let Graph { mut inputs, outputs, initializers } = graph;
+        let Graph { mut inputs, outputs, initializers, nodes } = graph;
         inputs.retain(|port| !initializers.contains(&port.name));
-        Ok(Self { path: path.to_owned(), inputs, outputs })
+        Ok(Self { path: path.to_owned(), inputs, outputs, nodes })
+    }
+
+    /// The operator that draws random numbers, if there is one: such a graph is never the same twice.
+    pub(crate) fn random_operator(&self) -> Option<&str> {
+        self.nodes.iter().map(|node| node.operator.as_str()).find(|operator| RANDOM.contains(operator))
+    }
+
+    /// The output of that name, if the graph has one.
+    pub(crate) fn output(&self, name: &str) -> Option<&Port> {
+        self.outputs.iter().find(|port| port.name == name)
     }
 
     /// The input of that name, if the graph has one.
@@ -233,6 +258,7 @@ struct Graph {
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     initializers: HashSet<String>,
+    nodes: Vec<Node>,
 }
 
 impl Graph {
@@ -250,6 +276,7 @@ impl Graph {
     fn read_graph(&mut self, walker: &mut Walker<impl Read + Seek>, end: u64) -> io::Result<()> {
         while let Some(field) = walker.field(end)? {
             match (field.number, field.value) {
+                (1, Value::Until(until)) => self.nodes.push(node(walker, until)?),
                 (5, Value::Until(until)) => {
                     self.initializers.insert(initializer_name(walker, until)?);
                 }
@@ -261,6 +288,19 @@ impl Graph {
         }
         Ok(())
     }
+}
+
+fn node(walker: &mut Walker<impl Read + Seek>, end: u64) -> io::Result<Node> {
+    let mut node = Node::default();
+    while let Some(field) = walker.field(end)? {
+        match (field.number, field.value) {
+            (1, Value::Until(until)) => node.inputs.push(walker.text(until)?),
+            (4, Value::Until(until)) => node.operator = walker.text(until)?,
+            (_, Value::Until(until)) => walker.skip_to(until)?,
+            _ => {}
+        }
+    }
+    Ok(node)
 }
 
 fn initializer_name(walker: &mut Walker<impl Read + Seek>, end: u64) -> io::Result<String> {

@@ -48,6 +48,8 @@ pub struct Inputs {
     pub clip: String,
     /// The scheduler that the generator runs.
     pub scheduler: String,
+    /// Evaluations of the UNet for one picture, for each level of image guidance of the pipeline.
+    pub unet_evaluations: Vec<i64>,
 }
 
 /// What a step was made from, and a number that stands for it.

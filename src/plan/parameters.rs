@@ -19,7 +19,7 @@ const ALGORITHM: &str = "1";
 /// # Errors
 /// Where the catalogue has not the query that reads them.
 pub fn reader(config: &Config, catalogue: &Catalogue) -> Result<String> {
-    Ok(recipe(catalogue.get(super::READ)?, &settings(config, "")))
+    Ok(recipe(catalogue.get(super::READ)?, &settings(config)))
 }
 
 /// The value of every placeholder: the pipeline's settings, its own `[parameters]`, and `$generator` and
@@ -28,7 +28,9 @@ pub fn reader(config: &Config, catalogue: &Catalogue) -> Result<String> {
 /// # Errors
 /// Where the catalogue has not these queries.
 pub fn parameters(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -> Result<BTreeMap<String, Parameter>> {
-    let mut values = settings(config, &inputs.scheduler);
+    let mut values = settings(config);
+    values.insert("scheduler".into(), Parameter::Text(inputs.scheduler.clone()));
+    values.insert("unet_evaluations".into(), Parameter::Integers(inputs.unet_evaluations.clone()));
     let with = |model: &str, query: &str| -> Result<Parameter> {
         let recipe = recipe(catalogue.get(query)?, &values);
         Ok(Parameter::Text(Digest::new("maker").text(model).text(&recipe).id()))
@@ -48,8 +50,8 @@ fn recipe(query: &Query, values: &BTreeMap<String, Parameter>) -> String {
     used.fold(digest, |digest, (name, value)| digest.text(name).text(&value.to_string())).id()
 }
 
-fn settings(config: &Config, scheduler: &str) -> BTreeMap<String, Parameter> {
-    use Parameter::{Float, Integer, Integers, Text};
+fn settings(config: &Config) -> BTreeMap<String, Parameter> {
+    use Parameter::{Float, Integer, Integers, NoText, Text};
     let built_in = [
         ("name", Text(config.name.clone())),
         ("seed", Integer(config.seed)),
@@ -60,8 +62,7 @@ fn settings(config: &Config, scheduler: &str) -> BTreeMap<String, Parameter> {
         ("seeds", Integers(config.spectrum.seeds.clone())),
         ("timesteps", Integer(config.spectrum.timesteps)),
         ("guidance_scale", Float(config.spectrum.guidance_scale)),
-        ("negative_prompt", Text(config.spectrum.negative_prompt.clone())),
-        ("scheduler", Text(scheduler.to_owned())),
+        ("negative_prompt", config.spectrum.negative_prompt.clone().map_or(NoText, Text)),
         ("min_text_similarity", Float(config.filter.min_text_similarity)),
         ("max_attempts", Integer(config.filter.max_attempts)),
         ("strategy", Text(config.curriculum.strategy.clone())),

@@ -105,7 +105,7 @@ impl Img2Img {
             .get_or_try_init(|| async {
                 match self.models.diffusion().await?.img2img(job).await {
                     Ok(made) => {
-                        self.meter.0.fetch_add(u64::from(made.unet_evaluations), Ordering::Relaxed);
+                        self.meter.0.fetch_add(made.unet_evaluations, Ordering::Relaxed);
                         Ok(Ok(Arc::from(made.png)))
                     }
                     Err(EngineError::Row(reason)) => Ok(Err(reason)),

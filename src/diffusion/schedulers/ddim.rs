@@ -1,101 +1,60 @@
 //! DDIM with eta 0: diffusers' `DDIMScheduler`, and Song et al. 2020 (arXiv 2010.02502), equation 12.
 
-use std::sync::Arc;
+use super::super::noise::Normals;
+use super::Scheduler;
+use super::keys::{Clip, Keys};
+use super::level::{Level, Prediction};
+use super::plan::{Method, Plan};
+use super::spacing::float;
 
-use super::config::{Prediction, SchedulerConfig, Spacing, to_f32};
-use super::{Denoising, Scheduler};
-
-/// A schedule of DDIM. `alphas` has one more entry than there are timesteps: that after the last.
+/// What all timesteps have in common.
 #[derive(Debug)]
-pub(super) struct Ddim {
-    tables: Arc<Tables>,
-}
-
-#[derive(Debug)]
-struct Tables {
-    timesteps: Vec<f32>,
-    /// The cumulative alpha of each timestep, and that which its step leads to.
-    alphas: Vec<(f32, f32)>,
+struct Ddim {
     prediction: Prediction,
+    clip: Clip,
 }
 
-impl Ddim {
-    /// `None` where a timestep lies outside the schedule.
-    pub(super) fn new(config: &SchedulerConfig, timesteps: u32) -> Option<Self> {
-        let cumulative = config.alphas_cumprod();
-        let after_last = if config.set_alpha_to_one() { 1.0 } else { *cumulative.first()? };
-        let stride = i64::from(config.train_timesteps() / timesteps);
-        let spaced = config.spaced(timesteps, Spacing::Leading);
-        let whole: Vec<i64> = spaced.into_iter().map(round).collect();
-        let at = |timestep: i64| usize::try_from(timestep).ok().and_then(|index| cumulative.get(index).copied());
-        let alphas = whole.iter().map(|&timestep| {
-            // Training timesteps are whole, so the previous one is a whole stride away, whatever the spacing.
-            let previous = timestep - stride;
-            Some((at(timestep)?, if previous < 0 { after_last } else { at(previous)? }))
-        });
-        let alphas = alphas.collect::<Option<Vec<_>>>()?;
-        let timesteps = whole.iter().map(|&timestep| float(timestep)).collect();
-        Some(Self { tables: Arc::new(Tables { timesteps, alphas, prediction: config.prediction() }) })
-    }
+/// `None` where a timestep lies outside the schedule.
+pub(super) fn cut(keys: &Keys, count: u32) -> Option<Box<dyn Scheduler>> {
+    let train = keys.noise.num_train_timesteps;
+    let timesteps = keys.spacing.whole_timesteps(train, count);
+    let alpha = alphas(keys);
+    let level = |timestep| alpha(timestep).map(Level::of_alpha);
+    // Training timesteps are whole, so the next one is a whole stride away, whatever the spacing.
+    let stride = i64::from(train / count);
+    let points = timesteps.iter().map(|&timestep| Some((level(timestep)?, level((timestep - stride).max(-1))?)));
+    let points = points.collect::<Option<_>>()?;
+    let method = Ddim { prediction: keys.prediction, clip: keys.clip() };
+    Some(Plan::boxed(method, count, timesteps.into_iter().map(float).collect(), points))
 }
 
-impl Scheduler for Ddim {
-    #[cfg(test)]
-    fn timesteps(&self) -> &[f32] {
-        &self.tables.timesteps
-    }
-
-    fn start(&self, run: usize, latents: &[f32], noise: &[f32]) -> Box<dyn Denoising> {
-        let index = self.tables.timesteps.len().saturating_sub(run);
-        let alpha = self.tables.alphas.get(index).map_or(1.0, |(alpha, _)| *alpha);
-        let (signal, spread) = (alpha.sqrt(), (1.0 - alpha).sqrt());
-        let latents = latents.iter().zip(noise).map(|(latent, noise)| signal * latent + spread * noise).collect();
-        Box::new(Sample { tables: Arc::clone(&self.tables), index, latents })
-    }
+/// The cumulative alphas of whole timesteps. Timestep -1 is after the last, and there are none beyond.
+pub(super) fn alphas(keys: &Keys) -> impl Fn(i64) -> Option<f32> {
+    let mut alphas = keys.noise.alphas_cumprod();
+    let after_last = if keys.set_alpha_to_one { Some(1.0) } else { alphas.first().copied() };
+    alphas.splice(..0, after_last);
+    move |timestep| alphas.get(usize::try_from(timestep + 1).ok()?).copied()
 }
 
-#[derive(Debug)]
-struct Sample {
-    tables: Arc<Tables>,
-    index: usize,
-    latents: Vec<f32>,
-}
+impl Method for Ddim {
+    type Point = (Level, Level);
+    type Memory = ();
 
-impl Denoising for Sample {
-    fn timestep(&self) -> Option<f32> {
-        self.tables.timesteps.get(self.index).copied()
+    fn level(point: &Self::Point) -> Level {
+        point.0
     }
 
-    fn model_input(&self, row: &mut [f32]) {
-        row.copy_from_slice(&self.latents);
-    }
-
-    fn advance(&mut self, prediction: &[f32]) {
-        let Some(&(alpha, previous)) = self.tables.alphas.get(self.index) else { return };
-        let (signal, spread) = (alpha.sqrt(), (1.0 - alpha).sqrt());
-        let (to_signal, to_spread) = (previous.sqrt(), (1.0 - previous).sqrt());
-        for (x, &predicted) in self.latents.iter_mut().zip(prediction) {
-            let (original, epsilon) = match self.tables.prediction {
-                Prediction::Epsilon => ((*x - spread * predicted) / signal, predicted),
-                Prediction::Velocity => (signal * *x - spread * predicted, signal * predicted + spread * *x),
-            };
-            *x = to_signal * original + to_spread * epsilon;
+    fn step(
+        &self,
+        (from, to): &Self::Point,
+        latents: &mut [f32],
+        prediction: &[f32],
+        (): &mut (),
+        _: &mut dyn Normals,
+    ) {
+        for (x, &predicted) in latents.iter_mut().zip(prediction) {
+            let (original, noise) = from.split(self.prediction, *x, predicted);
+            *x = to.mix(self.clip.apply(original), noise);
         }
-        self.index += 1;
     }
-
-    fn latents(&self) -> &[f32] {
-        &self.latents
-    }
-}
-
-/// numpy rounds halves to even.
-#[expect(clippy::cast_possible_truncation, reason = "timesteps are a few thousand at most")]
-fn round(timestep: f64) -> i64 {
-    timestep.round_ties_even() as i64
-}
-
-#[expect(clippy::cast_precision_loss, reason = "timesteps are a few thousand at most")]
-fn float(timestep: i64) -> f32 {
-    to_f32(timestep as f64)
 }

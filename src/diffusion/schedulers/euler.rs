@@ -1,99 +1,91 @@
 //! Euler's method: diffusers' `EulerDiscreteScheduler`, and Karras et al. 2022 (arXiv 2206.00364), algorithm 2
 //! without churn.
 
-use std::sync::Arc;
+use super::super::noise::Normals;
+use super::Scheduler;
+use super::keys::Keys;
+use super::level::{Level, Prediction};
+use super::plan::{Method, Plan};
+use super::schedule::to_f32;
+use super::sigmas::Sigmas;
+use super::spacing::Rule;
 
-use super::config::{Prediction, SchedulerConfig, Spacing, to_f32};
-use super::{Denoising, Scheduler};
-
-/// A schedule of sigmas.
+/// What all timesteps have in common.
 #[derive(Debug)]
-pub(super) struct Euler {
-    tables: Arc<Tables>,
-}
-
-#[derive(Debug)]
-struct Tables {
-    timesteps: Vec<f32>,
-    /// The sigma of each timestep, and that which its step leads to; the last leads to 0.
-    sigmas: Vec<(f32, f32)>,
+struct Euler {
     prediction: Prediction,
+    initial_sigma: f32,
 }
 
-impl Euler {
-    /// `None` where a timestep lies outside the schedule.
-    pub(super) fn new(config: &SchedulerConfig, timesteps: u32) -> Option<Self> {
-        let trained: Vec<f64> =
-            config.alphas_cumprod().into_iter().map(|alpha| f64::from(((1.0 - alpha) / alpha).sqrt())).collect();
-        let timesteps: Vec<f32> = config.spaced(timesteps, Spacing::Linspace).into_iter().map(to_f32).collect();
-        let sigmas = timesteps.iter().map(|&timestep| interpolate(&trained, timestep)).collect::<Option<Vec<_>>>()?;
-        let next = sigmas.iter().skip(1).copied().chain([0.0]);
-        let sigmas = sigmas.iter().copied().zip(next).collect();
-        Some(Self { tables: Arc::new(Tables { timesteps, sigmas, prediction: config.prediction() }) })
+/// Cuts the schedule into timesteps.
+pub(super) fn cut(keys: &Keys, count: u32) -> Box<dyn Scheduler> {
+    let (timesteps, sigmas) = sigmas(keys, count);
+    let method = Euler { prediction: keys.prediction, initial_sigma: initial_sigma(keys, &sigmas) };
+    Plan::boxed(method, count, timesteps, sigmas.pairs().collect())
+}
+
+/// The timesteps as the UNet takes them, and their sigmas.
+pub(super) fn sigmas(keys: &Keys, count: u32) -> (Vec<f32>, Sigmas) {
+    let spaced = keys.spacing.timesteps(keys.noise.num_train_timesteps, count);
+    // diffusers keeps them in float32, and interpolates at those.
+    let spaced: Vec<f64> = spaced.into_iter().map(|timestep| f64::from(to_f32(timestep))).collect();
+    let ends = (spaced.first().copied().unwrap_or_default(), spaced.last().copied().unwrap_or_default());
+    let sigmas = Sigmas::new(keys, spaced, ends);
+    (sigmas.timesteps.iter().map(|&timestep| to_f32(timestep)).collect(), sigmas)
+}
+
+/// The deviation of the noise that a sample is at first.
+pub(super) fn initial_sigma(keys: &Keys, sigmas: &Sigmas) -> f32 {
+    let most = sigmas.sigmas.iter().copied().fold(0.0, f32::max);
+    if keys.spacing.rule == Rule::Leading { (most * most + 1.0).sqrt() } else { most }
+}
+
+/// The level of samples that keep the image as it is and add noise.
+pub(super) fn level(sigma: f32) -> Level {
+    Level { signal: 1.0, spread: sigma }
+}
+
+/// What such samples are divided by to have the variance that the UNet was trained with.
+pub(super) fn input_divisor(sigma: f32) -> f32 {
+    (sigma * sigma + 1.0).sqrt()
+}
+
+/// The change of such a sample with sigma, which is the noise that a prediction sees in it. By way of the image, as
+/// diffusers rounds: at sigmas of thousands, that shows.
+pub(super) fn derivative(sigma: f32, prediction: Prediction, sample: f32, predicted: f32) -> f32 {
+    let original = match prediction {
+        Prediction::Epsilon => sample - sigma * predicted,
+        Prediction::Velocity => predicted * (-sigma / input_divisor(sigma)) + sample / (sigma * sigma + 1.0),
+    };
+    (sample - original) / sigma
+}
+
+impl Method for Euler {
+    type Point = (f32, f32);
+    type Memory = ();
+
+    fn level(&(sigma, _): &Self::Point) -> Level {
+        level(sigma)
     }
-}
 
-/// The sigma at a timestep that may lie between two trained ones.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and a few thousand at most")]
-fn interpolate(trained: &[f64], timestep: f32) -> Option<f32> {
-    let below = timestep.floor();
-    let part = f64::from(timestep - below);
-    let low = *trained.get(below as usize)?;
-    let high = if part > 0.0 { *trained.get(below as usize + 1)? } else { low };
-    Some(to_f32(low + (high - low) * part))
-}
-
-impl Scheduler for Euler {
-    #[cfg(test)]
-    fn timesteps(&self) -> &[f32] {
-        &self.tables.timesteps
+    fn initial_sigma(&self) -> f32 {
+        self.initial_sigma
     }
 
-    fn start(&self, run: usize, latents: &[f32], noise: &[f32]) -> Box<dyn Denoising> {
-        let index = self.tables.timesteps.len().saturating_sub(run);
-        let sigma = self.tables.sigmas.get(index).map_or(0.0, |(sigma, _)| *sigma);
-        let latents = latents.iter().zip(noise).map(|(latent, noise)| latent + sigma * noise).collect();
-        Box::new(Sample { tables: Arc::clone(&self.tables), index, latents })
-    }
-}
-
-#[derive(Debug)]
-struct Sample {
-    tables: Arc<Tables>,
-    index: usize,
-    latents: Vec<f32>,
-}
-
-impl Denoising for Sample {
-    fn timestep(&self) -> Option<f32> {
-        self.tables.timesteps.get(self.index).copied()
+    fn input_divisor(&(sigma, _): &Self::Point) -> f32 {
+        input_divisor(sigma)
     }
 
-    fn model_input(&self, row: &mut [f32]) {
-        let sigma = self.tables.sigmas.get(self.index).map_or(0.0, |(sigma, _)| *sigma);
-        let scale = (sigma * sigma + 1.0).sqrt();
-        for (row, latent) in row.iter_mut().zip(&self.latents) {
-            *row = latent / scale;
+    fn step(
+        &self,
+        &(sigma, next): &Self::Point,
+        latents: &mut [f32],
+        prediction: &[f32],
+        (): &mut (),
+        _: &mut dyn Normals,
+    ) {
+        for (x, &predicted) in latents.iter_mut().zip(prediction) {
+            *x += derivative(sigma, self.prediction, *x, predicted) * (next - sigma);
         }
-    }
-
-    fn advance(&mut self, prediction: &[f32]) {
-        let Some(&(sigma, next)) = self.tables.sigmas.get(self.index) else { return };
-        let spread = sigma * sigma + 1.0;
-        for (x, &predicted) in self.latents.iter_mut().zip(prediction) {
-            let derivative = match self.tables.prediction {
-                Prediction::Epsilon => predicted,
-                Prediction::Velocity => {
-                    let original = predicted * (-sigma / spread.sqrt()) + *x / spread;
-                    (*x - original) / sigma
-                }
-            };
-            *x += derivative * (next - sigma);
-        }
-        self.index += 1;
-    }
-
-    fn latents(&self) -> &[f32] {
-        &self.latents
     }
 }

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use image::RgbImage;
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
 
 use super::*;
 
@@ -17,7 +19,7 @@ fn start(change: impl FnOnce(&mut Settings)) -> Engine {
         ..Settings::default()
     };
     change(&mut settings);
-    Engine::start(&Runtime::open(None).unwrap(), &bundle(), settings, Device::Cpu).unwrap()
+    Engine::start(&Runtime::open(None).unwrap(), &bundle(), settings, &Device::Cpu).unwrap()
 }
 
 /// A picture with a pattern of its own.
@@ -71,7 +73,8 @@ async fn a_picture_does_not_depend_on_its_company() {
 
 #[test]
 fn a_picture_does_not_depend_on_its_slot() {
-    let ((mut encoders, mut denoiser), files) = (models(), bundle());
+    let files = bundle();
+    let (mut encoders, mut denoiser) = load(&files);
     let prompt = encoders.encode_prompt("a photo of five").unwrap();
     let guidance = Guidance { scale: 4.0, negative: encoders.encode_prompt("").unwrap() };
     let scheduler = files.scheduler(None, 10).unwrap();
@@ -82,10 +85,11 @@ fn a_picture_does_not_depend_on_its_slot() {
             let mut batch = Batch::new(size, slots);
             for number in 0..slots {
                 let seed = if number == slot { 42 } else { number as i64 };
-                let draws = Draws::of_seed(seed, 256);
+                let mut normals = NoiseSource::Counter.start(seed);
+                let draws = [Purpose::Posterior, Purpose::Noise].map(|purpose| normals.draw(purpose, 256));
                 let run = if number == slot { 3 } else { 4 + number % 6 };
-                let denoising = scheduler.start(run, &draws.posterior, &draws.noise);
-                batch.admit(Sample { denoising, prompt: Arc::clone(&prompt), ticket: number }).unwrap();
+                let denoising = scheduler.start(run, Some(&draws[0]), &draws[1], normals);
+                batch.admit(Sample { denoising, prompt: prompt.clone(), ticket: number }).unwrap();
             }
             for _ in 0..2 {
                 assert!(batch.step(&mut denoiser, Some(&guidance)).unwrap().is_empty());
@@ -104,11 +108,63 @@ async fn evaluations_are_counted_without_padding() {
     let jobs: Vec<Job> = (0..12).map(job).collect();
     let planned: u32 = jobs.iter().map(|job| timesteps_run(10, job.image_guidance) * rows_per_sample(4.0)).sum();
     let made = all(&engine, jobs).await;
-    assert_eq!(made.iter().map(|made| made.as_ref().unwrap().unet_evaluations).sum::<u32>(), planned);
+    assert_eq!(made.iter().map(|made| made.as_ref().unwrap().unet_evaluations).sum::<u64>(), u64::from(planned));
     let stats = engine.stats();
     assert_eq!((stats.unet_evaluations, stats.images), (u64::from(planned), 12));
     assert_eq!(stats.batch_rows_offered, stats.unet_calls * 2 * BATCH as u64);
     assert!(stats.batch_rows_offered > stats.unet_evaluations && stats.busy > Duration::ZERO);
+}
+
+/// Random mixes of levels, sizes, schedulers and guidance, from a fixed seed.
+#[tokio::test]
+async fn every_mix_costs_its_timesteps() {
+    let mut draws = ChaCha8Rng::seed_from_u64(7);
+    let mut below = |end: u32| draws.next_u32() % end;
+    for mix in 0..12 {
+        let scheduler = ["ddim", "euler", "euler_ancestral", "dpmpp_2m", "lcm"][below(5) as usize];
+        let (timesteps, guidance_scale) = (3 + below(8), if below(2) == 0 { 1.0 } else { 4.0 });
+        let engine = start(|settings| {
+            settings.scheduler = Some(scheduler.parse().unwrap());
+            settings.timesteps = NonZeroU32::new(timesteps).unwrap();
+            settings.guidance_scale = guidance_scale;
+            settings.batch_size = 1 + below(5) as usize;
+        });
+        let jobs: Vec<Job> = (0..1 + below(14))
+            .map(|number| {
+                let image = source(number % 3, 16 + 8 * below(2), 16);
+                Job { image, image_guidance: below(101) as u8, ..job(number) }
+            })
+            .collect();
+        let rows = rows_per_sample(guidance_scale);
+        let planned: u32 = jobs.iter().map(|job| timesteps_run(timesteps, job.image_guidance) * rows).sum();
+        let made = all(&engine, jobs).await;
+        let counted: u64 = made.iter().map(|made| made.as_ref().unwrap().unet_evaluations).sum();
+        let what = format!("mix {mix}: {scheduler}, {timesteps} timesteps, guidance {guidance_scale}");
+        assert_eq!((counted, engine.stats().unet_evaluations), (u64::from(planned), u64::from(planned)), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn another_batch_shape_rounds_otherwise_and_no_more() {
+    let jobs: Vec<Job> = (0..6).map(job).collect();
+    let of = async |batch_size| all(&start(|settings| settings.batch_size = batch_size), jobs.clone()).await;
+    let (one, eight) = (of(1).await, of(8).await);
+    for (one, eight) in one.iter().zip(&eight) {
+        let [one, eight] = [one, eight].map(|made| decode(&made.as_ref().unwrap().png, &Limits::default()).unwrap());
+        let worst = one.as_raw().iter().zip(eight.as_raw()).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(worst <= Some(1), "{worst:?}");
+    }
+}
+
+#[tokio::test]
+async fn guidance_0_may_start_from_noise_alone() {
+    let level = |image_guidance, number| Job { image: source(number, 32, 32), image_guidance, ..job(0) };
+    let of_noise = start(|settings| settings.pure_noise_at_zero = true);
+    let [five, nine] = [of_noise.img2img(level(0, 1)).await.unwrap(), of_noise.img2img(level(0, 2)).await.unwrap()];
+    assert_eq!(five, nine, "nothing is left of the source");
+    let leaking = start(|_| ());
+    assert_ne!(leaking.img2img(level(0, 1)).await.unwrap().png, leaking.img2img(level(0, 2)).await.unwrap().png);
+    assert_eq!(of_noise.img2img(level(10, 1)).await.unwrap(), leaking.img2img(level(10, 1)).await.unwrap());
 }
 
 #[tokio::test]
