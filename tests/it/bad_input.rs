@@ -123,7 +123,7 @@ fn several_errors_are_said_at_once() {
     exit code 2
     error: [dir]/bad.toml:3: unknown key `seeed`, did you mean `seed`?
     [dir]/bad.toml:32: `spectrum.guidance_scale`: found 400, allowed are numbers 0 to 100 (factor)
-    [dir]/bad.toml:33: `spectrum.scheduler`: found "ddmi", allowed are `ddim` and `euler`, did you mean `ddim`?
+    [dir]/bad.toml:33: `spectrum.scheduler`: found "ddmi", allowed are `ddim`, `pndm`, `euler`, `euler_ancestral`, `dpmpp_2m`, `dpmpp_2m_karras` and `lcm`, did you mean `ddim`?
     [dir]/bad.toml:37: `filter.max_attempts`: found "three", expected an integer 1 to 100
     [dir]/bad.toml:43: `curriculum.hard_share`: found 1.0, allowed are numbers 0 to below 1 (share of images)
     5 problems; nothing was run
@@ -295,7 +295,7 @@ fn a_scheduler_that_nobody_knows() {
     std::fs::write(&path, config.to_string()).unwrap();
     assert_snapshot!(check(&mut workspace, &[]), @r"
     exit code 2
-    error: `[dir]/models/scheduler/scheduler_config.json`: `_class_name` is `PNDMScheduler`; supported are `DDIMScheduler` and `EulerDiscreteScheduler`; `spectrum.scheduler` puts `ddim` or `euler` in its place
+    error: `[dir]/models/scheduler/scheduler_config.json`: `skip_prk_steps` is false by default; only true is supported
     1 problem; nothing was run
     ");
     // the pipeline may name another in its place, as one does for every export of Stable Diffusion 1.5
@@ -316,7 +316,7 @@ fn devices_that_are_not_there() {
     let (workspace, _guard) = small();
     assert_snapshot!(said(&mut workspace.command("run", &["--device", "gpu"])), @r"
     exit code 2
-    error: invalid value 'gpu' for '--device <DEVICE>': unknown device `gpu`; valid devices are `auto`, `cpu`, `cuda` and `cuda:N`
+    error: invalid value 'gpu' for '--device <DEVICE>': unknown device `gpu`; valid devices are `auto`, `cpu`, `cuda`, `cuda:N` and `cuda:N,M`
 
     For more information, try '--help'.
     ");
@@ -791,7 +791,7 @@ fn expectations_that_cannot_be_asked() {
     1 problem; nothing was run
 
     exit code 2
-    error: query `[[expect]] all is well`: no parameter `$labell`; known are $clip, $curriculum_epochs, $epochs, $filter_prompt, $generation_prompt, $generator, $guidance_scale, $hard_share, $image_guidance, $max_attempts, $max_class_count, $min_text_similarity, $name, $negative_prompt, $non_hard_fraction, $scheduler, $seed, $seeds, $strategy, $timesteps
+    error: query `[[expect]] all is well`: no parameter `$labell`; known are $clip, $curriculum_epochs, $epochs, $filter_prompt, $generation_prompt, $generator, $guidance_scale, $hard_share, $image_guidance, $max_attempts, $max_class_count, $min_text_similarity, $name, $negative_prompt, $non_hard_fraction, $scheduler, $seed, $seeds, $strategy, $timesteps, $unet_evaluations
 
     exit code 2
     error: query `[[expect]] all is well`: only one SELECT is allowed here, nothing that writes
