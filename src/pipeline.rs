@@ -152,3 +152,6 @@ fn stored_type(data_type: &DataType) -> DataType {
         ty => ty.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,7 +35,17 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("spectrum/img2img.sql", include_str!("../sql/spectrum/img2img.sql")),
     ("scores/clip.sql", include_str!("../sql/scores/clip.sql")),
     ("filter/text_similarity.sql", include_str!("../sql/filter/text_similarity.sql")),
+    ("validation/spectrum.sql", include_str!("../sql/validation/spectrum.sql")),
+    ("curriculum/all_levels.sql", include_str!("../sql/curriculum/all_levels.sql")),
     ("curriculum/diverse_to_specific.sql", include_str!("../sql/curriculum/diverse_to_specific.sql")),
+    ("curriculum/fixed.sql", include_str!("../sql/curriculum/fixed.sql")),
+    ("curriculum/random.sql", include_str!("../sql/curriculum/random.sql")),
+    ("curriculum/real_only.sql", include_str!("../sql/curriculum/real_only.sql")),
+    ("curriculum/recursive.sql", include_str!("../sql/curriculum/recursive.sql")),
+    ("curriculum/shrink.sql", include_str!("../sql/curriculum/shrink.sql")),
+    ("curriculum/specific_to_diverse.sql", include_str!("../sql/curriculum/specific_to_diverse.sql")),
+    ("curriculum/text_only.sql", include_str!("../sql/curriculum/text_only.sql")),
+    ("manifest/low_quality.sql", include_str!("../sql/manifest/low_quality.sql")),
     ("manifest/mixed.sql", include_str!("../sql/manifest/mixed.sql")),
     ("report/levels.sql", include_str!("../sql/report/levels.sql")),
     ("report/forecast.sql", include_str!("../sql/report/forecast.sql")),
@@ -55,8 +65,8 @@ pub enum Parameter {
     Float(f64),
     /// A text.
     Text(String),
-    /// A text that is not given: NULL.
-    NoText,
+    /// A value that is not given.
+    Null,
     /// True or false.
     Boolean(bool),
     /// A list of integers, for `unnest`.
@@ -69,7 +79,7 @@ impl std::fmt::Display for Parameter {
             Self::Integer(value) => write!(f, "{value}"),
             Self::Float(value) => write!(f, "{value:?}"),
             Self::Text(value) => write!(f, "{value:?}"),
-            Self::NoText => write!(f, "NULL"),
+            Self::Null => write!(f, "NULL"),
             Self::Boolean(value) => write!(f, "{value}"),
             Self::Integers(values) => write!(f, "{values:?}"),
         }
@@ -83,8 +93,7 @@ impl Parameter {
             // the exponent keeps 10.0 a real number in the plan's types
             Self::Float(value) => number(&format!("{:e}", value.abs()), value.is_sign_negative()),
             Self::Text(value) => literal(Value::SingleQuotedString(value.clone())),
-            // the text that is NULL, whatever it is compared with
-            Self::NoText => literal(Value::Null),
+            Self::Null => literal(Value::Null),
             Self::Boolean(value) => literal(Value::Boolean(*value)),
             Self::Integers(values) => Expr::Array(Array {
                 elem: values.iter().map(|value| Self::Integer(*value).expression()).collect(),

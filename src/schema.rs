@@ -245,15 +245,21 @@ fn synthetic_images() -> Vec<Table> {
             &["sample_id"],
             &[
                 ("sample_id", TEXT),
-                source,
+                source.clone(),
                 ("label", INT),
                 ("class_name", TEXT),
-                guidance,
+                guidance.clone(),
                 seed,
                 attempt,
                 ("text_similarity", REAL),
                 ("image_similarity", REAL),
             ],
+        ),
+        table(
+            "validation",
+            Kind::Chosen,
+            &["source_id", "image_guidance"],
+            &[("sample_id", TEXT), source, ("label", INT), ("class_name", TEXT), guidance],
         ),
     ]
 }

@@ -50,6 +50,11 @@ FROM manifest m
 WHERE NOT EXISTS (SELECT 1 FROM images i WHERE i.source_id = m.sample_id)
     AND NOT EXISTS (SELECT 1 FROM kept k WHERE k.sample_id = m.sample_id)
 UNION ALL
+SELECT 'manifest', 'a row of a source that is for validation or test', count(*)
+FROM manifest m
+WHERE EXISTS (SELECT 1 FROM validation v WHERE v.source_id = m.source_id)
+    OR EXISTS (SELECT 1 FROM images i WHERE i.source_id = m.source_id AND i.split <> 'train')
+UNION ALL
 SELECT 'manifest', 'an epoch of the schedule that has no rows', count(*)
 FROM (SELECT DISTINCT curriculum, trial, epoch FROM schedule) s
 WHERE NOT EXISTS (

@@ -61,7 +61,9 @@ pub struct Config {
     pub spectrum: Spectrum,
     /// Which generated images are kept.
     pub filter: Filter,
-    /// What is trained on, and when.
+    /// What is kept from training.
+    pub validation: Validation,
+    /// What is trained on in which epoch.
     pub curriculum: Curriculum,
     /// How many rows may fail.
     pub rejects: Rejects,
@@ -208,6 +210,21 @@ pub struct Curriculum {
     pub non_hard_fraction: f64,
     /// Share of hard images, real and synthetic, in an epoch, 0 to below 1; default 0.136.
     pub hard_share: f64,
+    /// The level of the strategy `fixed`, one of those of the spectrum; none for other strategies.
+    pub level: Option<i64>,
+    /// Gives each class an equal part of an epoch's synthetic images, and not one as large as its share of those
+    /// that were kept. Default false.
+    pub class_balanced: bool,
+    /// The query that mixes an epoch: `manifest/mixed.sql`, which is the default and keeps `hard_share`, or
+    /// `manifest/low_quality.sql`, which takes every image of a level.
+    pub manifest: String,
+}
+
+/// `[validation]`: which sources of the spectrum are kept from training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Validation {
+    /// How many; default 0. Only those with a kept image at every level are taken.
+    pub sources: i64,
 }
 
 /// `[rejects]`: how many rows may fail.

@@ -10,7 +10,7 @@ use super::reader::Section;
 use super::rules::{IDENTIFIER, LINE};
 
 /// Names of the parameters that the program itself gives to SQL; `[parameters]` may not have them.
-pub const BUILT_IN_PARAMETERS: [&str; 21] = [
+pub const BUILT_IN_PARAMETERS: [&str; 24] = [
     "seed",
     "max_class_count",
     "image_guidance",
@@ -25,6 +25,9 @@ pub const BUILT_IN_PARAMETERS: [&str; 21] = [
     "curriculum_epochs",
     "non_hard_fraction",
     "hard_share",
+    "level",
+    "class_balanced",
+    "validation_sources",
     "strategy",
     "generation_prompt",
     "filter_prompt",

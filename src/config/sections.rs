@@ -10,7 +10,7 @@ use super::rules::{FILLED_LINE, IDENTIFIER, LINE, LOCATION, NAME, PATH, QUERY, R
 use super::template::{Template, asks_for};
 use super::{
     Config, Cuda, Curriculum, Expect, Filter, HardSamples, Models, Prompts, Rejects, Source, SourceKind, Spectrum,
-    Split, UserStep, text,
+    Split, UserStep, Validation, text,
 };
 
 /// Most training epochs.
@@ -21,6 +21,8 @@ const DEFAULT_PROMPT: &str = "a photo of {class}";
 
 /// Reads the whole file.
 pub(super) fn config(mut root: Section<'_, '_>) -> Config {
+    let spectrum = spectrum(root.section("spectrum"));
+    let levels = spectrum.image_guidance.clone();
     let config = Config {
         name: root.required("name", &NAME),
         seed: root.or("seed", &integer(i64::MIN..=i64::MAX, ""), 0),
@@ -30,9 +32,10 @@ pub(super) fn config(mut root: Section<'_, '_>) -> Config {
         models: models(root.section("models")),
         hard_samples: hard_samples(root.section("hard_samples")),
         prompts: prompts(root.section("prompts")),
-        spectrum: spectrum(root.section("spectrum")),
+        spectrum,
         filter: filter(root.section("filter")),
-        curriculum: curriculum(root.section("curriculum")),
+        validation: validation(root.section("validation")),
+        curriculum: curriculum(root.section("curriculum"), &levels),
         rejects: rejects(root.section("rejects")),
         cuda: cuda(root.section("cuda")),
         steps: steps(&mut root),
@@ -163,7 +166,13 @@ fn filter(mut filter: Section<'_, '_>) -> Filter {
     out
 }
 
-fn curriculum(mut curriculum: Section<'_, '_>) -> Curriculum {
+fn validation(mut validation: Section<'_, '_>) -> Validation {
+    let out = Validation { sources: validation.or("sources", &integer(0..=i64::from(u32::MAX), "hard images"), 0) };
+    validation.finish();
+    out
+}
+
+fn curriculum(mut curriculum: Section<'_, '_>, levels: &[i64]) -> Curriculum {
     let share = "share of images";
     let sound = curriculum.problems().count();
     let epochs = curriculum.or("epochs", &integer(1..=MAX_EPOCHS, ""), 65);
@@ -182,9 +191,31 @@ fn curriculum(mut curriculum: Section<'_, '_>) -> Curriculum {
         curriculum_epochs,
         non_hard_fraction: curriculum.or("non_hard_fraction", &number(0.0, 1.0, share), 0.3),
         hard_share: curriculum.or("hard_share", &number_below(0.0, 1.0, share), 0.136),
+        level: curriculum.optional("level", &integer(0..=100, "percent of the real image kept")),
+        class_balanced: curriculum.or("class_balanced", &Truth, false),
+        manifest: curriculum.or("manifest", &SQL_PATH, "manifest/mixed.sql"),
     };
+    check_level(&mut curriculum, &out, levels);
     curriculum.finish();
     out
+}
+
+/// A strategy of one level needs one that the spectrum has.
+fn check_level(curriculum: &mut Section<'_, '_>, read: &Curriculum, levels: &[i64]) {
+    let known = levels.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
+    match (read.strategy.as_str(), read.level) {
+        ("fixed", None) => {
+            curriculum.refuse("level", format!("missing, and the strategy `fixed` needs it: one of {known}"));
+        }
+        ("text_only", _) if !levels.contains(&0) => {
+            let message = format!("found `text_only`, which needs 0 in `spectrum.image_guidance` ({known})");
+            curriculum.refuse("strategy", message);
+        }
+        (_, Some(level)) if !levels.contains(&level) => {
+            curriculum.refuse("level", format!("found {level}, allowed are those of the spectrum: {known}"));
+        }
+        _ => {}
+    }
 }
 
 fn rejects(mut rejects: Section<'_, '_>) -> Rejects {

@@ -121,8 +121,9 @@ fn built_in_steps(config: &Config) -> Vec<(&'static str, String)> {
         ("spectrum", GENERATE.into()),
         ("scores", SCORE.into()),
         ("kept", config.filter.sql.clone()),
+        ("validation", "validation/spectrum.sql".into()),
         ("schedule", format!("curriculum/{}.sql", config.curriculum.strategy)),
-        ("manifest", "manifest/mixed.sql".into()),
+        ("manifest", config.curriculum.manifest.clone()),
     ]
 }
 

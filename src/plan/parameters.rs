@@ -51,7 +51,7 @@ fn recipe(query: &Query, values: &BTreeMap<String, Parameter>) -> String {
 }
 
 fn settings(config: &Config) -> BTreeMap<String, Parameter> {
-    use Parameter::{Float, Integer, Integers, NoText, Text};
+    use Parameter::{Boolean, Float, Integer, Integers, Null, Text};
     let built_in = [
         ("name", Text(config.name.clone())),
         ("seed", Integer(config.seed)),
@@ -62,7 +62,7 @@ fn settings(config: &Config) -> BTreeMap<String, Parameter> {
         ("seeds", Integers(config.spectrum.seeds.clone())),
         ("timesteps", Integer(config.spectrum.timesteps)),
         ("guidance_scale", Float(config.spectrum.guidance_scale)),
-        ("negative_prompt", config.spectrum.negative_prompt.clone().map_or(NoText, Text)),
+        ("negative_prompt", config.spectrum.negative_prompt.clone().map_or(Null, Text)),
         ("min_text_similarity", Float(config.filter.min_text_similarity)),
         ("max_attempts", Integer(config.filter.max_attempts)),
         ("strategy", Text(config.curriculum.strategy.clone())),
@@ -70,13 +70,16 @@ fn settings(config: &Config) -> BTreeMap<String, Parameter> {
         ("curriculum_epochs", Integer(config.curriculum.curriculum_epochs)),
         ("non_hard_fraction", Float(config.curriculum.non_hard_fraction)),
         ("hard_share", Float(config.curriculum.hard_share)),
+        ("level", config.curriculum.level.map_or(Null, Integer)),
+        ("class_balanced", Boolean(config.curriculum.class_balanced)),
+        ("validation_sources", Integer(config.validation.sources)),
     ];
     let own = config.parameters.iter().map(|(name, value)| {
         let value = match value {
             config::Parameter::Integer(value) => Integer(*value),
             config::Parameter::Float(value) => Float(*value),
             config::Parameter::String(value) => Text(value.clone()),
-            config::Parameter::Boolean(value) => Parameter::Boolean(*value),
+            config::Parameter::Boolean(value) => Boolean(*value),
         };
         (name.clone(), value)
     });

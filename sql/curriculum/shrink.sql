@@ -1,0 +1,23 @@
+-- All levels at first; as epochs pass the lowest is dropped, one after another, in equal shares of the curriculum's
+-- epochs, the remainder to the earliest stages; then real images only.
+WITH levels AS (
+    SELECT
+        image_guidance,
+        cast(row_number() OVER (ORDER BY image_guidance) AS bigint) - 1 AS place,
+        count(*) OVER () AS levels
+    FROM (SELECT unnest($image_guidance) AS image_guidance)
+),
+stages AS (
+    SELECT
+        place AS stage,
+        place * ($curriculum_epochs / levels) + least(place, $curriculum_epochs % levels) AS first_epoch,
+        (place + 1) * ($curriculum_epochs / levels) + least(place + 1, $curriculum_epochs % levels) AS end_epoch
+    FROM levels
+)
+SELECT $strategy AS curriculum, '0' AS trial, e.epoch, s.stage, l.image_guidance
+FROM (SELECT unnest(range(0, $curriculum_epochs)) AS epoch) e
+JOIN stages s ON e.epoch >= s.first_epoch AND e.epoch < s.end_epoch
+JOIN levels l ON l.place >= s.stage
+UNION ALL
+SELECT $strategy, '0', epoch, (SELECT count(*) FROM levels), 100
+FROM (SELECT unnest(range($curriculum_epochs, $epochs)) AS epoch)

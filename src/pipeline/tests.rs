@@ -1,0 +1,338 @@
+//! The curricula as they ship: every strategy's schedule, and what holds of every manifest, on tables without pixels.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, new_null_array};
+use arrow::datatypes::Int64Type;
+
+use super::*;
+use crate::identity::Digest;
+use crate::session::Snapshot;
+
+/// The pipeline of the digits, edited, over tables that a test fills.
+struct Curricula {
+    pipeline: Pipeline,
+    snapshot: Snapshot,
+    _lake: tempfile::TempDir,
+}
+
+impl Curricula {
+    async fn open(edits: &[&str]) -> Self {
+        Self::with(edits, session::Settings::default()).await
+    }
+
+    async fn with(edits: &[&str], settings: session::Settings) -> Self {
+        let lake = tempfile::tempdir().unwrap();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let at = |key: &str, path: &str| format!("{key}={}", root.join(path).display());
+        let mut set = vec![
+            at("source.root", "data/digits_lt"),
+            at("models.diffusion", "models/digits"),
+            at("models.clip", "models/digits/clip"),
+        ];
+        set.extend(edits.iter().map(|edit| (*edit).to_owned()));
+        let options =
+            Options { set, lake: Some(lake.path().display().to_string()), session: settings, ..Options::default() };
+        let pipeline = Pipeline::open(&root.join("pipelines/digits_lt.toml"), &options).await.unwrap();
+        let snapshot = pipeline.session.empty().unwrap();
+        Self { pipeline, snapshot, _lake: lake }
+    }
+
+    /// Puts rows into a table; columns that are not given are NULL.
+    fn set(&mut self, table: &str, columns: &[(&str, ArrayRef)]) {
+        let schema = Arc::clone(&schema::find(table).unwrap().schema);
+        let rows = columns[0].1.len();
+        let column = |field: &Arc<Field>| {
+            let given = columns.iter().find(|(name, _)| name == field.name());
+            given.map_or_else(|| new_null_array(field.data_type(), rows), |(_, column)| Arc::clone(column))
+        };
+        let batch = RecordBatch::try_new(Arc::clone(&schema), schema.fields().iter().map(column).collect()).unwrap();
+        self.snapshot.set(table, schema, vec![batch]).unwrap();
+    }
+
+    /// Fills a table with its step's query, and gives the rows.
+    async fn fill(&mut self, table: &str) -> Vec<RecordBatch> {
+        let step = self.pipeline.plan.steps.iter().find(|step| step.table.name == table).unwrap();
+        let context = self.pipeline.session.context(&self.snapshot, &Arc::default()).unwrap();
+        let rows = session::query(&context, table, &step.statement).await.unwrap().collect().await.unwrap();
+        let rows = step::conform_batches(table, &rows, &step.table.schema).unwrap();
+        self.snapshot.set(table, Arc::clone(&step.table.schema), rows.clone()).unwrap();
+        rows
+    }
+
+    /// A long-tailed data set: how many training images each class has, and of each hard one how many kept pictures
+    /// at each level. Every class also has a test image.
+    async fn long_tail(&mut self, classes: &[i64], levels: &[i64], kept: impl Fn(usize, i64) -> usize) {
+        let id = |parts: [i64; 3]| parts.iter().fold(Digest::new("t"), |d, part| d.part(&part.to_le_bytes())).id();
+        let (mut ids, mut labels, mut splits) = (Vec::new(), Vec::new(), Vec::new());
+        for (label, &count) in (0..).zip(classes) {
+            for number in 0..=count {
+                ids.push(id([label, number, -1]));
+                labels.push(label);
+                splits.push(if number == count { "test" } else { "train" });
+            }
+        }
+        self.set("images", &[("source_id", texts(&ids)), ("label", integers(&labels)), ("split", texts(&splits))]);
+        let (mut sources, mut samples, mut labels, mut guidances) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut hard = BTreeSet::new();
+        for batch in self.fill("hard_samples").await {
+            let labels = batch.column_by_name("label").unwrap().as_primitive::<Int64Type>();
+            let sources = batch.column_by_name("source_id").unwrap().as_string::<i32>();
+            hard.extend(sources.iter().flatten().map(str::to_owned).zip(labels.iter().flatten()));
+        }
+        for (row, (source, label)) in hard.into_iter().enumerate() {
+            for &level in levels {
+                for number in 0..kept(row, level) {
+                    samples.push(Digest::new("s").text(&source).text(&format!("{level} {number}")).id());
+                    sources.push(source.clone());
+                    labels.push(label);
+                    guidances.push(level);
+                }
+            }
+        }
+        self.set(
+            "kept",
+            &[
+                ("sample_id", texts(&samples)),
+                ("source_id", texts(&sources)),
+                ("label", integers(&labels)),
+                ("image_guidance", integers(&guidances)),
+            ],
+        );
+    }
+
+    /// The schedule, epoch by epoch, runs of equal epochs together: `0+10 ×3, 100 ×2`.
+    async fn schedule(&mut self) -> String {
+        let mut levels: BTreeMap<i64, BTreeSet<i64>> = BTreeMap::new();
+        for batch in self.fill("schedule").await {
+            let column = |name| batch.column_by_name(name).unwrap().as_primitive::<Int64Type>();
+            for (epoch, level) in column("epoch").iter().zip(column("image_guidance")) {
+                levels.entry(epoch.unwrap()).or_default().insert(level.unwrap());
+            }
+        }
+        assert_eq!(levels.keys().copied().collect::<Vec<_>>(), (0..levels.len() as i64).collect::<Vec<_>>());
+        let mut runs: Vec<(String, usize)> = Vec::new();
+        for levels in levels.values() {
+            let levels = levels.iter().map(i64::to_string).collect::<Vec<_>>().join("+");
+            match runs.last_mut() {
+                Some((last, count)) if *last == levels => *count += 1,
+                _ => runs.push((levels, 1)),
+            }
+        }
+        runs.into_iter().map(|(levels, count)| format!("{levels} ×{count}")).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The manifest's rows: epoch, position, sample, source, origin, level, label.
+    async fn manifest(&mut self) -> Vec<Row> {
+        self.fill("validation").await;
+        self.fill("schedule").await;
+        let mut rows = Vec::new();
+        for batch in self.fill("manifest").await {
+            let integer = |name| batch.column_by_name(name).unwrap().as_primitive::<Int64Type>();
+            let text = |name| batch.column_by_name(name).unwrap().as_string::<i32>();
+            for row in 0..batch.num_rows() {
+                rows.push(Row {
+                    epoch: integer("epoch").value(row),
+                    position: integer("position").value(row),
+                    sample: text("sample_id").value(row).to_owned(),
+                    source: text("source_id").value(row).to_owned(),
+                    origin: text("origin").value(row).to_owned(),
+                    level: integer("image_guidance").value(row),
+                    label: integer("label").value(row),
+                });
+            }
+        }
+        rows.sort();
+        rows
+    }
+
+    async fn ids(&self, table: &str, column: &str) -> BTreeSet<String> {
+        let context = self.pipeline.session.context(&self.snapshot, &Arc::default()).unwrap();
+        let rows = context.table(table).await.unwrap().select_columns(&[column]).unwrap().collect().await.unwrap();
+        let texts = |batch: &RecordBatch| -> Vec<String> {
+            batch.column(0).as_string::<i32>().iter().map(|id| id.unwrap().to_owned()).collect()
+        };
+        rows.iter().flat_map(texts).collect()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Row {
+    epoch: i64,
+    position: i64,
+    sample: String,
+    source: String,
+    origin: String,
+    level: i64,
+    label: i64,
+}
+
+fn texts<T: AsRef<str>>(values: &[T]) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(values))
+}
+
+fn integers(values: &[i64]) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(values.iter().copied()))
+}
+
+/// Strategy, epochs, curriculum epochs, levels, and the schedule.
+const SCHEDULES: &[(&str, i64, i64, &str, &str)] = &[
+    ("real_only", 65, 60, "[0,10,30,50]", "100 ×65"),
+    ("text_only", 65, 60, "[0,10,30,50]", "0 ×60, 100 ×5"),
+    ("fixed", 65, 60, "[0,10,30,50]", "10 ×60, 100 ×5"),
+    ("all_levels", 65, 60, "[0,10,30,50]", "0+10+30+50 ×60, 100 ×5"),
+    ("diverse_to_specific", 65, 60, "[0,10,30,50]", "0 ×15, 10 ×15, 30 ×15, 50 ×15, 100 ×5"),
+    ("specific_to_diverse", 65, 60, "[0,10,30,50]", "50 ×15, 30 ×15, 10 ×15, 0 ×15, 100 ×5"),
+    ("shrink", 65, 60, "[0,10,30,50]", "0+10+30+50 ×15, 10+30+50 ×15, 30+50 ×15, 50 ×15, 100 ×5"),
+    // a remainder goes to the earliest stages, whatever the order in which levels are written
+    ("diverse_to_specific", 9, 7, "[50,10,30]", "10 ×3, 30 ×2, 50 ×2, 100 ×2"),
+    ("specific_to_diverse", 9, 7, "[50,10,30]", "50 ×3, 30 ×2, 10 ×2, 100 ×2"),
+    ("shrink", 9, 7, "[50,10,30]", "10+30+50 ×3, 30+50 ×2, 50 ×2, 100 ×2"),
+    ("recursive", 11, 9, "[10,30,50]", "10 ×1, 30 ×1, 50 ×1, 30 ×1, 10 ×1, 30 ×1, 50 ×1, 30 ×1, 10 ×1, 100 ×2"),
+    ("recursive", 5, 4, "[10,30]", "10 ×1, 30 ×1, 10 ×1, 30 ×1, 100 ×1"),
+    // fewer epochs than levels: the last ones have none
+    ("diverse_to_specific", 4, 2, "[0,10,30]", "0 ×1, 10 ×1, 100 ×2"),
+    // one level, no curriculum, nothing but curriculum
+    ("diverse_to_specific", 5, 3, "[10]", "10 ×3, 100 ×2"),
+    ("recursive", 5, 3, "[10]", "10 ×3, 100 ×2"),
+    ("shrink", 5, 3, "[10]", "10 ×3, 100 ×2"),
+    ("random", 5, 3, "[10]", "10 ×3, 100 ×2"),
+    ("all_levels", 3, 0, "[0,10]", "100 ×3"),
+    ("diverse_to_specific", 3, 0, "[0,10]", "100 ×3"),
+    ("random", 3, 0, "[0,10]", "100 ×3"),
+    ("recursive", 3, 0, "[0,10]", "100 ×3"),
+    ("diverse_to_specific", 4, 4, "[0,10]", "0 ×2, 10 ×2"),
+    ("text_only", 4, 4, "[0,10]", "0 ×4"),
+];
+
+#[tokio::test]
+async fn every_strategy_has_its_schedule() {
+    for &(strategy, epochs, curriculum_epochs, levels, expected) in SCHEDULES {
+        let edits = [
+            format!("curriculum.strategy={strategy}"),
+            format!("curriculum.epochs={epochs}"),
+            format!("curriculum.curriculum_epochs={curriculum_epochs}"),
+            format!("spectrum.image_guidance={levels}"),
+            "curriculum.level=10".to_owned(),
+        ];
+        let edits: Vec<&str> = edits.iter().map(String::as_str).collect();
+        let schedule = Curricula::open(&edits).await.schedule().await;
+        assert_eq!(schedule, expected, "{strategy} of {curriculum_epochs} in {epochs} epochs over {levels}");
+    }
+}
+
+#[tokio::test]
+async fn random_levels_are_drawn_anew_for_each_epoch_and_seed() {
+    let of = async |seed: &str| {
+        let edits = ["curriculum.strategy=random", "curriculum.epochs=60", "curriculum.curriculum_epochs=60", seed];
+        Curricula::open(&edits).await.schedule().await
+    };
+    let (one, other) = (of("seed=1").await, of("seed=2").await);
+    assert_ne!(one, other);
+    assert_eq!(one, of("seed=1").await);
+    for level in [0, 10, 30, 50, 70, 90] {
+        let epochs: usize = one
+            .split(", ")
+            .filter_map(|run| run.strip_prefix(&format!("{level} ×")))
+            .map(|count| count.parse::<usize>().unwrap())
+            .sum();
+        assert!((3..=20).contains(&epochs), "{level} in {epochs} of 60 epochs");
+    }
+}
+
+/// The class profile of ImageNet-LT: 864 classes with 114,203 images, and 136 few-shot ones with 1,643.
+fn imagenet_lt() -> Vec<i64> {
+    let spread =
+        |images: i64, classes: i64| (0..classes).map(move |n| images / classes + i64::from(n < images % classes));
+    spread(114_203, 864).chain(spread(1_643, 136)).collect()
+}
+
+#[tokio::test]
+async fn imagenet_lt_mixes_as_many_rows_as_the_released_code() {
+    for (sources, real, synthetic) in [(0, 1_643, 3_749), (100, 1_543, 3_849)] {
+        let edits = [
+            "spectrum.image_guidance=[0,10,30,50]".to_owned(),
+            "curriculum.epochs=2".to_owned(),
+            "curriculum.curriculum_epochs=1".to_owned(),
+            "curriculum.non_hard_fraction=0.3".to_owned(),
+            "curriculum.hard_share=0.136".to_owned(),
+            format!("validation.sources={sources}"),
+        ];
+        let mut curricula = Curricula::open(&edits.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        // 6,035 of a level, as there were: four of most sources, three of the others
+        curricula.long_tail(&imagenet_lt(), &[0, 10, 30, 50], |row, _| if row < 1_106 { 4 } else { 3 }).await;
+        let mut counts: BTreeMap<(i64, String), usize> = BTreeMap::new();
+        for row in curricula.manifest().await {
+            *counts.entry((row.epoch, row.origin)).or_default() += 1;
+        }
+        let count = |epoch, origin: &str| counts.get(&(epoch, origin.to_owned())).copied().unwrap_or(0);
+        assert_eq!([count(0, "non_hard"), count(0, "hard"), count(0, "synthetic")], [34_260, real, synthetic]);
+        assert_eq!([count(1, "non_hard"), count(1, "hard"), count(1, "synthetic")], [34_260, 5_392, 0]);
+    }
+}
+
+/// What holds of every manifest, whatever the strategy, the data and the shares.
+#[tokio::test]
+async fn manifests_keep_their_promises() {
+    let strategies = ["all_levels", "diverse_to_specific", "random", "recursive", "shrink", "specific_to_diverse"];
+    let mut numbers = Digest::new("mixes").part(b"1").bytes().into_iter().cycle();
+    let mut below = |end: u8| numbers.next().unwrap() % end;
+    for (mix, strategy) in strategies.iter().enumerate() {
+        let share = [0.0, 0.136, 0.4, 0.7][usize::from(below(4))];
+        let fraction = [0.1, 0.5, 1.0][usize::from(below(3))];
+        let classes: Vec<i64> =
+            (0..6).map(|class| if class < 3 { 21 + i64::from(below(30)) } else { 1 + i64::from(below(15)) }).collect();
+        let kept: Vec<usize> = (0..7).map(|_| usize::from(below(4))).collect();
+        let edits = [
+            format!("curriculum.strategy={strategy}"),
+            "spectrum.image_guidance=[10,50,90]".to_owned(),
+            "curriculum.epochs=7".to_owned(),
+            "curriculum.curriculum_epochs=5".to_owned(),
+            format!("curriculum.hard_share={share}"),
+            format!("curriculum.non_hard_fraction={fraction}"),
+            format!("curriculum.class_balanced={}", below(2) == 0),
+            format!("validation.sources={}", below(3)),
+        ];
+        let edits: Vec<&str> = edits.iter().map(String::as_str).collect();
+        let mut made = Vec::new();
+        for (target_partitions, batch_size) in [(1, 8192), (5, 3)] {
+            let settings = session::Settings { target_partitions, batch_size };
+            let mut curricula = Curricula::with(&edits, settings).await;
+            curricula.long_tail(&classes, &[10, 50, 90], |row, level| kept[(row + level as usize) % 7]).await;
+            let rows = curricula.manifest().await;
+            check(&curricula, &rows, share, fraction, &format!("mix {mix}: {edits:?}, {classes:?}, {kept:?}")).await;
+            made.push(rows);
+        }
+        assert!(made[0] == made[1], "mix {mix}: partitions and batches change the manifest");
+    }
+}
+
+async fn check(curricula: &Curricula, rows: &[Row], share: f64, fraction: f64, what: &str) {
+    let [kept, images] = [curricula.ids("kept", "sample_id").await, curricula.ids("images", "source_id").await];
+    let validation = curricula.ids("validation", "source_id").await;
+    let hard: BTreeSet<String> = &curricula.ids("hard_samples", "source_id").await - &validation;
+    let context = curricula.pipeline.session.context(&curricula.snapshot, &Arc::default()).unwrap();
+    let test = context.sql("SELECT source_id FROM images WHERE split = 'test'").await.unwrap().collect().await.unwrap();
+    let test: BTreeSet<&str> =
+        test.iter().flat_map(|batch| batch.column(0).as_string::<i32>().iter().flatten()).collect();
+    let train = images.len() - test.len() - validation.len();
+    let non_hard = (fraction * (train - hard.len()) as f64).floor();
+    let quota = (share / (1.0 - share) * non_hard).floor() as usize;
+    for row in rows {
+        let known = if row.origin == "synthetic" { &kept } else { &images };
+        assert!(known.contains(&row.sample), "{what}: {row:?}");
+        assert!(!validation.contains(&row.source) && !test.contains(row.source.as_str()), "{what}: {row:?}");
+        assert_eq!(row.origin == "synthetic", row.level < 100, "{what}: {row:?}");
+    }
+    for epoch in 0..7 {
+        let of = |origin: &str| rows.iter().filter(|row| row.epoch == epoch && row.origin == origin).count();
+        let positions = rows.iter().filter(|row| row.epoch == epoch).map(|row| row.position);
+        let count = of("non_hard") + of("hard") + of("synthetic");
+        assert!(positions.eq(0..count as i64), "{what}: positions of epoch {epoch}");
+        assert_eq!(of("non_hard"), non_hard as usize, "{what}: epoch {epoch}");
+        // every hard image is there in the curriculum, and where these are fewer than the share, it is kept
+        let expected = if epoch < 5 { quota.max(hard.len()) } else { quota };
+        let expected = if hard.is_empty() { 0 } else { expected };
+        assert_eq!(of("hard") + of("synthetic"), expected, "{what}: epoch {epoch}");
+    }
+}
