@@ -18,6 +18,7 @@ mod clock;
 pub mod config;
 mod diffusion;
 mod error;
+mod feedback;
 mod forecast;
 mod identity;
 mod imaging;

@@ -44,6 +44,8 @@ pub struct Pipeline {
     pub catalogue: Catalogue,
     /// Its tables and functions.
     pub session: Arc<Session>,
+    /// The version of the table of feedback that its plan is made from; none where there is no feedback.
+    pub feedback: Option<u64>,
 }
 
 impl Pipeline {
@@ -75,12 +77,17 @@ impl Pipeline {
         };
         descriptions.cover(&source).map_err(|error| Error::Several(vec![error]))?;
         let levels = &config.spectrum.image_guidance;
+        let feedback = match schema::find(schema::FEEDBACK) {
+            Some(table) => lake.read(table).await?.map(|reading| reading.version),
+            None => None,
+        };
         let inputs = Inputs {
             listing: source.fingerprint().to_owned(),
             descriptions: descriptions.digest.clone(),
             generator: models.generator_digest().to_owned(),
             clip: models.clip_digest().to_owned(),
             scheduler: models.scheduler(),
+            feedback: feedback.map_or(String::new(), |version| format!("version {version}")),
             unet_evaluations: levels.iter().map(|&level| models.unet_evaluations(level)).collect(),
         };
         let plan = plan::compile(&config, &catalogue, &inputs)?;
@@ -91,7 +98,7 @@ impl Pipeline {
         let functions = udf::Context { models: Arc::new(models), source: Arc::new(source) };
         let session = Arc::new(Session::new(Arc::new(lake), functions, given, options.session)?);
         let (plan, own_tables) = check_queries(&session, plan).await?;
-        Ok(Self { config, plan, own_tables, catalogue, session })
+        Ok(Self { config, plan, own_tables, catalogue, session, feedback })
     }
 
     /// Every table of the pipeline that is written.

@@ -36,6 +36,11 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("scores/clip.sql", include_str!("../sql/scores/clip.sql")),
     ("filter/text_similarity.sql", include_str!("../sql/filter/text_similarity.sql")),
     ("validation/spectrum.sql", include_str!("../sql/validation/spectrum.sql")),
+    ("probe/real.sql", include_str!("../sql/probe/real.sql")),
+    ("progress/gain.sql", include_str!("../sql/progress/gain.sql")),
+    ("feedback/incoming.sql", include_str!("../sql/feedback/incoming.sql")),
+    ("feedback/problems.sql", include_str!("../sql/feedback/problems.sql")),
+    ("curriculum/adaptive.sql", include_str!("../sql/curriculum/adaptive.sql")),
     ("curriculum/all_levels.sql", include_str!("../sql/curriculum/all_levels.sql")),
     ("curriculum/diverse_to_specific.sql", include_str!("../sql/curriculum/diverse_to_specific.sql")),
     ("curriculum/fixed.sql", include_str!("../sql/curriculum/fixed.sql")),
@@ -48,6 +53,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("manifest/low_quality.sql", include_str!("../sql/manifest/low_quality.sql")),
     ("manifest/mixed.sql", include_str!("../sql/manifest/mixed.sql")),
     ("report/levels.sql", include_str!("../sql/report/levels.sql")),
+    ("report/awaited.sql", include_str!("../sql/report/awaited.sql")),
     ("report/forecast.sql", include_str!("../sql/report/forecast.sql")),
     ("verify/rows.sql", include_str!("../sql/verify/rows.sql")),
     ("report/contact_sheet.sql", include_str!("../sql/report/contact_sheet.sql")),
@@ -71,6 +77,8 @@ pub enum Parameter {
     Boolean(bool),
     /// A list of integers, for `unnest`.
     Integers(Vec<i64>),
+    /// A list of texts, for `unnest`.
+    Texts(Vec<String>),
 }
 
 impl std::fmt::Display for Parameter {
@@ -82,8 +90,13 @@ impl std::fmt::Display for Parameter {
             Self::Null => write!(f, "NULL"),
             Self::Boolean(value) => write!(f, "{value}"),
             Self::Integers(values) => write!(f, "{values:?}"),
+            Self::Texts(values) => write!(f, "{values:?}"),
         }
     }
+}
+
+fn list(values: impl Iterator<Item = Parameter>) -> Expr {
+    Expr::Array(Array { elem: values.map(|value| value.expression()).collect(), named: false })
 }
 
 impl Parameter {
@@ -95,10 +108,8 @@ impl Parameter {
             Self::Text(value) => literal(Value::SingleQuotedString(value.clone())),
             Self::Null => literal(Value::Null),
             Self::Boolean(value) => literal(Value::Boolean(*value)),
-            Self::Integers(values) => Expr::Array(Array {
-                elem: values.iter().map(|value| Self::Integer(*value).expression()).collect(),
-                named: false,
-            }),
+            Self::Integers(values) => list(values.iter().map(|value| Self::Integer(*value))),
+            Self::Texts(values) => list(values.iter().map(|value| Self::Text(value.clone()))),
         }
     }
 }

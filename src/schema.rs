@@ -27,7 +27,7 @@ pub enum Kind {
         /// How many values of `source_id` make a unit.
         sources_per_unit: usize,
     },
-    /// Written beside the steps: `rejects` and `ledger`.
+    /// Written beside the steps: `rejects`, `ledger`, and `feedback`, which trainers hand in.
     Journal,
 }
 
@@ -52,6 +52,8 @@ pub const DESCRIPTIONS: &str = "descriptions";
 pub const REJECTS: &str = "rejects";
 /// Facts of the runs: what each unit cost, where, and when.
 pub const LEDGER: &str = "ledger";
+/// What trainers measured on the spectrum validation set.
+pub const FEEDBACK: &str = "feedback";
 
 /// A picture by the convention of Hugging Face `datasets`: encoded bytes, and an optional path.
 pub fn image_type() -> DataType {
@@ -103,6 +105,7 @@ pub fn picture_bytes(column: &ArrayRef) -> Option<BinaryArray> {
 const TEXT: DataType = DataType::Utf8;
 const INT: DataType = DataType::Int64;
 const REAL: DataType = DataType::Float32;
+const DOUBLE: DataType = DataType::Float64;
 
 fn schema(columns: &[(&str, DataType)]) -> SchemaRef {
     let fields: Vec<Field> = columns.iter().map(|(name, ty)| Field::new(*name, ty.clone(), true)).collect();
@@ -265,7 +268,39 @@ fn synthetic_images() -> Vec<Table> {
 }
 
 fn curriculum() -> Vec<Table> {
+    let stage = [("curriculum", TEXT), ("trial", TEXT), ("epoch", INT)];
+    let [curriculum, trial, epoch] = stage;
     vec![
+        table(
+            "probe",
+            Kind::Chosen,
+            &["curriculum", "trial", "epoch", "position"],
+            &[
+                curriculum.clone(),
+                trial.clone(),
+                epoch.clone(),
+                ("position", INT),
+                ("sample_id", TEXT),
+                ("source_id", TEXT),
+                ("label", INT),
+            ],
+        ),
+        table(
+            "progress",
+            Kind::Chosen,
+            &["curriculum", "trial", "epoch", "image_guidance"],
+            &[
+                curriculum,
+                trial,
+                epoch,
+                ("image_guidance", INT),
+                ("samples", INT),
+                ("outliers", INT),
+                ("gain", DOUBLE),
+                ("standard_error", DOUBLE),
+                ("chosen", DataType::Boolean),
+            ],
+        ),
         table(
             "schedule",
             Kind::Chosen,
@@ -295,6 +330,20 @@ fn curriculum() -> Vec<Table> {
 
 fn journals() -> Vec<Table> {
     vec![
+        table(
+            FEEDBACK,
+            Kind::Journal,
+            &["curriculum", "trial", "epoch", "phase", "sample_id"],
+            &[
+                ("feedback_id", TEXT),
+                ("curriculum", TEXT),
+                ("trial", TEXT),
+                ("epoch", INT),
+                ("phase", TEXT),
+                ("sample_id", TEXT),
+                ("probability", DOUBLE),
+            ],
+        ),
         table(
             REJECTS,
             Kind::Journal,

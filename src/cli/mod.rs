@@ -5,6 +5,7 @@
 
 mod check;
 mod doctor;
+mod feedback;
 mod output;
 mod plan;
 mod progress;
@@ -43,6 +44,8 @@ enum Command {
     Plan(Target),
     /// Makes what is missing
     Run(run::Arguments),
+    /// Takes what a trainer measured, for an adaptive curriculum
+    Feedback(feedback::Arguments),
     /// Says what is in the lake, and what is left to do
     Status(Target),
     /// Answers queries over the tables, with the models as functions
@@ -163,6 +166,7 @@ impl Command {
             Self::Check(target) | Self::Plan(target) | Self::Status(target) | Self::Verify(target) => target.format,
             Self::Run(arguments) => arguments.target.format,
             Self::Sql(arguments) => arguments.target.format,
+            Self::Feedback(arguments) => arguments.target.format,
             Self::Doctor(arguments) => arguments.format,
         }
     }
@@ -174,6 +178,7 @@ impl Command {
             Self::Run(arguments) => run::execute(&arguments).await,
             Self::Status(target) => status::execute(&target).await,
             Self::Sql(arguments) => sql::execute(&arguments).await,
+            Self::Feedback(arguments) => feedback::execute(&arguments).await,
             Self::Verify(target) => verify::execute(&target).await,
             Self::Doctor(arguments) => doctor::execute(&arguments),
         }

@@ -6,7 +6,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Format, Target, output, progress::Bars};
-use crate::{diffusion::Stats, error::Result, report, run};
+use crate::{
+    diffusion::Stats,
+    error::Result,
+    feedback::{self, Awaited},
+    report, run,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -18,6 +23,9 @@ pub(super) struct Arguments {
     /// Units that are worked on at once; their rows share the models' batches
     #[arg(long, value_name = "N")]
     units_in_flight: Option<std::num::NonZeroUsize>,
+    /// Waits for the feedback of an adaptive curriculum, and goes on as it arrives, until the curriculum is through
+    #[arg(long)]
+    follow: bool,
     /// Takes units in an order drawn from N: nothing in the tables depends on it
     #[arg(long, value_name = "N", hide = true)]
     unit_order: Option<u64>,
@@ -30,14 +38,24 @@ fn fill(stats: &Stats) -> f64 {
 
 pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
     let target = &arguments.target;
-    let pipeline = target.open().await?;
     let defaults = run::Options::default();
     let options = run::Options {
         until: arguments.until.clone(),
         units_in_flight: arguments.units_in_flight.map_or(defaults.units_in_flight, Into::into),
         unit_order: arguments.unit_order,
     };
-    let outcomes = run::run(&pipeline, &options, Arc::new(Bars::new())).await?;
+    let (pipeline, outcomes, awaited) = loop {
+        let pipeline = target.open().await?;
+        let outcomes = run::run(&pipeline, &options, Arc::new(Bars::new())).await?;
+        let awaited = feedback::awaited(&pipeline).await?;
+        for Awaited { trial, epoch } in &awaited {
+            output::note(format!("trial {trial}: epoch {epoch} waits for feedback, before and after its probe"));
+        }
+        if awaited.is_empty() || !arguments.follow {
+            break (pipeline, outcomes, awaited);
+        }
+        feedback::wait(&pipeline).await?;
+    };
     let models = &pipeline.session.functions().models;
     if target.format == Format::Json {
         let levels = report::levels(&pipeline).await?;
@@ -52,9 +70,9 @@ pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
             |stats| json!({ "images": stats.images, "texts": stats.texts, "busy_seconds": stats.busy.as_secs_f64() }),
         );
         let provider = models.provider();
-        output::json(
-            &json!({ "steps": outcomes, "levels": levels, "engine": engine, "clip": clip, "provider": provider }),
-        );
+        output::json(&json!({
+            "steps": outcomes, "levels": levels, "engine": engine, "clip": clip, "provider": provider, "awaits": awaited,
+        }));
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(stats) = models.stats() {

@@ -212,6 +212,10 @@ pub struct Curriculum {
     pub hard_share: f64,
     /// The level of the strategy `fixed`, one of those of the spectrum; none for other strategies.
     pub level: Option<i64>,
+    /// Names of the training runs that an adaptive strategy serves, at least one; default `0` alone.
+    pub trials: Vec<String>,
+    /// Real images that an adaptive trainer trains on between its two measurements of an epoch; default 0.
+    pub probe_size: i64,
     /// Gives each class an equal part of an epoch's synthetic images, and not one as large as its share of those
     /// that were kept. Default false.
     pub class_balanced: bool,

@@ -10,7 +10,7 @@ use super::reader::Section;
 use super::rules::{IDENTIFIER, LINE};
 
 /// Names of the parameters that the program itself gives to SQL; `[parameters]` may not have them.
-pub const BUILT_IN_PARAMETERS: [&str; 24] = [
+pub const BUILT_IN_PARAMETERS: [&str; 26] = [
     "seed",
     "max_class_count",
     "image_guidance",
@@ -26,6 +26,8 @@ pub const BUILT_IN_PARAMETERS: [&str; 24] = [
     "non_hard_fraction",
     "hard_share",
     "level",
+    "trials",
+    "probe_size",
     "class_balanced",
     "validation_sources",
     "strategy",

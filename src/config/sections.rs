@@ -21,21 +21,32 @@ const DEFAULT_PROMPT: &str = "a photo of {class}";
 
 /// Reads the whole file.
 pub(super) fn config(mut root: Section<'_, '_>) -> Config {
+    // in the order of the sections, which is that of what is missing in messages
+    let name = root.required("name", &NAME);
+    let seed = root.or("seed", &integer(i64::MIN..=i64::MAX, ""), 0);
+    let sql_dir = root.optional("sql_dir", &PATH).map(PathBuf::from);
+    let lake_root = lake_root(root.section("lake"));
+    let source = source(root.section("source"));
+    let models = models(root.section("models"));
+    let hard_samples = hard_samples(root.section("hard_samples"));
+    let prompts = prompts(root.section("prompts"));
     let spectrum = spectrum(root.section("spectrum"));
-    let levels = spectrum.image_guidance.clone();
+    let filter = filter(root.section("filter"));
+    let validation = validation(root.section("validation"));
+    let curriculum = curriculum(root.section("curriculum"), &spectrum.image_guidance, validation.sources);
     let config = Config {
-        name: root.required("name", &NAME),
-        seed: root.or("seed", &integer(i64::MIN..=i64::MAX, ""), 0),
-        sql_dir: root.optional("sql_dir", &PATH).map(PathBuf::from),
-        lake_root: lake_root(root.section("lake")),
-        source: source(root.section("source")),
-        models: models(root.section("models")),
-        hard_samples: hard_samples(root.section("hard_samples")),
-        prompts: prompts(root.section("prompts")),
+        name,
+        seed,
+        sql_dir,
+        lake_root,
+        source,
+        models,
+        hard_samples,
+        prompts,
         spectrum,
-        filter: filter(root.section("filter")),
-        validation: validation(root.section("validation")),
-        curriculum: curriculum(root.section("curriculum"), &levels),
+        filter,
+        validation,
+        curriculum,
         rejects: rejects(root.section("rejects")),
         cuda: cuda(root.section("cuda")),
         steps: steps(&mut root),
@@ -172,7 +183,7 @@ fn validation(mut validation: Section<'_, '_>) -> Validation {
     out
 }
 
-fn curriculum(mut curriculum: Section<'_, '_>, levels: &[i64]) -> Curriculum {
+fn curriculum(mut curriculum: Section<'_, '_>, levels: &[i64], validation_sources: i64) -> Curriculum {
     let share = "share of images";
     let sound = curriculum.problems().count();
     let epochs = curriculum.or("epochs", &integer(1..=MAX_EPOCHS, ""), 65);
@@ -192,16 +203,18 @@ fn curriculum(mut curriculum: Section<'_, '_>, levels: &[i64]) -> Curriculum {
         non_hard_fraction: curriculum.or("non_hard_fraction", &number(0.0, 1.0, share), 0.3),
         hard_share: curriculum.or("hard_share", &number_below(0.0, 1.0, share), 0.136),
         level: curriculum.optional("level", &integer(0..=100, "percent of the real image kept")),
+        trials: curriculum.or("trials", &Distinct { of: NAME, or_one: true }, vec!["0".to_owned()]),
+        probe_size: curriculum.or("probe_size", &integer(0..=i64::from(u32::MAX), "real images"), 0),
         class_balanced: curriculum.or("class_balanced", &Truth, false),
         manifest: curriculum.or("manifest", &SQL_PATH, "manifest/mixed.sql"),
     };
-    check_level(&mut curriculum, &out, levels);
+    check_strategy(&mut curriculum, &out, levels, validation_sources);
     curriculum.finish();
     out
 }
 
-/// A strategy of one level needs one that the spectrum has.
-fn check_level(curriculum: &mut Section<'_, '_>, read: &Curriculum, levels: &[i64]) {
+/// What some strategies need of other keys.
+fn check_strategy(curriculum: &mut Section<'_, '_>, read: &Curriculum, levels: &[i64], validation_sources: i64) {
     let known = levels.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
     match (read.strategy.as_str(), read.level) {
         ("fixed", None) => {
@@ -209,6 +222,10 @@ fn check_level(curriculum: &mut Section<'_, '_>, read: &Curriculum, levels: &[i6
         }
         ("text_only", _) if !levels.contains(&0) => {
             let message = format!("found `text_only`, which needs 0 in `spectrum.image_guidance` ({known})");
+            curriculum.refuse("strategy", message);
+        }
+        ("adaptive", _) if read.probe_size == 0 || validation_sources == 0 => {
+            let message = "found `adaptive`, which needs `curriculum.probe_size` and `validation.sources` above 0";
             curriculum.refuse("strategy", message);
         }
         (_, Some(level)) if !levels.contains(&level) => {

@@ -57,8 +57,16 @@ negative_prompt = "blurred"
 sql = "filter/mine.sql"
 min_text_similarity = -0.0
 max_attempts = 1
+[validation]
+sources = 5
+
 [curriculum]
 strategy = "adaptive"
+trials = ["a", "b"]
+probe_size = 100
+level = 10
+class_balanced = true
+manifest = "manifest/low_quality.sql"
 epochs = 3
 curriculum_epochs = 0
 non_hard_fraction = 1
@@ -108,12 +116,12 @@ fn sound(text: &str, set: &[&str]) -> Config {
 
 #[test]
 fn the_smallest_file_gets_the_defaults() {
-    assert_snapshot!(serde_json::to_string(&sound(SMALL, &[])).unwrap(), @r#"{"name":"small","seed":0,"lake_root":"lake","sql_dir":null,"source":{"kind":"parquet","root":"data","splits":[["train",["train.parquet"]]],"image_column":"image","label_column":"label","classes":null},"models":{"diffusion":"models/d","clip":"models/c"},"hard_samples":{"sql":"hard_samples/few_shot.sql","max_class_count":20},"prompts":{"descriptions":null,"generation":"a photo of {class}","filter":"a photo of {class}"},"spectrum":{"image_guidance":[0,50],"seeds":[1,2],"timesteps":50,"guidance_scale":10.0,"scheduler":null,"negative_prompt":null,"noise":"counter","pure_noise_at_zero":false},"filter":{"sql":"filter/text_similarity.sql","frame":"center_crop","min_text_similarity":0.3,"max_attempts":6},"curriculum":{"strategy":"diverse_to_specific","epochs":65,"curriculum_epochs":60,"non_hard_fraction":0.3,"hard_share":0.136},"rejects":{"max_fraction":0.01},"cuda":{"memory_limit_mib":null,"tf32":false},"steps":[],"expect":[],"parameters":{}}"#);
+    assert_snapshot!(serde_json::to_string(&sound(SMALL, &[])).unwrap(), @r#"{"name":"small","seed":0,"lake_root":"lake","sql_dir":null,"source":{"kind":"parquet","root":"data","splits":[["train",["train.parquet"]]],"image_column":"image","label_column":"label","classes":null},"models":{"diffusion":"models/d","clip":"models/c"},"hard_samples":{"sql":"hard_samples/few_shot.sql","max_class_count":20},"prompts":{"descriptions":null,"generation":"a photo of {class}","filter":"a photo of {class}"},"spectrum":{"image_guidance":[0,50],"seeds":[1,2],"timesteps":50,"guidance_scale":10.0,"scheduler":null,"negative_prompt":null,"noise":"counter","pure_noise_at_zero":false},"filter":{"sql":"filter/text_similarity.sql","frame":"center_crop","min_text_similarity":0.3,"max_attempts":6},"validation":{"sources":0},"curriculum":{"strategy":"diverse_to_specific","epochs":65,"curriculum_epochs":60,"non_hard_fraction":0.3,"hard_share":0.136,"level":null,"trials":["0"],"probe_size":0,"class_balanced":false,"manifest":"manifest/mixed.sql"},"rejects":{"max_fraction":0.01},"cuda":{"memory_limit_mib":null,"tf32":false},"steps":[],"expect":[],"parameters":{}}"#);
 }
 
 #[test]
 fn every_key_is_read() {
-    assert_snapshot!(serde_json::to_string(&sound(FULL, &[])).unwrap(), @r#"{"name":"full-1","seed":-7,"lake_root":"s3://bucket/lake","sql_dir":"my_sql","source":{"kind":"parquet","root":"memory:///data","splits":[["train",["train.parquet"]],["test",["test/0.parquet","test/1.parquet"]]],"image_column":"picture","label_column":"digit","classes":"classes.json"},"models":{"diffusion":"models/d","clip":"models/c"},"hard_samples":{"sql":"hard_samples/mine.sql","max_class_count":16},"prompts":{"descriptions":"texts.json","generation":"a {class}, {description}","filter":"a {class}"},"spectrum":{"image_guidance":[0,10,100],"seeds":[10,20],"timesteps":1000,"guidance_scale":7.0,"scheduler":"euler","negative_prompt":"blurred","noise":"counter","pure_noise_at_zero":false},"filter":{"sql":"filter/mine.sql","frame":"center_crop","min_text_similarity":0.0,"max_attempts":1},"curriculum":{"strategy":"adaptive","epochs":3,"curriculum_epochs":0,"non_hard_fraction":1.0,"hard_share":0.999},"rejects":{"max_fraction":0.0},"cuda":{"memory_limit_mib":null,"tf32":false},"steps":[{"table":"blurred","sql":"steps/blurred.sql"},{"table":"dark","sql":"steps/dark.sql"}],"expect":[{"name":"no empty class","sql":"SELECT 1\nWHERE false"}],"parameters":{"count":3,"look":"dark","min_contrast":0.5,"strict":true}}"#);
+    assert_snapshot!(serde_json::to_string(&sound(FULL, &[])).unwrap(), @r#"{"name":"full-1","seed":-7,"lake_root":"s3://bucket/lake","sql_dir":"my_sql","source":{"kind":"parquet","root":"memory:///data","splits":[["train",["train.parquet"]],["test",["test/0.parquet","test/1.parquet"]]],"image_column":"picture","label_column":"digit","classes":"classes.json"},"models":{"diffusion":"models/d","clip":"models/c"},"hard_samples":{"sql":"hard_samples/mine.sql","max_class_count":16},"prompts":{"descriptions":"texts.json","generation":"a {class}, {description}","filter":"a {class}"},"spectrum":{"image_guidance":[0,10,100],"seeds":[10,20],"timesteps":1000,"guidance_scale":7.0,"scheduler":"euler","negative_prompt":"blurred","noise":"counter","pure_noise_at_zero":false},"filter":{"sql":"filter/mine.sql","frame":"center_crop","min_text_similarity":0.0,"max_attempts":1},"validation":{"sources":5},"curriculum":{"strategy":"adaptive","epochs":3,"curriculum_epochs":0,"non_hard_fraction":1.0,"hard_share":0.999,"level":10,"trials":["a","b"],"probe_size":100,"class_balanced":true,"manifest":"manifest/low_quality.sql"},"rejects":{"max_fraction":0.0},"cuda":{"memory_limit_mib":null,"tf32":false},"steps":[{"table":"blurred","sql":"steps/blurred.sql"},{"table":"dark","sql":"steps/dark.sql"}],"expect":[{"name":"no empty class","sql":"SELECT 1\nWHERE false"}],"parameters":{"count":3,"look":"dark","min_contrast":0.5,"strict":true}}"#);
 }
 
 #[test]
@@ -168,8 +176,7 @@ fn unknown_keys_get_a_suggestion_or_the_list() {
     x.toml:14: unknown key `spectrum.time_steps`, did you mean `timesteps`?
     x.toml:15: unknown key `spectrum.lambda`, allowed are `image_guidance`, `seeds`, `timesteps`, `guidance_scale`, `scheduler`, `negative_prompt`, `noise` and `pure_noise_at_zero`
     x.toml:16: unknown section `filtre`, did you mean `filter`?
-    x.toml:18: unknown section `validation`, allowed are `name`, `seed`, `sql_dir`, `lake`, `source`, `models`, `hard_samples`, `prompts`, `spectrum`, `filter`, `curriculum`, `rejects`, `cuda`, `step`, `expect` and `parameters`
-    4 problems; nothing was run
+    3 problems; nothing was run
     ");
 }
 
@@ -533,4 +540,25 @@ fn no_mutation_of_a_file_or_an_edit_makes_it_panic() {
         }
     }
     assert!(parsed > 100 && refused > 100, "{parsed} parsed, {refused} refused");
+}
+
+#[test]
+fn strategies_say_what_else_they_need() {
+    let of = |keys: &str| wrong(&format!("[curriculum]\n{keys}\n"), &[]);
+    assert_snapshot!(of("strategy = \"fixed\""), @r"
+    x.toml: `curriculum.level`: missing, and the strategy `fixed` needs it: one of 0, 50
+    1 problem; nothing was run
+    ");
+    assert_snapshot!(of("strategy = \"adaptive\""), @r"
+    x.toml:15: `curriculum.strategy`: found `adaptive`, which needs `curriculum.probe_size` and `validation.sources` above 0
+    1 problem; nothing was run
+    ");
+    assert_snapshot!(of("level = 30"), @r"
+    x.toml:15: `curriculum.level`: found 30, allowed are those of the spectrum: 0, 50
+    1 problem; nothing was run
+    ");
+    assert_snapshot!(wrong("[curriculum]\nstrategy = \"text_only\"\n", &["spectrum.image_guidance=[50]"]), @r"
+    x.toml:15: `curriculum.strategy`: found `text_only`, which needs 0 in `spectrum.image_guidance` (50)
+    1 problem; nothing was run
+    ");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, new_null_array};
+use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, new_null_array};
 use arrow::datatypes::Int64Type;
 
 use super::*;
@@ -144,6 +144,13 @@ impl Curricula {
         }
         rows.sort();
         rows
+    }
+
+    /// What a query says, as a table.
+    async fn text(&self, query: &str) -> String {
+        let context = self.pipeline.session.context(&self.snapshot, &Arc::default()).unwrap();
+        let rows = context.sql(query).await.unwrap().collect().await.unwrap();
+        arrow::util::pretty::pretty_format_batches(&rows).unwrap().to_string()
     }
 
     async fn ids(&self, table: &str, column: &str) -> BTreeSet<String> {
@@ -335,4 +342,84 @@ async fn check(curricula: &Curricula, rows: &[Row], share: f64, fraction: f64, w
         let expected = if hard.is_empty() { 0 } else { expected };
         assert_eq!(of("hard") + of("synthetic"), expected, "{what}: epoch {epoch}");
     }
+}
+
+/// Gains by hand: level 10 has an outlier, level 50 gains less, level 90 as much as level 10.
+#[tokio::test]
+async fn progress_leaves_outliers_out_and_breaks_ties_downwards() {
+    let edits = [
+        "curriculum.strategy=adaptive",
+        "curriculum.trials=[\"a\",\"b\"]",
+        "curriculum.probe_size=3",
+        "curriculum.epochs=4",
+        "curriculum.curriculum_epochs=3",
+        "validation.sources=5",
+    ];
+    let mut curricula = Curricula::open(&edits).await;
+    let gains = [(10, [0.2, 0.25, 0.3, 0.35, 0.9]), (50, [0.1; 5]), (90, [0.275; 5])];
+    let (mut samples, mut levels, mut feedback) = (Vec::new(), Vec::new(), Vec::new());
+    for (level, gains) in gains {
+        for (number, gain) in gains.into_iter().enumerate() {
+            let sample = format!("{level} {number}");
+            feedback.extend([(sample.clone(), "before", 0.05), (sample.clone(), "after", 0.05 + gain)]);
+            samples.push(sample);
+            levels.push(level);
+        }
+    }
+    curricula.set(
+        "validation",
+        &[("sample_id", texts(&samples)), ("source_id", texts(&samples)), ("image_guidance", integers(&levels))],
+    );
+    let column = |value: &str| texts(&vec![value; feedback.len()]);
+    curricula.set(
+        "feedback",
+        &[
+            ("curriculum", column("adaptive")),
+            ("trial", column("b")),
+            ("epoch", integers(&vec![0; feedback.len()])),
+            ("phase", texts(&feedback.iter().map(|row| row.1).collect::<Vec<_>>())),
+            ("sample_id", texts(&feedback.iter().map(|row| &row.0).collect::<Vec<_>>())),
+            ("probability", Arc::new(Float64Array::from_iter_values(feedback.iter().map(|row| row.2)))),
+        ],
+    );
+    curricula.fill("progress").await;
+    let said = curricula.text("SELECT * FROM progress ORDER BY image_guidance").await;
+    // 0.9 lies past 0.35 + 1.5 (0.35 - 0.25); the others' mean is 0.275, and their deviation 0.06455
+    insta::assert_snapshot!(said, @r"
+    +------------+-------+-------+----------------+---------+----------+-------+----------------+--------+
+    | curriculum | trial | epoch | image_guidance | samples | outliers | gain  | standard_error | chosen |
+    +------------+-------+-------+----------------+---------+----------+-------+----------------+--------+
+    | adaptive   | b     | 0     | 10             | 5       | 1        | 0.275 | 0.032274861    | true   |
+    | adaptive   | b     | 0     | 50             | 5       | 0        | 0.1   | 0.0            | false  |
+    | adaptive   | b     | 0     | 90             | 5       | 0        | 0.275 | 0.0            | false  |
+    +------------+-------+-------+----------------+---------+----------+-------+----------------+--------+
+    ");
+    curricula.fill("schedule").await;
+    insta::assert_snapshot!(curricula.text("SELECT * FROM schedule ORDER BY trial, epoch").await, @r"
+    +------------+-------+-------+-------+----------------+
+    | curriculum | trial | epoch | stage | image_guidance |
+    +------------+-------+-------+-------+----------------+
+    | adaptive   | a     | 3     | 3     | 100            |
+    | adaptive   | b     | 0     | 0     | 10             |
+    | adaptive   | b     | 3     | 3     | 100            |
+    +------------+-------+-------+-------+----------------+
+    ");
+    curricula.long_tail(&[30, 8], &[10, 50, 90], |_, _| 1).await;
+    curricula.set("validation", &[("source_id", texts::<&str>(&[]))]);
+    curricula.fill("probe").await;
+    let said = curricula
+        .text("SELECT trial, epoch, count(*) AS rows, count(DISTINCT sample_id) AS images FROM probe GROUP BY 1, 2 ORDER BY 1, 2")
+        .await;
+    insta::assert_snapshot!(said, @r"
+    +-------+-------+------+--------+
+    | trial | epoch | rows | images |
+    +-------+-------+------+--------+
+    | a     | 0     | 3    | 3      |
+    | a     | 1     | 3    | 3      |
+    | a     | 2     | 3    | 3      |
+    | b     | 0     | 3    | 3      |
+    | b     | 1     | 3    | 3      |
+    | b     | 2     | 3    | 3      |
+    +-------+-------+------+--------+
+    ");
 }

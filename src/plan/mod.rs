@@ -48,6 +48,8 @@ pub struct Inputs {
     pub clip: String,
     /// The scheduler that the generator runs.
     pub scheduler: String,
+    /// Of the feedback of trainers.
+    pub feedback: String,
     /// Evaluations of the UNet for one picture, for each level of image guidance of the pipeline.
     pub unet_evaluations: Vec<i64>,
 }
@@ -122,6 +124,8 @@ fn built_in_steps(config: &Config) -> Vec<(&'static str, String)> {
         ("scores", SCORE.into()),
         ("kept", config.filter.sql.clone()),
         ("validation", "validation/spectrum.sql".into()),
+        ("probe", "probe/real.sql".into()),
+        ("progress", "progress/gain.sql".into()),
         ("schedule", format!("curriculum/{}.sql", config.curriculum.strategy)),
         ("manifest", config.curriculum.manifest.clone()),
     ]
@@ -155,6 +159,7 @@ pub fn compile(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -> Resul
     let mut fingerprints: BTreeMap<String, String> = BTreeMap::from([
         (schema::LISTING.to_owned(), inputs.listing.clone()),
         (schema::DESCRIPTIONS.to_owned(), inputs.descriptions.clone()),
+        (schema::FEEDBACK.to_owned(), inputs.feedback.clone()),
     ]);
     let mut steps = Vec::new();
     for (index, (table, query)) in tables.into_iter().enumerate() {

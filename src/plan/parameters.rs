@@ -51,7 +51,7 @@ fn recipe(query: &Query, values: &BTreeMap<String, Parameter>) -> String {
 }
 
 fn settings(config: &Config) -> BTreeMap<String, Parameter> {
-    use Parameter::{Boolean, Float, Integer, Integers, Null, Text};
+    use Parameter::{Boolean, Float, Integer, Integers, Null, Text, Texts};
     let built_in = [
         ("name", Text(config.name.clone())),
         ("seed", Integer(config.seed)),
@@ -71,6 +71,8 @@ fn settings(config: &Config) -> BTreeMap<String, Parameter> {
         ("non_hard_fraction", Float(config.curriculum.non_hard_fraction)),
         ("hard_share", Float(config.curriculum.hard_share)),
         ("level", config.curriculum.level.map_or(Null, Integer)),
+        ("trials", Texts(config.curriculum.trials.clone())),
+        ("probe_size", Integer(config.curriculum.probe_size)),
         ("class_balanced", Boolean(config.curriculum.class_balanced)),
         ("validation_sources", Integer(config.validation.sources)),
     ];

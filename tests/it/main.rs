@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod adaptive; // the loop of trainer and schedule, through files alone
 mod bad_input; // twenty kinds of it: what is said, and that nothing is lost
 mod edits; // what a change of the pipeline makes again, and what not
 mod main_job; // the digits pipeline as it ships

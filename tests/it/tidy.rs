@@ -16,6 +16,7 @@ const LADDER: &[&str] = &[
     "verify",
     "status",
     "forecast",
+    "feedback",
     "report",
     "pipeline",
     "step",

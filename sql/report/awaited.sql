@@ -1,0 +1,7 @@
+-- What an adaptive curriculum waits for: of each trial the first epoch without complete feedback.
+SELECT t.trial, count(p.epoch) AS epoch
+FROM (SELECT unnest($trials) AS trial) t
+LEFT JOIN progress p ON p.curriculum = $strategy AND p.trial = t.trial AND p.chosen
+GROUP BY t.trial
+HAVING count(p.epoch) < $curriculum_epochs
+ORDER BY t.trial
