@@ -291,14 +291,14 @@ fn a_scheduler_that_nobody_knows() {
     let path = workspace.path("models/scheduler/scheduler_config.json");
     let config = std::fs::read_to_string(&path).unwrap();
     let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
-    config["_class_name"] = "PNDMScheduler".into();
+    config["_class_name"] = "HeunDiscreteScheduler".into();
     std::fs::write(&path, config.to_string()).unwrap();
     assert_snapshot!(check(&mut workspace, &[]), @r"
     exit code 2
-    error: `[dir]/models/scheduler/scheduler_config.json`: `skip_prk_steps` is false by default; only true is supported
+    error: `[dir]/models/scheduler/scheduler_config.json`: `_class_name` is `HeunDiscreteScheduler`; supported are `DDIMScheduler`, `PNDMScheduler`, `EulerDiscreteScheduler`, `EulerAncestralDiscreteScheduler`, `DPMSolverMultistepScheduler`, `LCMScheduler`; `spectrum.scheduler` puts one of `ddim`, `pndm`, `euler`, `euler_ancestral`, `dpmpp_2m`, `dpmpp_2m_karras`, `lcm` in its place
     1 problem; nothing was run
     ");
-    // the pipeline may name another in its place, as one does for every export of Stable Diffusion 1.5
+    // the pipeline may name another in its place
     workspace.edit("spectrum.scheduler=ddim");
     workspace.ok("check", &[]);
     std::fs::write(&path, "{").unwrap();
