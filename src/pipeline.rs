@@ -62,6 +62,7 @@ impl Pipeline {
         let reader = catalogue.as_ref().map_or(Ok(String::new()), |catalogue| plan::reader(&config, catalogue))?;
         let source = Source::open(&config.source, &reader).await;
         let descriptions = source::descriptions(&config);
+        let confidences = source::confidences(config.hard_samples.confidences.as_deref());
         let lake = Lake::open(options.lake.as_deref().unwrap_or(&config.lake_root), &config.name);
         let mut problems = Vec::new();
         let mut keep = |error: Error| problems.push(error);
@@ -69,9 +70,10 @@ impl Pipeline {
         let models = models.map_err(|errors| errors.into_iter().for_each(&mut keep)).ok();
         let source = source.map_err(&mut keep).ok();
         let descriptions = descriptions.map_err(&mut keep).ok();
+        let confidences = confidences.map_err(&mut keep).ok();
         let lake = lake.map_err(&mut keep).ok();
-        let (Some(catalogue), Some(models), Some(source), Some(descriptions), Some(lake)) =
-            (catalogue, models, source, descriptions, lake)
+        let (Some(catalogue), Some(models), Some(source), Some(descriptions), Some(confidences), Some(lake)) =
+            (catalogue, models, source, descriptions, confidences, lake)
         else {
             return Err(Error::Several(problems));
         };
@@ -84,6 +86,7 @@ impl Pipeline {
         let inputs = Inputs {
             listing: source.fingerprint().to_owned(),
             descriptions: descriptions.digest.clone(),
+            confidences: confidences.digest,
             generator: models.generator_digest().to_owned(),
             clip: models.clip_digest().to_owned(),
             scheduler: models.scheduler(),
@@ -94,6 +97,7 @@ impl Pipeline {
         let given = vec![
             (schema::LISTING.to_owned(), source.listing().clone()),
             (schema::DESCRIPTIONS.to_owned(), descriptions.rows),
+            (schema::CONFIDENCES.to_owned(), confidences.rows),
         ];
         let functions = udf::Context { models: Arc::new(models), source: Arc::new(source) };
         let session = Arc::new(Session::new(Arc::new(lake), functions, given, options.session)?);

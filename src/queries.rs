@@ -31,6 +31,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("pixels/embed.sql", include_str!("../sql/pixels/embed.sql")),
     ("images/all.sql", include_str!("../sql/images/all.sql")),
     ("hard_samples/few_shot.sql", include_str!("../sql/hard_samples/few_shot.sql")),
+    ("hard_samples/low_confidence.sql", include_str!("../sql/hard_samples/low_confidence.sql")),
     ("candidates/spectrum.sql", include_str!("../sql/candidates/spectrum.sql")),
     ("spectrum/img2img.sql", include_str!("../sql/spectrum/img2img.sql")),
     ("scores/clip.sql", include_str!("../sql/scores/clip.sql")),

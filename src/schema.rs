@@ -48,6 +48,8 @@ pub struct Table {
 pub const LISTING: &str = "listing";
 /// Texts per class for the generation prompt.
 pub const DESCRIPTIONS: &str = "descriptions";
+/// How probable a classifier of the user's finds each image's class.
+pub const CONFIDENCES: &str = "confidences";
 /// What was asked for and could not be made, with the reason.
 pub const REJECTS: &str = "rejects";
 /// Facts of the runs: what each unit cost, where, and when.
@@ -147,6 +149,7 @@ fn given() -> Vec<Table> {
             ],
         ),
         table(DESCRIPTIONS, Kind::Given, &["class_name"], &[("class_name", TEXT), ("texts", texts)]),
+        table(CONFIDENCES, Kind::Given, &["path"], &[("path", TEXT), ("probability", DOUBLE)]),
     ]
 }
 

@@ -139,12 +139,19 @@ pub struct Models {
 }
 
 /// `[hard_samples]`: which real images get a spectrum.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HardSamples {
     /// The query; default `hard_samples/few_shot.sql`.
     pub sql: String,
     /// Training images below which a class is few-shot; from 1, default 20.
     pub max_class_count: i64,
+    /// A Parquet file with the `path` of an image, as in `images`, and the `probability` of its class under a
+    /// classifier, for `hard_samples/low_confidence.sql`.
+    pub confidences: Option<PathBuf>,
+    /// Below this probability an image is hard, 0 to 1; default 1.
+    pub max_probability: f64,
+    /// At most this share of the training images is hard, 0 to 1; default 1.
+    pub hard_fraction: f64,
 }
 
 /// `[prompts]`: templates in which only `{class}` and `{description}` are replaced.

@@ -10,9 +10,11 @@ use super::reader::Section;
 use super::rules::{IDENTIFIER, LINE};
 
 /// Names of the parameters that the program itself gives to SQL; `[parameters]` may not have them.
-pub const BUILT_IN_PARAMETERS: [&str; 26] = [
+pub const BUILT_IN_PARAMETERS: [&str; 28] = [
     "seed",
     "max_class_count",
+    "max_probability",
+    "hard_fraction",
     "image_guidance",
     "unet_evaluations",
     "seeds",

@@ -113,7 +113,13 @@ fn hard_samples(mut hard: Section<'_, '_>) -> HardSamples {
     let out = HardSamples {
         sql: hard.or("sql", &SQL_PATH, "hard_samples/few_shot.sql"),
         max_class_count: hard.or("max_class_count", &integer(1..=i64::MAX, "images"), 20),
+        confidences: hard.optional("confidences", &PATH).map(PathBuf::from),
+        max_probability: hard.or("max_probability", &number(0.0, 1.0, "probability"), 1.0),
+        hard_fraction: hard.or("hard_fraction", &number(0.0, 1.0, "share of the training images"), 1.0),
     };
+    if out.sql == "hard_samples/low_confidence.sql" && out.confidences.is_none() {
+        hard.refuse("confidences", "missing, and `hard_samples/low_confidence.sql` needs it: a Parquet file");
+    }
     hard.finish();
     out
 }

@@ -423,3 +423,55 @@ async fn progress_leaves_outliers_out_and_breaks_ties_downwards() {
     +-------+-------+------+--------+
     ");
 }
+
+#[tokio::test]
+async fn hard_samples_by_confidence_take_a_threshold_and_a_share() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let schema = Arc::clone(&schema::find(schema::CONFIDENCES).unwrap().schema);
+    let paths: Vec<String> = (0..10).map(|row| format!("train.parquet#{row}")).collect();
+    let probabilities = Float64Array::from_iter_values((0..10).map(|row| f64::from((row * 7) % 10) / 10.0));
+    let rows = RecordBatch::try_new(Arc::clone(&schema), vec![texts(&paths), Arc::new(probabilities)]).unwrap();
+    let data = crate::lake::DataFile::write("rows", &schema, &[rows]).unwrap();
+    std::fs::write(file.path(), &data.bytes).unwrap();
+    let of = async |edits: &[&str]| {
+        let path = format!("hard_samples.confidences={}", file.path().display());
+        let all: Vec<&str> = ["hard_samples.sql=hard_samples/low_confidence.sql", path.as_str()]
+            .into_iter()
+            .chain(edits.iter().copied())
+            .collect();
+        let mut curricula = Curricula::open(&all).await;
+        let images = paths.iter().map(|path| format!("id of {path}")).collect::<Vec<_>>();
+        curricula.set(
+            "images",
+            &[
+                ("source_id", texts(&images)),
+                ("path", texts(&paths)),
+                ("label", integers(&[3; 10])),
+                ("split", texts(&["train"; 10])),
+            ],
+        );
+        let real = curricula.pipeline.session.snapshot(&[]).await.unwrap();
+        let context = curricula.pipeline.session.context(&real, &Arc::default()).unwrap();
+        let given = context.table("confidences").await.unwrap().collect().await.unwrap();
+        curricula.snapshot.set("confidences", given[0].schema(), given).unwrap();
+        curricula.fill("hard_samples").await;
+        curricula.text("SELECT source_id, reason FROM hard_samples ORDER BY reason").await
+    };
+    insta::assert_snapshot!(of(&["hard_samples.max_probability=0.25"]).await, @r"
+    +-----------------------+-----------------------------------+
+    | source_id             | reason                            |
+    +-----------------------+-----------------------------------+
+    | id of train.parquet#0 | its class has the probability 0.0 |
+    | id of train.parquet#3 | its class has the probability 0.1 |
+    | id of train.parquet#6 | its class has the probability 0.2 |
+    +-----------------------+-----------------------------------+
+    ");
+    insta::assert_snapshot!(of(&["hard_samples.hard_fraction=0.2"]).await, @r"
+    +-----------------------+-----------------------------------+
+    | source_id             | reason                            |
+    +-----------------------+-----------------------------------+
+    | id of train.parquet#0 | its class has the probability 0.0 |
+    | id of train.parquet#3 | its class has the probability 0.1 |
+    +-----------------------+-----------------------------------+
+    ");
+}

@@ -42,6 +42,8 @@ pub struct Inputs {
     pub listing: String,
     /// Of the descriptions for the generation prompt.
     pub descriptions: String,
+    /// Of how probable the images' classes are to a classifier.
+    pub confidences: String,
     /// Of all that makes a picture but prompt, guidance and noise: model files and settings.
     pub generator: String,
     /// Of the CLIP model's files.
@@ -159,6 +161,7 @@ pub fn compile(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -> Resul
     let mut fingerprints: BTreeMap<String, String> = BTreeMap::from([
         (schema::LISTING.to_owned(), inputs.listing.clone()),
         (schema::DESCRIPTIONS.to_owned(), inputs.descriptions.clone()),
+        (schema::CONFIDENCES.to_owned(), inputs.confidences.clone()),
         (schema::FEEDBACK.to_owned(), inputs.feedback.clone()),
     ]);
     let mut steps = Vec::new();

@@ -56,6 +56,8 @@ fn settings(config: &Config) -> BTreeMap<String, Parameter> {
         ("name", Text(config.name.clone())),
         ("seed", Integer(config.seed)),
         ("max_class_count", Integer(config.hard_samples.max_class_count)),
+        ("max_probability", Float(config.hard_samples.max_probability)),
+        ("hard_fraction", Float(config.hard_samples.hard_fraction)),
         ("generation_prompt", Text(config.prompts.generation.clone())),
         ("filter_prompt", Text(config.prompts.filter.clone())),
         ("image_guidance", Integers(config.spectrum.image_guidance.clone())),

@@ -1,6 +1,7 @@
 //! The real images where they are: a listing of them, and their bytes. So far one kind, Parquet files
 //! in the image convention of Hugging Face `datasets`.
 
+mod confidences;
 mod parquet_files;
 
 use std::{
@@ -8,6 +9,8 @@ use std::{
     path::Path,
     sync::Arc,
 };
+
+pub use confidences::confidences;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder};
 
