@@ -8,7 +8,10 @@ use arrow::{
 };
 use serde_json::Value;
 
-use crate::support::{Workspace, skipped};
+use crate::{
+    readers,
+    support::{Workspace, root, skipped, stderr},
+};
 
 fn adaptive() -> Workspace {
     let mut workspace = Workspace::small();
@@ -144,4 +147,27 @@ fn wrong_feedback_is_refused_with_counts_and_nothing_of_it_is_taken() {
     let none = workspace.path("none.parquet");
     std::fs::write(&none, "hello").unwrap();
     assert!(hand_in(&workspace, &none).unwrap_err().contains("none.parquet"));
+}
+
+/// `examples/pytorch`, with its model that needs numpy alone: tables in, one file of feedback out for each epoch.
+#[test]
+fn an_outside_trainer_needs_nothing_but_the_tables() {
+    let workspace = adaptive();
+    workspace.run();
+    let mut trainer = std::process::Command::new(readers::environment().join("bin/python"));
+    trainer.arg("-B").arg(root().join("examples/pytorch/train.py")).arg(&workspace.pipeline);
+    trainer.arg(workspace.lake().join("digits_lt")).args(["--trial", "two", "--epochs", "3", "--passes", "5"]);
+    trainer.args(["--model", "numpy", "--program", env!("CARGO_BIN_EXE_discl-pipe"), "--", "--lake"]);
+    trainer.arg(workspace.lake());
+    for edit in &workspace.set {
+        trainer.arg("--set").arg(edit);
+    }
+    let output = trainer.current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let accuracy: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(accuracy["overall"].as_f64().unwrap() > 50.0, "{accuracy}");
+    assert_eq!(workspace.number("SELECT count(*) FROM feedback WHERE trial = 'two'"), 64.0);
+    assert_eq!(levels(&workspace, "two").len(), 3);
+    assert_eq!(workspace.number("SELECT count(*) FROM feedback WHERE trial = 'one'"), 0.0);
+    workspace.ok("verify", &[]);
 }

@@ -20,7 +20,7 @@ fn other_engines_read_every_table() {
 }
 
 /// A Python environment with what `requirements.txt` names, made once for each Python and each text of it.
-fn environment() -> PathBuf {
+pub fn environment() -> PathBuf {
     let requirements = root().join("tests/readers/requirements.txt");
     let mut hasher = DefaultHasher::new();
     fs::read(&requirements).unwrap().hash(&mut hasher);

@@ -27,7 +27,8 @@ SOURCE, SAMPLE, EPOCH = ["source_id"], ["sample_id"], ["curriculum", "trial", "e
 # The columns that name a row of each table; a ledger's rows have no name.
 KEYS: dict[str, list[str]] = dict(
     pixels=["pixel_id"], images=SOURCE, hard_samples=SOURCE, candidates=SAMPLE, spectrum=SAMPLE,
-    scores=["score_id"], kept=SAMPLE, schedule=[*EPOCH, "image_guidance"], manifest=[*EPOCH, "position"],
+    scores=["score_id"], kept=SAMPLE, validation=["source_id", "image_guidance"], probe=[*EPOCH, "position"],
+    progress=[*EPOCH, "image_guidance"], schedule=[*EPOCH, "image_guidance"], manifest=[*EPOCH, "position"],
     rejects=["step", "id"], ledger=[],
 )  # fmt: skip
 ROW_GROUP_ROWS, TOO_LARGE = 100, 8 << 20  # of tables with pictures: a row group's rows, a page's or a value's bytes
