@@ -190,7 +190,7 @@ fn a_step_that_is_not_there() {
     let (workspace, _guard) = small();
     assert_snapshot!(said(&mut workspace.command("run", &["--until", "imgaes"])), @r"
     exit code 2
-    error: --until imgaes: no such step, steps are `pixels`, `images`, `hard_samples`, `candidates`, `spectrum`, `scores`, `kept`, `schedule`, `manifest`
+    error: --until imgaes: no such step, steps are `pixels`, `images`, `hard_samples`, `candidates`, `spectrum`, `scores`, `kept`, `validation`, `probe`, `progress`, `schedule`, `manifest`
     1 problem; nothing was run
     ");
     assert!(!workspace.lake().exists());
@@ -709,7 +709,7 @@ fn a_replacement_of_nothing() {
     replace(&mut workspace, "filter/text_similarty.sql", &built_in(FILTER));
     assert_snapshot!(check(&mut workspace, &[]), @r"
     exit code 2
-    error: query `filter/text_similarty.sql`: it replaces no built-in query and the pipeline does not name it; built-in are candidates/spectrum.sql, curriculum/diverse_to_specific.sql, filter/text_similarity.sql, hard_samples/few_shot.sql, images/all.sql, manifest/mixed.sql, pixels/embed.sql, report/contact_sheet.sql, report/forecast.sql, report/levels.sql, scores/clip.sql, spectrum/img2img.sql, verify/rows.sql
+    error: query `filter/text_similarty.sql`: it replaces no built-in query and the pipeline does not name it; built-in are candidates/spectrum.sql, curriculum/adaptive.sql, curriculum/all_levels.sql, curriculum/diverse_to_specific.sql, curriculum/fixed.sql, curriculum/random.sql, curriculum/real_only.sql, curriculum/recursive.sql, curriculum/shrink.sql, curriculum/specific_to_diverse.sql, curriculum/text_only.sql, feedback/incoming.sql, feedback/problems.sql, filter/text_similarity.sql, hard_samples/few_shot.sql, hard_samples/low_confidence.sql, images/all.sql, manifest/low_quality.sql, manifest/mixed.sql, pixels/embed.sql, probe/real.sql, progress/gain.sql, report/awaited.sql, report/contact_sheet.sql, report/forecast.sql, report/levels.sql, scores/clip.sql, spectrum/img2img.sql, validation/spectrum.sql, verify/rows.sql
     1 problem; nothing was run
     ");
     let (mut workspace, _guard) = shipped();
@@ -778,7 +778,7 @@ fn expectations_that_cannot_be_asked() {
         queries.map(|sql| check(&mut workspace, &[&format!("expect=[{{name=\"all is well\", sql=\"{sql}\"}}]")]));
     assert_snapshot!(said.join("\n"), @r"
     exit code 2
-    error: query `[[expect]] all is well`: no table `imagse`; tables are `candidates`, `descriptions`, `hard_samples`, `images`, `kept`, `ledger`, `listing`, `manifest`, `pixels`, `rejects`, `schedule`, `scores`, `spectrum`
+    error: query `[[expect]] all is well`: no table `imagse`; tables are `candidates`, `confidences`, `descriptions`, `feedback`, `hard_samples`, `images`, `kept`, `ledger`, `listing`, `manifest`, `pixels`, `probe`, `progress`, `rejects`, `schedule`, `scores`, `spectrum`, `validation`
 
     exit code 2
     error: query `[[expect]] all is well`: No field named lable. Did you mean 'images.label'?
@@ -791,7 +791,7 @@ fn expectations_that_cannot_be_asked() {
     1 problem; nothing was run
 
     exit code 2
-    error: query `[[expect]] all is well`: no parameter `$labell`; known are $clip, $curriculum_epochs, $epochs, $filter_prompt, $generation_prompt, $generator, $guidance_scale, $hard_share, $image_guidance, $max_attempts, $max_class_count, $min_text_similarity, $name, $negative_prompt, $non_hard_fraction, $scheduler, $seed, $seeds, $strategy, $timesteps, $unet_evaluations
+    error: query `[[expect]] all is well`: no parameter `$labell`; known are $class_balanced, $clip, $curriculum_epochs, $epochs, $filter_prompt, $generation_prompt, $generator, $guidance_scale, $hard_fraction, $hard_share, $image_guidance, $level, $max_attempts, $max_class_count, $max_probability, $min_text_similarity, $name, $negative_prompt, $non_hard_fraction, $probe_size, $scheduler, $seed, $seeds, $strategy, $timesteps, $trials, $unet_evaluations, $validation_sources
 
     exit code 2
     error: query `[[expect]] all is well`: only one SELECT is allowed here, nothing that writes
@@ -803,7 +803,7 @@ fn an_unknown_strategy() {
     let (mut workspace, _guard) = shipped();
     assert_snapshot!(check(&mut workspace, &["curriculum.strategy=divers_to_specific"]), @r"
     exit code 2
-    error: query `curriculum/divers_to_specific.sql`: there is no such file; in that folder are `curriculum/diverse_to_specific.sql`; `sql_dir` may add to them
+    error: query `curriculum/divers_to_specific.sql`: there is no such file; in that folder are `curriculum/adaptive.sql`, `curriculum/all_levels.sql`, `curriculum/diverse_to_specific.sql`, `curriculum/fixed.sql`, `curriculum/random.sql`, `curriculum/real_only.sql`, `curriculum/recursive.sql`, `curriculum/shrink.sql`, `curriculum/specific_to_diverse.sql`, `curriculum/text_only.sql`; `sql_dir` may add to them
     ");
 }
 
@@ -873,7 +873,7 @@ fn a_lake_that_cannot_be_written() {
     std::fs::write(workspace.lake(), "a file").unwrap();
     assert_snapshot!(said(&mut workspace.command("run", &[])), @r"
     exit code 1
-    error: `file://[dir]/lake/digits_lt/spectrum`: its log cannot be read: Failed to read delta log object: Generic LocalFileSystem error: Unable to walk dir: IO error for operation on [dir]/lake/digits_lt/spectrum/_delta_log: Not a directory (os error 20)
+    error: `file://[dir]/lake/digits_lt/feedback`: its log cannot be read: Failed to read delta log object: Generic LocalFileSystem error: Unable to walk dir: IO error for operation on [dir]/lake/digits_lt/feedback/_delta_log: Not a directory (os error 20)
     ");
     assert_eq!(std::fs::read_to_string(workspace.lake()).unwrap(), "a file");
 }
