@@ -12,17 +12,20 @@
 //! Each noun is a Delta table, each arrow a query; a step is a table and the query that fills it. Models
 //! run in ONNX Runtime and are SQL functions. `ARCHITECTURE.md` has the map of the code.
 
+mod classifier;
 pub mod cli;
 mod clip;
 mod clock;
 pub mod config;
 mod diffusion;
 mod error;
+mod experiment;
 mod feedback;
 mod forecast;
 mod identity;
 mod imaging;
 mod lake;
+mod learner;
 mod models;
 mod onnx;
 mod pipeline;

@@ -1,10 +1,11 @@
 //! The models of a pipeline: known by the digests of their files, loaded when one is first asked for.
 
-use std::{num::NonZeroU32, path::PathBuf};
+use std::{collections::BTreeMap, num::NonZeroU32, path::PathBuf};
 
 use tokio::sync::OnceCell;
 
 use crate::{
+    classifier::{Classifier, ClassifierError, ClassifierFiles},
     clip::{ClipEngine, ClipError, ClipFiles, ClipSettings, ClipStats},
     config::{Config, Spectrum},
     diffusion::{
@@ -29,7 +30,7 @@ pub struct Machine {
     pub threads: Option<usize>,
 }
 
-/// The diffusion model and the CLIP of a pipeline.
+/// The diffusion model, the CLIP and the classifiers of a pipeline.
 #[derive(Debug)]
 pub struct Models {
     machine: Machine,
@@ -42,21 +43,28 @@ pub struct Models {
     clip_digest: String,
     diffusion: OnceCell<Engine>,
     clip: OnceCell<ClipEngine>,
+    classifiers: BTreeMap<String, (ClassifierFiles, OnceCell<Classifier>)>,
+    classifiers_digest: String,
 }
 
 impl Models {
     /// Looks at the model directories of `config`; no weights are loaded.
     ///
     /// # Errors
-    /// Every problem of both directories.
+    /// Every problem of all directories.
     pub fn inspect(config: &Config, machine: Machine) -> Result<Self, Vec<Error>> {
         let diffusion = inspect_diffusion(config, &machine);
-        let clip = inspect_clip(config);
-        let (Inspected { diffusion_files, settings, scheduler, schedule, generator_digest }, (clip_files, clip_digest)) =
-            match (diffusion, clip.map_err(|error| failed_at("models.clip", error))) {
-                (Ok(diffusion), Ok(clip)) => (diffusion, clip),
-                (diffusion, clip) => return Err(diffusion.err().into_iter().chain(clip.err()).collect()),
+        let clip = inspect_clip(config).map_err(|error| failed_at("models.clip", error));
+        let classifiers = inspect_classifiers(config);
+        let (diffusion, (clip_files, clip_digest), (classifiers, classifiers_digest)) =
+            match (diffusion, clip, classifiers) {
+                (Ok(diffusion), Ok(clip), Ok(classifiers)) => (diffusion, clip, classifiers),
+                (diffusion, clip, classifiers) => {
+                    let errors = diffusion.err().into_iter().chain(clip.err());
+                    return Err(errors.chain(classifiers.err().into_iter().flatten()).collect());
+                }
             };
+        let Inspected { diffusion_files, settings, scheduler, schedule, generator_digest } = diffusion;
         Ok(Self {
             machine,
             settings,
@@ -68,6 +76,8 @@ impl Models {
             clip_digest,
             diffusion: OnceCell::new(),
             clip: OnceCell::new(),
+            classifiers,
+            classifiers_digest,
         })
     }
 
@@ -79,6 +89,11 @@ impl Models {
     /// Names the CLIP's files.
     pub fn clip_digest(&self) -> &str {
         &self.clip_digest
+    }
+
+    /// Names the classifiers and their files.
+    pub fn classifiers_digest(&self) -> &str {
+        &self.classifiers_digest
     }
 
     /// The scheduler that denoises.
@@ -146,6 +161,45 @@ impl Models {
         };
         self.clip.get_or_try_init(|| async { tokio::task::block_in_place(start) }).await
     }
+
+    /// The classifier `name`.
+    ///
+    /// # Errors
+    /// A name that is not in `[models.classifiers]`, or as [`Models::diffusion`].
+    pub(crate) async fn classifier(&self, name: &str) -> Result<&Classifier> {
+        let Some((files, classifier)) = self.classifiers.get(name) else {
+            let known: Vec<String> = self.classifiers.keys().map(|name| format!("`{name}`")).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return Err(Error::Data(format!("no classifier `{name}`; `[models.classifiers]` has {known}")));
+        };
+        let start = || {
+            let runtime = Runtime::open(self.machine.library.as_deref()).map_err(failed)?;
+            let (device, threads) = (&self.machine.device, self.machine.threads);
+            Classifier::load(&runtime, files, device, self.settings.cuda, threads).map_err(failed)
+        };
+        classifier.get_or_try_init(|| async { tokio::task::block_in_place(start) }).await
+    }
+}
+
+/// The classifiers by name, and a digest of all of them.
+type Classifiers = (BTreeMap<String, (ClassifierFiles, OnceCell<Classifier>)>, String);
+
+fn inspect_classifiers(config: &Config) -> Result<Classifiers, Vec<Error>> {
+    let (mut found, mut errors, mut digest) = (BTreeMap::new(), Vec::new(), Digest::new("classifiers"));
+    for (name, path) in &config.models.classifiers {
+        let inspected = ClassifierFiles::inspect(path).and_then(|files| {
+            let digest = files.digest()?;
+            Ok::<_, ClassifierError>((files, digest))
+        });
+        match inspected {
+            Ok((files, theirs)) => {
+                digest = digest.text(name).text(&theirs);
+                found.insert(name.clone(), (files, OnceCell::new()));
+            }
+            Err(error) => errors.push(failed_at(&format!("models.classifiers.{name}"), error)),
+        }
+    }
+    if errors.is_empty() { Ok((found, digest.id())) } else { Err(errors) }
 }
 
 /// What the directory of the diffusion model and the settings say.

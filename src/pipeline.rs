@@ -89,6 +89,7 @@ impl Pipeline {
             confidences: confidences.digest,
             generator: models.generator_digest().to_owned(),
             clip: models.clip_digest().to_owned(),
+            classifiers: models.classifiers_digest().to_owned(),
             scheduler: models.scheduler(),
             feedback: feedback.map_or(String::new(), |version| format!("version {version}")),
             unet_evaluations: levels.iter().map(|&level| models.unet_evaluations(level)).collect(),

@@ -27,7 +27,7 @@ pub enum Kind {
         /// How many values of `source_id` make a unit.
         sources_per_unit: usize,
     },
-    /// Written beside the steps: `rejects`, `ledger`, and `feedback`, which trainers hand in.
+    /// Written beside the steps: `rejects`, `ledger`, `feedback`, which trainers hand in, and `experiments`.
     Journal,
 }
 
@@ -54,6 +54,8 @@ pub const CONFIDENCES: &str = "confidences";
 pub const REJECTS: &str = "rejects";
 /// Facts of the runs: what each unit cost, where, and when.
 pub const LEDGER: &str = "ledger";
+/// What methods reached with the built-in learner, run by run.
+pub const EXPERIMENTS: &str = "experiments";
 /// What trainers measured on the spectrum validation set.
 pub const FEEDBACK: &str = "feedback";
 
@@ -345,6 +347,21 @@ fn journals() -> Vec<Table> {
                 ("phase", TEXT),
                 ("sample_id", TEXT),
                 ("probability", DOUBLE),
+            ],
+        ),
+        table(
+            EXPERIMENTS,
+            Kind::Journal,
+            &["architecture", "method", "split_seed", "learner_seed", "metric"],
+            &[
+                ("architecture", TEXT),
+                ("method", TEXT),
+                ("loss", TEXT),
+                ("sampling", TEXT),
+                ("split_seed", INT),
+                ("learner_seed", INT),
+                ("metric", TEXT),
+                ("value", DOUBLE),
             ],
         ),
         table(

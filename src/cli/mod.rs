@@ -4,7 +4,9 @@
 //! its file, and `--set` edits that file before it is read.
 
 mod check;
+mod confidences;
 mod doctor;
+mod experiment;
 mod feedback;
 mod output;
 mod plan;
@@ -46,6 +48,10 @@ enum Command {
     Run(run::Arguments),
     /// Takes what a trainer measured, for an adaptive curriculum
     Feedback(feedback::Arguments),
+    /// Writes how probable the built-in learner finds each training image's class, out of fold
+    Confidences(confidences::Arguments),
+    /// Compares strategies and baselines on the built-in learner
+    Experiment(Target),
     /// Says what is in the lake, and what is left to do
     Status(Target),
     /// Answers queries over the tables, with the models as functions
@@ -100,9 +106,9 @@ enum Format {
 }
 
 impl Target {
-    async fn open(&self) -> Result<Pipeline> {
+    fn options(&self) -> pipeline::Options {
         let defaults = session::Settings::default();
-        let options = pipeline::Options {
+        pipeline::Options {
             set: self.set.clone(),
             lake: self.lake.clone(),
             models: models::Machine {
@@ -115,8 +121,11 @@ impl Target {
                 target_partitions: self.target_partitions.map_or(defaults.target_partitions, Into::into),
                 batch_size: self.batch_rows.map_or(defaults.batch_size, Into::into),
             },
-        };
-        Pipeline::open(&self.pipeline, &options).await
+        }
+    }
+
+    async fn open(&self) -> Result<Pipeline> {
+        Pipeline::open(&self.pipeline, &self.options()).await
     }
 }
 
@@ -163,8 +172,13 @@ async fn interruptible(work: impl Future<Output = Result<ExitCode>>) -> Result<E
 impl Command {
     fn format(&self) -> Format {
         match self {
-            Self::Check(target) | Self::Plan(target) | Self::Status(target) | Self::Verify(target) => target.format,
+            Self::Check(target)
+            | Self::Plan(target)
+            | Self::Experiment(target)
+            | Self::Status(target)
+            | Self::Verify(target) => target.format,
             Self::Run(arguments) => arguments.target.format,
+            Self::Confidences(arguments) => arguments.target.format,
             Self::Sql(arguments) => arguments.target.format,
             Self::Feedback(arguments) => arguments.target.format,
             Self::Doctor(arguments) => arguments.format,
@@ -179,6 +193,8 @@ impl Command {
             Self::Status(target) => status::execute(&target).await,
             Self::Sql(arguments) => sql::execute(&arguments).await,
             Self::Feedback(arguments) => feedback::execute(&arguments).await,
+            Self::Confidences(arguments) => confidences::execute(&arguments).await,
+            Self::Experiment(target) => experiment::execute(&target).await,
             Self::Verify(target) => verify::execute(&target).await,
             Self::Doctor(arguments) => doctor::execute(&arguments),
         }

@@ -9,9 +9,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::files::ClipFiles;
 use super::model::{Clip, ROWS};
-use super::preprocess::Preprocess;
 use super::{ClipError, EmbedError};
-use crate::imaging::{Limits, decode_on_white};
+use crate::imaging::{Limits, Preprocess, decode_on_white};
 use crate::onnx::{Busy, Chosen, CudaOptions, Device, Inbox, Loader, Memo, Reply, Runtime, Service, default_threads};
 
 /// Texts whose embedding is kept; at a width of 768 this is 200 MB at most.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::imaging::PreprocessError;
 use crate::onnx::OnnxError;
 use crate::tokens::TokenError;
 
@@ -11,6 +12,9 @@ pub(crate) enum ClipError {
     /// The graph or the runtime.
     #[error(transparent)]
     Onnx(#[from] OnnxError),
+    /// How pictures are prepared.
+    #[error(transparent)]
+    Preprocess(#[from] PreprocessError),
     /// The tokenizer.
     #[error(transparent)]
     Tokens(#[from] TokenError),
@@ -21,26 +25,6 @@ pub(crate) enum ClipError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
-    },
-    /// A configuration is not what it should be.
-    #[error("`{}` is not a valid configuration", path.display())]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// What the parser says.
-        source: serde_json::Error,
-    },
-    /// A value that is understood and not supported.
-    #[error("`{}`: `{key}` is {found}; {allowed}", path.display())]
-    Unsupported {
-        /// The file.
-        path: PathBuf,
-        /// The key.
-        key: &'static str,
-        /// The value.
-        found: String,
-        /// What is supported, as the end of a sentence.
-        allowed: &'static str,
     },
     /// A thread could not be started.
     #[error("the thread of the CLIP engine cannot be started")]

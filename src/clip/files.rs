@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::ClipError;
-use super::preprocess::Preprocess;
+use crate::imaging::{Preprocess, PreprocessError};
 use crate::onnx::{Dim, Element, Signature, Want, digest_of_all};
 use crate::tokens::Tokenizer;
 
@@ -55,12 +55,13 @@ impl ClipFiles {
             graph.expect_input("attention_mask", INTEGERS, &texts)?;
         }
         let Some((width, height)) = preprocess.output() else {
-            return Err(ClipError::Unsupported {
+            let error = PreprocessError::Unsupported {
                 path: preprocess_path,
                 key: "do_center_crop",
                 found: "off".to_owned(),
                 allowed: "pictures need one size: a crop, or a height and a width to resize to",
-            });
+            };
+            return Err(error.into());
         };
         let pixels = [Any("images"), Exactly(3), Exactly(height as usize), Exactly(width as usize)];
         let pixels = graph.expect_input("pixel_values", FLOATS, &pixels)?;

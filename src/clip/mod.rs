@@ -7,7 +7,6 @@ mod engine;
 mod error;
 mod files;
 mod model;
-mod preprocess;
 
 pub(crate) use engine::{ClipEngine, ClipSettings, ClipStats};
 pub(crate) use error::{ClipError, EmbedError};

@@ -12,8 +12,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::model::Clip;
-use super::preprocess::Preprocess;
 use super::*;
+use crate::imaging::Preprocess;
 use crate::imaging::testing::base64;
 use crate::imaging::{Limits, decode, decode_on_white, encode_png};
 use crate::onnx::{CudaOptions, Device, Loader, Provider, Runtime};

@@ -18,12 +18,14 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 pub use diagnostics::{Diagnostic, Diagnostics};
+pub use learning::{DataSplit, Experiment, Learner};
 pub use parameters::BUILT_IN_PARAMETERS;
 
 mod diagnostics;
 mod document;
 mod edit;
 mod kinds;
+mod learning;
 mod parameters;
 mod reader;
 mod rules;
@@ -65,6 +67,10 @@ pub struct Config {
     pub validation: Validation,
     /// What is trained on in which epoch.
     pub curriculum: Curriculum,
+    /// The built-in classifier.
+    pub learner: Learner,
+    /// What it compares.
+    pub experiment: Experiment,
     /// How many rows may fail.
     pub rejects: Rejects,
     /// How GPUs are set up; says nothing of what is made.
@@ -113,11 +119,14 @@ pub enum Split {
     Validation,
     /// What the chosen model is judged by, once.
     Test,
+    /// The same for images that are unlike those of training.
+    #[serde(rename = "shifted_test")]
+    ShiftedTest,
 }
 
 impl Split {
     /// All splits, in their order.
-    pub const ALL: [Self; 3] = [Self::Train, Self::Validation, Self::Test];
+    pub const ALL: [Self; 4] = [Self::Train, Self::Validation, Self::Test, Self::ShiftedTest];
 
     /// The name in `[source.splits]` and in tables.
     pub const fn as_str(self) -> &'static str {
@@ -125,6 +134,7 @@ impl Split {
             Self::Train => "train",
             Self::Validation => "validation",
             Self::Test => "test",
+            Self::ShiftedTest => "shifted_test",
         }
     }
 }
@@ -136,6 +146,8 @@ pub struct Models {
     pub diffusion: PathBuf,
     /// The CLIP model.
     pub clip: PathBuf,
+    /// Image classifiers of the user's own by name, for `classify(name, image)`.
+    pub classifiers: BTreeMap<String, PathBuf>,
 }
 
 /// `[hard_samples]`: which real images get a spectrum.
@@ -148,6 +160,8 @@ pub struct HardSamples {
     /// A Parquet file with the `path` of an image, as in `images`, and the `probability` of its class under a
     /// classifier, for `hard_samples/low_confidence.sql`.
     pub confidences: Option<PathBuf>,
+    /// One of `[models.classifiers]`, for `hard_samples/classifier.sql`.
+    pub classifier: Option<String>,
     /// Below this probability an image is hard, 0 to 1; default 1.
     pub max_probability: f64,
     /// At most this share of the training images is hard, 0 to 1; default 1.

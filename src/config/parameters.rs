@@ -10,9 +10,10 @@ use super::reader::Section;
 use super::rules::{IDENTIFIER, LINE};
 
 /// Names of the parameters that the program itself gives to SQL; `[parameters]` may not have them.
-pub const BUILT_IN_PARAMETERS: [&str; 28] = [
+pub const BUILT_IN_PARAMETERS: [&str; 29] = [
     "seed",
     "max_class_count",
+    "classifier",
     "max_probability",
     "hard_fraction",
     "image_guidance",

@@ -86,6 +86,13 @@ pub(super) const SQL_PATH: Rule = Rule {
     },
 };
 
+/// An edit of a pipeline.
+pub(super) const EDIT: Rule = Rule {
+    expected: "a string such as `source.root=data/other`",
+    allowed: "edits of the form `section.key=value`, without control characters",
+    holds: |text| is_filled_line(text) && text.contains('='),
+};
+
 fn is_name(text: &str) -> bool {
     let allowed = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
     !text.is_empty() && text.len() <= MAX_NAME_BYTES && text.bytes().all(allowed)

@@ -1,16 +1,17 @@
 //! Every section with its keys, ranges and defaults: the reference of the file format.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::kinds::{Choice, Distinct, Truth, integer, number, number_below};
+use super::document::Entry;
+use super::kinds::{Choice, Distinct, Kind, Truth, integer, number, number_below};
 use super::parameters::parameters;
 use super::reader::Section;
 use super::rules::{FILLED_LINE, IDENTIFIER, LINE, LOCATION, NAME, PATH, QUERY, RELATIVE_PATH, SQL_PATH};
 use super::template::{Template, asks_for};
 use super::{
     Config, Cuda, Curriculum, Expect, Filter, HardSamples, Models, Prompts, Rejects, Source, SourceKind, Spectrum,
-    Split, UserStep, Validation, text,
+    Split, UserStep, Validation, learning, text,
 };
 
 /// Most training epochs.
@@ -28,12 +29,14 @@ pub(super) fn config(mut root: Section<'_, '_>) -> Config {
     let lake_root = lake_root(root.section("lake"));
     let source = source(root.section("source"));
     let models = models(root.section("models"));
-    let hard_samples = hard_samples(root.section("hard_samples"));
+    let hard_samples = hard_samples(root.section("hard_samples"), &models.classifiers);
     let prompts = prompts(root.section("prompts"));
     let spectrum = spectrum(root.section("spectrum"));
     let filter = filter(root.section("filter"));
     let validation = validation(root.section("validation"));
     let curriculum = curriculum(root.section("curriculum"), &spectrum.image_guidance, validation.sources);
+    let learner = learning::learner(root.section("learner"));
+    let experiment = learning::experiment(root.section("experiment"), &curriculum.strategy);
     let config = Config {
         name,
         seed,
@@ -47,6 +50,8 @@ pub(super) fn config(mut root: Section<'_, '_>) -> Config {
         filter,
         validation,
         curriculum,
+        learner,
+        experiment,
         rejects: rejects(root.section("rejects")),
         cuda: cuda(root.section("cuda")),
         steps: steps(&mut root),
@@ -84,7 +89,7 @@ fn splits(mut splits: Section<'_, '_>) -> Vec<(Split, Vec<String>)> {
     for split in Split::ALL {
         let found = match split {
             Split::Train => Some(splits.required(split.as_str(), &files)),
-            Split::Validation | Split::Test => splits.optional(split.as_str(), &files),
+            _ => splits.optional(split.as_str(), &files),
         };
         let Some(found) = found else { continue };
         for (earlier, theirs) in &out {
@@ -103,22 +108,56 @@ fn splits(mut splits: Section<'_, '_>) -> Vec<(Split, Vec<String>)> {
 }
 
 fn models(mut models: Section<'_, '_>) -> Models {
-    let out =
-        Models { diffusion: models.required("diffusion", &PATH).into(), clip: models.required("clip", &PATH).into() };
+    let out = Models {
+        diffusion: models.required("diffusion", &PATH).into(),
+        clip: models.required("clip", &PATH).into(),
+        classifiers: classifiers(models.section("classifiers")),
+    };
     models.finish();
     out
 }
 
-fn hard_samples(mut hard: Section<'_, '_>) -> HardSamples {
+/// Paths under names that the user gives.
+fn classifiers(mut classifiers: Section<'_, '_>) -> BTreeMap<String, PathBuf> {
+    let mut out = BTreeMap::new();
+    for Entry { key: name, place, node } in classifiers.entries() {
+        let key = classifiers.key(name);
+        if !(IDENTIFIER.holds)(name) {
+            let message = format!("found this name, allowed are {}", IDENTIFIER.allowed);
+            classifiers.problems().add(Some(*place), &key, message);
+        } else if let Some(path) = PATH.read(&key, node, classifiers.problems()) {
+            out.insert(name.clone(), path.into());
+        }
+    }
+    out
+}
+
+fn hard_samples(mut hard: Section<'_, '_>, classifiers: &BTreeMap<String, PathBuf>) -> HardSamples {
     let out = HardSamples {
         sql: hard.or("sql", &SQL_PATH, "hard_samples/few_shot.sql"),
         max_class_count: hard.or("max_class_count", &integer(1..=i64::MAX, "images"), 20),
         confidences: hard.optional("confidences", &PATH).map(PathBuf::from),
+        classifier: hard.optional("classifier", &IDENTIFIER),
         max_probability: hard.or("max_probability", &number(0.0, 1.0, "probability"), 1.0),
         hard_fraction: hard.or("hard_fraction", &number(0.0, 1.0, "share of the training images"), 1.0),
     };
     if out.sql == "hard_samples/low_confidence.sql" && out.confidences.is_none() {
         hard.refuse("confidences", "missing, and `hard_samples/low_confidence.sql` needs it: a Parquet file");
+    }
+    let known: Vec<String> = classifiers.keys().map(|name| format!("`{name}`")).collect();
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    match &out.classifier {
+        Some(name) if !classifiers.contains_key(name) => {
+            let message = format!("found `{name}`, allowed are those of `[models.classifiers]`: {known}");
+            hard.refuse("classifier", message);
+        }
+        None if out.sql == "hard_samples/classifier.sql" => {
+            hard.refuse(
+                "classifier",
+                "missing, and `hard_samples/classifier.sql` needs it: one of `[models.classifiers]`",
+            );
+        }
+        _ => {}
     }
     hard.finish();
     out

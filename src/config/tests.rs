@@ -39,8 +39,11 @@ train = "train.parquet"
 [models]
 diffusion = "models/d"
 clip = "models/c"
+[models.classifiers]
+resnet = "models/r"
 [hard_samples]
 sql = "hard_samples/mine.sql"
+classifier = "resnet"
 max_class_count = 0x10
 [prompts]
 descriptions = "texts.json"
@@ -71,6 +74,25 @@ epochs = 3
 curriculum_epochs = 0
 non_hard_fraction = 1
 hard_share = 0.999
+[learner]
+architectures = ["mlp", "cnn"]
+image_side = 32
+batch_size = 8
+iterations_per_epoch = 4
+learning_rate = 0.01
+weight_decay = 0
+[experiment]
+strategies = ["adaptive", "mine"]
+learner_seeds = 3
+many_class_count = 50
+worst_classes = 5
+pretraining = "seen.parquet"
+[[experiment.split]]
+seed = 1
+set = "source.root=other"
+[[experiment.split]]
+seed = 2
+set = ["source.root=third", "seed=4"]
 [rejects]
 max_fraction = 0
 [parameters]
@@ -116,16 +138,43 @@ fn sound(text: &str, set: &[&str]) -> Config {
 
 #[test]
 fn the_smallest_file_gets_the_defaults() {
-    assert_snapshot!(serde_json::to_string(&sound(SMALL, &[])).unwrap(), @r#"{"name":"small","seed":0,"lake_root":"lake","sql_dir":null,"source":{"kind":"parquet","root":"data","splits":[["train",["train.parquet"]]],"image_column":"image","label_column":"label","classes":null},"models":{"diffusion":"models/d","clip":"models/c"},"hard_samples":{"sql":"hard_samples/few_shot.sql","max_class_count":20,"confidences":null,"max_probability":1.0,"hard_fraction":1.0},"prompts":{"descriptions":null,"generation":"a photo of {class}","filter":"a photo of {class}"},"spectrum":{"image_guidance":[0,50],"seeds":[1,2],"timesteps":50,"guidance_scale":10.0,"scheduler":null,"negative_prompt":null,"noise":"counter","pure_noise_at_zero":false},"filter":{"sql":"filter/text_similarity.sql","frame":"center_crop","min_text_similarity":0.3,"max_attempts":6},"validation":{"sources":0},"curriculum":{"strategy":"diverse_to_specific","epochs":65,"curriculum_epochs":60,"non_hard_fraction":0.3,"hard_share":0.136,"level":null,"trials":["0"],"probe_size":0,"class_balanced":false,"manifest":"manifest/mixed.sql"},"rejects":{"max_fraction":0.01},"cuda":{"memory_limit_mib":null,"tf32":false},"steps":[],"expect":[],"parameters":{}}"#);
+    assert_snapshot!(serde_json::to_string(&sound(SMALL, &[])).unwrap(), @r#"{"name":"small","seed":0,"lake_root":"lake","sql_dir":null,"source":{"kind":"parquet","root":"data","splits":[["train",["train.parquet"]]],"image_column":"image","label_column":"label","classes":null},"models":{"diffusion":"models/d","clip":"models/c","classifiers":{}},"hard_samples":{"sql":"hard_samples/few_shot.sql","max_class_count":20,"confidences":null,"classifier":null,"max_probability":1.0,"hard_fraction":1.0},"prompts":{"descriptions":null,"generation":"a photo of {class}","filter":"a photo of {class}"},"spectrum":{"image_guidance":[0,50],"seeds":[1,2],"timesteps":50,"guidance_scale":10.0,"scheduler":null,"negative_prompt":null,"noise":"counter","pure_noise_at_zero":false},"filter":{"sql":"filter/text_similarity.sql","frame":"center_crop","min_text_similarity":0.3,"max_attempts":6},"validation":{"sources":0},"curriculum":{"strategy":"diverse_to_specific","epochs":65,"curriculum_epochs":60,"non_hard_fraction":0.3,"hard_share":0.136,"level":null,"trials":["0"],"probe_size":0,"class_balanced":false,"manifest":"manifest/mixed.sql"},"learner":{"architectures":["mlp"],"image_side":16,"batch_size":64,"iterations_per_epoch":16,"learning_rate":0.001,"weight_decay":0.0001},"experiment":{"strategies":["diverse_to_specific"],"learner_seeds":10,"many_class_count":100,"worst_classes":3,"pretraining":null,"splits":[]},"rejects":{"max_fraction":0.01},"cuda":{"memory_limit_mib":null,"tf32":false},"steps":[],"expect":[],"parameters":{}}"#);
 }
 
 #[test]
 fn every_key_is_read() {
-    assert_snapshot!(serde_json::to_string(&sound(FULL, &[])).unwrap(), @r#"{"name":"full-1","seed":-7,"lake_root":"s3://bucket/lake","sql_dir":"my_sql","source":{"kind":"parquet","root":"memory:///data","splits":[["train",["train.parquet"]],["test",["test/0.parquet","test/1.parquet"]]],"image_column":"picture","label_column":"digit","classes":"classes.json"},"models":{"diffusion":"models/d","clip":"models/c"},"hard_samples":{"sql":"hard_samples/mine.sql","max_class_count":16,"confidences":null,"max_probability":1.0,"hard_fraction":1.0},"prompts":{"descriptions":"texts.json","generation":"a {class}, {description}","filter":"a {class}"},"spectrum":{"image_guidance":[0,10,100],"seeds":[10,20],"timesteps":1000,"guidance_scale":7.0,"scheduler":"euler","negative_prompt":"blurred","noise":"counter","pure_noise_at_zero":false},"filter":{"sql":"filter/mine.sql","frame":"center_crop","min_text_similarity":0.0,"max_attempts":1},"validation":{"sources":5},"curriculum":{"strategy":"adaptive","epochs":3,"curriculum_epochs":0,"non_hard_fraction":1.0,"hard_share":0.999,"level":10,"trials":["a","b"],"probe_size":100,"class_balanced":true,"manifest":"manifest/low_quality.sql"},"rejects":{"max_fraction":0.0},"cuda":{"memory_limit_mib":null,"tf32":false},"steps":[{"table":"blurred","sql":"steps/blurred.sql"},{"table":"dark","sql":"steps/dark.sql"}],"expect":[{"name":"no empty class","sql":"SELECT 1\nWHERE false"}],"parameters":{"count":3,"look":"dark","min_contrast":0.5,"strict":true}}"#);
+    assert_snapshot!(serde_json::to_string(&sound(FULL, &[])).unwrap(), @r#"{"name":"full-1","seed":-7,"lake_root":"s3://bucket/lake","sql_dir":"my_sql","source":{"kind":"parquet","root":"memory:///data","splits":[["train",["train.parquet"]],["test",["test/0.parquet","test/1.parquet"]]],"image_column":"picture","label_column":"digit","classes":"classes.json"},"models":{"diffusion":"models/d","clip":"models/c","classifiers":{"resnet":"models/r"}},"hard_samples":{"sql":"hard_samples/mine.sql","max_class_count":16,"confidences":null,"classifier":"resnet","max_probability":1.0,"hard_fraction":1.0},"prompts":{"descriptions":"texts.json","generation":"a {class}, {description}","filter":"a {class}"},"spectrum":{"image_guidance":[0,10,100],"seeds":[10,20],"timesteps":1000,"guidance_scale":7.0,"scheduler":"euler","negative_prompt":"blurred","noise":"counter","pure_noise_at_zero":false},"filter":{"sql":"filter/mine.sql","frame":"center_crop","min_text_similarity":0.0,"max_attempts":1},"validation":{"sources":5},"curriculum":{"strategy":"adaptive","epochs":3,"curriculum_epochs":0,"non_hard_fraction":1.0,"hard_share":0.999,"level":10,"trials":["a","b"],"probe_size":100,"class_balanced":true,"manifest":"manifest/low_quality.sql"},"learner":{"architectures":["mlp","cnn"],"image_side":32,"batch_size":8,"iterations_per_epoch":4,"learning_rate":0.01,"weight_decay":0.0},"experiment":{"strategies":["adaptive","mine"],"learner_seeds":3,"many_class_count":50,"worst_classes":5,"pretraining":"seen.parquet","splits":[{"seed":1,"set":["source.root=other"]},{"seed":2,"set":["source.root=third","seed=4"]}]},"rejects":{"max_fraction":0.0},"cuda":{"memory_limit_mib":null,"tf32":false},"steps":[{"table":"blurred","sql":"steps/blurred.sql"},{"table":"dark","sql":"steps/dark.sql"}],"expect":[{"name":"no empty class","sql":"SELECT 1\nWHERE false"}],"parameters":{"count":3,"look":"dark","min_contrast":0.5,"strict":true}}"#);
 }
 
 #[test]
-fn the_shipped_pipeline_parses() {
+fn classifiers_and_splits_have_names_of_their_own() {
+    assert_snapshot!(
+        wrong(
+            "[models.classifiers]\n\"Res-Net\" = \"r\"\nvit = 3\n[hard_samples]\nclassifier = \"dino\"\n\
+            [learner]\narchitectures = [\"mlp\", \"resnet\"]\n[experiment]\nlearner_seeds = 1\n\
+            [[experiment.split]]\nseed = 1\nset = \"root\"\n[[experiment.split]]\nseed = 1\n",
+            &[]
+        ),
+        @r#"
+    x.toml:15: `models.classifiers.Res-Net`: found this name, allowed are identifiers: a letter `a-z`, then up to 63 of `a-z`, `0-9` and `_`
+    x.toml:16: `models.classifiers.vit`: found 3, expected a string with a path
+    x.toml:18: `hard_samples.classifier`: found `dino`, allowed are those of `[models.classifiers]`: none
+    x.toml:20: `learner.architectures[1]`: found "resnet", allowed are `softmax`, `mlp` and `cnn`
+    x.toml:22: `experiment.learner_seeds`: found 1, allowed are integers 2 to 1000 (learners)
+    x.toml:25: `experiment.split[0].set`: found "root", allowed are edits of the form `section.key=value`, without control characters
+    x.toml:27: `experiment.split[1].seed`: found "1" a second time
+    7 problems; nothing was run
+    "#
+    );
+}
+
+#[test]
+fn the_shipped_pipelines_parse() {
+    let config = sound(include_str!("../../pipelines/digits_low_quality.toml"), &[]);
+    assert_eq!(config.curriculum.strategy, "adaptive");
+    assert_eq!(config.source.splits.len(), 4);
+    assert_eq!(config.experiment.splits.len(), 5);
+
     let config = sound(include_str!("../../pipelines/digits_lt.toml"), &[]);
     assert_eq!(config.name, "digits_lt");
     assert_eq!(config.source.splits.len(), 3);

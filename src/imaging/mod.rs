@@ -1,10 +1,11 @@
 //! Pictures on the CPU: decode, resize, turn into tensors and back, encode.
 //!
-//! Nothing here knows a model. Everything is a pure function of its arguments, so that a picture is the same to
+//! Nothing here knows a model but by what its preprocessing asks for. Everything is a pure function of its arguments, so that a picture is the same to
 //! the bit whichever thread made it.
 
 mod decode;
 mod error;
+mod preprocess;
 mod resize;
 mod sniff;
 mod tensor;
@@ -13,5 +14,6 @@ pub(crate) mod testing;
 
 pub(crate) use decode::{ImageInfo, Limits, decode, decode_on_white, encode_png, info};
 pub(crate) use error::ImageError;
+pub(crate) use preprocess::{Preprocess, PreprocessError};
 pub(crate) use resize::{Filter, centre_crop, resize};
 pub(crate) use tensor::{from_chw, to_chw};

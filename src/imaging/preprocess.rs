@@ -1,18 +1,51 @@
-//! `preprocessor_config.json`: what becomes of a picture before CLIP sees it. As transformers' `CLIPImageProcessor`.
+//! `preprocessor_config.json`: what becomes of a picture before a model sees it. As transformers' `CLIPImageProcessor`,
+//! `BitImageProcessor` and `ViTImageProcessor`.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::ClipError;
-use crate::imaging::{Filter, ImageError, centre_crop, resize, to_chw};
+use super::{Filter, ImageError, centre_crop, resize, to_chw};
+
+/// Why a preprocessing cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PreprocessError {
+    /// The file is missing or unreadable.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not what it should be.
+    #[error("`{}` is not a valid configuration", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says.
+        source: serde_json::Error,
+    },
+    /// A value that is understood and not supported.
+    #[error("`{}`: `{key}` is {found}; {allowed}", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// The value.
+        found: String,
+        /// What is supported, as the end of a sentence.
+        allowed: &'static str,
+    },
+}
 
 /// Steps in their order; each may be switched off by the file.
 #[derive(Clone, Debug)]
-pub(super) struct Preprocess {
+pub(crate) struct Preprocess {
     resize: Option<(Target, Filter)>,
     crop: Option<(u32, u32)>,
     mean: [f32; 3],
@@ -76,14 +109,25 @@ impl Preprocess {
     /// Reads the file.
     ///
     /// # Errors
-    /// [`ClipError::Unsupported`] names a key whose value would change the tensors and is not supported.
-    pub(super) fn read(path: &Path) -> Result<Self, ClipError> {
-        let text = fs::read(path).map_err(|source| ClipError::Read { path: path.to_owned(), source })?;
-        let invalid = |source| ClipError::Config { path: path.to_owned(), source };
-        let value: Value = serde_json::from_slice(&text).map_err(invalid)?;
+    /// [`PreprocessError::Unsupported`] names a key whose value would change the tensors and is not supported.
+    pub(crate) fn read(path: &Path) -> Result<Self, PreprocessError> {
+        let text = fs::read(path).map_err(|source| PreprocessError::Read { path: path.to_owned(), source })?;
+        let invalid = |source| PreprocessError::Config { path: path.to_owned(), source };
+        let unsupported = |key, found: String, allowed| {
+            Err(PreprocessError::Unsupported { path: path.to_owned(), key, found, allowed })
+        };
+        let mut value: Value = serde_json::from_slice(&text).map_err(invalid)?;
+        let class = ["image_processor_type", "feature_extractor_type"].into_iter().find_map(|key| value.get(key));
+        let class = class.and_then(Value::as_str).unwrap_or("CLIPImageProcessor").to_owned();
+        match class.trim_end_matches("Fast").trim_end_matches("ImageProcessor").trim_end_matches("FeatureExtractor") {
+            "CLIP" | "Bit" => {}
+            "ViT" => fill(&mut value, &vit_defaults()),
+            _ => {
+                let allowed = "supported are `CLIPImageProcessor`, `BitImageProcessor` and `ViTImageProcessor`";
+                return unsupported("image_processor_type", format!("`{class}`"), allowed);
+            }
+        }
         let config: Config = serde_json::from_value(value).map_err(invalid)?;
-        let unsupported =
-            |key, found: String, allowed| Err(ClipError::Unsupported { path: path.to_owned(), key, found, allowed });
         if !config.do_rescale || (config.rescale_factor - one_byte()).abs() > 1e-9 {
             let found = if config.do_rescale { config.rescale_factor.to_string() } else { "off".to_owned() };
             return unsupported("rescale_factor", found, "only 1/255 is supported");
@@ -120,14 +164,14 @@ impl Preprocess {
 
     /// The same, but that the whole picture is resized to what the crop would have, whatever its aspect: nothing at
     /// its edges is left out.
-    pub(super) fn of_whole_frame(self) -> Self {
+    pub(crate) fn of_whole_frame(self) -> Self {
         let Some((width, height)) = self.crop else { return self };
         let filter = self.resize.map_or(Filter::Bicubic, |(_, filter)| filter);
         Self { resize: Some((Target::Exactly(width, height), filter)), crop: None, ..self }
     }
 
     /// Width and height of what comes out, where that does not depend on the picture.
-    pub(super) fn output(&self) -> Option<(u32, u32)> {
+    pub(crate) fn output(&self) -> Option<(u32, u32)> {
         match (self.crop, self.resize) {
             (Some(crop), _) => Some(crop),
             (None, Some((Target::Exactly(width, height), _))) => Some((width, height)),
@@ -139,7 +183,7 @@ impl Preprocess {
     ///
     /// # Errors
     /// As [`resize`].
-    pub(super) fn apply(&self, image: &RgbImage) -> Result<Vec<f32>, ImageError> {
+    pub(crate) fn apply(&self, image: &RgbImage) -> Result<Vec<f32>, ImageError> {
         let resized = match self.resize {
             None => None,
             Some((target, filter)) => {
@@ -150,6 +194,22 @@ impl Preprocess {
         let image = resized.as_ref().unwrap_or(image);
         let cropped = self.crop.map(|(width, height)| centre_crop(image, width, height));
         Ok(to_chw(cropped.as_ref().unwrap_or(image), self.mean, self.std))
+    }
+}
+
+/// What transformers' `ViTImageProcessor` has where a file says nothing, as far as it differs from CLIP's.
+fn vit_defaults() -> Value {
+    let half = [0.5, 0.5, 0.5];
+    let size = json!({ "height": 224, "width": 224 });
+    json!({ "size": size, "do_center_crop": false, "resample": 2, "image_mean": half, "image_std": half })
+}
+
+/// Gives `value` the keys of `defaults` that it has not.
+fn fill(value: &mut Value, defaults: &Value) {
+    if let (Some(value), Some(defaults)) = (value.as_object_mut(), defaults.as_object()) {
+        for (key, default) in defaults {
+            value.entry(key.as_str()).or_insert_with(|| default.clone());
+        }
     }
 }
 
@@ -176,7 +236,7 @@ impl Target {
 mod tests {
     use super::*;
 
-    fn read(json: &str) -> Result<Preprocess, ClipError> {
+    fn read(json: &str) -> Result<Preprocess, PreprocessError> {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), json).unwrap();
         Preprocess::read(file.path())
@@ -217,6 +277,15 @@ mod tests {
         assert_eq!(seen(read(json).unwrap()), 0.0, "the crop has the middle");
         assert!(seen(read(json).unwrap().of_whole_frame()) > 6.0, "a quarter of 3 x 16 values");
         assert_eq!(read(json).unwrap().of_whole_frame().output(), Some((4, 4)));
+    }
+
+    #[test]
+    fn a_vit_has_defaults_of_its_own() {
+        let preprocess = read(r#"{"image_processor_type": "ViTImageProcessor", "size": {"height": 2, "width": 4}}"#);
+        let preprocess = preprocess.unwrap();
+        assert_eq!((preprocess.output(), preprocess.mean, preprocess.std), (Some((4, 2)), [0.5; 3], [0.5; 3]));
+        let other = read(r#"{"image_processor_type": "SamImageProcessor"}"#).unwrap_err().to_string();
+        assert!(other.contains("`image_processor_type` is `SamImageProcessor`; supported are"), "{other}");
     }
 
     #[test]

@@ -22,7 +22,8 @@ use crate::{
 };
 
 /// Functions whose result depends on a model, and which of the pipeline's models that is.
-const MODEL_FUNCTIONS: &[(&str, &str)] = &[("img2img", "generator"), ("clip_image", "clip"), ("clip_text", "clip")];
+const MODEL_FUNCTIONS: &[(&str, &str)] =
+    &[("img2img", "generator"), ("clip_image", "clip"), ("clip_text", "clip"), ("classify", "classifiers")];
 
 /// The query that reads the pictures of the source.
 const READ: &str = "pixels/embed.sql";
@@ -48,6 +49,8 @@ pub struct Inputs {
     pub generator: String,
     /// Of the CLIP model's files.
     pub clip: String,
+    /// Of the classifiers' names and files.
+    pub classifiers: String,
     /// The scheduler that the generator runs.
     pub scheduler: String,
     /// Of the feedback of trainers.
@@ -113,7 +116,13 @@ pub struct Plan {
 /// The paths under `sql/` that the pipeline names, which its `sql_dir` may hold beside replacements.
 pub fn chosen_queries(config: &Config) -> Vec<String> {
     let steps = config.steps.iter().map(|step| step.sql.clone());
-    built_in_steps(config).into_iter().map(|(_, path)| path).chain(steps).collect()
+    let compared = config.experiment.strategies.iter().map(|strategy| curriculum_query(strategy));
+    built_in_steps(config).into_iter().map(|(_, path)| path).chain(steps).chain(compared).collect()
+}
+
+/// The query of a strategy, by its name.
+pub fn curriculum_query(strategy: &str) -> String {
+    format!("curriculum/{strategy}.sql")
 }
 
 fn built_in_steps(config: &Config) -> Vec<(&'static str, String)> {
@@ -128,7 +137,7 @@ fn built_in_steps(config: &Config) -> Vec<(&'static str, String)> {
         ("validation", "validation/spectrum.sql".into()),
         ("probe", "probe/real.sql".into()),
         ("progress", "progress/gain.sql".into()),
-        ("schedule", format!("curriculum/{}.sql", config.curriculum.strategy)),
+        ("schedule", curriculum_query(&config.curriculum.strategy)),
         ("manifest", config.curriculum.manifest.clone()),
     ]
 }
@@ -139,6 +148,9 @@ fn built_in_steps(config: &Config) -> Vec<(&'static str, String)> {
 /// Where a query is not there, names an unknown parameter, or reads an unknown table.
 pub fn compile(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -> Result<Plan> {
     let parameters = parameters(config, catalogue, inputs)?;
+    for strategy in &config.experiment.strategies {
+        catalogue.get(&curriculum_query(strategy))?;
+    }
     let mut tables = Vec::new();
     for (name, path) in built_in_steps(config) {
         let table = schema::find(name).ok_or_else(|| Error::Data(format!("no schema of `{name}`")))?;
@@ -271,7 +283,11 @@ fn fingerprint(
     }
     for (function, model) in MODEL_FUNCTIONS {
         if query.functions.contains(*function) {
-            let digest = if *model == "clip" { &inputs.clip } else { &inputs.generator };
+            let digest = match *model {
+                "clip" => &inputs.clip,
+                "classifiers" => &inputs.classifiers,
+                _ => &inputs.generator,
+            };
             parts.insert(format!("model {model}"), digest.clone());
         }
     }

@@ -56,6 +56,7 @@ fn settings(config: &Config) -> BTreeMap<String, Parameter> {
         ("name", Text(config.name.clone())),
         ("seed", Integer(config.seed)),
         ("max_class_count", Integer(config.hard_samples.max_class_count)),
+        ("classifier", config.hard_samples.classifier.clone().map_or(Null, Text)),
         ("max_probability", Float(config.hard_samples.max_probability)),
         ("hard_fraction", Float(config.hard_samples.hard_fraction)),
         ("generation_prompt", Text(config.prompts.generation.clone())),

@@ -2,6 +2,7 @@
 //!
 //! | function | gives |
 //! |---|---|
+//! | `classify(name, image)` | the probability of each class under a classifier of the user's |
 //! | `clip_image(image)` | the picture's CLIP embedding, L2-normalised |
 //! | `clip_text(prompt)` | the text's CLIP embedding, L2-normalised |
 //! | `cosine_similarity(a, b)` | the cosine of two embeddings, −1..=1 |
@@ -11,6 +12,7 @@
 //! | `img2img(image, prompt, image_guidance, seed)` | a picture by the pipeline's diffusion model |
 //! | `read_image(path)` | a picture of the source |
 
+mod classify;
 mod clip_image;
 mod clip_text;
 mod cosine_similarity;
@@ -48,7 +50,8 @@ pub struct Context {
 /// # Errors
 /// Where the registry refuses a function.
 pub fn register_all(registry: &mut dyn FunctionRegistry, context: &Context, meter: &Arc<Meter>) -> Result<()> {
-    let functions: [ScalarUDF; 8] = [
+    let functions: [ScalarUDF; 9] = [
+        classify::function(Arc::clone(&context.models)),
         clip_image::function(Arc::clone(&context.models)),
         clip_text::function(Arc::clone(&context.models)),
         cosine_similarity::function(),

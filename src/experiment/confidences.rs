@@ -1,0 +1,119 @@
+//! How probable the built-in learner finds each training image's class when it has not been trained on it.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray};
+
+use super::{
+    failed,
+    task::{Picture, grey_pictures},
+    train::in_parallel,
+};
+use crate::{
+    config::{Config, Split},
+    error::{Error, Result},
+    identity::Digest,
+    lake::DataFile,
+    learner::{Architecture, Data, Learner, Loss, Sampling, Schedule, Settings, Shape, mean},
+    schema,
+    source::Source,
+};
+
+/// Parts of the training images; each is judged by learners of the others.
+const FOLDS: usize = 5;
+
+/// Writes, as Parquet for `hard_samples.confidences`, the mean out-of-fold probability of each training image's class
+/// over as many learners as the experiment has seeds, with the budget of the curriculum. Gives the number of images.
+///
+/// # Errors
+/// Where the source cannot be read, a learner cannot be trained, or the file cannot be written.
+pub async fn confidences(path: &Path, set: &[String], file: &Path) -> Result<usize> {
+    let config = Config::load(path, set)?;
+    let source = Source::open(&config.source, "").await?;
+    let side = u32::try_from(config.learner.image_side).unwrap_or(u32::MAX);
+    let mut pictures = grey_pictures(&source, side, Some(Split::Train)).await?;
+    // an order that neither the source's nor the classes' order decides
+    pictures.sort_by_cached_key(|picture| key(config.seed, &picture.path));
+    let probabilities = out_of_fold(&config, &pictures, side)?;
+    let table = schema::find(schema::CONFIDENCES).ok_or_else(|| Error::Data("no schema of `confidences`".into()))?;
+    let paths: ArrayRef = Arc::new(pictures.iter().map(|picture| Some(picture.path.as_str())).collect::<StringArray>());
+    let values: ArrayRef = Arc::new(Float64Array::from(probabilities));
+    let rows = RecordBatch::try_new(Arc::clone(&table.schema), vec![paths, values]);
+    let rows = rows.map_err(|error| Error::query(schema::CONFIDENCES, error.into()))?;
+    let written = DataFile::write("confidences", &table.schema, &[rows])?;
+    std::fs::write(file, &written.bytes)
+        .map_err(|error| Error::Data(format!("`{}` cannot be written: {error}", file.display())))?;
+    Ok(pictures.len())
+}
+
+fn key(seed: i64, path: &str) -> String {
+    Digest::new("out_of_fold").part(&seed.to_le_bytes()).text(path).id()
+}
+
+/// The probability of each picture's class, in their order.
+fn out_of_fold(config: &Config, pictures: &[Picture], side: u32) -> Result<Vec<f64>> {
+    let labels: Vec<u32> = pictures.iter().map(|picture| picture.label).collect();
+    let classes = labels.iter().max().map_or(1, |label| *label as usize + 1);
+    let shape = Shape { channels: 1, height: side as usize, width: side as usize, classes };
+    let pixels = pictures.iter().flat_map(|picture| picture.pixels.iter().copied()).collect();
+    let data = Data::new(shape, pixels, labels).map_err(failed)?;
+    let architecture: Architecture = super::architectures(config)?.first().copied().unwrap_or(Architecture::Mlp);
+    let folds = folds(data.labels());
+    let seeds = u64::try_from(config.experiment.learner_seeds).unwrap_or_default();
+    let jobs: Vec<(usize, u64)> = (0..FOLDS).flat_map(|fold| (0..seeds).map(move |seed| (fold, seed))).collect();
+    let count = |value: i64| usize::try_from(value).unwrap_or(1);
+    let per_epoch = count(config.learner.iterations_per_epoch);
+    let judged = in_parallel(jobs, |(fold, seed)| {
+        let (judged, trained): (Vec<usize>, Vec<usize>) = (0..folds.len()).partition(|&row| folds[row] == fold);
+        let settings = Settings {
+            architecture,
+            loss: Loss::CrossEntropy,
+            sampling: Sampling::Plain,
+            schedule: Schedule::Cosine,
+            batch_size: count(config.learner.batch_size),
+            learning_rate: config.learner.learning_rate,
+            weight_decay: config.learner.weight_decay,
+            iterations: count(config.curriculum.epochs) * per_epoch,
+            seed,
+        };
+        if judged.is_empty() || trained.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut learner = Learner::new(settings.clone(), shape, &data.class_counts(&trained)?)?;
+        learner.train(&data, &trained, settings.iterations)?;
+        let probabilities = learner.probabilities(&data, &judged)?;
+        Ok(judged.into_iter().zip(probabilities).collect())
+    })?;
+    let mut values = vec![Vec::new(); pictures.len()];
+    for (row, probability) in judged.into_iter().flatten() {
+        values[row].push(f64::from(probability));
+    }
+    // an image that no learner could judge, since there is no other, is as hard as can be
+    Ok(values.iter().map(|values| mean(values).unwrap_or_default()).collect())
+}
+
+/// The part of each row: those of a class are dealt out in turn.
+fn folds(labels: &[u32]) -> Vec<usize> {
+    let mut dealt: BTreeMap<u32, usize> = BTreeMap::new();
+    let deal = |label: &u32| {
+        let next = dealt.entry(*label).or_default();
+        *next += 1;
+        (*next - 1) % FOLDS
+    };
+    labels.iter().map(deal).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_has_its_share_of_each_class() {
+        let labels: Vec<u32> = (0..40).map(|row| u32::from(row % 4 == 0)).collect();
+        let folds = folds(&labels);
+        for fold in 0..FOLDS {
+            let of = |class: u32| (0..40).filter(|&row| folds[row] == fold && labels[row] == class).count();
+            assert_eq!((of(0), of(1)), (6, 2), "fold {fold}");
+        }
+    }
+}
