@@ -50,6 +50,17 @@ pub enum Error {
     /// Every problem of the job, found before any work.
     #[error("{}", list(.0))]
     Several(Vec<Error>),
+    /// Other workers have not made their part in time; what this one made stays.
+    #[error(
+        "step `{step}` waits for {rows} rows of other workers\nhint: run again when they are done; without `--shard` a \
+         run makes what is missing itself"
+    )]
+    Waiting {
+        /// The step.
+        step: String,
+        /// Rows that are missing.
+        rows: usize,
+    },
     /// The run was interrupted; what was committed stays, and the next run goes on from there.
     #[error("interrupted; the same command goes on from here")]
     Interrupted,
@@ -76,10 +87,12 @@ impl Error {
         }
     }
 
-    /// The process exit code: 1 the run failed, 2 bad input (nothing was run), 130 interrupted.
+    /// The process exit code: 1 the run failed, 2 bad input (nothing was run), 75 (`EX_TEMPFAIL` of sysexits.h) other
+    /// workers are not done, 130 interrupted.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Query { .. } | Self::Several(_) => 2,
+            Self::Waiting { .. } => 75,
             Self::Interrupted => 130,
             _ => 1,
         }

@@ -8,7 +8,7 @@ use crate::{
     error::{Error, Result},
     pipeline::Pipeline,
     report,
-    step::{self, Outcome, Progress, Ran, Runner},
+    step::{self, Outcome, Progress, Ran, Runner, Shard, Stop},
 };
 
 /// How often a run looks again at a step that another run has changed.
@@ -25,11 +25,18 @@ pub struct Options {
     pub units_in_flight: usize,
     /// Takes units in another order.
     pub unit_order: Option<u64>,
+    /// Which units are this worker's; all of them where there is none.
+    pub shard: Option<Shard>,
+    /// How long a worker waits for the units of others.
+    pub wait: Duration,
+    /// Ends the run early: it finishes what it has begun.
+    pub stop: Stop,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { until: None, units_in_flight: 6, unit_order: None }
+        let (wait, stop) = (Duration::from_secs(3600), Stop::default());
+        Self { until: None, units_in_flight: 6, unit_order: None, shard: None, wait, stop }
     }
 }
 
@@ -50,12 +57,18 @@ pub async fn run(pipeline: &Pipeline, options: &Options, progress: Arc<dyn Progr
             units_in_flight: options.units_in_flight,
             unit_order: options.unit_order,
             max_reject_fraction: pipeline.config.rejects.max_fraction,
+            shard: options.shard,
+            wait: options.wait,
+            stop: options.stop.clone(),
         },
         progress,
     };
     let mut outcomes: Vec<Outcome> = Vec::new();
     let mut patience = PATIENCE;
     while outcomes.len() <= last {
+        if options.stop.is_asked() {
+            return Err(Error::Interrupted);
+        }
         let first = outcomes.len();
         match runner.run(first).await? {
             Ran::Through(through) => {

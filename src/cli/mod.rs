@@ -16,9 +16,10 @@ mod sql;
 mod status;
 mod verify;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     error::{self, Error, Result},
@@ -26,6 +27,7 @@ use crate::{
     onnx::Device,
     pipeline::{self, Pipeline},
     session,
+    step::Stop,
 };
 
 /// Threads of the queries; models have their own.
@@ -143,8 +145,9 @@ pub fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build();
     let result = match runtime {
         Ok(runtime) => {
-            let result = runtime.block_on(interruptible(cli.command.execute()));
-            // units in flight are dropped: what they made was not committed
+            let (stop, grace) = (Stop::default(), cli.command.grace());
+            let result = runtime.block_on(interruptible(cli.command.execute(&stop), &stop, grace));
+            // units that are still in flight are dropped: what they made was not committed
             runtime.shutdown_background();
             result
         }
@@ -159,13 +162,27 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn interruptible(work: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+/// Ends `work` on Ctrl-C and SIGTERM: it may finish what it has begun for as long as `grace`; a second signal ends it at
+/// once.
+async fn interruptible(work: impl Future<Output = Result<ExitCode>>, stop: &Stop, grace: Duration) -> Result<ExitCode> {
+    let unheard = |error: std::io::Error| Error::Data(format!("signals cannot be heard: {}", error::chain(&error)));
+    let mut interrupts = signal(SignalKind::interrupt()).map_err(unheard)?;
+    let mut terminations = signal(SignalKind::terminate()).map_err(unheard)?;
+    let mut work = std::pin::pin!(work);
     tokio::select! {
-        result = work => result,
-        signal = tokio::signal::ctrl_c() => match signal {
-            Ok(()) => Err(Error::Interrupted),
-            Err(error) => Err(Error::Data(format!("Ctrl-C cannot be heard: {}", error::chain(&error)))),
-        },
+        result = &mut work => return result,
+        _ = interrupts.recv() => {}
+        _ = terminations.recv() => {}
+    }
+    stop.ask();
+    if grace > Duration::ZERO {
+        output::note(format!("stopping: {} s for what is in flight; once more to stop now", grace.as_secs()));
+    }
+    tokio::select! {
+        result = &mut work => result,
+        () = tokio::time::sleep(grace) => Err(Error::Interrupted),
+        _ = interrupts.recv() => Err(Error::Interrupted),
+        _ = terminations.recv() => Err(Error::Interrupted),
     }
 }
 
@@ -185,11 +202,19 @@ impl Command {
         }
     }
 
-    async fn execute(self) -> Result<ExitCode> {
+    /// How long what is in flight may take after a signal.
+    fn grace(&self) -> Duration {
+        match self {
+            Self::Run(arguments) => arguments.grace(),
+            _ => Duration::ZERO,
+        }
+    }
+
+    async fn execute(self, stop: &Stop) -> Result<ExitCode> {
         match self {
             Self::Check(target) => check::execute(&target).await,
             Self::Plan(target) => plan::execute(&target).await,
-            Self::Run(arguments) => run::execute(&arguments).await,
+            Self::Run(arguments) => run::execute(&arguments, stop).await,
             Self::Status(target) => status::execute(&target).await,
             Self::Sql(arguments) => sql::execute(&arguments).await,
             Self::Feedback(arguments) => feedback::execute(&arguments).await,

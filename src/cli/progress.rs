@@ -54,6 +54,15 @@ impl Progress for Bars {
         });
     }
 
+    fn waiting(&self, step: &str, rows: usize) {
+        self.with(|state| {
+            if state.said.is_none_or(|said| said.elapsed() >= LINE_EVERY) {
+                state.said = Some(Instant::now());
+                output::note(format!("{step}: waiting for {rows} rows of other workers"));
+            }
+        });
+    }
+
     fn advanced(&self, step: &str, rows: usize) {
         self.with(|state| {
             state.rows += rows;

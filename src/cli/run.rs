@@ -1,16 +1,18 @@
 //! `run`: makes what is missing, and closes with what came of it.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Args;
 use serde_json::json;
 
 use super::{Format, Target, output, progress::Bars};
 use crate::{
+    config::{Diagnostic, Diagnostics},
     diffusion::Stats,
-    error::Result,
+    error::{Error, Result},
     feedback::{self, Awaited},
-    report, run,
+    lake, report, run,
+    step::{Shard, Stop},
 };
 
 #[derive(Debug, Args)]
@@ -26,9 +28,41 @@ pub(super) struct Arguments {
     /// Waits for the feedback of an adaptive curriculum, and goes on as it arrives, until the curriculum is through
     #[arg(long)]
     follow: bool,
+    /// Makes only the units of worker I of N, from 0, and waits for the others'; taken from AWS Batch, Slurm and
+    /// Kubernetes where they run the process as part of an array, unless it is given
+    #[arg(long, value_name = "I/N")]
+    shard: Option<Shard>,
+    /// Seconds that a worker of several waits for the others' units before it ends with exit code 75
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    wait: u64,
+    /// Seconds that what is in flight may take after Ctrl-C or SIGTERM
+    #[arg(long, value_name = "SECONDS", default_value_t = 25)]
+    grace: u64,
     /// Takes units in an order drawn from N: nothing in the tables depends on it
     #[arg(long, value_name = "N", hide = true)]
     unit_order: Option<u64>,
+}
+
+impl Arguments {
+    pub(super) fn grace(&self) -> Duration {
+        Duration::from_secs(self.grace)
+    }
+
+    /// The worker that this process is.
+    fn shard(&self) -> Result<Option<Shard>> {
+        if self.shard.is_some() {
+            return Ok(self.shard);
+        }
+        let found = Shard::of_batch_system(|name| std::env::var(name).ok()).map_err(|message| {
+            let (file, key) = ("environment".to_owned(), String::new());
+            let help = Some("`--shard 0/1` makes everything here".to_owned());
+            Error::from(Diagnostics::from(vec![Diagnostic { file, line: None, key, message, help }]))
+        })?;
+        Ok(found.map(|(shard, variable)| {
+            output::note(format!("shard {shard}, by `{variable}`; `--shard 0/1` makes everything here"));
+            shard
+        }))
+    }
 }
 
 /// The share of the UNet's rows that held a sample.
@@ -36,13 +70,16 @@ fn fill(stats: &Stats) -> f64 {
     stats.unet_evaluations as f64 / (stats.batch_rows_offered.max(1)) as f64
 }
 
-pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
+pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     let target = &arguments.target;
     let defaults = run::Options::default();
     let options = run::Options {
         until: arguments.until.clone(),
         units_in_flight: arguments.units_in_flight.map_or(defaults.units_in_flight, Into::into),
         unit_order: arguments.unit_order,
+        shard: arguments.shard()?,
+        wait: Duration::from_secs(arguments.wait),
+        stop: stop.clone(),
     };
     let (pipeline, outcomes, awaited) = loop {
         let pipeline = target.open().await?;
@@ -54,7 +91,10 @@ pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
         if awaited.is_empty() || !arguments.follow {
             break (pipeline, outcomes, awaited);
         }
-        feedback::wait(&pipeline).await?;
+        tokio::select! {
+            waited = feedback::wait(&pipeline) => waited?,
+            () = stop.asked() => return Err(Error::Interrupted),
+        }
     };
     let models = &pipeline.session.functions().models;
     if target.format == Format::Json {
@@ -74,6 +114,9 @@ pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
             "steps": outcomes, "levels": levels, "engine": engine, "clip": clip, "provider": provider, "awaits": awaited,
         }));
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(slowed) = lake::slow_downs() {
+        output::note(format!("stores asked for less: {slowed}"));
     }
     if let Some(stats) = models.stats() {
         output::note(format!(

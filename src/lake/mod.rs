@@ -6,15 +6,20 @@
 //! commits have brought are read, and rows with these ids are dropped from ours: a row is in a table once,
 //! whoever works on it beside us.
 
+mod credentials;
 mod data_file;
 mod ids;
 mod object;
+mod pace;
 mod store;
 mod verify;
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -34,12 +39,12 @@ use deltalake_core::{
     operations::create::CreateBuilder,
     protocol::{DeltaOperation, SaveMode},
 };
-use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectStoreExt, PutPayload};
 use tokio::sync::{Mutex, MutexGuard};
 
 pub use data_file::DataFile;
 pub use object::Object;
-pub use store::Place;
+pub use store::{Place, slow_downs};
 pub use verify::{Finding, verify_files};
 
 use self::ids::Ids;
@@ -54,6 +59,8 @@ const FINGERPRINT: &str = "discl-pipe/fingerprint";
 const CHECKPOINT_INTERVAL: &str = "20";
 /// How often a commit is tried against other writers before it is given up.
 const COMMIT_ATTEMPTS: u32 = 100;
+/// How many answers to commits a process may miss before it gives up.
+const LOST_ANSWERS: u32 = 20;
 /// How long a writer that lost waits at most.
 const LONGEST_WAIT: Duration = Duration::from_millis(200);
 
@@ -102,6 +109,8 @@ struct Open {
 pub struct Lake {
     place: Place,
     open: Mutex<BTreeMap<String, Open>>,
+    /// Commits of which it was not known whether they are there.
+    lost_answers: AtomicU32,
 }
 
 impl Lake {
@@ -111,7 +120,7 @@ impl Lake {
     /// Where `root` names no store.
     pub fn open(root: &str, pipeline: &str) -> Result<Self> {
         let place = Place::open(root)?.below(pipeline)?;
-        Ok(Self { place, open: Mutex::default() })
+        Ok(Self { place, open: Mutex::default(), lost_answers: AtomicU32::new(0) })
     }
 
     /// Where the tables are.
@@ -356,20 +365,19 @@ impl Lake {
         }
     }
 
-    /// Puts a file that is not there yet. Its name says its content, so one that is there is ours.
+    /// Puts a file. Its name says its content, so one that is there is the same. Not by create-if-absent: a store may
+    /// refuse that while another is under way, which looks as if the file were there; and an overwrite is repeated
+    /// where its answer is lost.
     async fn put(&self, table: &Table, file: &DataFile) -> Result<()> {
         let path = self.place.path(&format!("{}/{}", table.name, file.name));
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.place.store.put_opts(&path, PutPayload::from(file.bytes.clone()), options).await {
-            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
-            Err(error) => {
-                let message = "a data file cannot be written; is the lake's root writable? `--lake` names another";
-                Err(self.fail(&table.name, message)(error))
-            }
-        }
+        let message = "a data file cannot be written; is the lake's root writable? `--lake` names another";
+        let put = self.place.store.put(&path, PutPayload::from(file.bytes.clone())).await;
+        put.map(drop).map_err(self.fail(&table.name, message))
     }
 
-    /// One commit on top of the version of `delta`; false where another writer's commit came first.
+    /// One commit on top of the version of `delta`; false where another writer's commit came first, and where it is not
+    /// known whether ours is there: a store's answer may be lost. Either way the caller looks again at what the table
+    /// holds, and finds its own rows where they are.
     async fn commit(
         &self,
         delta: &DeltaTable,
@@ -395,6 +403,10 @@ impl Lake {
                     source: TransactionError::CommitConflict(_) | TransactionError::MaxCommitAttempts(_),
                 },
             ) => Ok(false),
+            Err(error) if is_unknown(&error) => {
+                let lost = self.lost_answers.fetch_add(1, Ordering::Relaxed) + 1;
+                if lost <= LOST_ANSWERS { Ok(false) } else { Err(self.fail(&table.name, "the commit failed")(error)) }
+            }
             Err(error) => Err(self.fail(&table.name, "the commit failed")(error)),
         }
     }
@@ -419,6 +431,16 @@ impl Lake {
             Err(error) => Err(self.fail(name, "the file cannot be looked for")(error)),
         }
     }
+}
+
+/// Whether a commit that failed so may be there all the same.
+fn is_unknown(error: &DeltaTableError) -> bool {
+    let store = match error {
+        DeltaTableError::ObjectStore { source } => source,
+        DeltaTableError::Transaction { source: TransactionError::ObjectStore { source } } => source,
+        _ => return false,
+    };
+    matches!(store, object_store::Error::Generic { .. })
 }
 
 /// Name and size of every live data file.

@@ -28,13 +28,20 @@ impl Object {
 impl AsyncFileReader for Object {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
         let options = GetOptions {
-            range: Some(GetRange::Bounded(range)),
+            range: Some(GetRange::Bounded(range.clone())),
             if_match: self.meta.e_tag.clone(),
             ..GetOptions::default()
         };
         async move {
+            let wanted = range.end - range.start;
             let found = self.store.get_opts(&self.meta.location, options).await.map_err(external)?;
-            found.bytes().await.map_err(external)
+            let bytes = found.bytes().await.map_err(external)?;
+            // a body that ends early without an error is not noticed below
+            if bytes.len() as u64 != wanted {
+                let message = format!("`{}`: {} bytes came, {wanted} were asked for", self.meta.location, bytes.len());
+                return Err(ParquetError::General(message));
+            }
+            Ok(bytes)
         }
         .boxed()
     }

@@ -1,14 +1,30 @@
 //! From a directory or URL to an object store.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use deltalake_core::logstore::{
     LogStore, LogStoreFactory, ObjectStoreRef, StorageConfig, default_logstore, logstore_factories,
 };
-use object_store::{ObjectStore, aws::AmazonS3Builder, local::LocalFileSystem};
+use object_store::{
+    ObjectStore, RetryConfig, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder,
+    local::LocalFileSystem,
+};
 use url::Url;
 
+use super::{
+    credentials,
+    pace::{Pace, Paced, Totals},
+};
 use crate::error::{Error, Result};
+
+/// The pace of every request to a cloud.
+static PACE: LazyLock<Arc<Pace>> = LazyLock::new(Arc::default);
+/// How long a request is repeated. Two stops of a minute, as a store may ask for, fit in.
+const LONGEST_RETRY: Duration = Duration::from_secs(300);
 
 /// A store and the place in it that a directory or URL names.
 #[derive(Debug, Clone)]
@@ -22,26 +38,14 @@ pub struct Place {
 }
 
 impl Place {
-    /// Opens `root`: a directory, or a `file://` or `s3://` URL. A directory need not be there yet.
+    /// Opens `root`: a directory, or a URL of `file`, `s3`, `gs` or `az`. A directory need not be there yet. What a store
+    /// needs beside its URL (credentials, region, endpoint) is taken from the environment, as its own tools name it.
     ///
     /// # Errors
     /// Where the URL's scheme is not known, or the store's options are incomplete.
     pub fn open(root: &str) -> Result<Self> {
         let url = directory_url(root)?;
-        let store: Arc<dyn ObjectStore> = match url.scheme() {
-            "file" => Arc::new(LocalFileSystem::new()),
-            "s3" => Arc::new(
-                AmazonS3Builder::from_env()
-                    .with_url(url.as_str())
-                    .build()
-                    .map_err(|error| Error::lake(root, "the bucket cannot be opened", error))?,
-            ),
-            scheme => {
-                return Err(Error::Data(format!(
-                    "`{root}`: no store for `{scheme}`; allowed are a directory, `file://` and `s3://`"
-                )));
-            }
-        };
+        let store = open_store(&url).map_err(|error| Error::lake(root, "it cannot be opened", error))?;
         register_log_store();
         Self::at(store, url)
     }
@@ -70,6 +74,39 @@ impl Place {
     }
 }
 
+/// The store of a URL. All stores of the process share one pace.
+fn open_store(url: &Url) -> object_store::Result<Arc<dyn ObjectStore>> {
+    let http = Paced::new(&PACE);
+    let retry = RetryConfig { retry_timeout: LONGEST_RETRY, ..RetryConfig::default() };
+    Ok(match url.scheme() {
+        "file" => Arc::new(LocalFileSystem::new()),
+        "s3" => {
+            let builder = credentials::profile()
+                .into_iter()
+                .fold(AmazonS3Builder::from_env(), |builder, (key, value)| builder.with_config(key, value));
+            Arc::new(builder.with_url(url.as_str()).with_retry(retry).with_http_connector(http).build()?)
+        }
+        "gs" => {
+            let builder = GoogleCloudStorageBuilder::from_env().with_url(url.as_str());
+            Arc::new(builder.with_retry(retry).with_http_connector(http).build()?)
+        }
+        "az" => {
+            let builder = MicrosoftAzureBuilder::from_env().with_url(url.as_str());
+            Arc::new(builder.with_retry(retry).with_http_connector(http).build()?)
+        }
+        scheme => {
+            let source =
+                format!("no store for `{scheme}`; allowed are a directory, `file`, `s3`, `gs` and `az`").into();
+            return Err(object_store::Error::NotSupported { source });
+        }
+    })
+}
+
+/// What slowing down for stores has come to in this process; nothing where no store asked for it.
+pub fn slow_downs() -> Option<Totals> {
+    Some(PACE.totals()).filter(|totals| totals.slow_downs > 0)
+}
+
 fn directory_url(root: &str) -> Result<Url> {
     let mut url = match Url::parse(root) {
         Ok(url) if !url.cannot_be_a_base() && url.scheme().len() > 1 => url,
@@ -86,8 +123,8 @@ fn directory_url(root: &str) -> Result<Url> {
     Ok(url)
 }
 
-/// Delta's default log store (create-if-absent of each log entry) over S3 by our own object store:
-/// the library knows it for `file` and `memory` only, and its S3 package brings the AWS SDK.
+/// Delta's default log store (create-if-absent of each log entry) over clouds by our own object store: the library knows
+/// it for `file` and `memory` only, and its packages for clouds bring their SDKs.
 #[derive(Debug)]
 struct ConditionalPut;
 
@@ -104,7 +141,7 @@ impl LogStoreFactory for ConditionalPut {
 }
 
 fn register_log_store() {
-    if let Ok(scheme) = Url::parse("s3://") {
+    for scheme in ["s3://", "gs://", "az://"].into_iter().filter_map(|scheme| Url::parse(scheme).ok()) {
         logstore_factories().insert(scheme, Arc::new(ConditionalPut));
     }
 }

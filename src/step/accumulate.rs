@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arrow::array::{Array, RecordBatch, StringArray};
@@ -11,7 +11,7 @@ use futures::{StreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::{
-    Runner,
+    Runner, Shard,
     journal::{self, Entry, Reject},
     rows::{check_schema, conform, sorted, text_column},
     units::{self, Unit},
@@ -33,6 +33,9 @@ const UNITS_PER_COMMIT: usize = 16;
 
 /// Finished units that wait for a commit, so that others are begun meanwhile; each is in memory.
 const UNITS_WAITING: usize = 8;
+
+/// How often a worker looks whether the others are done.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// How a table accumulates.
 #[derive(Debug, Clone, Copy)]
@@ -59,19 +62,53 @@ struct Made {
     entry: Entry,
 }
 
-/// Makes what is missing of `step`.
+/// Makes what is missing of `step`; of several workers each makes its own units, and waits for the others'.
 ///
 /// # Errors
-/// Where a model, the lake or the query fails, or more rows fail than the pipeline allows.
+/// Where a model, the lake or the query fails, or more rows fail than the pipeline allows. [`Error::Interrupted`] where
+/// the run was asked to stop, [`Error::Waiting`] where other workers have not made their units in time; what was
+/// finished is committed.
 pub(super) async fn run(runner: &Runner, step: &Step, how: Accumulation<'_>, snapshot: Snapshot) -> Result<Done> {
-    let Missing { units, asked, rejected } = missing(runner, step, how, &snapshot).await?;
+    let done = make_own(runner, step, how, &snapshot).await?;
+    if runner.options.stop.is_asked() {
+        return Err(Error::Interrupted);
+    }
+    if runner.options.shard.is_some() {
+        wait_for_others(runner, step, how, &snapshot).await?;
+    }
+    Ok(done)
+}
+
+/// Waits until every row that is asked for is there or rejected, whoever makes it.
+async fn wait_for_others(runner: &Runner, step: &Step, how: Accumulation<'_>, snapshot: &Snapshot) -> Result<()> {
+    let started = Instant::now();
+    loop {
+        let left = missing(runner, step, how, snapshot, None).await?.rows();
+        if left == 0 {
+            return Ok(());
+        }
+        if started.elapsed() >= runner.options.wait {
+            return Err(Error::Waiting { step: step.table.name.clone(), rows: left });
+        }
+        runner.progress.waiting(&step.table.name, left);
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE.min(runner.options.wait)) => {}
+            () = runner.options.stop.asked() => return Err(Error::Interrupted),
+        }
+    }
+}
+
+async fn make_own(runner: &Runner, step: &Step, how: Accumulation<'_>, snapshot: &Snapshot) -> Result<Done> {
+    let missing = missing(runner, step, how, snapshot, runner.options.shard).await?;
+    let wanted = missing.rows();
+    let Missing { units, asked, rejected } = missing;
     let allowed = (runner.options.max_reject_fraction * asked as f64).ceil() as usize;
     let ceiling = Ceiling { asked, allowed, rejected };
     ceiling.check(step, &[])?;
-    let wanted: usize = units.iter().map(|unit| unit.wanted.num_rows()).sum();
     runner.progress.started(&step.table.name, wanted);
     let (sender, receiver) = mpsc::channel(UNITS_WAITING);
     let work = stream::iter(units)
+        .take_until(runner.options.stop.asked())
         .map(|unit| {
             let (session, snapshot) = (Arc::clone(&runner.session), snapshot.clone());
             let step = step.clone();
@@ -102,7 +139,19 @@ struct Missing {
     rejected: usize,
 }
 
-async fn missing(runner: &Runner, step: &Step, how: Accumulation<'_>, snapshot: &Snapshot) -> Result<Missing> {
+impl Missing {
+    fn rows(&self) -> usize {
+        self.units.iter().map(|unit| unit.wanted.num_rows()).sum()
+    }
+}
+
+async fn missing(
+    runner: &Runner,
+    step: &Step,
+    how: Accumulation<'_>,
+    snapshot: &Snapshot,
+    shard: Option<Shard>,
+) -> Result<Missing> {
     let context = runner.session.context(snapshot, &Arc::default())?;
     let name = &step.table.name;
     let fail = |error| Error::query(name, error);
@@ -113,7 +162,7 @@ async fn missing(runner: &Runner, step: &Step, how: Accumulation<'_>, snapshot: 
     let ids = asking.iter().map(|batch| text_column(batch, how.id));
     let rejected = ids.map(|ids| ids.iter().flatten().filter(|id| rejects.contains(*id)).count()).sum();
     done.extend(rejects);
-    let mut units = units::cut(name, &asking, how.id, how.sources_per_unit, &done)?;
+    let mut units = units::cut(name, &asking, how.id, how.sources_per_unit, &done, shard)?;
     if let Some(salt) = runner.options.unit_order {
         units.sort_by_cached_key(|unit| Digest::new("order").part(&salt.to_le_bytes()).text(&unit.id).id());
     }

@@ -10,14 +10,22 @@ mod accumulate;
 mod choose;
 mod journal;
 mod rows;
+mod shard;
+mod stop;
 mod units;
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arrow::array::RecordBatch;
 
 pub use accumulate::Done;
 pub(crate) use rows::{check_schema, conform_batches};
+pub use shard::Shard;
+pub use stop::Stop;
 
 use self::{accumulate::Accumulation, journal::Entry};
 use crate::{
@@ -42,6 +50,12 @@ pub struct Options {
     pub unit_order: Option<u64>,
     /// The share of a step's rows that may fail before the run does.
     pub max_reject_fraction: f64,
+    /// Which units are this worker's; all of them where there is none.
+    pub shard: Option<Shard>,
+    /// How long a worker waits for the units of others.
+    pub wait: Duration,
+    /// Ends the run early.
+    pub stop: Stop,
 }
 
 /// Who is told how far a run is.
@@ -50,6 +64,8 @@ pub trait Progress: Send + Sync {
     fn device(&self, chosen: &str);
     /// A step begins with `rows` to make; 0 where that is not known.
     fn started(&self, step: &str, rows: usize);
+    /// The step waits for `rows` that other workers make.
+    fn waiting(&self, step: &str, rows: usize);
     /// Of the step, `rows` more are committed.
     fn advanced(&self, step: &str, rows: usize);
     /// A step has ended, or needed nothing.

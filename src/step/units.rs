@@ -11,7 +11,7 @@ use arrow::{
     compute::{concat_batches, take_record_batch},
 };
 
-use super::rows::text_column;
+use super::{rows::text_column, shard::Shard};
 use crate::{
     error::{Error, Result},
     identity::Digest,
@@ -26,13 +26,15 @@ pub(super) struct Unit {
     pub(super) wanted: RecordBatch,
 }
 
-/// Cuts `asking`, the rows of the table that a step works over, and leaves out units with nothing to do.
+/// Cuts `asking`, the rows of the table that a step works over, and leaves out units with nothing to do, and those of
+/// other workers.
 pub(super) fn cut(
     step: &str,
     asking: &[RecordBatch],
     id: &str,
     sources_per_unit: usize,
     done: &HashSet<String>,
+    shard: Option<Shard>,
 ) -> Result<Vec<Unit>> {
     let Some(first) = asking.first() else {
         return Ok(Vec::new());
@@ -53,7 +55,8 @@ pub(super) fn cut(
         units.entry(key).or_default().push(row);
     }
     let mut cut = Vec::new();
-    for mut rows in units.into_values() {
+    let own = |key: &String| shard.is_none_or(|shard| shard.owns(key));
+    for (_, mut rows) in units.into_iter().filter(|(key, _)| own(key)) {
         rows.sort_by_key(|&row| ids.value(row));
         let digest = rows.iter().fold(Digest::new("unit").text(step), |digest, &row| digest.text(ids.value(row)));
         rows.retain(|&row| !done.contains(ids.value(row)));
@@ -96,9 +99,9 @@ mod tests {
     #[test]
     fn a_unit_keeps_its_id_while_it_is_worked_off() {
         let rows = asking(&[("1", "a"), ("2", "a"), ("3", "b")]);
-        let all = cut("s", std::slice::from_ref(&rows), "sample_id", 1, &HashSet::new()).unwrap();
+        let all = cut("s", std::slice::from_ref(&rows), "sample_id", 1, &HashSet::new(), None).unwrap();
         let done = HashSet::from(["1".to_owned(), "3".to_owned()]);
-        let rest = cut("s", &[rows], "sample_id", 1, &done).unwrap();
+        let rest = cut("s", &[rows], "sample_id", 1, &done, None).unwrap();
         assert_eq!(all.len(), 2);
         assert_eq!(rest.len(), 1);
         assert_eq!(rest[0].id, all[0].id);
@@ -110,7 +113,7 @@ mod tests {
         let a = asking(&[("1", "a"), ("2", "b"), ("3", "c"), ("4", "d")]);
         let b = asking(&[("4", "d"), ("2", "b"), ("1", "a"), ("3", "c")]);
         let ids = |rows| -> Vec<String> {
-            cut("s", &[rows], "sample_id", 2, &HashSet::new()).unwrap().into_iter().map(|unit| unit.id).collect()
+            cut("s", &[rows], "sample_id", 2, &HashSet::new(), None).unwrap().into_iter().map(|unit| unit.id).collect()
         };
         assert_eq!(ids(a), ids(b));
     }
