@@ -60,6 +60,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("report/levels.sql", include_str!("../sql/report/levels.sql")),
     ("report/awaited.sql", include_str!("../sql/report/awaited.sql")),
     ("report/forecast.sql", include_str!("../sql/report/forecast.sql")),
+    ("verify/deep.sql", include_str!("../sql/verify/deep.sql")),
     ("verify/rows.sql", include_str!("../sql/verify/rows.sql")),
     ("report/contact_sheet.sql", include_str!("../sql/report/contact_sheet.sql")),
 ];

@@ -9,11 +9,12 @@ use arrow::{
 pub use crate::lake::Finding;
 use crate::{error::Result, lake::verify_files, pipeline::Pipeline, report, schema::Kind, step};
 
-/// Everything that is wrong with the lake of `pipeline`; nothing where it is clean and complete.
+/// Everything that is wrong with the lake of `pipeline`; nothing where it is clean and complete. A `deep` look decodes
+/// every picture, and makes some rows again.
 ///
 /// # Errors
 /// Where the tables cannot be read at all.
-pub async fn verify(pipeline: &Pipeline) -> Result<Vec<Finding>> {
+pub async fn verify(pipeline: &Pipeline, deep: bool) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let lake = pipeline.session.lake();
     for table in pipeline.tables().filter(|table| table.kind != Kind::Given) {
@@ -25,19 +26,21 @@ pub async fn verify(pipeline: &Pipeline) -> Result<Vec<Finding>> {
             findings.push(Finding { table: step.table.name.clone(), problem });
         }
     }
-    match verify_rows(pipeline).await {
-        Ok(rows) => findings.extend(rows),
-        // the rows cannot be compared where a file is broken, which is a finding already
-        Err(_) if !findings.is_empty() => {}
-        Err(error) => return Err(error),
+    for query in ["verify/rows.sql", "verify/deep.sql"].into_iter().take(1 + usize::from(deep)) {
+        match verify_rows(pipeline, query).await {
+            Ok(rows) => findings.extend(rows),
+            // the rows cannot be compared where a file is broken, which is a finding already
+            Err(_) if !findings.is_empty() => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(findings)
 }
 
-/// The rows against each other, by `sql/verify/rows.sql`.
-async fn verify_rows(pipeline: &Pipeline) -> Result<Vec<Finding>> {
+/// What a query of `sql/verify` finds.
+async fn verify_rows(pipeline: &Pipeline, query: &str) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    for batch in report::rows(pipeline, "verify/rows.sql").await? {
+    for batch in report::rows(pipeline, query).await? {
         let text = |name: &str| batch.column_by_name(name).and_then(|c| cast(c, &DataType::Utf8).ok());
         let (Some(tables), Some(problems)) = (text("table_name"), text("problem")) else {
             continue;

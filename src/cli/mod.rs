@@ -8,6 +8,7 @@ mod confidences;
 mod doctor;
 mod experiment;
 mod feedback;
+mod gc;
 mod output;
 mod plan;
 mod progress;
@@ -59,7 +60,9 @@ enum Command {
     /// Answers queries over the tables, with the models as functions
     Sql(sql::Arguments),
     /// Proves the lake: every file whole, no row twice, none missing
-    Verify(Target),
+    Verify(verify::Arguments),
+    /// Finds files that nobody needs, and deletes them with --apply
+    Gc(gc::Arguments),
     /// Shows what works here: runtime, providers, disk
     Doctor(doctor::Arguments),
 }
@@ -189,11 +192,9 @@ async fn interruptible(work: impl Future<Output = Result<ExitCode>>, stop: &Stop
 impl Command {
     fn format(&self) -> Format {
         match self {
-            Self::Check(target)
-            | Self::Plan(target)
-            | Self::Experiment(target)
-            | Self::Status(target)
-            | Self::Verify(target) => target.format,
+            Self::Check(target) | Self::Plan(target) | Self::Experiment(target) | Self::Status(target) => target.format,
+            Self::Verify(arguments) => arguments.target.format,
+            Self::Gc(arguments) => arguments.target.format,
             Self::Run(arguments) => arguments.target.format,
             Self::Confidences(arguments) => arguments.target.format,
             Self::Sql(arguments) => arguments.target.format,
@@ -220,7 +221,8 @@ impl Command {
             Self::Feedback(arguments) => feedback::execute(&arguments).await,
             Self::Confidences(arguments) => confidences::execute(&arguments).await,
             Self::Experiment(target) => experiment::execute(&target).await,
-            Self::Verify(target) => verify::execute(&target).await,
+            Self::Verify(arguments) => verify::execute(&arguments).await,
+            Self::Gc(arguments) => gc::execute(&arguments).await,
             Self::Doctor(arguments) => doctor::execute(&arguments),
         }
     }

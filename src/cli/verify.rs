@@ -2,14 +2,25 @@
 
 use std::process::ExitCode;
 
+use clap::Args;
 use serde_json::json;
 
 use super::{Format, Target, output};
 use crate::{error::Result, verify::verify};
 
-pub(super) async fn execute(target: &Target) -> Result<ExitCode> {
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) target: Target,
+    /// Decodes every picture, and makes some pictures and scores again from what is recorded of them
+    #[arg(long)]
+    deep: bool,
+}
+
+pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
+    let target = &arguments.target;
     let pipeline = target.open().await?;
-    let findings = verify(&pipeline).await?;
+    let findings = verify(&pipeline, arguments.deep).await?;
     match target.format {
         Format::Json => output::json(&json!({ "findings": findings })),
         Format::Text if findings.is_empty() => output::line("clean: every file whole, no row twice, none missing"),

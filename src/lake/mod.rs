@@ -8,6 +8,7 @@
 
 mod credentials;
 mod data_file;
+mod gc;
 mod ids;
 mod object;
 mod pace;
@@ -43,6 +44,7 @@ use object_store::{ObjectStoreExt, PutPayload};
 use tokio::sync::{Mutex, MutexGuard};
 
 pub use data_file::DataFile;
+pub use gc::gc;
 pub use object::Object;
 pub use store::{Place, slow_downs};
 pub use verify::{Finding, verify_files};

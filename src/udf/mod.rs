@@ -10,6 +10,7 @@
 //! | `draw(n, …)` | a uniform integer in `0..n`, a pure function of the rest |
 //! | `image_info(image)` | width, height, format and digest of a picture |
 //! | `img2img(image, prompt, image_guidance, seed)` | a picture by the pipeline's diffusion model |
+//! | `pixel_difference(a, b)` | the largest difference of two pictures' values |
 //! | `read_image(path)` | a picture of the source |
 
 mod classify;
@@ -21,6 +22,7 @@ mod draw;
 mod function;
 mod image_info;
 mod img2img;
+mod pixel_difference;
 mod read_image;
 
 use std::sync::Arc;
@@ -50,7 +52,7 @@ pub struct Context {
 /// # Errors
 /// Where the registry refuses a function.
 pub fn register_all(registry: &mut dyn FunctionRegistry, context: &Context, meter: &Arc<Meter>) -> Result<()> {
-    let functions: [ScalarUDF; 9] = [
+    let functions: [ScalarUDF; 10] = [
         classify::function(Arc::clone(&context.models)),
         clip_image::function(Arc::clone(&context.models)),
         clip_text::function(Arc::clone(&context.models)),
@@ -59,6 +61,7 @@ pub fn register_all(registry: &mut dyn FunctionRegistry, context: &Context, mete
         draw::function(),
         image_info::function(),
         img2img::function(Arc::clone(&context.models), Arc::clone(meter)),
+        pixel_difference::function(),
         read_image::function(Arc::clone(&context.source)),
     ];
     for function in functions {
