@@ -32,6 +32,7 @@ mod pipeline;
 mod plan;
 mod queries;
 mod report;
+mod retry;
 mod run;
 mod schema;
 mod session;

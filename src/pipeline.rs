@@ -101,7 +101,9 @@ impl Pipeline {
             (schema::CONFIDENCES.to_owned(), confidences.rows),
         ];
         let functions = udf::Context { models: Arc::new(models), source: Arc::new(source) };
-        let session = Arc::new(Session::new(Arc::new(lake), functions, given, options.session)?);
+        let memory_limit = config.queries.memory_limit_mib.and_then(|mib| usize::try_from(mib << 20).ok());
+        let settings = session::Settings { memory_limit, ..options.session };
+        let session = Arc::new(Session::new(Arc::new(lake), functions, given, settings)?);
         let (plan, own_tables) = check_queries(&session, plan).await?;
         Ok(Self { config, plan, own_tables, catalogue, session, feedback })
     }

@@ -59,6 +59,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("experiment/validation.sql", include_str!("../sql/experiment/validation.sql")),
     ("report/levels.sql", include_str!("../sql/report/levels.sql")),
     ("report/awaited.sql", include_str!("../sql/report/awaited.sql")),
+    ("report/rejects.sql", include_str!("../sql/report/rejects.sql")),
     ("report/forecast.sql", include_str!("../sql/report/forecast.sql")),
     ("verify/deep.sql", include_str!("../sql/verify/deep.sql")),
     ("verify/rows.sql", include_str!("../sql/verify/rows.sql")),

@@ -12,6 +12,7 @@ use datafusion::{
     datasource::{MemTable, ViewTable, provider_as_source},
     execution::{
         SessionStateBuilder,
+        memory_pool::FairSpillPool,
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
     logical_expr::LogicalPlanBuilder,
@@ -33,12 +34,14 @@ pub struct Settings {
     pub target_partitions: usize,
     /// Rows of a batch.
     pub batch_size: usize,
+    /// Bytes that sorts, joins and groups may take together; as many as there are where it is not said.
+    pub memory_limit: Option<usize>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { target_partitions: cores, batch_size: 8192 }
+        Self { target_partitions: cores, batch_size: 8192, memory_limit: None }
     }
 }
 
@@ -71,7 +74,12 @@ impl Session {
         given: Vec<(String, RecordBatch)>,
         settings: Settings,
     ) -> Result<Self> {
-        let runtime = RuntimeEnvBuilder::new().build_arc().map_err(|error| Error::query("session", error))?;
+        let runtime = match settings.memory_limit {
+            // shared fairly among those that can go to disk
+            Some(limit) => RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(limit))),
+            None => RuntimeEnvBuilder::new(),
+        };
+        let runtime = runtime.build_arc().map_err(|error| Error::query("session", error))?;
         let place = lake.place();
         runtime.register_object_store(&place.url, Arc::clone(&place.store));
         Ok(Self { lake, functions, given, settings, runtime })

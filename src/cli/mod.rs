@@ -125,6 +125,7 @@ impl Target {
             session: session::Settings {
                 target_partitions: self.target_partitions.map_or(defaults.target_partitions, Into::into),
                 batch_size: self.batch_rows.map_or(defaults.batch_size, Into::into),
+                ..defaults
             },
         }
     }

@@ -11,7 +11,7 @@ use crate::{
     diffusion::Stats,
     error::{Error, Result},
     feedback::{self, Awaited},
-    lake, report, run,
+    lake, report, retry, run,
     step::{Shard, Stop},
 };
 
@@ -25,6 +25,9 @@ pub(super) struct Arguments {
     /// Units that are worked on at once; their rows share the models' batches
     #[arg(long, value_name = "N")]
     units_in_flight: Option<std::num::NonZeroUsize>,
+    /// Tries again what was rejected, after a fix of what was wrong with it
+    #[arg(long)]
+    retry_rejects: bool,
     /// Waits for the feedback of an adaptive curriculum, and goes on as it arrives, until the curriculum is through
     #[arg(long)]
     follow: bool,
@@ -81,6 +84,10 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
         wait: Duration::from_secs(arguments.wait),
         stop: stop.clone(),
     };
+    if arguments.retry_rejects {
+        let forgotten = retry::forget_rejects(&target.open().await?).await?;
+        output::note(format!("{forgotten} rejects are tried again"));
+    }
     let (pipeline, outcomes, awaited) = loop {
         let pipeline = target.open().await?;
         let outcomes = run::run(&pipeline, &options, Arc::new(Bars::new())).await?;

@@ -75,6 +75,8 @@ pub struct Config {
     pub rejects: Rejects,
     /// How GPUs are set up; says nothing of what is made.
     pub cuda: Cuda,
+    /// How much queries may take; says nothing of what they give.
+    pub queries: Queries,
     /// `[[step]]`: tables of the user's own, in file order, all different.
     pub steps: Vec<UserStep>,
     /// `[[expect]]`: tests of the data, in file order, with different names.
@@ -266,6 +268,14 @@ pub struct Cuda {
     pub memory_limit_mib: Option<i64>,
     /// Lets matrix products and convolutions round their inputs to TF32: faster, less exact. Default false.
     pub tf32: bool,
+}
+
+/// `[queries]`: how much queries may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Queries {
+    /// Most memory in MiB for sorts, joins and groups, which go to disk beyond it where they can; none is as much as
+    /// there is.
+    pub memory_limit_mib: Option<i64>,
 }
 
 /// `[[step]]`: a table of the user's own.

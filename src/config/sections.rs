@@ -10,8 +10,8 @@ use super::reader::Section;
 use super::rules::{FILLED_LINE, IDENTIFIER, LINE, LOCATION, NAME, PATH, QUERY, RELATIVE_PATH, SQL_PATH};
 use super::template::{Template, asks_for};
 use super::{
-    Config, Cuda, Curriculum, Expect, Filter, HardSamples, Models, Prompts, Rejects, Source, SourceKind, Spectrum,
-    Split, UserStep, Validation, learning, text,
+    Config, Cuda, Curriculum, Expect, Filter, HardSamples, Models, Prompts, Queries, Rejects, Source, SourceKind,
+    Spectrum, Split, UserStep, Validation, learning, text,
 };
 
 /// Most training epochs.
@@ -54,6 +54,7 @@ pub(super) fn config(mut root: Section<'_, '_>) -> Config {
         experiment,
         rejects: rejects(root.section("rejects")),
         cuda: cuda(root.section("cuda")),
+        queries: queries(root.section("queries")),
         steps: steps(&mut root),
         expect: expect(&mut root),
         parameters: parameters(root.section("parameters")),
@@ -186,6 +187,12 @@ fn cuda(mut cuda: Section<'_, '_>) -> Cuda {
         tf32: cuda.or("tf32", &Truth, false),
     };
     cuda.finish();
+    out
+}
+
+fn queries(mut queries: Section<'_, '_>) -> Queries {
+    let out = Queries { memory_limit_mib: queries.optional("memory_limit_mib", &integer(16..=1 << 30, "MiB")) };
+    queries.finish();
     out
 }
 

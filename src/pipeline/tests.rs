@@ -303,7 +303,7 @@ async fn manifests_keep_their_promises() {
         let edits: Vec<&str> = edits.iter().map(String::as_str).collect();
         let mut made = Vec::new();
         for (target_partitions, batch_size) in [(1, 8192), (5, 3)] {
-            let settings = session::Settings { target_partitions, batch_size };
+            let settings = session::Settings { target_partitions, batch_size, memory_limit: None };
             let mut curricula = Curricula::with(&edits, settings).await;
             curricula.long_tail(&classes, &[10, 50, 90], |row, level| kept[(row + level as usize) % 7]).await;
             let rows = curricula.manifest().await;

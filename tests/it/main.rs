@@ -11,4 +11,5 @@ mod readers; // other engines read the tables
 mod resume; // kills, orders, partitions: the same tables
 mod sql; // functions and golden queries
 mod support;
-mod tidy; // rules of the house
+mod tidy;
+mod upkeep; // other writers, garbage, rejects that are tried again // rules of the house

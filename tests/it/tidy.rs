@@ -17,6 +17,7 @@ const LADDER: &[&str] = &[
     "verify",
     "status",
     "forecast",
+    "retry",
     "feedback",
     "report",
     "pipeline",

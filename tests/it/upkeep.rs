@@ -1,0 +1,93 @@
+//! What becomes of a lake over time: other writers, garbage, rejects that are tried again.
+
+use std::{fs, process::Command};
+
+use serde_json::json;
+
+use crate::{
+    readers,
+    support::{Workspace, root, skipped, stderr},
+};
+
+/// What `tests/readers/touch.py` prints.
+fn touch(arguments: &[&str]) -> String {
+    let mut python = Command::new(readers::environment().join("bin/python"));
+    let output = python.arg("-I").arg(root().join("tests/readers/touch.py")).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn another_writer_may_compact_a_table() {
+    let workspace = Workspace::small();
+    workspace.run();
+    let before = workspace.tables();
+    let table = workspace.lake().join("digits_lt/spectrum");
+    let table = table.to_str().unwrap();
+    let done = touch(&["optimize", table]);
+    let (removed, added) = done.split_once(' ').unwrap();
+    assert!(removed.parse::<u32>().unwrap() > 1 && added == "1", "{done}");
+    // the lake is as sound as before, its steps as complete, and its rows the same
+    workspace.ok("verify", &["--deep"]);
+    let run = workspace.run();
+    assert!(skipped(&run).values().all(|skipped| *skipped), "{run}");
+    assert!(workspace.tables() == before, "other rows");
+    let found = workspace.json("gc", &["--older-than", "0"]);
+    assert_eq!(found["deleted"], false);
+    let files = found["files"].as_array().unwrap();
+    let of_spectrum = files.iter().filter(|file| file["table"] == "spectrum").count();
+    assert_eq!(of_spectrum.to_string(), removed);
+    assert_eq!(workspace.json("gc", &[])["files"], json!([]), "what is younger than a week stays");
+    workspace.ok("gc", &["--older-than", "0", "--apply"]);
+    assert_eq!(workspace.json("gc", &["--older-than", "0"])["files"], json!([]));
+    workspace.ok("verify", &["--deep"]);
+    assert!(workspace.tables() == before, "other rows after gc");
+}
+
+#[test]
+fn garbage_is_what_no_commit_names() {
+    let workspace = Workspace::small();
+    workspace.ok("run", &["--until", "hard_samples"]);
+    let folder = workspace.lake().join("digits_lt/pixels");
+    fs::write(folder.join("unit-0123456789abcdef.parquet"), "left by a crash").unwrap();
+    fs::write(folder.join("notes.txt"), "somebody's own").unwrap();
+    let found = workspace.json("gc", &["--older-than", "0", "--apply"]);
+    assert_eq!(found["files"], json!([{"table": "pixels", "file": "unit-0123456789abcdef.parquet", "bytes": 15}]));
+    assert!(!folder.join("unit-0123456789abcdef.parquet").exists() && folder.join("notes.txt").exists());
+    assert!(folder.join("_delta_log").exists());
+}
+
+#[test]
+fn what_was_rejected_is_tried_again_when_asked_for() {
+    let workspace = Workspace::small();
+    workspace.run();
+    let before = workspace.tables();
+    let sample = workspace.query("SELECT sample_id FROM kept ORDER BY sample_id LIMIT 1");
+    let sample = sample[0]["sample_id"].as_str().unwrap();
+    let lake = workspace.lake().join("digits_lt");
+    touch(&["reject", lake.to_str().unwrap(), "spectrum", sample]);
+    assert_eq!(workspace.number("SELECT count(*) FROM rejects"), 1.0);
+    workspace.run();
+    assert_eq!(workspace.number("SELECT count(*) FROM rejects"), 1.0, "a run alone leaves rejects");
+    let again = workspace.json("run", &["--retry-rejects"]);
+    let made = again["steps"].as_array().unwrap().iter().find(|step| step["step"] == "spectrum").unwrap();
+    assert_eq!(made["rows"], 1);
+    assert_eq!(workspace.number("SELECT count(*) FROM rejects"), 0.0);
+    workspace.ok("verify", &["--deep"]);
+    assert!(workspace.tables() == before, "other rows");
+}
+
+#[test]
+fn a_deep_look_finds_a_picture_that_is_another() {
+    let workspace = Workspace::small();
+    workspace.run();
+    workspace.ok("verify", &["--deep"]);
+    touch(&["shuffle", workspace.lake().join("digits_lt/spectrum").to_str().unwrap()]);
+    // every file is whole and every id is there once: nothing but the pictures themselves can tell
+    workspace.ok("verify", &[]);
+    let output = workspace.command("verify", &["--deep"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("spectrum: a picture that its prompt, guidance and noise do not make again ("), "{said}");
+    assert!(said.contains("scores: a similarity that its picture and prompt do not give again ("), "{said}");
+}
