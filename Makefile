@@ -1,6 +1,6 @@
 # What CI runs, and what a contributor runs: the same recipes.
 
-.PHONY: check test bench demo
+.PHONY: check test bench demo simulate
 
 # Formatting and lints, warnings are errors
 check:
@@ -18,3 +18,7 @@ demo:
 # Speed and memory, printed as a table; in the profile that is built already
 bench:
 	cargo bench --profile dev
+
+# Histories of faults, crashes and several workers, from seeds; takes an hour or two
+simulate:
+	DISCL_SIMULATION_HISTORIES=10000 cargo test --lib simulation -- --nocapture

@@ -2,6 +2,10 @@
 -- not hard, every hard one, and synthetic ones of the epoch's level(s) until hard and synthetic rows together
 -- reach the hard share; afterwards hard real images, drawn with replacement up to the same share. Sources of the
 -- spectrum validation set are left out. With $class_balanced each class has an equal part of the synthetic rows.
+--
+-- An epoch takes the first n of m rows in the order of their digests. Digests are uniform: these n lie below n/m of
+-- their range, give or take √n/m. So nothing above a `cut` at (n + 10 √n + 100) / m has to be sorted; that one of the n
+-- lies there has a chance below 1 in 10²¹.
 WITH real_images AS (
     SELECT i.source_id, i.label, h.source_id IS NOT NULL AS hard
     FROM images i
@@ -15,21 +19,24 @@ epochs AS (
 ),
 totals AS (
     SELECT
-        count(*) FILTER (WHERE hard) AS hard,
-        cast(floor($non_hard_fraction * count(*) FILTER (WHERE NOT hard)) AS bigint) AS non_hard
-    FROM real_images
+        hard, non_hard,
+        CASE WHEN share < 1 THEN lpad(to_hex(cast(4294967296 * share AS bigint)), 8, '0') ELSE 'g' END AS cut
+    FROM (
+        SELECT hard, non_hard, (non_hard + 10 * sqrt(non_hard) + 100) / size AS share
+        FROM (
+            SELECT
+                count(*) FILTER (WHERE hard) AS hard,
+                count(*) FILTER (WHERE NOT hard) AS size,
+                cast(floor($non_hard_fraction * count(*) FILTER (WHERE NOT hard)) AS bigint) AS non_hard
+            FROM real_images
+        )
+    )
 ),
--- the pictures that an epoch may draw from, each group in an order of its own
-pool AS (
+pictures AS (
     SELECT
-        s.curriculum, s.trial, s.epoch, k.sample_id, k.source_id, k.label, k.image_guidance, k.seed, k.attempt,
-        CASE WHEN $class_balanced THEN k.label ELSE 0 END AS part,
-        cast(row_number() OVER (
-            PARTITION BY s.curriculum, s.trial, s.epoch, CASE WHEN $class_balanced THEN k.label ELSE 0 END
-            ORDER BY digest('synthetic', $seed, s.epoch, k.sample_id)
-        ) AS bigint) - 1 AS place
-    FROM schedule s
-    JOIN kept k ON k.image_guidance = s.image_guidance
+        k.sample_id, k.source_id, k.label, k.image_guidance, k.seed, k.attempt,
+        CASE WHEN $class_balanced THEN k.label ELSE 0 END AS part
+    FROM kept k
     WHERE NOT EXISTS (SELECT 1 FROM validation v WHERE v.source_id = k.source_id)
 ),
 hard_pool AS (
@@ -37,13 +44,16 @@ hard_pool AS (
     FROM real_images
     WHERE hard
 ),
+-- the groups of pictures that an epoch may draw from
 parts AS (
     SELECT
-        curriculum, trial, epoch, part, count(*) AS size,
-        cast(row_number() OVER (PARTITION BY curriculum, trial, epoch ORDER BY part) AS bigint) - 1 AS number,
-        count(*) OVER (PARTITION BY curriculum, trial, epoch) AS parts
-    FROM pool
-    GROUP BY curriculum, trial, epoch, part
+        s.curriculum, s.trial, s.epoch, p.part, cast(sum(p.size) AS bigint) AS size,
+        cast(row_number() OVER (PARTITION BY s.curriculum, s.trial, s.epoch ORDER BY p.part) AS bigint) - 1 AS number,
+        count(*) OVER (PARTITION BY s.curriculum, s.trial, s.epoch) AS parts
+    FROM schedule s
+    JOIN (SELECT image_guidance, part, count(*) AS size FROM pictures GROUP BY image_guidance, part) p
+        ON p.image_guidance = s.image_guidance
+    GROUP BY s.curriculum, s.trial, s.epoch, p.part
 ),
 quotas AS (
     SELECT
@@ -52,7 +62,7 @@ quotas AS (
     FROM epochs e
     CROSS JOIN totals t
 ),
--- how many rows come from which part of the pool; from the hard real images where there is no pool
+-- how many rows come from which part; from the hard real images where there is none
 wanted AS (
     SELECT
         q.curriculum, q.trial, q.epoch, q.hard, p.part, p.size,
@@ -64,6 +74,28 @@ wanted AS (
     ) q
     LEFT JOIN parts p
         ON p.curriculum = q.curriculum AND p.trial = q.trial AND p.epoch = q.epoch AND NOT q.real_only
+),
+cuts AS (
+    SELECT
+        w.curriculum, w.trial, w.epoch, w.part, s.image_guidance,
+        CASE WHEN w.share < 1 THEN lpad(to_hex(cast(4294967296 * w.share AS bigint)), 8, '0') ELSE 'g' END AS cut
+    FROM (SELECT wanted.*, (wanted + 10 * sqrt(wanted) + 100) / size AS share FROM wanted) w
+    JOIN schedule s ON s.curriculum = w.curriculum AND s.trial = w.trial AND s.epoch = w.epoch
+),
+-- the pictures of each part below its cut, in their order
+pool AS (
+    SELECT
+        curriculum, trial, epoch, part, sample_id, source_id, label, image_guidance, seed, attempt,
+        cast(row_number() OVER (PARTITION BY curriculum, trial, epoch, part ORDER BY rank) AS bigint) - 1 AS place
+    FROM (
+        SELECT
+            c.curriculum, c.trial, c.epoch, c.part, c.cut,
+            p.sample_id, p.source_id, p.label, p.image_guidance, p.seed, p.attempt,
+            digest('synthetic', $seed, c.epoch, p.sample_id) AS rank
+        FROM cuts c
+        JOIN pictures p ON p.image_guidance = c.image_guidance AND p.part = c.part
+    )
+    WHERE rank < cut
 ),
 draws AS (
     SELECT wanted.*, unnest(range(0, wanted)) AS draw FROM wanted
@@ -79,22 +111,31 @@ places AS (
         END AS place
     FROM draws
 ),
-rows AS (
-    SELECT curriculum, trial, epoch, source_id AS sample_id, source_id, label, 'non_hard' AS origin,
-        100 AS image_guidance, NULL AS seed, NULL AS attempt, 0 AS draw
+-- the real images that are not hard, as many as an epoch has of them
+easy AS (
+    SELECT epoch, source_id, label
     FROM (
         SELECT
-            e.curriculum, e.trial, e.epoch, r.source_id, r.label, t.non_hard,
-            row_number() OVER (
-                PARTITION BY e.curriculum, e.trial, e.epoch
-                ORDER BY digest('non_hard', $seed, e.epoch, r.source_id)
-            ) AS place
-        FROM epochs e
-        CROSS JOIN real_images r
-        CROSS JOIN totals t
-        WHERE NOT r.hard
+            epoch, source_id, label, non_hard,
+            cast(row_number() OVER (PARTITION BY epoch ORDER BY rank) AS bigint) AS place
+        FROM (
+            SELECT
+                e.epoch, r.source_id, r.label, t.non_hard, t.cut,
+                digest('non_hard', $seed, e.epoch, r.source_id) AS rank
+            FROM (SELECT DISTINCT epoch FROM schedule) e
+            CROSS JOIN real_images r
+            CROSS JOIN totals t
+            WHERE NOT r.hard
+        )
+        WHERE rank < cut
     )
     WHERE place <= non_hard
+),
+rows AS (
+    SELECT e.curriculum, e.trial, e.epoch, r.source_id AS sample_id, r.source_id, r.label, 'non_hard' AS origin,
+        100 AS image_guidance, NULL AS seed, NULL AS attempt, 0 AS draw
+    FROM epochs e
+    JOIN easy r ON r.epoch = e.epoch
     UNION ALL
     SELECT e.curriculum, e.trial, e.epoch, r.source_id AS sample_id, r.source_id, r.label, 'hard', 100, NULL, NULL, -1
     FROM epochs e
@@ -114,9 +155,6 @@ rows AS (
 )
 SELECT
     curriculum, trial, epoch,
-    cast(row_number() OVER (
-        PARTITION BY curriculum, trial, epoch
-        ORDER BY digest('position', $seed, epoch, sample_id, draw)
-    ) AS bigint) - 1 AS position,
+    cast(row_number() OVER (PARTITION BY curriculum, trial, epoch ORDER BY rank) AS bigint) - 1 AS position,
     sample_id, source_id, label, origin, image_guidance, seed, attempt
-FROM rows
+FROM (SELECT rows.*, digest('position', $seed, epoch, sample_id, draw) AS rank FROM rows)

@@ -12,6 +12,8 @@ mod gc;
 mod ids;
 mod object;
 mod pace;
+#[cfg(test)]
+mod simulation;
 mod store;
 mod verify;
 
@@ -57,8 +59,8 @@ use crate::{
 
 /// The application id under which a table carries the fingerprint of the step that completed it.
 const FINGERPRINT: &str = "discl-pipe/fingerprint";
-/// Commits between two checkpoints of the log.
-const CHECKPOINT_INTERVAL: &str = "20";
+/// Commits between two checkpoints of the log; few where histories are simulated, so that they have some.
+const CHECKPOINT_INTERVAL: &str = if cfg!(test) { "4" } else { "20" };
 /// How often a commit is tried against other writers before it is given up.
 const COMMIT_ATTEMPTS: u32 = 100;
 /// How many answers to commits a process may miss before it gives up.

@@ -67,7 +67,8 @@ impl Place {
         Self::at(Arc::clone(&self.store), url)
     }
 
-    fn at(store: Arc<dyn ObjectStore>, url: Url) -> Result<Self> {
+    /// The place of `url` in `store`.
+    pub(super) fn at(store: Arc<dyn ObjectStore>, url: Url) -> Result<Self> {
         let prefix = object_store::path::Path::from_url_path(url.path())
             .map_err(|error| Error::lake(url.as_str(), "it is no place in a store", error))?;
         Ok(Self { store, url, prefix })

@@ -1,0 +1,165 @@
+//! A history: workers on one lake, their faults and restarts, and what is left in the end.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::join_all;
+
+use super::{
+    counts::Counts,
+    model,
+    pipeline::{self, Run, is_by_others},
+    store::FaultyStore,
+    world::{Rates, Turns, World},
+};
+use crate::{error::chain, identity::Digest, lake::verify_files};
+
+/// Generations after the first that a user asks for at most.
+const EDITS: u64 = 2;
+/// How long a history may take; one that takes longer is stuck.
+const LONGEST: Duration = Duration::from_secs(120);
+
+/// The workers of a history.
+#[derive(Debug, Clone)]
+pub(super) struct Cast {
+    /// The share of each.
+    pub(super) shards: Vec<Option<(u64, u64)>>,
+    /// How often each begins at most.
+    pub(super) runs: u64,
+    /// Whether the user may ask for something else meanwhile.
+    pub(super) edits: bool,
+    /// Whether they keep a ledger.
+    pub(super) ledger: bool,
+}
+
+/// What became of a history.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) violations: Vec<String>,
+    pub(super) counts: Counts,
+    pub(super) trace: String,
+    pub(super) last: String,
+}
+
+/// The history of a seed.
+pub(super) fn of_seed(seed: u64) -> Told {
+    let draw = |what: &str, n| Digest::new("history").part(&seed.to_le_bytes()).text(what).draw(n);
+    let pick = |what: &str, of: [u64; 4]| of[usize::try_from(draw(what, 4)).unwrap()];
+    let rates = Rates { reads: pick("reads", [0, 5, 20, 60]), writes: pick("writes", [0, 200, 600, 1200]) };
+    let workers = 1 + draw("workers", 3);
+    // each its own, two alike, or one that nobody has; mostly there are none
+    let shards = (0..workers).map(|worker| match draw("shards", 6) {
+        0 => Some((worker, workers)),
+        1 => Some((worker.min(1), 2)),
+        2 => Some((0, 2)).filter(|_| worker > 0),
+        _ => None,
+    });
+    let cast = Cast {
+        shards: shards.collect(),
+        runs: 1 + draw("runs", 3),
+        edits: draw("edits", 4) == 0,
+        ledger: draw("ledger", 4) == 0,
+    };
+    play(&World::new(seed, rates, Turns::Drawn), &cast)
+}
+
+/// Plays a history to its end on a runtime of its own.
+pub(super) fn play(world: &Arc<World>, cast: &Cast) -> Told {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let ended = runtime.block_on(async { tokio::time::timeout(LONGEST, whole(world, cast)).await });
+    let mut violations = world.violations();
+    if ended.is_err() {
+        violations.push("the history is stuck".to_owned());
+    }
+    Told { violations, counts: world.counts(), trace: world.trace(), last: world.last() }
+}
+
+async fn whole(world: &Arc<World>, cast: &Cast) {
+    world.count(|counts| {
+        counts.histories += 1;
+        counts.workers += cast.shards.len() as u64;
+    });
+    let workers: Vec<_> = (0..cast.shards.len()).map(|worker| work(world, cast, worker)).collect();
+    world.begin();
+    join_all(workers).await;
+    if world.draw(2) == 0 {
+        world.arrive(u64::MAX);
+    }
+    finish(world, cast.ledger).await;
+    world.arrive(u64::MAX);
+    let generation = world.generation();
+    world.check(|checker, bare| checker.full(bare, generation));
+    if world.draw(4) == 0 {
+        compare(world).await;
+    }
+}
+
+/// A worker, which comes at once and begins again where a run breaks off.
+fn work<'a>(world: &'a Arc<World>, cast: &'a Cast, worker: usize) -> impl Future<Output = ()> + 'a {
+    let (presence, turn) = world.come(worker);
+    async move {
+        let _presence = presence;
+        turn.await.ok();
+        for run in 0..cast.runs {
+            if cast.edits && world.generation() < EDITS && world.draw(4) == 0 {
+                world.edit();
+            }
+            if once(world, cast, worker, run).await && !cast.edits {
+                return;
+            }
+        }
+    }
+}
+
+/// A run on `store` of what the user asks for now.
+fn run_on(world: &World, store: FaultyStore, shard: Option<(u64, u64)>, ledger: bool) -> Run<'_> {
+    Run { world, lake: pipeline::lake(Arc::new(store)), generation: world.generation(), shard, ledger }
+}
+
+/// One run; whether it came through.
+async fn once(world: &Arc<World>, cast: &Cast, worker: usize, run: u64) -> bool {
+    let store = FaultyStore::new(world, worker, run);
+    world.count(|counts| counts.runs += 1);
+    let ended = run_on(world, store.clone(), cast.shards[worker], cast.ledger).through().await;
+    let Err(error) = ended else {
+        world.note(format!("worker {worker} run {run} is through"));
+        return true;
+    };
+    let excused = store.faults() > 0 || is_by_others(&error);
+    let why = if is_by_others(&error) { error.to_string() } else { "a call failed".to_owned() };
+    world.note(format!("worker {worker} run {run} breaks off: {why}"));
+    world.count(|counts| counts.broken_off += 1);
+    world.check(|checker, _| {
+        checker.claim(excused, || format!("a run breaks off without a fault: {}", chain(&error)));
+    });
+    false
+}
+
+/// A last worker, without faults, makes what is missing.
+async fn finish(world: &Arc<World>, ledger: bool) {
+    let ended = run_on(world, FaultyStore::quiet(world), None, ledger).through().await;
+    if let Err(error) = ended {
+        let error = chain(&error);
+        world.check(|checker, _| checker.violations.push(format!("the last run breaks off: {error}")));
+    }
+}
+
+/// What the lake itself says, compared with what its log was seen to be.
+async fn compare(world: &Arc<World>) {
+    let bare: Arc<dyn object_store::ObjectStore> = Arc::<object_store::memory::InMemory>::clone(&world.bare);
+    let lake = pipeline::lake(bare);
+    for table in model::TABLES.values() {
+        let said = match verify_files(&lake, table).await {
+            Ok(findings) => findings.into_iter().map(|finding| finding.problem).collect(),
+            Err(error) => vec![chain(&error)],
+        };
+        let rows = lake.size(table).await.ok().flatten().map_or(0, |size| size.rows);
+        let ids = lake.ids(table, "id").await.unwrap_or_default();
+        world.check(|checker, _| {
+            let live = checker.live(&table.name);
+            checker.violations.extend(said);
+            if rows != live.len() || ids.len() != live.len() || !live.keys().all(|id| ids.contains(id)) {
+                checker.violations.push(format!("the lake reads {rows} rows of `{}`, not {}", table.name, live.len()));
+            }
+        });
+    }
+}

@@ -1,0 +1,130 @@
+//! The pipeline of the simulation: what there is to make, as pure functions.
+//!
+//! `asked` asks for rows, as `candidates` does; `spectrum` holds what a model makes of each, some of which fail; low
+//! values ask for a further attempt; `kept` holds the even ones. A generation is what the user asks for.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, LazyLock},
+};
+
+use arrow::{
+    array::{ArrayRef, Int64Array, RecordBatch, StringArray},
+    datatypes::{DataType, Field, Schema},
+};
+
+use crate::{
+    identity::Digest,
+    schema::{Kind, Table},
+};
+
+pub(super) const ASKED: &str = "asked";
+pub(super) const SPECTRUM: &str = "spectrum";
+pub(super) const KEPT: &str = "kept";
+pub(super) const REJECTS: &str = "rejected";
+pub(super) const LEDGER: &str = "entries";
+
+/// Ids that a generation asks for first.
+const IDS: u64 = 4;
+/// Units of a generation.
+pub(super) const UNITS: u64 = 2;
+
+/// Every table, by name. All have an id and a value.
+pub(super) static TABLES: LazyLock<BTreeMap<&str, Table>> = LazyLock::new(|| {
+    let fields = vec![Field::new("id", DataType::Utf8, true), Field::new("value", DataType::Int64, true)];
+    let schema = Arc::new(Schema::new(fields));
+    let table = |name: &'static str, kind| {
+        (name, Table { name: name.to_owned(), schema: Arc::clone(&schema), kind, key: vec!["id"] })
+    };
+    let accumulated = Kind::Accumulated { over: ASKED, id: "id", sources_per_unit: 1 };
+    [
+        table(ASKED, Kind::Chosen),
+        table(SPECTRUM, accumulated),
+        table(KEPT, Kind::Chosen),
+        table(REJECTS, Kind::Journal),
+        table(LEDGER, Kind::Journal),
+    ]
+    .into()
+});
+
+pub(super) type Rows = BTreeMap<String, i64>;
+
+pub(super) fn table(name: &str) -> &'static Table {
+    &TABLES[name]
+}
+
+pub(super) fn is_chosen(name: &str) -> bool {
+    table(name).kind == Kind::Chosen
+}
+
+/// The fingerprint of the step that makes `table` of this generation.
+pub(super) fn fingerprint(table: &str, generation: u64) -> i64 {
+    let step = [ASKED, SPECTRUM, KEPT].iter().position(|&step| step == table).unwrap();
+    i64::try_from(10 * (generation + 1)).unwrap() + i64::try_from(step).unwrap()
+}
+
+/// The generation that a fingerprint stands for.
+pub(super) fn generation(fingerprint: i64) -> u64 {
+    u64::try_from(fingerprint).unwrap() / 10 - 1
+}
+
+/// What the model makes of an id; nothing where it fails.
+pub(super) fn make(id: &str) -> Option<i64> {
+    let value = i64::try_from(Digest::new("model").text(id).draw(1000)).unwrap();
+    (value >= 300).then_some(value)
+}
+
+/// The rows that ask, by what is in the spectrum: of a value that is low, a further attempt is asked for. A third of
+/// the ids is of this generation only.
+pub(super) fn asked(generation: u64, spectrum: &Rows) -> Rows {
+    let first = (0..IDS).map(|number| {
+        let of = if number % 3 == 0 { generation } else { 0 };
+        Digest::new("asking").part(&of.to_le_bytes()).part(&number.to_le_bytes()).id()
+    });
+    let first: Vec<String> = first.collect();
+    let low = first.iter().filter(|id| spectrum.get(*id).is_some_and(|value| value % 3 == 0));
+    let again: Vec<String> = low.map(|id| Digest::new("again").text(id).id()).collect();
+    let generation = i64::try_from(generation).unwrap();
+    let first = first.into_iter().map(|id| (id, 10 * generation));
+    first.chain(again.into_iter().map(|id| (id, 10 * generation + 1))).collect()
+}
+
+/// The rows that are kept.
+pub(super) fn kept(asked: &Rows, spectrum: &Rows) -> Rows {
+    let of = |id: &String| spectrum.get(id).copied().filter(|value| value % 2 == 0);
+    asked.keys().filter_map(|id| Some((id.clone(), of(id)?))).collect()
+}
+
+/// What the model makes of all of them.
+fn made<'a>(ids: impl Iterator<Item = &'a String>) -> Rows {
+    ids.filter_map(|id| Some((id.clone(), make(id)?))).collect()
+}
+
+/// The tables of a generation, as they are when all is done: those that ask, those that are made, those that are kept.
+pub(super) fn done(generation: u64) -> (Rows, Rows, Rows) {
+    let first = asked(generation, &Rows::new());
+    let asked = asked(generation, &made(first.keys()));
+    let spectrum = made(asked.keys());
+    let kept = kept(&asked, &spectrum);
+    (asked, spectrum, kept)
+}
+
+/// A unit: its name, and its ids.
+pub(super) fn units(asked: &Rows) -> BTreeMap<u64, (String, BTreeSet<String>)> {
+    let mut units: BTreeMap<u64, (String, BTreeSet<String>)> = BTreeMap::new();
+    for id in asked.keys() {
+        let key = Digest::new("bucket").text(id).draw(UNITS);
+        units.entry(key).or_default().1.insert(id.clone());
+    }
+    for (name, ids) in units.values_mut() {
+        *name = ids.iter().fold(Digest::new("unit"), |digest, id| digest.text(id)).id();
+    }
+    units
+}
+
+/// Rows as a table has them.
+pub(super) fn batch(rows: &Rows) -> RecordBatch {
+    let ids: ArrayRef = Arc::new(rows.keys().map(Some).collect::<StringArray>());
+    let values: ArrayRef = Arc::new(rows.values().copied().map(Some).collect::<Int64Array>());
+    RecordBatch::try_new(Arc::clone(&table(ASKED).schema), vec![ids, values]).unwrap()
+}
