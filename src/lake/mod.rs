@@ -16,6 +16,7 @@ mod pace;
 mod simulation;
 mod store;
 mod verify;
+mod whole;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -63,6 +64,8 @@ const FINGERPRINT: &str = "discl-pipe/fingerprint";
 const CHECKPOINT_INTERVAL: &str = if cfg!(test) { "4" } else { "20" };
 /// How often a commit is tried against other writers before it is given up.
 const COMMIT_ATTEMPTS: u32 = 100;
+/// How often a table is made before it is given up.
+const CREATE_ATTEMPTS: u32 = 5;
 /// How many answers to commits a process may miss before it gives up.
 const LOST_ANSWERS: u32 = 20;
 /// How long a writer that lost waits at most.
@@ -226,12 +229,28 @@ impl Lake {
         columns.map_err(self.fail(&table.name, "Delta has no such column types"))
     }
 
-    /// Makes the table where it was never written, and brings it up to its latest version.
+    /// Makes the table where it was never written, and brings it up to its latest version. Where another writer made it
+    /// first, that one serves as well; where a store had no time for it, or its answer was lost, it is asked again.
     async fn prepare(&self, table: &Table) -> Result<MutexGuard<'_, BTreeMap<String, Open>>> {
         let mut open = self.open.lock().await;
-        if self.refresh(&mut open, table).await? {
-            return Ok(open);
+        let mut failed = None;
+        for attempt in 0..=CREATE_ATTEMPTS {
+            if self.refresh(&mut open, table).await? {
+                return Ok(open);
+            }
+            if attempt < CREATE_ATTEMPTS {
+                self.wait(attempt).await;
+                failed = self.create(table).await?.err();
+            }
         }
+        let unmade = "the table cannot be made; is the lake's root writable? `--lake` names another";
+        Err(match failed {
+            Some(error) => self.fail(&table.name, unmade)(error),
+            None => Error::Data(format!("table `{}` vanished after it was made", table.name)),
+        })
+    }
+
+    async fn create(&self, table: &Table) -> Result<Result<DeltaTable, DeltaTableError>> {
         let columns = self.columns(table)?;
         let created = CreateBuilder::new()
             .with_log_store(self.handle(table)?.log_store())
@@ -241,16 +260,7 @@ impl Lake {
             .with_columns(columns.fields().cloned())
             .with_configuration([("delta.checkpointInterval", Some(CHECKPOINT_INTERVAL))])
             .await;
-        // where another writer made it first, that one serves as well
-        match (self.refresh(&mut open, table).await, created) {
-            (Ok(true), _) => Ok(open),
-            (_, Err(error)) => Err(self
-                .fail(&table.name, "the table cannot be made; is the lake's root writable? `--lake` names another")(
-                error,
-            )),
-            (Err(error), Ok(_)) => Err(error),
-            (Ok(false), Ok(_)) => Err(Error::Data(format!("table `{}` vanished after it was made", table.name))),
-        }
+        Ok(created)
     }
 
     /// Adds the rows of `units` in one commit, but those whose value in `column` the table already has.

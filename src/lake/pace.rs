@@ -11,10 +11,11 @@
 //!   twice the rate that set it. Set by 500 per second, it is 250, again 500 after 14 s, and lifted after 28 s.
 //! * A `Retry-After` in seconds stops everybody for that long, at most a minute. As a date it is not read.
 //!
-//! Answers pass through unchanged, so `object_store` still repeats the request: it sleeps its own pause and then waits
-//! here like a new one. Both count towards its `retry_timeout` (180 s by default), after which it gives up at the next
-//! bad answer; neither counts towards the timeout of a request, which starts when it goes. A request is signed before
-//! it waits, and stores refuse signatures older than 15 minutes. So nobody waits here for longer than two minutes.
+//! Answers pass through unchanged (but see `whole`), so `object_store` still repeats the request: it sleeps its own pause
+//! and then waits here like a new one. Both count towards its `retry_timeout` (180 s by default), after which it gives up
+//! at the next bad answer; neither counts towards the timeout of a request, which starts when it goes. A request is
+//! signed before it waits, and stores refuse signatures older than 15 minutes. So nobody waits here for longer than two
+//! minutes.
 //!
 //! An answer of 200 whose body says `SlowDown` is not seen. Requests for credentials go the same way as data.
 
@@ -29,7 +30,12 @@ use object_store::{
     ClientOptions,
     client::{HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector},
 };
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::whole;
 
 /// The lowest limit, in requests per second.
 const FLOOR: f64 = 1.0;
@@ -125,11 +131,12 @@ impl HttpConnector for Paced {
 impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let sent = self.pace.admit().await;
+        let lists = whole::lists(&request);
         let answer = self.inner.execute(request).await?;
         if matches!(answer.status().as_u16(), 429 | 503) {
             self.pace.state().slow_down(Instant::now(), sent, retry_after(&answer));
         }
-        Ok(answer)
+        whole::whole(answer, lists).await
     }
 }
 
@@ -149,11 +156,16 @@ impl Pace {
     }
 
     /// Waits until a request may go; when that is. A future that is dropped meanwhile leaves the queue.
-    async fn admit(&self) -> Instant {
+    async fn admit(self: &Arc<Self>) -> Instant {
         let asked = Instant::now();
         if !self.state().is_open(asked) {
+            // A task of its own waits: it holds the turn, and whoever made the request may not poll it for a while,
+            // since they wait for another request. That one would be behind it. A set ends its tasks when it is dropped.
+            let mut queue = JoinSet::new();
+            let pace = Arc::clone(self);
+            queue.spawn(async move { pace.queue().await });
             // Out of patience, the request goes: see `PATIENCE`.
-            let _ = timeout(PATIENCE, self.queue()).await;
+            let _ = timeout(PATIENCE, queue.join_next()).await;
         }
         let now = Instant::now();
         let mut state = self.state();

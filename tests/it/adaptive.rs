@@ -154,7 +154,7 @@ fn wrong_feedback_is_refused_with_counts_and_nothing_of_it_is_taken() {
 fn an_outside_trainer_needs_nothing_but_the_tables() {
     let workspace = adaptive();
     workspace.run();
-    let mut trainer = std::process::Command::new(readers::environment().join("bin/python"));
+    let mut trainer = std::process::Command::new(readers::environment("readers").join("bin/python"));
     trainer.arg("-B").arg(root().join("examples/pytorch/train.py")).arg(&workspace.pipeline);
     trainer.arg(workspace.lake().join("digits_lt")).args(["--trial", "two", "--epochs", "3", "--passes", "5"]);
     trainer.args(["--model", "numpy", "--program", env!("CARGO_BIN_EXE_discl-pipe"), "--", "--lake"]);

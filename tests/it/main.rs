@@ -9,6 +9,7 @@ mod learning; // classifiers, the built-in learner, the experiment
 mod main_job; // the digits pipeline as it ships
 mod readers; // other engines read the tables
 mod resume; // kills, orders, partitions: the same tables
+mod s3; // a lake and a source in S3, through faults; workers and signals
 mod sql; // functions and golden queries
 mod support;
 mod tidy;

@@ -13,19 +13,19 @@ use crate::support::{Workspace, root, stderr};
 fn other_engines_read_every_table() {
     let workspace = Workspace::small();
     workspace.run();
-    let mut check = Command::new(environment().join("bin/python"));
+    let mut check = Command::new(environment("readers").join("bin/python"));
     check.arg("-I").arg(root().join("tests/readers/check.py")).arg(workspace.lake().join("digits_lt"));
     let output = check.output().unwrap();
     assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), stderr(&output));
 }
 
-/// A Python environment with what `requirements.txt` names, made once for each Python and each text of it.
-pub fn environment() -> PathBuf {
-    let requirements = root().join("tests/readers/requirements.txt");
+/// A Python environment with what `tests/NAME/requirements.txt` names, made once for each Python and each text of it.
+pub fn environment(name: &str) -> PathBuf {
+    let requirements = root().join("tests").join(name).join("requirements.txt");
     let mut hasher = DefaultHasher::new();
     fs::read(&requirements).unwrap().hash(&mut hasher);
     succeed(Command::new("python3").arg("--version")).hash(&mut hasher);
-    let folder = root().join("target/readers");
+    let folder = root().join("target").join(name);
     let environment = folder.join(format!("venv-{:08x}", hasher.finish() >> 32));
     fs::create_dir_all(&folder).unwrap();
     // one test makes it and others wait; a process that is killed lets go of the lock
@@ -46,7 +46,7 @@ pub fn environment() -> PathBuf {
 fn succeed(command: &mut Command) -> Vec<u8> {
     let needs = "This test needs `python3` on the path, 3.10 or newer and with its `venv` module (on Debian and \
                  Ubuntu: `apt install python3-venv`), and a package index from which pip installs \
-                 tests/readers/requirements.txt, once.";
+                 tests/*/requirements.txt, once.";
     let output = command.output().unwrap_or_else(|error| panic!("{command:?} does not start: {error}\n{needs}"));
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{command:?} failed:\n{said}{}\n{needs}", stderr(&output));

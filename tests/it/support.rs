@@ -42,6 +42,10 @@ pub struct Workspace {
     pub set: Vec<String>,
     /// The pipeline's file.
     pub pipeline: PathBuf,
+    /// The URL of the lake, where it is not in the directory.
+    pub url: Option<String>,
+    /// Variables that every command gets.
+    pub variables: Vec<(&'static str, String)>,
 }
 
 impl Workspace {
@@ -58,6 +62,8 @@ impl Workspace {
             directory: tempfile::tempdir().unwrap(),
             set: Vec::new(),
             pipeline: root().join("pipelines/digits_lt.toml"),
+            url: None,
+            variables: Vec::new(),
         }
     }
 
@@ -79,7 +85,9 @@ impl Workspace {
     /// `discl-pipe <command> <pipeline> --lake … --set … <arguments>`.
     pub fn command(&self, command: &str, arguments: &[&str]) -> Command {
         let mut process = program();
-        process.arg(command).arg(&self.pipeline).arg("--lake").arg(self.lake());
+        let lake = self.url.as_ref().map_or_else(|| self.lake(), PathBuf::from);
+        process.arg(command).arg(&self.pipeline).arg("--lake").arg(lake);
+        process.envs(self.variables.iter().map(|(name, value)| (*name, value)));
         for edit in &self.set {
             process.arg("--set").arg(edit);
         }
@@ -113,7 +121,7 @@ impl Workspace {
         row.values().next().and_then(Value::as_f64).unwrap_or_else(|| panic!("no number: {rows:?}"))
     }
 
-    /// Every row that the pipeline determines, by table.
+    /// Every row that the pipeline determines, by table; `pixel_id` apart, which names the version of a file in its store.
     pub fn tables(&self) -> BTreeMap<String, Vec<Value>> {
         let mut process = self.command("sql", &["--format", "json"]);
         let mut child = process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -121,14 +129,22 @@ impl Workspace {
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", stderr(&output));
         let stdout = String::from_utf8(output.stdout).unwrap();
-        let answers: Vec<Vec<Value>> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let mut answers: Vec<Vec<Value>> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        for row in answers.iter_mut().flatten() {
+            row.as_object_mut().unwrap().remove("pixel_id");
+        }
         assert_eq!(answers.len(), TABLES.len());
         TABLES.iter().map(|query| (*query).to_owned()).zip(answers).collect()
     }
 
     /// Fails where two workspaces differ, with the first row that does.
     pub fn assert_equals(&self, other: &Self) {
-        for ((query, mine), theirs) in self.tables().iter().zip(other.tables().values()) {
+        self.assert_holds(&other.tables());
+    }
+
+    /// Fails where the tables hold other rows than `tables`.
+    pub fn assert_holds(&self, tables: &BTreeMap<String, Vec<Value>>) {
+        for ((query, mine), theirs) in self.tables().iter().zip(tables.values()) {
             for (a, b) in mine.iter().zip(theirs) {
                 assert_eq!(a, b, "{query}");
             }

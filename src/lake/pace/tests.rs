@@ -197,7 +197,7 @@ fn a_pause_is_read_in_whole_seconds() {
 /// By the real clock, since tasks wait for it.
 #[tokio::test]
 async fn who_gives_up_leaves_the_queue() {
-    let pace = Pace::default();
+    let pace = Arc::<Pace>::default();
     let start = Instant::now();
     pace.state().slow_down(start, start, Some(SECOND));
     assert!(timeout(100 * MILLISECOND, join_all(iter::repeat_with(|| pace.admit()).take(100))).await.is_err());

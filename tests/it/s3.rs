@@ -1,0 +1,322 @@
+//! A lake and a source in S3, also through faults; workers that share a pipeline; signals.
+//!
+//! The store is moto's, in a process of its own with faults before it: `tests/s3/server.py`. The program is as it ships.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    process::{Child, Command, Output, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::{
+    readers,
+    support::{Workspace, root, skipped, stderr},
+};
+
+/// The key that the server knows, and a secret that no output may have.
+const KEY: &str = "tester";
+const SECRET: &str = "a-secret-that-nobody-may-read";
+/// What happens to requests, often enough for a test to wait for each of them.
+const FAULTS: &[&str] = &[
+    "slow_down",
+    "internal",
+    "conflict",
+    "unheard_closed",
+    "unheard_reset",
+    "lost_closed",
+    "lost_reset",
+    "cut",
+    "slow",
+];
+/// The longest that a run with wrong credentials may go on.
+const SOON: Duration = Duration::from_secs(20);
+
+struct Server {
+    port: u16,
+    /// It ends with its standard input: with this process.
+    _process: Child,
+}
+
+/// A bucket, and how requests to it go wrong.
+struct Bucket(&'static str);
+
+fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        let mut command = Command::new(readers::environment("s3").join("bin/python"));
+        command.arg("-I").arg(root().join("tests/s3/server.py"));
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut port = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut port).unwrap();
+        Server { port: port.trim().parse().unwrap(), _process: process }
+    })
+}
+
+/// One request; the body of the answer.
+fn request(method: &str, target: &str, body: &[u8]) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", server().port)).unwrap();
+    let length = body.len();
+    let head = format!(
+        "{method} {target} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\nconnection: close\r\n\
+         authorization: AWS4-HMAC-SHA256 Credential={KEY}/20260101/us-east-1/s3/aws4_request\r\n\r\n"
+    );
+    stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{method} {target}: {answer}");
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+impl Bucket {
+    /// Makes it, without faults.
+    fn new(name: &'static str) -> Self {
+        let bucket = Self(name);
+        bucket.faults("");
+        bucket
+    }
+
+    /// Sets the faults, as in `rate=0.2&seed=1`; those that are left out are none.
+    fn faults(&self, rates: &str) {
+        request("PUT", &format!("/__faults__/{}?{rates}", self.0), &[]);
+    }
+
+    /// What faults there were. They are printed, for `cargo test -- --nocapture`.
+    fn counts(&self) -> BTreeMap<String, u64> {
+        let text = request("GET", &format!("/__faults__/{}", self.0), &[]);
+        println!("{}: {text}", self.0);
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// The small pipeline, with a lake here.
+    fn workspace(&self) -> Workspace {
+        let mut workspace = Workspace::small();
+        workspace.url = Some(format!("s3://{}/lake", self.0));
+        workspace.variables = variables();
+        workspace
+    }
+}
+
+/// How a caller finds the server, and who they are.
+fn variables() -> Vec<(&'static str, String)> {
+    let endpoint = format!("http://127.0.0.1:{}", server().port);
+    vec![
+        ("AWS_ENDPOINT_URL", endpoint),
+        ("AWS_ALLOW_HTTP", "true".into()),
+        ("AWS_REGION", "us-east-1".into()),
+        ("AWS_ACCESS_KEY_ID", KEY.into()),
+        ("AWS_SECRET_ACCESS_KEY", SECRET.into()),
+    ]
+}
+
+/// What the small pipeline gives in a run that nothing disturbs: its tables, and the UNet's evaluations.
+fn quiet() -> &'static (BTreeMap<String, Vec<Value>>, f64) {
+    static QUIET: OnceLock<(BTreeMap<String, Vec<Value>>, f64)> = OnceLock::new();
+    QUIET.get_or_init(|| {
+        let workspace = Workspace::small();
+        workspace.run();
+        (workspace.tables(), evaluations(&workspace))
+    })
+}
+
+fn evaluations(workspace: &Workspace) -> f64 {
+    workspace.number("SELECT sum(unet_evaluations) FROM ledger")
+}
+
+/// Fails where the lake is not that of a quiet run.
+fn assert_sound(workspace: &Workspace) {
+    workspace.ok("verify", &[]);
+    workspace.assert_holds(&quiet().0);
+}
+
+fn ended(output: &Output, code: i32) -> String {
+    let said = stderr(output);
+    assert_eq!(output.status.code(), Some(code), "{said}{}", String::from_utf8_lossy(&output.stdout));
+    said
+}
+
+#[test]
+fn a_lake_in_s3_is_as_one_on_disk() {
+    let bucket = Bucket::new("quiet");
+    let mut workspace = bucket.workspace();
+    workspace.run();
+    let again = skipped(&workspace.run());
+    assert!(again.values().all(|skipped| *skipped), "{again:?}");
+    assert_sound(&workspace);
+    // the same through a profile of AWS's own tools
+    let files = [
+        (
+            "AWS_SHARED_CREDENTIALS_FILE",
+            "credentials",
+            format!("aws_access_key_id={KEY}\naws_secret_access_key={SECRET}"),
+        ),
+        ("AWS_CONFIG_FILE", "config", "region = us-east-1".to_owned()),
+    ];
+    workspace.variables.truncate(2);
+    workspace.variables.push(("AWS_PROFILE", "mine".into()));
+    for (variable, name, text) in files {
+        let section = if name == "config" { "profile mine" } else { "mine" };
+        fs::write(workspace.path(name), format!("[{section}]\n{text}\n[other]\naws_access_key_id=nobody\n")).unwrap();
+        workspace.variables.push((variable, workspace.path(name).to_str().unwrap().to_owned()));
+    }
+    workspace.ok("status", &[]);
+    // a bit that changes on the way is no error of any request: `verify` finds it
+    bucket.faults("flip=1");
+    let said = workspace.command("verify", &[]).output().unwrap();
+    ended(&said, 1);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("has not the content that its name says"), "{said}");
+    assert!(bucket.counts()["flip"] > 0);
+}
+
+#[test]
+fn a_source_in_s3_is_read_through_faults() {
+    let bucket = Bucket::new("source");
+    for part in ["train", "validation", "test"] {
+        let bytes = fs::read(root().join(format!("data/digits_lt/{part}.parquet"))).unwrap();
+        request("PUT", &format!("/source/data/{part}.parquet"), &bytes);
+    }
+    bucket.faults("rate=0.2&seed=2");
+    let mut workspace = Workspace::small();
+    workspace.variables = variables();
+    workspace.edit("source.root=s3://source/data");
+    workspace.run();
+    assert!(bucket.counts().len() > 3);
+    bucket.faults("");
+    assert_sound(&workspace);
+}
+
+/// One run by itself, and two workers on a lake of their own: all at once, since they mostly wait for the store.
+#[test]
+fn a_run_and_two_workers_get_through_faults() {
+    let (alone, shared) = (Bucket::new("alone"), Bucket::new("shared"));
+    alone.faults("rate=0.2&seed=1");
+    shared.faults("rate=0.1&seed=2");
+    let (run, workers) = (alone.workspace(), shared.workspace());
+    let runs = [(&run, None), (&workers, Some("0/2")), (&workers, Some("1/2"))].map(|(workspace, shard)| {
+        let shard = shard.map_or_else(Vec::new, |shard| vec!["--shard", shard]);
+        let mut run = workspace.command("run", &shard);
+        run.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    });
+    let said = runs.map(|run| ended(&run.wait_with_output().unwrap(), 0));
+    // each run gets through by itself, and says what slowed it down
+    assert!(said[0].contains("stores asked for less: slow-downs "), "{}", said[0]);
+    let counts = [alone.counts(), shared.counts()];
+    for fault in FAULTS {
+        assert!(counts.iter().any(|counts| counts.contains_key(*fault)), "no {fault}: {counts:?}");
+    }
+    for (bucket, workspace) in [(&alone, &run), (&shared, &workers)] {
+        bucket.faults("");
+        assert_sound(workspace);
+        // answers were lost, work was not, and no worker did another's
+        assert_eq!(evaluations(workspace), quiet().1, "{}", bucket.0);
+    }
+}
+
+#[test]
+fn a_worker_says_which_step_waits_for_others() {
+    let workspace = Workspace::small();
+    let shard = |shard: &str| {
+        let output = workspace.command("run", &["--shard", shard, "--wait", "0"]).output().unwrap();
+        ended(&output, 75)
+    };
+    let said = shard("0/2");
+    assert!(said.contains("step `pixels` waits for "), "{said}");
+    // the pixels are complete with this one's, the pictures are not
+    let said = shard("1/2");
+    assert!(said.contains("step `spectrum` waits for "), "{said}");
+    workspace.run();
+    assert_sound(&workspace);
+}
+
+/// A run that has made a row of `table`, to be signalled.
+fn started(workspace: &Workspace, table: &str, arguments: &[&str]) -> Child {
+    let mut run = workspace.command("run", arguments);
+    let run = run.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    // version 0 is the empty table
+    let rows = workspace.lake().join(format!("digits_lt/{table}/_delta_log/00000000000000000001.json"));
+    let begun = Instant::now();
+    while !rows.exists() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "`{table}` has no row");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    run
+}
+
+fn terminate(run: &Child) {
+    assert!(Command::new("kill").args(["-TERM", &run.id().to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn a_signal_lets_what_is_in_flight_end() {
+    let workspace = Workspace::small();
+    let run = started(&workspace, "spectrum", &["--units-in-flight", "1"]);
+    terminate(&run);
+    let signalled = Instant::now();
+    let said = ended(&run.wait_with_output().unwrap(), 130);
+    assert!(signalled.elapsed() < Duration::from_secs(25), "it took {:?}", signalled.elapsed());
+    assert!(said.contains("stopping: 25 s for what is in flight"), "{said}");
+    // a unit's row in the ledger comes before its pictures: where both are there, it is whole
+    let units = workspace.number("SELECT sum(rows) FROM ledger WHERE step = 'spectrum' AND unit IS NOT NULL");
+    assert_eq!(workspace.number("SELECT count(*) FROM spectrum"), units);
+    assert!(evaluations(&workspace) < quiet().1, "nothing was left to do: the signal came too late");
+    workspace.run();
+    assert_sound(&workspace);
+    assert_eq!(evaluations(&workspace), quiet().1, "what was made before the signal was made again");
+}
+
+#[test]
+fn a_second_signal_ends_a_run_at_once() {
+    let mut workspace = Workspace::small();
+    // what is in flight would take minutes
+    workspace.edit("spectrum.timesteps=999");
+    workspace.edit("spectrum.image_guidance=[10,50]");
+    let mut run = started(&workspace, "candidates", &["--grace", "600"]);
+    let mut said = BufReader::new(run.stderr.take().unwrap()).lines();
+    std::thread::sleep(Duration::from_secs(1));
+    terminate(&run);
+    assert!(said.any(|line| line.unwrap().starts_with("stopping: 600 s")));
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(run.try_wait().unwrap().is_none(), "it did not wait for what is in flight");
+    terminate(&run);
+    let signalled = Instant::now();
+    assert_eq!(run.wait().unwrap().code(), Some(130));
+    assert!(signalled.elapsed() < Duration::from_secs(5), "it took {:?}", signalled.elapsed());
+}
+
+#[test]
+fn wrong_credentials_and_places_are_said_soon_and_no_secret_is() {
+    let bucket = Bucket::new("refused");
+    let nobody = |workspace: &mut Workspace| workspace.variables.push(("AWS_ACCESS_KEY_ID", "nobody".into()));
+    let cases: [(&str, &dyn Fn(&mut Workspace), &str); 4] = [
+        ("credentials of the lake", &nobody, "InvalidAccessKeyId"),
+        ("bucket of the lake", &|workspace| workspace.url = Some("s3://missing/lake".into()), "NoSuchBucket"),
+        (
+            "credentials of the source",
+            &|workspace| {
+                workspace.edit("source.root=s3://refused/data");
+                workspace.url = None;
+                nobody(workspace);
+            },
+            "403",
+        ),
+        ("bucket of the source", &|workspace| workspace.edit("source.root=s3://missing/data"), "s3://missing/data"),
+    ];
+    for (case, change, expected) in cases {
+        let mut workspace = bucket.workspace();
+        change(&mut workspace);
+        let started = Instant::now();
+        let output = workspace.command("run", &[]).output().unwrap();
+        let (took, said) = (started.elapsed(), stderr(&output) + &String::from_utf8_lossy(&output.stdout));
+        println!("{case}: {took:?}: {said}");
+        assert!(matches!(output.status.code(), Some(1 | 2)), "{case}: {:?}: {said}", output.status);
+        assert!(said.contains(expected), "{case}: {said}");
+        assert!(!said.contains(SECRET), "{case}: {said}");
+        assert!(took < SOON, "{case}: it took {took:?}");
+    }
+}
