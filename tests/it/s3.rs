@@ -1,6 +1,7 @@
 //! A lake and a source in S3, also through faults; workers that share a pipeline; signals.
 //!
-//! The store is moto's, in a process of its own with faults before it: `tests/s3/server.py`. The program is as it ships.
+//! The store is moto's, in a process of its own with faults before it: `tests/s3/server.py`. The program is as it
+//! ships.
 
 use std::{
     collections::BTreeMap,
@@ -87,6 +88,7 @@ impl Bucket {
     }
 
     /// What faults there were. They are printed, for `cargo test -- --nocapture`.
+    #[allow(clippy::print_stdout)]
     fn counts(&self) -> BTreeMap<String, u64> {
         let text = request("GET", &format!("/__faults__/{}", self.0), &[]);
         println!("{}: {text}", self.0);
@@ -289,11 +291,14 @@ fn a_second_signal_ends_a_run_at_once() {
     assert!(signalled.elapsed() < Duration::from_secs(5), "it took {:?}", signalled.elapsed());
 }
 
+/// What is wrong with a workspace.
+type Change<'a> = &'a dyn Fn(&mut Workspace);
+
 #[test]
 fn wrong_credentials_and_places_are_said_soon_and_no_secret_is() {
     let bucket = Bucket::new("refused");
     let nobody = |workspace: &mut Workspace| workspace.variables.push(("AWS_ACCESS_KEY_ID", "nobody".into()));
-    let cases: [(&str, &dyn Fn(&mut Workspace), &str); 4] = [
+    let cases: [(&str, Change<'_>, &str); 4] = [
         ("credentials of the lake", &nobody, "InvalidAccessKeyId"),
         ("bucket of the lake", &|workspace| workspace.url = Some("s3://missing/lake".into()), "NoSuchBucket"),
         (
@@ -313,7 +318,6 @@ fn wrong_credentials_and_places_are_said_soon_and_no_secret_is() {
         let started = Instant::now();
         let output = workspace.command("run", &[]).output().unwrap();
         let (took, said) = (started.elapsed(), stderr(&output) + &String::from_utf8_lossy(&output.stdout));
-        println!("{case}: {took:?}: {said}");
         assert!(matches!(output.status.code(), Some(1 | 2)), "{case}: {:?}: {said}", output.status);
         assert!(said.contains(expected), "{case}: {said}");
         assert!(!said.contains(SECRET), "{case}: {said}");

@@ -11,7 +11,7 @@ use crate::{
 
 /// What `tests/readers/touch.py` prints.
 fn touch(arguments: &[&str]) -> String {
-    let mut python = Command::new(readers::environment().join("bin/python"));
+    let mut python = Command::new(readers::environment("readers").join("bin/python"));
     let output = python.arg("-I").arg(root().join("tests/readers/touch.py")).args(arguments).output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()

@@ -6,9 +6,9 @@ started it. Without PORT any free one is taken. It knows one access key, `tester
     PUT /__faults__/BUCKET?rate=0.2&seed=1&flip=0   makes the bucket where it is missing, and sets its faults
     GET /__faults__/BUCKET                          how many requests there were, and how many of each fault, as JSON
 
-At `rate` a request meets one of the faults that fit it, each as likely as the others. At `flip` a data file is
-answered with one bit changed. What request number n of a bucket meets is determined by the seed. Which request has that
-number is not: several come at once.
+At `rate` a request meets one of the faults that fit it, each as likely as the others but for slow-downs. At `flip` a
+data file is answered with one bit changed. What request number n of a bucket meets is determined by the seed. Which
+request has that number is not: several come at once.
 """
 
 import io
@@ -81,6 +81,11 @@ def draws(bucket: Bucket, environ: dict) -> tuple[str, bool, random.Random]:
     return fault, draw.random() < bucket.flip, draw
 
 
+def is_data(path: str) -> bool:
+    """Whether an object is a data file of a table, and none of its log."""
+    return path.endswith(".parquet") and "_delta_log" not in path
+
+
 def end(connection: socket.socket, reset: bool) -> None:
     """Closes a connection. The error is the one that werkzeug takes for a caller who has left: it says nothing."""
     if reset:
@@ -132,27 +137,32 @@ class Faulty:
         with self.lock:
             fault, flip, draw = draws(bucket, environ)
         if fault in REFUSALS:
-            bucket.counts[fault] += 1
+            self.happened(bucket, fault)
             return says(*REFUSALS[fault])
         if fault in LOSSES:
-            bucket.counts[fault] += 1
+            self.happened(bucket, fault)
             if fault.startswith("lost"):
                 self.perform(environ)
             end(environ["werkzeug.socket"], fault.endswith("reset"))
         if fault == "slow":
-            bucket.counts[fault] += 1
+            self.happened(bucket, fault)
             time.sleep(SLOW)
         answer = self.perform(environ)
         body = answer.get_data()
         if fault == "cut" and body:
-            bucket.counts[fault] += 1
+            self.happened(bucket, fault)
             # werkzeug closes the connection after each answer, so this one ends before its Content-Length
             answer.response = [body[: draw.randrange(len(body))]]
-        if flip and path.endswith(".parquet") and "_delta_log" not in path and answer.status_code in (200, 206):
-            bucket.counts["flip"] += 1
+        elif flip and is_data(path) and body and answer.status_code in (200, 206):
+            self.happened(bucket, "flip")
             at = draw.randrange(len(body))
             answer.response = [body[:at] + bytes([body[at] ^ 1 << draw.randrange(8)]) + body[at + 1 :]]
         return answer
+
+    def happened(self, bucket: Bucket, fault: str) -> None:
+        """Counts a fault."""
+        with self.lock:
+            bucket.counts[fault] += 1
 
     def perform(self, environ: dict) -> Response:
         """The answer of moto."""
