@@ -66,7 +66,7 @@ const CHECKPOINT_INTERVAL: &str = if cfg!(test) { "4" } else { "20" };
 const COMMIT_ATTEMPTS: u32 = 100;
 /// How often a table is made before it is given up.
 const CREATE_ATTEMPTS: u32 = 5;
-/// How many answers to commits a process may miss before it gives up.
+/// How many answers to commits a process may miss one after another before it gives up.
 const LOST_ANSWERS: u32 = 20;
 /// How long a writer that lost waits at most.
 const LONGEST_WAIT: Duration = Duration::from_millis(200);
@@ -116,7 +116,7 @@ struct Open {
 pub struct Lake {
     place: Place,
     open: Mutex<BTreeMap<String, Open>>,
-    /// Commits of which it was not known whether they are there.
+    /// Commits, since the last that was answered, of which it is not known whether they are there.
     lost_answers: AtomicU32,
 }
 
@@ -410,7 +410,10 @@ impl Lake {
             .build(Some(state), delta.log_store(), DeltaOperation::Write { mode, partition_by: None, predicate: None })
             .await;
         match committed {
-            Ok(_) => Ok(true),
+            Ok(_) => {
+                self.lost_answers.store(0, Ordering::Relaxed);
+                Ok(true)
+            }
             Err(
                 DeltaTableError::VersionAlreadyExists(_)
                 | DeltaTableError::Transaction {

@@ -21,6 +21,8 @@ use super::{
 };
 use crate::error::{Error, Result};
 
+/// Schemes of the URLs that name a store.
+const SCHEMES: [&str; 4] = ["file", "s3", "gs", "az"];
 /// The pace of every request to a cloud.
 static PACE: LazyLock<Arc<Pace>> = LazyLock::new(Arc::default);
 /// How long a request is repeated. Two stops of a minute, as a store may ask for, fit in.
@@ -45,6 +47,12 @@ impl Place {
     /// Where the URL's scheme is not known, or the store's options are incomplete.
     pub fn open(root: &str) -> Result<Self> {
         let url = directory_url(root)?;
+        if !SCHEMES.contains(&url.scheme()) {
+            return Err(Error::Data(format!(
+                "`{root}`: no store for `{}`; allowed are a directory, and URLs with `file://`, `s3://`, `gs://` or `az://`",
+                url.scheme()
+            )));
+        }
         let store = open_store(&url).map_err(|error| Error::lake(root, "it cannot be opened", error))?;
         register_log_store();
         Self::at(store, url)
@@ -75,7 +83,7 @@ impl Place {
     }
 }
 
-/// The store of a URL. All stores of the process share one pace.
+/// The store of a URL with one of [`SCHEMES`], of which the last is Azure's. All stores of the process share one pace.
 fn open_store(url: &Url) -> object_store::Result<Arc<dyn ObjectStore>> {
     let http = Paced::new(&PACE);
     let retry = RetryConfig { retry_timeout: LONGEST_RETRY, ..RetryConfig::default() };
@@ -91,14 +99,9 @@ fn open_store(url: &Url) -> object_store::Result<Arc<dyn ObjectStore>> {
             let builder = GoogleCloudStorageBuilder::from_env().with_url(url.as_str());
             Arc::new(builder.with_retry(retry).with_http_connector(http).build()?)
         }
-        "az" => {
+        _ => {
             let builder = MicrosoftAzureBuilder::from_env().with_url(url.as_str());
             Arc::new(builder.with_retry(retry).with_http_connector(http).build()?)
-        }
-        scheme => {
-            let source =
-                format!("no store for `{scheme}`; allowed are a directory, `file`, `s3`, `gs` and `az`").into();
-            return Err(object_store::Error::NotSupported { source });
         }
     })
 }

@@ -709,7 +709,7 @@ fn a_replacement_of_nothing() {
     replace(&mut workspace, "filter/text_similarty.sql", &built_in(FILTER));
     assert_snapshot!(check(&mut workspace, &[]), @r"
     exit code 2
-    error: query `filter/text_similarty.sql`: it replaces no built-in query and the pipeline does not name it; built-in are candidates/spectrum.sql, curriculum/adaptive.sql, curriculum/all_levels.sql, curriculum/diverse_to_specific.sql, curriculum/fixed.sql, curriculum/random.sql, curriculum/real_only.sql, curriculum/recursive.sql, curriculum/shrink.sql, curriculum/specific_to_diverse.sql, curriculum/text_only.sql, feedback/incoming.sql, feedback/problems.sql, filter/text_similarity.sql, hard_samples/few_shot.sql, hard_samples/low_confidence.sql, images/all.sql, manifest/low_quality.sql, manifest/mixed.sql, pixels/embed.sql, probe/real.sql, progress/gain.sql, report/awaited.sql, report/contact_sheet.sql, report/forecast.sql, report/levels.sql, scores/clip.sql, spectrum/img2img.sql, validation/spectrum.sql, verify/rows.sql
+    error: query `filter/text_similarty.sql`: it replaces no built-in query and the pipeline does not name it; built-in are candidates/spectrum.sql, curriculum/adaptive.sql, curriculum/all_levels.sql, curriculum/diverse_to_specific.sql, curriculum/fixed.sql, curriculum/random.sql, curriculum/real_only.sql, curriculum/recursive.sql, curriculum/shrink.sql, curriculum/specific_to_diverse.sql, curriculum/text_only.sql, experiment/pictures.sql, experiment/samples.sql, experiment/validation.sql, feedback/incoming.sql, feedback/problems.sql, filter/text_similarity.sql, hard_samples/classifier.sql, hard_samples/few_shot.sql, hard_samples/low_confidence.sql, images/all.sql, manifest/low_quality.sql, manifest/mixed.sql, pixels/embed.sql, probe/real.sql, progress/gain.sql, report/awaited.sql, report/contact_sheet.sql, report/forecast.sql, report/levels.sql, report/rejects.sql, scores/clip.sql, spectrum/img2img.sql, validation/spectrum.sql, verify/deep.sql, verify/rows.sql
     1 problem; nothing was run
     ");
     let (mut workspace, _guard) = shipped();
@@ -778,7 +778,7 @@ fn expectations_that_cannot_be_asked() {
         queries.map(|sql| check(&mut workspace, &[&format!("expect=[{{name=\"all is well\", sql=\"{sql}\"}}]")]));
     assert_snapshot!(said.join("\n"), @r"
     exit code 2
-    error: query `[[expect]] all is well`: no table `imagse`; tables are `candidates`, `confidences`, `descriptions`, `feedback`, `hard_samples`, `images`, `kept`, `ledger`, `listing`, `manifest`, `pixels`, `probe`, `progress`, `rejects`, `schedule`, `scores`, `spectrum`, `validation`
+    error: query `[[expect]] all is well`: no table `imagse`; tables are `candidates`, `confidences`, `descriptions`, `experiments`, `feedback`, `hard_samples`, `images`, `kept`, `ledger`, `listing`, `manifest`, `pixels`, `probe`, `progress`, `rejects`, `schedule`, `scores`, `spectrum`, `validation`
 
     exit code 2
     error: query `[[expect]] all is well`: No field named lable. Did you mean 'images.label'?
@@ -791,7 +791,7 @@ fn expectations_that_cannot_be_asked() {
     1 problem; nothing was run
 
     exit code 2
-    error: query `[[expect]] all is well`: no parameter `$labell`; known are $class_balanced, $clip, $curriculum_epochs, $epochs, $filter_prompt, $generation_prompt, $generator, $guidance_scale, $hard_fraction, $hard_share, $image_guidance, $level, $max_attempts, $max_class_count, $max_probability, $min_text_similarity, $name, $negative_prompt, $non_hard_fraction, $probe_size, $scheduler, $seed, $seeds, $strategy, $timesteps, $trials, $unet_evaluations, $validation_sources
+    error: query `[[expect]] all is well`: no parameter `$labell`; known are $class_balanced, $classifier, $clip, $curriculum_epochs, $epochs, $filter_prompt, $generation_prompt, $generator, $guidance_scale, $hard_fraction, $hard_share, $image_guidance, $level, $max_attempts, $max_class_count, $max_probability, $min_text_similarity, $name, $negative_prompt, $non_hard_fraction, $probe_size, $scheduler, $seed, $seeds, $strategy, $timesteps, $trials, $unet_evaluations, $validation_sources
 
     exit code 2
     error: query `[[expect]] all is well`: only one SELECT is allowed here, nothing that writes
@@ -887,10 +887,10 @@ fn a_lake_where_no_store_is() {
     1 problem; nothing was run
     "#);
     let mut process = crate::support::program();
-    process.arg("check").arg(&workspace.pipeline).args(["--lake", "gs://bucket/lake"]);
+    process.arg("check").arg(&workspace.pipeline).args(["--lake", "memory://bucket/lake"]);
     assert_snapshot!(said(&mut process), @r"
     exit code 2
-    error: `gs://bucket/lake`: no store for `gs`; allowed are a directory, `file://` and `s3://`
+    error: `memory://bucket/lake`: no store for `memory`; allowed are a directory, and URLs with `file://`, `s3://`, `gs://` or `az://`
     1 problem; nothing was run
     ");
 }

@@ -121,7 +121,8 @@ impl Workspace {
         row.values().next().and_then(Value::as_f64).unwrap_or_else(|| panic!("no number: {rows:?}"))
     }
 
-    /// Every row that the pipeline determines, by table; `pixel_id` apart, which names the version of a file in its store.
+    /// Every row that the pipeline determines, by table; `pixel_id` apart, which names the version of a file in its
+    /// store.
     pub fn tables(&self) -> BTreeMap<String, Vec<Value>> {
         let mut process = self.command("sql", &["--format", "json"]);
         let mut child = process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
