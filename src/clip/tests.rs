@@ -180,18 +180,27 @@ async fn callers_share_one_model_and_equal_rows_are_embedded_once() {
 #[tokio::test]
 async fn equal_pictures_in_flight_are_embedded_once_and_bad_ones_stop_nobody() {
     let engine = engine();
-    let (same, good): (Arc<[u8]>, Arc<[u8]>) = (file(1), file(2));
-    let bad: Arc<[u8]> = good[..100].into();
-    let (a, b, c, d) = tokio::join!(
-        engine.embed_image(Arc::clone(&same)),
-        engine.embed_image(same),
-        engine.embed_image(bad),
-        engine.embed_image(good)
-    );
-    assert_eq!(a.unwrap(), b.unwrap());
-    assert!(matches!(c, Err(EmbedError::Row(reason)) if reason.starts_with("the `png` picture is truncated")));
-    assert!(d.is_ok());
-    assert_eq!(engine.stats().images, 2);
+    let mut once = false;
+    // on a busy machine the second of two may come when the first is through: then they are tried again
+    for _ in 0..50 {
+        let before = engine.stats().images;
+        let (same, good): (Arc<[u8]>, Arc<[u8]>) = (file(1), file(2));
+        let bad: Arc<[u8]> = good[..100].into();
+        let (a, b, c, d) = tokio::join!(
+            engine.embed_image(Arc::clone(&same)),
+            engine.embed_image(same),
+            engine.embed_image(bad),
+            engine.embed_image(good)
+        );
+        assert_eq!(a.unwrap(), b.unwrap());
+        assert!(matches!(c, Err(EmbedError::Row(reason)) if reason.starts_with("the `png` picture is truncated")));
+        assert!(d.is_ok());
+        once |= engine.stats().images - before == 2;
+        if once {
+            break;
+        }
+    }
+    assert!(once, "equal pictures are embedded each by itself");
 }
 
 #[test]
