@@ -13,6 +13,7 @@ use crate::{
     },
     error::{self, Error, Result},
     identity::Digest,
+    imaging::Fit,
     onnx::{Chosen, CudaOptions, Device, Runtime},
 };
 
@@ -234,6 +235,7 @@ fn inspect_diffusion(config: &Config, machine: &Machine) -> Result<Inspected> {
         .part(&[u8::from(settings.pure_noise_at_zero), u8::from(settings.negative_prompt.is_some())])
         .text(settings.negative_prompt.as_deref().unwrap_or_default())
         .text(&spectrum.noise)
+        .text(&settings.size.map_or_else(String::new, |size| format!("{size:?}")))
         .id();
     Ok(Inspected { diffusion_files: files, settings, scheduler, schedule, generator_digest })
 }
@@ -255,6 +257,10 @@ fn settings(spectrum: &Spectrum, machine: &Machine) -> Result<Settings> {
         negative_prompt: spectrum.negative_prompt.clone(),
         noise: if spectrum.noise == "torch" { NoiseSource::Torch } else { NoiseSource::Counter },
         pure_noise_at_zero: spectrum.pure_noise_at_zero,
+        size: spectrum.size.and_then(|(width, height)| {
+            let (width, height) = (u32::try_from(width).ok()?, u32::try_from(height).ok()?);
+            Some(Fit { width, height, keep_aspect: spectrum.keep_aspect })
+        }),
         batch_size: machine.batch_size.unwrap_or(defaults.batch_size),
         threads: machine.threads.unwrap_or(defaults.threads),
         ..defaults

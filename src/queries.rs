@@ -29,6 +29,7 @@ use crate::{
 /// The built-in files, by their path under `sql/`.
 const BUILT_IN: &[(&str, &str)] = &[
     ("pixels/embed.sql", include_str!("../sql/pixels/embed.sql")),
+    ("pixels/reference.sql", include_str!("../sql/pixels/reference.sql")),
     ("images/all.sql", include_str!("../sql/images/all.sql")),
     ("hard_samples/few_shot.sql", include_str!("../sql/hard_samples/few_shot.sql")),
     ("hard_samples/classifier.sql", include_str!("../sql/hard_samples/classifier.sql")),
@@ -59,6 +60,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("experiment/validation.sql", include_str!("../sql/experiment/validation.sql")),
     ("report/levels.sql", include_str!("../sql/report/levels.sql")),
     ("report/awaited.sql", include_str!("../sql/report/awaited.sql")),
+    ("report/rate.sql", include_str!("../sql/report/rate.sql")),
     ("report/rejects.sql", include_str!("../sql/report/rejects.sql")),
     ("report/forecast.sql", include_str!("../sql/report/forecast.sql")),
     ("verify/deep.sql", include_str!("../sql/verify/deep.sql")),

@@ -1,8 +1,8 @@
 -- What must not be, by opening every picture, and by making some rows again from what is recorded of them. Each row
 -- names a table, a problem, and how many rows have it.
 SELECT 'pixels' AS table_name, 'a picture that cannot be decoded, or is not the one that was read' AS problem, count(*) AS rows
-FROM (SELECT info['digest'] AS digest, image_info(image) AS seen FROM pixels)
-WHERE seen['error'] IS NOT NULL OR seen['digest'] IS DISTINCT FROM digest
+FROM (SELECT info['digest'] AS digest, image_info(load_image(image)) AS seen FROM pixels)
+WHERE seen['error'] IS NOT NULL OR seen['digest'] IS NULL OR seen['digest'] <> digest
 UNION ALL
 SELECT 'spectrum', 'a picture that cannot be decoded', count(*)
 FROM (SELECT image_info(image) AS seen FROM spectrum)

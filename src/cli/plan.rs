@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::{Format, Target, output};
 use crate::{
     error::Result,
-    forecast::{Amount, forecast},
+    forecast::{Amount, forecast, rate},
 };
 
 pub(super) async fn execute(target: &Target) -> Result<ExitCode> {
@@ -15,6 +15,7 @@ pub(super) async fn execute(target: &Target) -> Result<ExitCode> {
         output::json(&forecasts);
         return Ok(ExitCode::SUCCESS);
     }
+    let rate = rate(&pipeline).await?;
     let rows: Vec<_> = forecasts
         .iter()
         .map(|step| {
@@ -23,12 +24,22 @@ pub(super) async fn execute(target: &Target) -> Result<ExitCode> {
                 if step.skipped { "skip" } else { "run" }.to_owned(),
                 if step.skipped { String::new() } else { step.rows.map_or("?".into(), amount) },
                 step.unet_evaluations.map_or(String::new(), amount),
+                step.seconds.map_or(String::new(), hours),
                 step.reason.clone(),
             ]
         })
         .collect();
-    output::table(&["step", "", "rows", "UNet evaluations", "why"], &rows);
+    output::table(&["step", "", "rows", "UNet evaluations", "hours", "why"], &rows);
+    let (speed, whose) =
+        (rate.unet_evaluations, if rate.measured { "this lake's so far" } else { "the paper's, on one RTX A5000" });
+    output::note(format!("hours are by {speed:.0} UNet evaluations a second: {whose}"));
     Ok(ExitCode::SUCCESS)
+}
+
+fn hours(seconds: Amount) -> String {
+    let hours = |seconds: i64| format!("{:.1}", seconds as f64 / 3600.0);
+    let (due, at_most) = (hours(seconds.due), hours(seconds.at_most));
+    if due == at_most { due } else { format!("{due}–{at_most}") }
 }
 
 fn amount(amount: Amount) -> String {

@@ -95,6 +95,9 @@ pub struct Source {
     /// The files of each split, relative to `root`; in the order of [`Split`], never without
     /// train, no file twice.
     pub splits: Vec<(Split, Vec<String>)>,
+    /// The query that takes its images in: `pixels/embed.sql`, which is the default and keeps them in the lake, or
+    /// `pixels/reference.sql`, which leaves them where they are.
+    pub sql: String,
     /// Column with the encoded images; default `image`.
     pub image_column: String,
     /// Column with the class numbers; default `label`.
@@ -204,6 +207,11 @@ pub struct Spectrum {
     pub noise: String,
     /// Starts guidance 0 from noise alone; diffusers leaves some of the image in it. Default false.
     pub pure_noise_at_zero: bool,
+    /// The size in pixels that images are brought to before anything else, width and height; none leaves them as they
+    /// are. Every side is then cut to whole latents.
+    pub size: Option<(i64, i64)>,
+    /// Takes the largest size inside `size` that has the image's aspect, and not `size` itself. Default true.
+    pub keep_aspect: bool,
 }
 
 /// `[filter]`: which generated images are kept.

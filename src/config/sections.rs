@@ -76,6 +76,7 @@ fn source(mut source: Section<'_, '_>) -> Source {
         kind: SourceKind::Parquet,
         root: source.required("root", &LOCATION),
         splits: splits(source.section("splits")),
+        sql: source.or("sql", &SQL_PATH, "pixels/embed.sql"),
         image_column: source.or("image_column", &FILLED_LINE, "image"),
         label_column: source.or("label_column", &FILLED_LINE, "label"),
         classes: source.optional("classes", &PATH).map(PathBuf::from),
@@ -212,9 +213,27 @@ fn spectrum(mut spectrum: Section<'_, '_>) -> Spectrum {
         negative_prompt: spectrum.optional("negative_prompt", &LINE),
         noise: spectrum.or("noise", &Choice { words: &["counter", "torch"] }, "counter").to_owned(),
         pure_noise_at_zero: spectrum.or("pure_noise_at_zero", &Truth, false),
+        size: size(&mut spectrum),
+        keep_aspect: spectrum.or("keep_aspect", &Truth, true),
     };
     spectrum.finish();
     out
+}
+
+/// Width and height, or neither.
+fn size(spectrum: &mut Section<'_, '_>) -> Option<(i64, i64)> {
+    let side = integer(8..=8192, "pixels");
+    match (spectrum.optional("width", &side), spectrum.optional("height", &side)) {
+        (Some(width), Some(height)) => Some((width, height)),
+        (width, _) => {
+            let (given, missing) = if width.is_some() { ("width", "height") } else { ("height", "width") };
+            if spectrum.has(given) && !spectrum.has(missing) {
+                let message = format!("missing, and `{}` needs it", spectrum.key(given));
+                spectrum.refuse(missing, message);
+            }
+            None
+        }
+    }
 }
 
 fn filter(mut filter: Section<'_, '_>) -> Filter {

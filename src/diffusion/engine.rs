@@ -21,7 +21,7 @@ use super::schedulers::SchedulerName;
 use super::strength::{rows_per_sample, timesteps_run};
 use super::worker::{Shared, Worker};
 use super::{DiffusionError, EngineError};
-use crate::imaging::{Limits, decode, encode_png};
+use crate::imaging::{Fit, Limits, decode, encode_png};
 use crate::onnx::{Chosen, CudaOptions, Device, Inbox, Loader, Provider, Runtime, Service, default_threads};
 
 /// What is the same for all pictures of an engine.
@@ -50,6 +50,8 @@ pub(crate) struct Settings {
     pub(crate) queue: usize,
     /// The largest source picture that is opened.
     pub(crate) limits: Limits,
+    /// What size source pictures are brought to first; none leaves them as they are.
+    pub(crate) size: Option<Fit>,
 }
 
 impl Default for Settings {
@@ -66,6 +68,7 @@ impl Default for Settings {
             cuda: CudaOptions::default(),
             queue: 64,
             limits: Limits::default(),
+            size: None,
         }
     }
 }

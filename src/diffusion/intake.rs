@@ -13,7 +13,7 @@ use super::img2img::{Pixels, Posterior, prepare};
 use super::line::{Announced, Line};
 use super::noise::Normals;
 use super::{DiffusionError, EngineError};
-use crate::imaging::{Limits, decode};
+use crate::imaging::{Filter, Fit, Limits, decode, resize};
 use crate::onnx::{Inbox, Memo, Reply};
 
 /// Source images whose encoding is kept. A level, seed or attempt of the same source comes soon after another.
@@ -66,6 +66,7 @@ pub(super) struct Prepared {
 pub(super) struct Intake {
     encoders: Encoders,
     limits: Limits,
+    size: Option<Fit>,
     line: Arc<Line<Prepared>>,
     prompts: Memo<Arc<str>, Prompt>,
     sources: Memo<Digest, Arc<Posterior>>,
@@ -78,6 +79,7 @@ impl Intake {
         Self {
             encoders,
             limits: settings.limits,
+            size: settings.size,
             line,
             prompts: Memo::new(PROMPTS_KEPT),
             sources: Memo::new(SOURCES_KEPT),
@@ -112,9 +114,9 @@ impl Intake {
         let waiting = self.opening.entry(digest).or_default();
         waiting.push(question);
         if waiting.len() == 1 {
-            let (limits, pixels_per_latent) = (self.limits, self.encoders.files.pixels_per_latent);
+            let (limits, size, pixels_per_latent) = (self.limits, self.size, self.encoders.files.pixels_per_latent);
             let events = inbox.sender();
-            rayon::spawn(move || events.send(Event::Opened(digest, open(&image, &limits, pixels_per_latent))));
+            rayon::spawn(move || events.send(Event::Opened(digest, open(&image, &limits, size, pixels_per_latent))));
         }
         Ok(())
     }
@@ -161,8 +163,13 @@ impl Intake {
     }
 }
 
-fn open(image: &[u8], limits: &Limits, pixels_per_latent: u32) -> Result<Pixels, String> {
-    let picture = decode(image, limits).map_err(|error| error.chain())?;
+fn open(image: &[u8], limits: &Limits, size: Option<Fit>, pixels_per_latent: u32) -> Result<Pixels, String> {
+    let mut picture = decode(image, limits).map_err(|error| error.chain())?;
+    if let Some(size) = size {
+        let (width, height) = size.sides(picture.width(), picture.height());
+        // as Pillow's `Image.resize` does where no filter is named
+        picture = resize(&picture, width, height, Filter::Bicubic).map_err(|error| error.chain())?;
+    }
     let pixels = prepare(&picture, pixels_per_latent).map_err(|error| error.chain())?;
     pixels.ok_or_else(|| {
         let (width, height) = picture.dimensions();

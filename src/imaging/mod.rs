@@ -15,5 +15,5 @@ pub(crate) mod testing;
 pub(crate) use decode::{ImageInfo, Limits, decode, decode_on_white, encode_png, info};
 pub(crate) use error::ImageError;
 pub(crate) use preprocess::{Preprocess, PreprocessError};
-pub(crate) use resize::{Filter, centre_crop, resize};
+pub(crate) use resize::{Filter, Fit, centre_crop, resize};
 pub(crate) use tensor::{from_chw, to_chw};

@@ -80,6 +80,29 @@ fn windows(from: u32, to: u32, filter: Filter) -> Vec<Window> {
     (0..to).map(window).collect()
 }
 
+/// The size in pixels that pictures are brought to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fit {
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    /// Takes the largest size inside that has the picture's aspect.
+    pub(crate) keep_aspect: bool,
+}
+
+impl Fit {
+    /// The sides of a picture of `width` x `height` once it is brought to this size; each at least 1.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a side is no longer than ours")]
+    pub(crate) fn sides(self, width: u32, height: u32) -> (u32, u32) {
+        if !self.keep_aspect {
+            return (self.width, self.height);
+        }
+        let (width, height) = (f64::from(width), f64::from(height));
+        let scale = (f64::from(self.width) / width).min(f64::from(self.height) / height);
+        let side = |length: f64, most: u32| ((length * scale).round() as u32).clamp(1, most);
+        (side(width, self.width), side(height, self.height))
+    }
+}
+
 /// Resizes to `width` x `height`, with antialiasing when it gets smaller: Pillow's `Image.resize`.
 ///
 /// # Errors

@@ -25,8 +25,6 @@ use crate::{
 const MODEL_FUNCTIONS: &[(&str, &str)] =
     &[("img2img", "generator"), ("clip_image", "clip"), ("clip_text", "clip"), ("classify", "classifiers")];
 
-/// The query that reads the pictures of the source.
-const READ: &str = "pixels/embed.sql";
 /// The query that makes pictures.
 const GENERATE: &str = "spectrum/img2img.sql";
 /// The query that scores them.
@@ -127,7 +125,7 @@ pub fn curriculum_query(strategy: &str) -> String {
 
 fn built_in_steps(config: &Config) -> Vec<(&'static str, String)> {
     vec![
-        ("pixels", READ.into()),
+        ("pixels", config.source.sql.clone()),
         ("images", "images/all.sql".into()),
         ("hard_samples", config.hard_samples.sql.clone()),
         ("candidates", "candidates/spectrum.sql".into()),

@@ -19,7 +19,7 @@ const ALGORITHM: &str = "1";
 /// # Errors
 /// Where the catalogue has not the query that reads them.
 pub fn reader(config: &Config, catalogue: &Catalogue) -> Result<String> {
-    Ok(recipe(catalogue.get(super::READ)?, &settings(config)))
+    Ok(recipe(catalogue.get(&config.source.sql)?, &settings(config)))
 }
 
 /// The value of every placeholder: the pipeline's settings, its own `[parameters]`, and `$generator` and

@@ -8,7 +8,7 @@ use std::{
 
 use arrow::array::{Array, RecordBatch, StringArray};
 use futures::{StreamExt, stream};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{
     Runner, Shard,
@@ -28,11 +28,14 @@ use crate::{
 
 /// Rows of a batch where rows carry pictures.
 const PICTURES_PER_BATCH: usize = 32;
+/// Images of a unit that only refers to them.
+const LISTED_PER_UNIT: usize = 1 << 16;
 /// Units that share a commit at most.
 const UNITS_PER_COMMIT: usize = 16;
 
-/// Finished units that wait for a commit, so that others are begun meanwhile; each is in memory.
-const UNITS_WAITING: usize = 8;
+/// MiB of finished units that wait for a commit or are in one, so that others are begun meanwhile. One larger unit may
+/// wait alone.
+const MIB_WAITING: u32 = 256;
 
 /// How often a worker looks whether the others are done.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -43,6 +46,17 @@ pub(super) struct Accumulation<'a> {
     pub(super) over: &'a str,
     pub(super) id: &'a str,
     pub(super) sources_per_unit: usize,
+}
+
+impl<'a> Accumulation<'a> {
+    /// How the table of `step` accumulates; none where it is chosen.
+    pub(super) fn of(step: &'a Step) -> Option<Self> {
+        let Kind::Accumulated { over, id, sources_per_unit } = step.table.kind else { return None };
+        // without pictures, what a unit costs is its commit and its plan
+        let light = over == schema::LISTING && !step.query.functions.contains("read_image");
+        let sources_per_unit = if light { sources_per_unit.max(LISTED_PER_UNIT) } else { sources_per_unit };
+        Some(Self { over, id, sources_per_unit })
+    }
 }
 
 /// What a step has done.
@@ -61,6 +75,16 @@ struct Made {
     rejects: Vec<Reject>,
     entry: Entry,
 }
+
+impl Made {
+    /// Its size in memory in whole MiB, at most [`MIB_WAITING`].
+    fn mib(&self) -> u32 {
+        u32::try_from(self.rows.get_array_memory_size() >> 20).unwrap_or(u32::MAX).saturating_add(1).min(MIB_WAITING)
+    }
+}
+
+/// A unit that waits for its commit, and the memory that it may take meanwhile.
+type Waiting = (Made, OwnedSemaphorePermit);
 
 /// Makes what is missing of `step`; of several workers each makes its own units, and waits for the others'.
 ///
@@ -106,7 +130,8 @@ async fn make_own(runner: &Runner, step: &Step, how: Accumulation<'_>, snapshot:
     let ceiling = Ceiling { asked, allowed, rejected };
     ceiling.check(step, &[])?;
     runner.progress.started(&step.table.name, wanted);
-    let (sender, receiver) = mpsc::channel(UNITS_WAITING);
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let memory = Arc::new(Semaphore::new(MIB_WAITING as usize));
     let work = stream::iter(units)
         .take_until(runner.options.stop.asked())
         .map(|unit| {
@@ -120,8 +145,9 @@ async fn make_own(runner: &Runner, step: &Step, how: Accumulation<'_>, snapshot:
     let produce = async {
         let mut work = std::pin::pin!(work);
         while let Some(made) = work.next().await {
-            let made = made.map_err(|error| Error::Data(format!("a unit of `{}`: {error}", step.table.name)))?;
-            if sender.send(made?).await.is_err() {
+            let made = made.map_err(|error| Error::Data(format!("a unit of `{}`: {error}", step.table.name)))??;
+            let Ok(permit) = Arc::clone(&memory).acquire_many_owned(made.mib()).await else { break };
+            if sender.send((made, permit)).is_err() {
                 break;
             }
         }
@@ -284,13 +310,13 @@ async fn commit(
     step: &Step,
     id: &str,
     mut ceiling: Ceiling,
-    mut receiver: mpsc::Receiver<Made>,
+    mut receiver: mpsc::UnboundedReceiver<Waiting>,
 ) -> Result<Done> {
     let mut done = Done::default();
     let mut ready = Vec::new();
     while receiver.recv_many(&mut ready, UNITS_PER_COMMIT).await > 0 {
         commit_units(runner, step, id, &ready).await?;
-        for made in ready.drain(..) {
+        for (made, _) in ready.drain(..) {
             done.rows += made.entry.rows;
             done.rejects += made.entry.rejects;
             ceiling.rejected += made.entry.rejects;
@@ -302,11 +328,11 @@ async fn commit(
 }
 
 /// A unit's rejects and its ledger row go first; the unit is done when its rows are there.
-async fn commit_units(runner: &Runner, step: &Step, id: &str, units: &[Made]) -> Result<()> {
+async fn commit_units(runner: &Runner, step: &Step, id: &str, units: &[Waiting]) -> Result<()> {
     let lake = runner.session.lake();
     let name = &step.table.name;
     let (mut rejects, mut ledger, mut rows) = (Vec::new(), Vec::new(), Vec::new());
-    for made in units {
+    for (made, _) in units {
         let unit = made.unit.clone();
         if !made.rejects.is_empty() {
             let batch = journal::reject_rows(name, &unit, &made.rejects)?;

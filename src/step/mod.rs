@@ -171,8 +171,7 @@ impl Runner {
             if let Some(again) = self.moved_input(index, steps, &snapshot) {
                 return Ok(Some(again));
             }
-            if let Kind::Accumulated { over, id, sources_per_unit } = first.table.kind {
-                let how = Accumulation { over, id, sources_per_unit };
+            if let Some(how) = Accumulation::of(first) {
                 let done = accumulate::run(self, first, how, snapshot).await?;
                 note(&mut outcomes[0], done, false, started);
                 self.complete(first, &outcomes[0]).await?;
@@ -219,13 +218,12 @@ impl Runner {
     async fn follow(&self, first: &Step, choice: &Choice, rest: &[Step], outcomes: &mut [Outcome]) -> Result<()> {
         for (step, outcome) in rest.iter().zip(outcomes) {
             let started = Instant::now();
-            let (done, replaced) = match step.table.kind {
-                Kind::Accumulated { over, id, sources_per_unit } => {
-                    let how = Accumulation { over, id, sources_per_unit };
+            let (done, replaced) = match Accumulation::of(step) {
+                Some(how) => {
                     let snapshot = self.pinned(first, choice).await?;
                     (accumulate::run(self, step, how, snapshot).await?, false)
                 }
-                _ => (self.follow_choosing(first, choice, step, None).await?, true),
+                None => (self.follow_choosing(first, choice, step, None).await?, true),
             };
             note(outcome, done, replaced, started);
         }

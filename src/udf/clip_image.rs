@@ -13,32 +13,38 @@ use futures::future::try_join_all;
 
 use super::{
     cosine_similarity::embedding_type,
-    function::{Arguments, AsyncKernel, Shape, argument, awaiting, pictures},
+    function::{Arguments, AsyncKernel, Shape, argument, awaiting},
+    load_image::load,
 };
 use crate::{
     clip::EmbedError,
     models::{self, Models},
+    source::Source,
 };
 
-struct ClipImage(Arc<Models>);
+struct ClipImage {
+    models: Arc<Models>,
+    source: Arc<Source>,
+}
 
-pub(super) fn function(models: Arc<Models>) -> ScalarUDF {
+pub(super) fn function(models: Arc<Models>, source: Arc<Source>) -> ScalarUDF {
     let shape = Shape {
         name: "clip_image",
         arguments: Arguments::Exactly(1),
         returns: embedding_type() as DataType,
         fingerprint: models.clip_digest().to_owned(),
     };
-    awaiting(shape, ClipImage(models))
+    awaiting(shape, ClipImage { models, source })
 }
 
 #[async_trait]
 impl AsyncKernel for ClipImage {
-    async fn call(&self, arguments: &[ArrayRef], _: usize) -> Result<ArrayRef> {
-        let pictures = pictures("clip_image", argument("clip_image", arguments, 0)?)?;
-        let clip = self.0.clip().await?;
-        let rows: Result<Vec<_>, crate::error::Error> = try_join_all(pictures.iter().map(|picture| async move {
-            let Some(picture) = picture else {
+    async fn call(&self, arguments: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
+        let pictures = load(&self.source, "clip_image", argument("clip_image", arguments, 0)?).await?;
+        let clip = self.models.clip().await?;
+        let pictures = (0..rows).map(|row| pictures.row(row));
+        let rows: Result<Vec<_>, crate::error::Error> = try_join_all(pictures.map(|picture| async move {
+            let Ok(Some(picture)) = picture else {
                 return Ok(None);
             };
             match clip.embed_image(Arc::from(picture)).await {

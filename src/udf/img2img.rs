@@ -22,14 +22,16 @@ use datafusion::{error::Result, logical_expr::ScalarUDF};
 use futures::future::try_join_all;
 use tokio::sync::OnceCell;
 
-use super::function::{
-    Arguments, AsyncKernel, Shape, argument, awaiting, fallible, image_column, integers, pictures, texts,
+use super::{
+    function::{Arguments, AsyncKernel, Shape, argument, awaiting, fallible, image_column, integers, texts},
+    load_image::load,
 };
 use crate::{
     diffusion::{EngineError, Job},
     identity::Digest,
     models::{self, Models},
     schema,
+    source::Source,
 };
 
 const NAME: &str = "img2img";
@@ -39,6 +41,7 @@ type Made = Result<Arc<[u8]>, String>;
 
 struct Img2Img {
     models: Arc<Models>,
+    source: Arc<Source>,
     meter: Arc<Meter>,
     memo: Mutex<HashMap<[u8; 32], Arc<OnceCell<Made>>>>,
 }
@@ -54,20 +57,20 @@ impl Meter {
     }
 }
 
-pub(super) fn function(models: Arc<Models>, meter: Arc<Meter>) -> ScalarUDF {
+pub(super) fn function(models: Arc<Models>, source: Arc<Source>, meter: Arc<Meter>) -> ScalarUDF {
     let shape = Shape {
         name: NAME,
         arguments: Arguments::Exactly(4),
         returns: DataType::Struct(fallible(&schema::image_fields())),
         fingerprint: models.generator_digest().to_owned(),
     };
-    awaiting(shape, Img2Img { models, meter, memo: Mutex::default() })
+    awaiting(shape, Img2Img { models, source, meter, memo: Mutex::default() })
 }
 
 #[async_trait]
 impl AsyncKernel for Img2Img {
     async fn call(&self, arguments: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
-        let images = pictures(NAME, argument(NAME, arguments, 0)?)?;
+        let images = load(&self.source, NAME, argument(NAME, arguments, 0)?).await?;
         let prompts = texts(NAME, argument(NAME, arguments, 1)?)?;
         let guidances = integers(NAME, argument(NAME, arguments, 2)?)?;
         let seeds = integers(NAME, argument(NAME, arguments, 3)?)?;
@@ -75,14 +78,21 @@ impl AsyncKernel for Img2Img {
         let mut sources: HashMap<&[u8], Arc<[u8]>> = HashMap::new();
         let mut jobs = Vec::with_capacity(rows);
         for row in 0..rows {
-            let null = [images.is_null(row), prompts.is_null(row), guidances.is_null(row), seeds.is_null(row)];
-            if null.contains(&true) {
+            let image = match images.row(row) {
+                Ok(image) => image,
+                Err(reason) => {
+                    jobs.push(Err(reason));
+                    continue;
+                }
+            };
+            let null = [prompts.is_null(row), guidances.is_null(row), seeds.is_null(row)];
+            let Some(image) = image.filter(|_| !null.contains(&true)) else {
                 jobs.push(Err("an argument is NULL".to_owned()));
                 continue;
-            }
+            };
             jobs.push(match u8::try_from(guidances.value(row)) {
                 Ok(image_guidance) if image_guidance <= 100 => Ok(Job {
-                    image: Arc::clone(sources.entry(images.value(row)).or_insert_with(|| Arc::from(images.value(row)))),
+                    image: Arc::clone(sources.entry(image).or_insert_with(|| Arc::from(image))),
                     prompt: Arc::from(prompts.value(row)),
                     image_guidance,
                     seed: seeds.value(row),

@@ -10,6 +10,7 @@
 //! | `draw(n, …)` | a uniform integer in `0..n`, a pure function of the rest |
 //! | `image_info(image)` | width, height, format and digest of a picture |
 //! | `img2img(image, prompt, image_guidance, seed)` | a picture by the pipeline's diffusion model |
+//! | `load_image(image)` | a picture with its bytes, from the source where it only has its path |
 //! | `pixel_difference(a, b)` | the largest difference of two pictures' values |
 //! | `read_image(path)` | a picture of the source |
 
@@ -22,6 +23,7 @@ mod draw;
 mod function;
 mod image_info;
 mod img2img;
+mod load_image;
 mod pixel_difference;
 mod read_image;
 
@@ -52,15 +54,16 @@ pub struct Context {
 /// # Errors
 /// Where the registry refuses a function.
 pub fn register_all(registry: &mut dyn FunctionRegistry, context: &Context, meter: &Arc<Meter>) -> Result<()> {
-    let functions: [ScalarUDF; 10] = [
-        classify::function(Arc::clone(&context.models)),
-        clip_image::function(Arc::clone(&context.models)),
+    let functions: [ScalarUDF; 11] = [
+        classify::function(Arc::clone(&context.models), Arc::clone(&context.source)),
+        clip_image::function(Arc::clone(&context.models), Arc::clone(&context.source)),
         clip_text::function(Arc::clone(&context.models)),
         cosine_similarity::function(),
         digest::function(),
         draw::function(),
         image_info::function(),
-        img2img::function(Arc::clone(&context.models), Arc::clone(meter)),
+        img2img::function(Arc::clone(&context.models), Arc::clone(&context.source), Arc::clone(meter)),
+        load_image::function(Arc::clone(&context.source)),
         pixel_difference::function(),
         read_image::function(Arc::clone(&context.source)),
     ];

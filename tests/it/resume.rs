@@ -1,6 +1,9 @@
 //! Kills, orders, partitions: the same tables.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
 
 use crate::support::Workspace;
 
@@ -27,6 +30,53 @@ fn killed_runs_end_as_a_quiet_one() {
     killed.assert_equals(&quiet);
     let evaluations = "SELECT sum(unet_evaluations) FROM ledger";
     assert_eq!(killed.number(evaluations), quiet.number(evaluations));
+}
+
+/// Four runs on one lake without a word to each other; every five seconds two of them, drawn from a seed, are killed and
+/// begun again. `DISCL_KILLS_SECONDS` says for how long.
+#[test]
+fn four_runs_of_which_two_are_killed_again_and_again_make_one_clean_lake() {
+    const RUNS: usize = 4;
+    let seconds = std::env::var("DISCL_KILLS_SECONDS").map_or(30, |seconds| seconds.parse().unwrap());
+    let job = |workspace: &mut Workspace| {
+        for edit in ["hard_samples.max_class_count=20", "spectrum.seeds=[10,20]", "spectrum.timesteps=12"] {
+            workspace.edit(edit);
+        }
+    };
+    let (mut quiet, mut shared) = (Workspace::small(), Workspace::small());
+    job(&mut quiet);
+    job(&mut shared);
+    quiet.run();
+    let begin = |run: usize| {
+        let mut command = shared.command("run", &["--unit-order", &run.to_string()]);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let mut runs: Vec<Child> = (0..RUNS).map(begin).collect();
+    let (mut killed, mut failed) = (0, Vec::new());
+    for round in 0..seconds / 5 {
+        std::thread::sleep(Duration::from_secs(5));
+        for drawn in [round * 7 % RUNS, (round * 7 + 1 + round % (RUNS - 1)) % RUNS] {
+            match runs[drawn].try_wait().unwrap() {
+                Some(status) => failed.extend((!status.success()).then_some(status)),
+                None => {
+                    runs[drawn].kill().unwrap();
+                    runs[drawn].wait().unwrap();
+                    killed += 1;
+                }
+            }
+            runs[drawn] = begin(drawn);
+        }
+    }
+    for mut run in runs {
+        let status = run.wait().unwrap();
+        failed.extend((!status.success()).then_some(status));
+    }
+    shared.run();
+    shared.ok("verify", &["--deep"]);
+    shared.assert_equals(&quiet);
+    println!("{killed} of {RUNS} runs killed in {seconds} s");
+    assert!(killed >= seconds / 5, "{killed}");
+    assert!(failed.is_empty(), "a run that nobody killed failed: {failed:?}");
 }
 
 #[test]

@@ -207,6 +207,23 @@ async fn who_gives_up_leaves_the_queue() {
     assert!(pace.totals().waited >= 500 * MILLISECOND, "{}", pace.totals());
 }
 
+/// Whoever made a request may wait for another one before they look at the first again.
+#[tokio::test]
+async fn who_is_not_polled_holds_nobody_up() {
+    let pace = Arc::new(Pace::default());
+    {
+        let mut state = pace.state();
+        let now = Instant::now();
+        state.slow_down(now, now, Some(SECOND));
+    }
+    let mut first = std::pin::pin!(pace.admit());
+    assert!(futures::poll!(first.as_mut()).is_pending(), "it is in the queue now");
+    tokio::task::yield_now().await;
+    let second = timeout(10 * SECOND, pace.admit()).await;
+    assert!(second.is_ok(), "the second waits for the first, which nobody polls");
+    first.await;
+}
+
 #[test]
 fn totals_are_words() {
     let totals = Totals { slow_downs: 12, halvings: 2, waited: Duration::from_millis(3450) };
