@@ -283,12 +283,41 @@ fn lists_are_not_empty_and_have_no_value_twice() {
 
 #[test]
 fn choices_are_listed() {
-    let text = SMALL.replace("\"parquet\"", "\"imagefolder\"") + "scheduler = \"eular\"\n";
+    let text = SMALL.replace("\"parquet\"", "\"imagefolders\"\nlists = \"l\"") + "scheduler = \"eular\"\n";
     assert_snapshot!(refused(&text, &[]), @r#"
     x.toml:5: `source.kind`: found "imagefolder", allowed is `parquet`
     x.toml:14: `spectrum.scheduler`: found "eular", allowed are `ddim`, `pndm`, `euler`, `euler_ancestral`, `dpmpp_2m`, `dpmpp_2m_karras` and `lcm`, did you mean `euler`?
     2 problems; nothing was run
     "#);
+}
+
+/// The small pipeline with these keys in the place of its source's.
+fn of_source(keys: &str) -> String {
+    let (before, rest) = SMALL.split_once("kind =").unwrap();
+    format!("{before}root = \"data\"\n{keys}\n{}", &rest[rest.find("[models]").unwrap()..])
+}
+
+#[test]
+fn each_kind_of_source_has_keys_of_its_own() {
+    let source = |keys: &str| serde_json::to_string(&sound(&of_source(keys), &[]).source).unwrap();
+    assert_snapshot!(source("kind = \"list\"\nlists = \"s3://b/l\"\nsplits.train = \"t.txt\""), @"");
+    assert_snapshot!(source("kind = \"imagefolder\"\nsplits = { train = [\"a\", \"b/c\"], test = \"d\" }"), @"");
+    assert_snapshot!(source("kind = \"csv\"\nsplits.train = \"t.csv\""), @"");
+    let one = "kind = \"csv\"\ntable = \"m.csv\"\nsplit_column = \"split\"\npath_column = \"filename\"\n\
+               path_prefix = \"train/\"\nlabel_column = \"y\"\nsplits = { train = \"train\", shifted_test = [\"test\", \"val: 2\"] }";
+    assert_snapshot!(source(one), @"");
+    let tars = "kind = \"webdataset\"\nlabel_column = \"json:kind\"\nsplits = { train = \"t-{08..10}.tar\", test = \"v.tar\" }";
+    assert_snapshot!(source(tars), @"");
+}
+
+#[test]
+fn keys_of_another_kind_of_source_are_refused() {
+    let refused = |keys: &str| refused(&of_source(keys), &[]).to_string();
+    assert_snapshot!(refused("kind = \"list\"\nlabel_column = \"y\"\nlist = \"l\"\nsplits.train = \"a:b\""), @"");
+    assert_snapshot!(refused("kind = \"csv\"\ntable = \"t.csv\"\nimage_column = \"i\"\nsplits.train = \"train\""), @"");
+    assert_snapshot!(refused("kind = \"csv\"\nsplit_column = \"split\"\nsplits.train = \"train\""), @"");
+    let splits = "splits = { train = [\"{0..3}.tar\", \"2.tar\"], validation = \"{3..4}.tar\", test = \"{a,b}.tar\" }";
+    assert_snapshot!(refused(&format!("kind = \"webdataset\"\nlabel_column = \"json\"\n{splits}")), @"");
 }
 
 #[test]

@@ -100,7 +100,9 @@ impl Classes {
         let (mut missing, mut twice) = (None, None);
         for text in texts {
             match places.get(text).map(Vec::as_slice) {
-                Some([label]) => drop(numbers.insert(*text, *label)),
+                Some([label]) => {
+                    numbers.insert(*text, *label);
+                }
                 Some(_) => twice = twice.or(Some(*text)),
                 None => missing = missing.or(Some(*text)),
             }

@@ -52,7 +52,8 @@ impl Files {
 
     /// The pictures at `paths`, up to [`AT_ONCE`] side by side.
     pub(super) async fn read(&self, paths: &[Option<&str>]) -> Result<Vec<Read>> {
-        stream::iter(paths.iter().copied()).map(|path| self.picture(path)).buffered(AT_ONCE).try_collect().await
+        let pictures: Vec<_> = paths.iter().map(|path| self.picture(*path)).collect();
+        stream::iter(pictures).buffered(AT_ONCE).try_collect().await
     }
 
     async fn picture(&self, path: Option<&str>) -> Result<Read> {

@@ -163,7 +163,9 @@ pub(super) fn refuse_twice(named: &[Named], problems: &mut Problems) {
     let mut seen: HashMap<&str, &Named> = HashMap::with_capacity(named.len());
     for row in named {
         match seen.entry(&row.path) {
-            Entry::Vacant(place) => drop(place.insert(row)),
+            Entry::Vacant(place) => {
+                place.insert(row);
+            }
             Entry::Occupied(first) => {
                 let first = first.get();
                 let (split, theirs) = (row.split.as_str(), first.split.as_str());

@@ -82,9 +82,7 @@ impl Read for Window {
             self.fetch()?;
         }
         let count = self.rest().len().min(into.len());
-        for (to, from) in into.iter_mut().zip(self.rest()) {
-            *to = *from;
-        }
+        into[..count].copy_from_slice(&self.rest()[..count]);
         self.at += count as u64;
         self.read += count as u64;
         Ok(count)
