@@ -63,7 +63,10 @@ impl Place {
     /// that are no names, `.` and `..`, and control characters: nothing leads out of this place.
     pub fn path(&self, name: &str) -> object_store::path::Path {
         let part = |part| PathPart::parse(part).unwrap_or_else(|_| PathPart::from(part));
-        name.split('/').filter(|part| !part.is_empty()).map(part).fold(self.prefix.clone(), |path, part| path.join(part))
+        name.split('/')
+            .filter(|part| !part.is_empty())
+            .map(part)
+            .fold(self.prefix.clone(), |path, part| path.join(part))
     }
 
     /// What [`Place::path`] made `path` from; none for a path that is not below this place.

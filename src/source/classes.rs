@@ -69,7 +69,8 @@ impl Classes {
         let Some(file) = &self.path else { return Ok(()) };
         let file = file.display();
         if self.unclear.contains(&label) {
-            let what = format!("`{path}` has the label {label}, for which `{file}` (`source.classes`) has several names");
+            let what =
+                format!("`{path}` has the label {label}, for which `{file}` (`source.classes`) has several names");
             return Err(Error::Data(what));
         }
         if self.names.contains_key(&label) {
@@ -78,7 +79,9 @@ impl Classes {
         let last = self.names.keys().next_back().copied().unwrap_or(0);
         let known = match i64::try_from(self.names.len()) {
             Ok(count) if count == last + 1 => format!("the labels 0 to {last} only"),
-            _ => format!("{} other labels, from {} to {last}", self.names.len(), self.names.keys().next().unwrap_or(&0)),
+            _ => {
+                format!("{} other labels, from {} to {last}", self.names.len(), self.names.keys().next().unwrap_or(&0))
+            }
         };
         Err(Error::Data(format!("`{path}` has the label {label}, and `{file}` (`source.classes`) names {known}")))
     }
@@ -209,7 +212,10 @@ mod tests {
         assert_eq!((classes.name(0), classes.name(1), classes.name(2)), ("cat".into(), "a/b".into(), "cat".into()));
         classes.check("p", 2).unwrap();
         let said = classes.check("p", 3).unwrap_err().to_string();
-        assert!(said.starts_with("`p` has the label 3, and ") && said.ends_with("names the labels 0 to 2 only"), "{said}");
+        assert!(
+            said.starts_with("`p` has the label 3, and ") && said.ends_with("names the labels 0 to 2 only"),
+            "{said}"
+        );
         let said = read("c.txt", "cat\n\ndog").unwrap_err();
         assert_eq!(said, "`FILE` (`source.classes`): line 2 is empty; each line names a class");
     }
@@ -227,8 +233,14 @@ mod tests {
         assert_ne!(classes.text(), read("c.csv", "label,name\n0,empty\n1,\"cow, wild\"\n2,wolf\n").unwrap().text());
         assert_eq!(read("c.csv", "label,name\n1,b\n0,a").unwrap().text(), "a\nb");
         let said = |text| read("c.csv", text).unwrap_err();
-        assert_eq!(said("id,name\n"), "`FILE` (`source.classes`) needs the columns `label` or `y`, and `name`; its columns are `id`, `name`");
-        assert_eq!(said("y,name\n0,a\nx,b\n"), "`FILE` (`source.classes`): line 3 has the label \"x\", allowed are integers from 0");
+        assert_eq!(
+            said("id,name\n"),
+            "`FILE` (`source.classes`) needs the columns `label` or `y`, and `name`; its columns are `id`, `name`"
+        );
+        assert_eq!(
+            said("y,name\n0,a\nx,b\n"),
+            "`FILE` (`source.classes`): line 3 has the label \"x\", allowed are integers from 0"
+        );
         assert_eq!(said("y,name\n0,\n"), "`FILE` (`source.classes`): line 2 has no name");
         assert!(said("y,name\n0\n").contains("is no CSV"));
     }

@@ -7,7 +7,7 @@ use super::{
     object::list_file,
 };
 use crate::{
-    config::{Split, SourceKind},
+    config::{SourceKind, Split},
     error::{Error, Result},
     lake::Place,
 };
@@ -37,10 +37,17 @@ pub(super) async fn read(
     let mut named = Vec::new();
     for (split, table) in splits.iter().flat_map(|(split, names)| names.iter().map(|name| (*split, name))) {
         let bytes = list_file(place, table, "source.splits", "source.root").await?;
-        rows(&Arc::from(table.as_str()), &bytes, &columns, problems, |_, fields| {
-            let [path, label] = fields else { return Ok(None) };
-            Ok(Some((split, prefixed(prefix, path)?, Label::of_text(label)?)))
-        }, &mut named)?;
+        rows(
+            &Arc::from(table.as_str()),
+            &bytes,
+            &columns,
+            problems,
+            |_, fields| {
+                let [path, label] = fields else { return Ok(None) };
+                Ok(Some((split, prefixed(prefix, path)?, Label::of_text(label)?)))
+            },
+            &mut named,
+        )?;
     }
     Ok(named)
 }
@@ -58,21 +65,30 @@ async fn of_one(
     let of_value: BTreeMap<&str, Split> =
         splits.iter().flat_map(|(split, values)| values.iter().map(|value| (value.as_str(), *split))).collect();
     let (mut named, mut values) = (Vec::new(), BTreeMap::new());
-    rows(&Arc::from(table), &bytes, columns, problems, |_, fields| {
-        let [path, label, value] = fields else { return Ok(None) };
-        if let Some(count) = values.get_mut(*value) {
-            *count += 1_u64;
-        } else {
-            values.insert((*value).to_owned(), 1);
-        }
-        let Some(split) = of_value.get(value) else { return Ok(None) };
-        Ok(Some((*split, prefixed(prefix, path)?, Label::of_text(label)?)))
-    }, &mut named)?;
-    let missing: Vec<String> = of_value.keys().filter(|value| !values.contains_key(**value)).map(|v| quote(v)).collect();
+    rows(
+        &Arc::from(table),
+        &bytes,
+        columns,
+        problems,
+        |_, fields| {
+            let [path, label, value] = fields else { return Ok(None) };
+            if let Some(count) = values.get_mut(*value) {
+                *count += 1_u64;
+            } else {
+                values.insert((*value).to_owned(), 1);
+            }
+            let Some(split) = of_value.get(value) else { return Ok(None) };
+            Ok(Some((*split, prefixed(prefix, path)?, Label::of_text(label)?)))
+        },
+        &mut named,
+    )?;
+    let missing: Vec<String> =
+        of_value.keys().filter(|value| !values.contains_key(**value)).map(|v| quote(v)).collect();
     if missing.is_empty() {
         return Ok(named);
     }
-    let known: Vec<String> = values.iter().take(20).map(|(value, count)| format!("{} ({count})", quote(value))).collect();
+    let known: Vec<String> =
+        values.iter().take(20).map(|(value, count)| format!("{} ({count})", quote(value))).collect();
     Err(Error::Data(format!(
         "`{table}`: no row has the split {} (`source.splits`); its splits, with their rows, are {}",
         missing.join(", "),
@@ -116,7 +132,7 @@ pub(super) fn rows(
         if !more.map_err(|error| Error::Data(format!("`{file}` is no CSV from line {line} on: {error}")))? {
             return Ok(());
         }
-        let line = record.position().map_or(line, csv::Position::line);
+        let line = record.position().map_or(line, |start| line_of(bytes, start));
         let origin = Origin { file: Arc::clone(file), line: Some(line) };
         let fields = fields(&record, headers.len(), &places);
         match fields.and_then(|fields| of_row(&origin, &fields)) {
@@ -125,6 +141,13 @@ pub(super) fn rows(
             Err(why) => problems.add(&origin, why),
         }
     }
+}
+
+/// The line of a record. The reader counts from the end of the one before, without the empty lines between.
+fn line_of(bytes: &[u8], start: &csv::Position) -> u64 {
+    let rest = usize::try_from(start.byte()).ok().and_then(|start| bytes.get(start..)).unwrap_or_default();
+    let blank = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
+    start.line() + blank.filter(|byte| **byte == b'\n').count() as u64
 }
 
 fn place_of(file: &str, headers: &csv::ByteRecord, column: &Column<'_>) -> Result<usize> {
@@ -149,6 +172,7 @@ fn fields<'a>(record: &'a csv::ByteRecord, width: usize, places: &[usize]) -> Re
     if record.len() != width {
         return Err(format!("it has {} fields, the header has {width}", record.len()));
     }
-    let field = |place: &usize| str::from_utf8(record.get(*place).unwrap_or_default()).map_err(|_| "it is no UTF-8".to_owned());
+    let field =
+        |place: &usize| str::from_utf8(record.get(*place).unwrap_or_default()).map_err(|_| "it is no UTF-8".to_owned());
     places.iter().map(field).collect()
 }

@@ -235,12 +235,16 @@ mod tests {
 
     #[test]
     fn paths_stay_below_the_root() {
-        for sound in ["a", "a/b.jpg", "a b/c%20#~?[x].png", "ö/12:30.jpg", "..a/b..", "e\u{301}", "a//b".get(..1).unwrap()] {
+        for sound in
+            ["a", "a/b.jpg", "a b/c%20#~?[x].png", "ö/12:30.jpg", "..a/b..", "e\u{301}", "a//b".get(..1).unwrap()]
+        {
             assert_eq!(relative(sound), Ok(sound));
         }
         assert_eq!(relative("./a/b.jpg"), Ok("a/b.jpg"));
-        let wrong =
-            ["", ".", "..", "../a", "a/..", "a/../b", "a/./b", "/a", "//a", "a//b", "a/", "C:/a", "c:a", "a\\b", "a\0b", "a\tb", "./"];
+        let wrong = [
+            "", ".", "..", "../a", "a/..", "a/../b", "a/./b", "/a", "//a", "a//b", "a/", "C:/a", "c:a", "a\\b", "a\0b",
+            "a\tb", "./",
+        ];
         for wrong in wrong {
             assert!(relative(wrong).is_err(), "{wrong:?}");
         }
@@ -289,7 +293,10 @@ mod tests {
         refuse_twice(&rows, &mut problems);
         let said = problems.finish().unwrap_err().to_string();
         assert!(said.starts_with("the source names pictures wrongly, 13 times; the first 10:\n"), "{said}");
-        assert!(said.contains("`l.txt`:1: \"a/b\" of train is in `l.txt`:0 already; an image may be named once"), "{said}");
+        assert!(
+            said.contains("`l.txt`:1: \"a/b\" of train is in `l.txt`:0 already; an image may be named once"),
+            "{said}"
+        );
         assert_eq!(said.lines().count(), 11);
         Problems::default().finish().unwrap();
     }

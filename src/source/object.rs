@@ -105,7 +105,8 @@ pub(super) async fn list_file(place: &Place, name: &str, key: &str, below: &str)
         let message = format!("it has {} bytes, {LARGEST_LIST} are allowed; it is one of `{key}`", meta.size);
         return Err(Error::Lake { url: url(), message, source: None });
     }
-    let found = place.store.get(&meta.location).await.map_err(|error| Error::lake(url(), "it cannot be read", error))?;
+    let found =
+        place.store.get(&meta.location).await.map_err(|error| Error::lake(url(), "it cannot be read", error))?;
     let bytes = found.bytes().await.map_err(|error| Error::lake(url(), "it cannot be read", error))?;
     if bytes.len() as u64 != meta.size {
         let message = format!("{} bytes came, it has {}", bytes.len(), meta.size);

@@ -207,7 +207,8 @@ fn label_of(text: &str, field: Option<&str>) -> Result<Label, String> {
         None if text.len() > LONGEST_FIELD => Err(format!("it has {} bytes, {LONGEST_FIELD} are allowed", text.len())),
         None => Label::number(text),
         Some(field) => {
-            let object: serde_json::Value = serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"))?;
+            let object: serde_json::Value =
+                serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"))?;
             Label::of_json(&object, field)
         }
     }

@@ -11,8 +11,20 @@ use crate::config::Config;
 
 /// Names that stores, URLs and shells find hard; the last two look alike, in Unicode's two forms.
 const ODD: [&str; 14] = [
-    "a b.png", "a%20b.png", "100%.png", "a#b.png", "a#1.png", "a~b.png", "a?b.png", "a[1].png", "a{1}^`|.png", "12:30.png",
-    "a&b=c+d;e,f.png", "'q\"<>*.png", "\u{e9}.png", "e\u{301}.png",
+    "a b.png",
+    "a%20b.png",
+    "100%.png",
+    "a#b.png",
+    "a#1.png",
+    "a~b.png",
+    "a?b.png",
+    "a[1].png",
+    "a{1}^`|.png",
+    "12:30.png",
+    "a&b=c+d;e,f.png",
+    "'q\"<>*.png",
+    "\u{e9}.png",
+    "e\u{301}.png",
 ];
 
 /// A folder with a data set in it.
@@ -37,7 +49,9 @@ impl Folder {
 
     /// Writes files that hold their own names.
     fn pictures(&self, names: &[&str]) -> &Self {
-        names.iter().for_each(|name| drop(self.write(name, name)));
+        names.iter().for_each(|name| {
+            self.write(name, name);
+        });
         self
     }
 
@@ -47,7 +61,14 @@ impl Folder {
             let mut header = tar::Header::new_gnu();
             header.set_size(bytes.len() as u64);
             header.set_mode(0o644);
-            tar.append_data(&mut header, name, *bytes).unwrap();
+            if name.starts_with("..") {
+                // which no honest tool writes
+                header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+                header.set_cksum();
+                tar.append(&header, *bytes).unwrap();
+            } else {
+                tar.append_data(&mut header, name, *bytes).unwrap();
+            }
         }
         self.write(name, tar.into_inner().unwrap())
     }
@@ -83,7 +104,10 @@ fn column<'a>(source: &'a Source, name: &str) -> Vec<&'a str> {
 fn rows(source: &Source) -> Vec<String> {
     let labels = source.listing().column_by_name("label").unwrap().as_primitive::<Int64Type>();
     let texts = column(source, "path").into_iter().zip(column(source, "class_name")).zip(column(source, "split"));
-    texts.zip(labels.values()).map(|(((path, class), split), label)| format!("{path} {label} {class} {split}")).collect()
+    texts
+        .zip(labels.values())
+        .map(|(((path, class), split), label)| format!("{path} {label} {class} {split}"))
+        .collect()
 }
 
 /// The bytes of every picture, as text, or why there are none.
@@ -106,7 +130,10 @@ async fn lists_name_pictures() {
     let source = folder.open(&lines).await;
     // the root of the lists is their own: below ROOT itself there is no `train`
     let said = crate::error::chain(&source.unwrap_err());
-    assert!(said.starts_with("none of the images of the split train is there; the first is \"train/n01/a.JPEG\" of"), "{said}");
+    assert!(
+        said.starts_with("none of the images of the split train is there; the first is \"train/n01/a.JPEG\" of"),
+        "{said}"
+    );
     fs::rename(config_root.join("train"), folder.path("train")).unwrap();
     fs::rename(config_root.join("val"), folder.path("val")).unwrap();
     let source = folder.open(&lines).await.unwrap();
@@ -145,13 +172,23 @@ async fn names_stay_as_they_are() {
 async fn what_is_missing_is_a_row() {
     let folder = Folder::new();
     folder.pictures(&["a.png", "sub/b.png"]).write("empty.png", "").write("large.png", vec![0; 8 << 20]);
-    folder.write("l.txt", "a.png 0\ngone.png 0\nsub/b.png 1\nsub/gone.png 1\nno/folder.png 1\nempty.png 0\nlarge.png 0\nsub 0\n");
+    folder.write(
+        "l.txt",
+        "a.png 0\ngone.png 0\nsub/b.png 1\nsub/gone.png 1\nno/folder.png 1\nempty.png 0\nlarge.png 0\nsub 0\n",
+    );
     let lines = "kind = \"list\"\nsplits.train = \"l.txt\"";
     let source = folder.open(lines).await.unwrap();
     let missing = || Err("no such file".to_owned());
     let large = Err("it has 8388608 bytes, 8388607 are allowed".to_owned());
     let expected = [
-        Ok("a.png".to_owned()), missing(), Ok("sub/b.png".to_owned()), missing(), missing(), Ok(String::new()), large, missing(),
+        Ok("a.png".to_owned()),
+        missing(),
+        Ok("sub/b.png".to_owned()),
+        missing(),
+        missing(),
+        Ok(String::new()),
+        large,
+        missing(),
     ];
     assert_eq!(read(&source).await, expected);
     // when it comes, it is another version of the picture, and the listing another one
@@ -204,7 +241,13 @@ async fn lists_say_all_that_is_wrong() {
 #[tokio::test]
 async fn folders_are_classes() {
     let folder = Folder::new();
-    folder.pictures(&["train/b cat/x/deep.JPG", "train/b cat/1.png", "train/10/2.webp", "train/10/notes.txt", "train/stray.png"]);
+    folder.pictures(&[
+        "train/b cat/x/deep.JPG",
+        "train/b cat/1.png",
+        "train/10/2.webp",
+        "train/10/notes.txt",
+        "train/stray.png",
+    ]);
     folder.pictures(&["val/2/1.jpeg", "val/10/2.webp", "val/2/.hidden", "train/empty/readme.md"]);
     let lines = "kind = \"imagefolder\"\nsplits = { train = \"train\", validation = \"val\" }";
     let source = folder.open(lines).await.unwrap();
@@ -220,9 +263,15 @@ async fn folders_are_classes() {
     );
     assert_eq!(read(&source).await[2], Ok("train/b cat/x/deep.JPG".to_owned()));
     let none = folder.said("kind = \"imagefolder\"\nsplits = { train = \"train\", test = \"tset\" }").await;
-    assert!(none.starts_with("`file://ROOT/tset`: the split test has no picture there; expected is a folder for"), "{none}");
+    assert!(
+        none.starts_with("`file://ROOT/tset`: the split test has no picture there; expected is a folder for"),
+        "{none}"
+    );
     let twice = folder.said("kind = \"imagefolder\"\nsplits = { train = \"train\", test = \"train/b cat\" }").await;
-    assert!(twice.contains("\"train/b cat/x/deep.JPG\" of test is in `train/b cat/x/deep.JPG` already, of train"), "{twice}");
+    assert!(
+        twice.contains("\"train/b cat/x/deep.JPG\" of test is in `train/b cat/x/deep.JPG` already, of train"),
+        "{twice}"
+    );
 }
 
 #[cfg(unix)]
@@ -252,7 +301,10 @@ async fn metadata_says_the_labels() {
         said,
         "`train/metadata.csv` has no column `label` (`source.label_column`); its columns are \"file_name\", \"text\", \"species\""
     );
-    folder.write("test/metadata.jsonl", "{\"file_name\": \"../train/1.png\", \"species\": 1}\nno\n{}\n{\"file_name\": \"a\"}");
+    folder.write(
+        "test/metadata.jsonl",
+        "{\"file_name\": \"../train/1.png\", \"species\": 1}\nno\n{}\n{\"file_name\": \"a\"}",
+    );
     let said = folder.said(lines).await;
     assert!(said.contains("`test/metadata.jsonl`:1: found the path \"../train/1.png\""), "{said}");
     assert!(said.contains("`test/metadata.jsonl`:2: it is no JSON"), "{said}");
@@ -300,7 +352,12 @@ async fn one_table_has_all_splits() {
     );
     let twice = WILDS.replace("filename,y", "y,y");
     folder.write("metadata.csv", twice);
-    assert!(folder.said(&WILDS_LINES.replace("\"filename\"", "\"y\"")).await.contains("has the column `y` (`source.path_column`) twice"));
+    assert!(
+        folder
+            .said(&WILDS_LINES.replace("\"filename\"", "\"y\""))
+            .await
+            .contains("has the column `y` (`source.path_column`) twice")
+    );
 }
 
 #[tokio::test]
@@ -313,7 +370,10 @@ async fn tables_of_their_own_have_texts_as_classes() {
     let expected = ["a.jpg 1 zebra, \"grey\" train", "b.jpg 0 ape train", "c.jpg 0 ape test"];
     assert_eq!(folder.listed(lines).await, expected);
     let long = "x".repeat(70_000);
-    folder.write("test.csv", format!("label,path\nape\n,c.jpg\nape,/etc/passwd\n\nape,a.jpg\n{long},c.jpg\n\"ape,c.jpg\n"));
+    folder.write(
+        "test.csv",
+        format!("label,path\nape\n,c.jpg\nape,/etc/passwd\n\nape,a.jpg\n{long},c.jpg\n\"ape,c.jpg\n"),
+    );
     let said = folder.said(lines).await;
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines[0], "the source names pictures wrongly, 6 times:");
@@ -322,7 +382,10 @@ async fn tables_of_their_own_have_texts_as_classes() {
     assert!(lines[3].starts_with("  `test.csv`:4: found the path \"/etc/passwd\""), "{said}");
     assert_eq!(lines[4], "  `test.csv`:7: a field has 70000 bytes, 65536 are allowed; is a quote left open?");
     assert_eq!(lines[5], "  `test.csv`:8: it has 1 fields, the header has 2");
-    assert!(lines[6].ends_with("\"a.jpg\" of test is in `train.csv`:3 already, of train; an image may be named once"), "{said}");
+    assert!(
+        lines[6].ends_with("\"a.jpg\" of test is in `train.csv`:3 already, of train; an image may be named once"),
+        "{said}"
+    );
 }
 
 #[tokio::test]
@@ -330,13 +393,21 @@ async fn tars_hold_samples() {
     let folder = Folder::new();
     let long = format!("{}/000002.png", "deep".repeat(40));
     folder.tar("t-00.tar", &[("000.cls", b"1"), ("000.jpg", b"one"), ("./001.PNG", b"two"), ("./001.cls", b" 0\n")]);
-    folder.tar("t-01.tar", &[("a.b/000.x.jpg", b"no"), (&long, b"three"), (&long.replace("png", "cls"), b"1"), ("__meta.json", b"{}")]);
+    folder.tar(
+        "t-01.tar",
+        &[("a.b/000.x.jpg", b"no"), (&long, b"three"), (&long.replace("png", "cls"), b"1"), ("__meta.json", b"{}")],
+    );
     folder.tar("v/0.tar", &[("000.cls", b"0"), ("000.json", b"{}"), ("000.webp", &[b'w'; 100_000]), ("001.cls", b"1")]);
     let lines = "kind = \"webdataset\"\nsplits = { train = \"t-{00..01}.tar\", test = \"v/0.tar\" }";
     let source = folder.open(lines).await.unwrap();
     let three = format!("t-01.tar#{long} 1 1 train");
-    let expected =
-        ["t-00.tar#000.jpg 1 1 train", "t-00.tar#001.PNG 0 0 train", &three, "v/0.tar#000.webp 0 0 test", "v/0.tar#001 1 1 test"];
+    let expected = [
+        "t-00.tar#000.jpg 1 1 train",
+        "t-00.tar#001.PNG 0 0 train",
+        &three,
+        "v/0.tar#000.webp 0 0 test",
+        "v/0.tar#001 1 1 test",
+    ];
     assert_eq!(rows(&source), expected);
     let texts = read(&source).await;
     assert_eq!(texts[..3], ["one", "two", "three"].map(|text| Ok(text.to_owned())));
@@ -350,12 +421,18 @@ async fn tars_hold_samples() {
 #[tokio::test]
 async fn tars_have_labels_in_json_too() {
     let folder = Folder::new();
-    folder.tar("t.tar", &[("a.jpg", b"1"), ("a.json", br#"{"kind": "cat/dog"}"#), ("b.json", br#"{"kind": "ant"}"#), ("b.jpg", b"2")]);
+    folder.tar(
+        "t.tar",
+        &[("a.jpg", b"1"), ("a.json", br#"{"kind": "cat/dog"}"#), ("b.json", br#"{"kind": "ant"}"#), ("b.jpg", b"2")],
+    );
     let lines = "kind = \"webdataset\"\nlabel_column = \"json:kind\"\nsplits.train = \"t.tar\"";
     assert_eq!(folder.listed(lines).await, ["t.tar#a.jpg 1 cat/dog train", "t.tar#b.jpg 0 ant train"]);
     let said = folder.said(&lines.replace("json:kind", "json:label")).await;
     assert!(said.contains("`t.tar`: \"a.json\": it has no field `label`; every image needs a label"), "{said}");
-    folder.tar("t.tar", &[("a.jpg", b"1"), ("b.cls", b"cat"), ("b.jpg", b"2"), ("../c.cls", b"1"), ("d.jpg", b"1"), ("d.png", b"1")]);
+    folder.tar(
+        "t.tar",
+        &[("a.jpg", b"1"), ("b.cls", b"cat"), ("b.jpg", b"2"), ("../c.cls", b"1"), ("d.jpg", b"1"), ("d.png", b"1")],
+    );
     let said = folder.said("kind = \"webdataset\"\nsplits = { train = \"t.tar\", test = \"{0..1}.tar\" }").await;
     for what in [
         "the sample \"a\" has no member `.cls`",
@@ -365,7 +442,10 @@ async fn tars_have_labels_in_json_too() {
     ] {
         assert!(said.contains(&format!("`t.tar`: {what}")), "{said}");
     }
-    assert!(said.contains("`0.tar`: there is no such file") && said.contains("`1.tar`: there is no such file"), "{said}");
+    assert!(
+        said.contains("`0.tar`: there is no such file") && said.contains("`1.tar`: there is no such file"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

@@ -48,11 +48,8 @@ impl Window {
         let window = if self.place.url.scheme() == "file" { NEAR } else { FAR };
         let range = self.at..self.version.size.min(self.at + window);
         let wanted = range.end - range.start;
-        let options = GetOptions {
-            range: Some(GetRange::Bounded(range)),
-            if_match: self.version.tag(),
-            ..GetOptions::default()
-        };
+        let options =
+            GetOptions { range: Some(GetRange::Bounded(range)), if_match: self.version.tag(), ..GetOptions::default() };
         let (store, path) = (&self.place.store, self.place.path(&self.name));
         let bytes = self.handle.block_on(async { store.get_opts(&path, options).await?.bytes().await });
         let bytes = bytes.map_err(Error::other)?;

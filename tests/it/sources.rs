@@ -2,10 +2,7 @@
 
 use std::{fs, path::Path, sync::OnceLock};
 
-use arrow::{
-    array::AsArray,
-    datatypes::Int64Type,
-};
+use arrow::{array::AsArray, datatypes::Int64Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
