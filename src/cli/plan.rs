@@ -25,11 +25,12 @@ pub(super) async fn execute(target: &Target) -> Result<ExitCode> {
                 if step.skipped { String::new() } else { step.rows.map_or("?".into(), amount) },
                 step.unet_evaluations.map_or(String::new(), amount),
                 step.seconds.map_or(String::new(), hours),
+                step.bytes.map_or(String::new(), gigabytes),
                 step.reason.clone(),
             ]
         })
         .collect();
-    output::table(&["step", "", "rows", "UNet evaluations", "hours", "why"], &rows);
+    output::table(&["step", "", "rows", "UNet evaluations", "hours", "GB", "why"], &rows);
     let (speed, whose) =
         (rate.unet_evaluations, if rate.measured { "this lake's so far" } else { "the paper's, on one RTX A5000" });
     output::note(format!("hours are by {speed:.0} UNet evaluations a second: {whose}"));
@@ -37,8 +38,16 @@ pub(super) async fn execute(target: &Target) -> Result<ExitCode> {
 }
 
 fn hours(seconds: Amount) -> String {
-    let hours = |seconds: i64| format!("{:.1}", seconds as f64 / 3600.0);
-    let (due, at_most) = (hours(seconds.due), hours(seconds.at_most));
+    in_units(seconds, 3600.0)
+}
+
+fn gigabytes(bytes: Amount) -> String {
+    in_units(bytes, 1e9)
+}
+
+fn in_units(amount: Amount, unit: f64) -> String {
+    let text = |amount: i64| format!("{:.1}", amount as f64 / unit);
+    let (due, at_most) = (text(amount.due), text(amount.at_most));
     if due == at_most { due } else { format!("{due}–{at_most}") }
 }
 

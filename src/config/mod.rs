@@ -20,6 +20,7 @@ use serde::Serialize;
 pub use diagnostics::{Diagnostic, Diagnostics};
 pub use learning::{DataSplit, Experiment, Learner};
 pub use parameters::BUILT_IN_PARAMETERS;
+pub use source::SourceKind;
 
 mod diagnostics;
 mod document;
@@ -30,6 +31,7 @@ mod parameters;
 mod reader;
 mod rules;
 mod sections;
+mod source;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -88,30 +90,19 @@ pub struct Config {
 /// `[source]`: the data set.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Source {
-    /// How it is stored.
+    /// How it is stored, and what only such data sets have.
     pub kind: SourceKind,
     /// The directory or URL below which its files are.
     pub root: String,
-    /// The files of each split, relative to `root`; in the order of [`Split`], never without
-    /// train, no file twice.
+    /// What makes up each split: files or folders relative to `root` (those of [`SourceKind::List`] relative to its
+    /// `lists`), or values of its split column. In the order of [`Split`], never without train, nothing twice.
     pub splits: Vec<(Split, Vec<String>)>,
     /// The query that takes its images in: `pixels/embed.sql`, which is the default and keeps them in the lake, or
     /// `pixels/reference.sql`, which leaves them where they are.
     pub sql: String,
-    /// Column with the encoded images; default `image`.
-    pub image_column: String,
-    /// Column with the class numbers; default `label`.
-    pub label_column: String,
-    /// JSON file with class names: a list, or an object from number to name.
+    /// File with class names: JSON (a list, or an object from number to name), `.txt` (a name on each line) or `.csv`
+    /// (columns `label` or `y`, and `name`).
     pub classes: Option<PathBuf>,
-}
-
-/// How a data set is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SourceKind {
-    /// Parquet files with an image and a label column.
-    Parquet,
 }
 
 /// A part of a data set.

@@ -140,6 +140,12 @@ impl<'t, 'p> Section<'t, 'p> {
 
     /// Reports every key that nobody asked for.
     pub(super) fn finish(self) {
+        self.finish_kind("", &[]);
+    }
+
+    /// The same for a section with the keys of one `kind` out of several. A key of another kind, one of `others`, was
+    /// not mistyped: what is allowed is said, and no similar key offered.
+    pub(super) fn finish_kind(self, kind: &str, others: &[&str]) {
         for entry in self.entries() {
             if self.asked.contains(&entry.key.as_str()) {
                 continue;
@@ -149,8 +155,11 @@ impl<'t, 'p> Section<'t, 'p> {
                 Value::Table(_) => "section",
                 _ => "key",
             };
-            let message = format!("unknown {what} {}", key_in_backticks(&key));
-            let help = text::suggest(&entry.key, &self.asked);
+            let (of, help) = match others.contains(&entry.key.as_str()) {
+                true => (format!(" of kind `{kind}`"), format!("allowed are {}", text::choices(&self.asked))),
+                false => (String::new(), text::suggest(&entry.key, &self.asked)),
+            };
+            let message = format!("unknown {what} {}{of}", key_in_backticks(&key));
             self.problems.add_with_help(Some(entry.place), &key, message, Some(help));
         }
     }

@@ -76,6 +76,13 @@ pub(super) const RELATIVE_PATH: Rule = Rule {
     holds: is_relative,
 };
 
+/// A list of a data set.
+pub(super) const LIST_PATH: Rule = Rule {
+    expected: "a string with a path relative to `source.lists`, else to `source.root`",
+    allowed: "paths relative to `source.lists`, else to `source.root`, without empty, `.` or `..` parts",
+    holds: is_relative,
+};
+
 /// A file in `sql/`, or in the folder that replaces it.
 pub(super) const SQL_PATH: Rule = Rule {
     expected: "a string with a relative path ending in `.sql`",

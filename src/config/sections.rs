@@ -7,11 +7,11 @@ use super::document::Entry;
 use super::kinds::{Choice, Distinct, Kind, Truth, integer, number, number_below};
 use super::parameters::parameters;
 use super::reader::Section;
-use super::rules::{FILLED_LINE, IDENTIFIER, LINE, LOCATION, NAME, PATH, QUERY, RELATIVE_PATH, SQL_PATH};
+use super::rules::{FILLED_LINE, IDENTIFIER, LINE, LOCATION, NAME, PATH, QUERY, SQL_PATH};
 use super::template::{Template, asks_for};
 use super::{
-    Config, Cuda, Curriculum, Expect, Filter, HardSamples, Models, Prompts, Queries, Rejects, Source, SourceKind,
-    Spectrum, Split, UserStep, Validation, learning, text,
+    Config, Cuda, Curriculum, Expect, Filter, HardSamples, Models, Prompts, Queries, Rejects, Spectrum, UserStep,
+    Validation, learning, source, text,
 };
 
 /// Most training epochs.
@@ -27,7 +27,7 @@ pub(super) fn config(mut root: Section<'_, '_>) -> Config {
     let seed = root.or("seed", &integer(i64::MIN..=i64::MAX, ""), 0);
     let sql_dir = root.optional("sql_dir", &PATH).map(PathBuf::from);
     let lake_root = lake_root(root.section("lake"));
-    let source = source(root.section("source"));
+    let source = source::source(root.section("source"));
     let models = models(root.section("models"));
     let hard_samples = hard_samples(root.section("hard_samples"), &models.classifiers);
     let prompts = prompts(root.section("prompts"));
@@ -67,46 +67,6 @@ fn lake_root(mut lake: Section<'_, '_>) -> String {
     let root = lake.required("root", &LOCATION);
     lake.finish();
     root
-}
-
-fn source(mut source: Section<'_, '_>) -> Source {
-    // One kind so far: the word is checked, and says nothing more.
-    let _: &str = source.required("kind", &Choice { words: &["parquet"] });
-    let out = Source {
-        kind: SourceKind::Parquet,
-        root: source.required("root", &LOCATION),
-        splits: splits(source.section("splits")),
-        sql: source.or("sql", &SQL_PATH, "pixels/embed.sql"),
-        image_column: source.or("image_column", &FILLED_LINE, "image"),
-        label_column: source.or("label_column", &FILLED_LINE, "label"),
-        classes: source.optional("classes", &PATH).map(PathBuf::from),
-    };
-    source.finish();
-    out
-}
-
-fn splits(mut splits: Section<'_, '_>) -> Vec<(Split, Vec<String>)> {
-    let files = Distinct { of: RELATIVE_PATH, or_one: true };
-    let mut out: Vec<(Split, Vec<String>)> = Vec::new();
-    for split in Split::ALL {
-        let found = match split {
-            Split::Train => Some(splits.required(split.as_str(), &files)),
-            _ => splits.optional(split.as_str(), &files),
-        };
-        let Some(found) = found else { continue };
-        for (earlier, theirs) in &out {
-            let theirs: BTreeSet<&String> = theirs.iter().collect();
-            if let Some(shared) = found.iter().find(|file| theirs.contains(file)) {
-                let quoted = text::quote(shared);
-                let with = splits.key(earlier.as_str());
-                let message = format!("found {quoted}, which is in `{with}` too");
-                splits.refuse(split.as_str(), message);
-            }
-        }
-        out.push((split, found));
-    }
-    splits.finish();
-    out
 }
 
 fn models(mut models: Section<'_, '_>) -> Models {

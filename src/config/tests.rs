@@ -32,6 +32,7 @@ kind = "parquet"
 root = "memory:///data"
 image_column = "picture"
 label_column = "digit"
+sql = "pixels/reference.sql"
 classes = "classes.json"
 [source.splits]
 test = ["test/0.parquet", "test/1.parquet"]
@@ -56,6 +57,9 @@ timesteps = 1_000
 guidance_scale = 7
 scheduler = "euler"
 negative_prompt = "blurred"
+width = 480
+height = 270
+keep_aspect = false
 [filter]
 sql = "filter/mine.sql"
 min_text_similarity = -0.0
@@ -140,12 +144,12 @@ fn sound(text: &str, set: &[&str]) -> Config {
 
 #[test]
 fn the_smallest_file_gets_the_defaults() {
-    assert_snapshot!(serde_json::to_string(&sound(SMALL, &[])).unwrap(), @r#"{"name":"small","seed":0,"lake_root":"lake","sql_dir":null,"source":{"kind":"parquet","root":"data","splits":[["train",["train.parquet"]]],"sql":"pixels/embed.sql","image_column":"image","label_column":"label","classes":null},"models":{"diffusion":"models/d","clip":"models/c","classifiers":{}},"hard_samples":{"sql":"hard_samples/few_shot.sql","max_class_count":20,"confidences":null,"classifier":null,"max_probability":1.0,"hard_fraction":1.0},"prompts":{"descriptions":null,"generation":"a photo of {class}","filter":"a photo of {class}"},"spectrum":{"image_guidance":[0,50],"seeds":[1,2],"timesteps":50,"guidance_scale":10.0,"scheduler":null,"negative_prompt":null,"noise":"counter","pure_noise_at_zero":false,"size":null,"keep_aspect":true},"filter":{"sql":"filter/text_similarity.sql","frame":"center_crop","min_text_similarity":0.3,"max_attempts":6},"validation":{"sources":0},"curriculum":{"strategy":"diverse_to_specific","epochs":65,"curriculum_epochs":60,"non_hard_fraction":0.3,"hard_share":0.136,"level":null,"trials":["0"],"probe_size":0,"class_balanced":false,"manifest":"manifest/mixed.sql"},"learner":{"architectures":["mlp"],"image_side":16,"batch_size":64,"iterations_per_epoch":16,"learning_rate":0.001,"weight_decay":0.0001},"experiment":{"strategies":["diverse_to_specific"],"learner_seeds":10,"many_class_count":100,"worst_classes":3,"pretraining":null,"splits":[]},"rejects":{"max_fraction":0.01},"cuda":{"memory_limit_mib":null,"tf32":false},"queries":{"memory_limit_mib":null},"steps":[],"expect":[],"parameters":{}}"#);
+    assert_snapshot!(serde_json::to_string(&sound(SMALL, &[])).unwrap(), @r#"{"name":"small","seed":0,"lake_root":"lake","sql_dir":null,"source":{"kind":{"parquet":{"image_column":"image","label_column":"label"}},"root":"data","splits":[["train",["train.parquet"]]],"classes":null},"models":{"diffusion":"models/d","clip":"models/c","classifiers":{}},"hard_samples":{"sql":"hard_samples/few_shot.sql","max_class_count":20,"confidences":null,"classifier":null,"max_probability":1.0,"hard_fraction":1.0},"prompts":{"descriptions":null,"generation":"a photo of {class}","filter":"a photo of {class}"},"spectrum":{"image_guidance":[0,50],"seeds":[1,2],"timesteps":50,"guidance_scale":10.0,"scheduler":null,"negative_prompt":null,"noise":"counter","pure_noise_at_zero":false},"filter":{"sql":"filter/text_similarity.sql","frame":"center_crop","min_text_similarity":0.3,"max_attempts":6},"validation":{"sources":0},"curriculum":{"strategy":"diverse_to_specific","epochs":65,"curriculum_epochs":60,"non_hard_fraction":0.3,"hard_share":0.136,"level":null,"trials":["0"],"probe_size":0,"class_balanced":false,"manifest":"manifest/mixed.sql"},"learner":{"architectures":["mlp"],"image_side":16,"batch_size":64,"iterations_per_epoch":16,"learning_rate":0.001,"weight_decay":0.0001},"experiment":{"strategies":["diverse_to_specific"],"learner_seeds":10,"many_class_count":100,"worst_classes":3,"pretraining":null,"splits":[]},"rejects":{"max_fraction":0.01},"cuda":{"memory_limit_mib":null,"tf32":false},"queries":{"memory_limit_mib":null},"steps":[],"expect":[],"parameters":{}}"#);
 }
 
 #[test]
 fn every_key_is_read() {
-    assert_snapshot!(serde_json::to_string(&sound(FULL, &[])).unwrap(), @r#"{"name":"full-1","seed":-7,"lake_root":"s3://bucket/lake","sql_dir":"my_sql","source":{"kind":"parquet","root":"memory:///data","splits":[["train",["train.parquet"]],["test",["test/0.parquet","test/1.parquet"]]],"sql":"pixels/embed.sql","image_column":"picture","label_column":"digit","classes":"classes.json"},"models":{"diffusion":"models/d","clip":"models/c","classifiers":{"resnet":"models/r"}},"hard_samples":{"sql":"hard_samples/mine.sql","max_class_count":16,"confidences":null,"classifier":"resnet","max_probability":1.0,"hard_fraction":1.0},"prompts":{"descriptions":"texts.json","generation":"a {class}, {description}","filter":"a {class}"},"spectrum":{"image_guidance":[0,10,100],"seeds":[10,20],"timesteps":1000,"guidance_scale":7.0,"scheduler":"euler","negative_prompt":"blurred","noise":"counter","pure_noise_at_zero":false,"size":null,"keep_aspect":true},"filter":{"sql":"filter/mine.sql","frame":"center_crop","min_text_similarity":0.0,"max_attempts":1},"validation":{"sources":5},"curriculum":{"strategy":"adaptive","epochs":3,"curriculum_epochs":0,"non_hard_fraction":1.0,"hard_share":0.999,"level":10,"trials":["a","b"],"probe_size":100,"class_balanced":true,"manifest":"manifest/low_quality.sql"},"learner":{"architectures":["mlp","cnn"],"image_side":32,"batch_size":8,"iterations_per_epoch":4,"learning_rate":0.01,"weight_decay":0.0},"experiment":{"strategies":["adaptive","mine"],"learner_seeds":3,"many_class_count":50,"worst_classes":5,"pretraining":"seen.parquet","splits":[{"seed":1,"set":["source.root=other"]},{"seed":2,"set":["source.root=third","seed=4"]}]},"rejects":{"max_fraction":0.0},"cuda":{"memory_limit_mib":null,"tf32":false},"queries":{"memory_limit_mib":512},"steps":[{"table":"blurred","sql":"steps/blurred.sql"},{"table":"dark","sql":"steps/dark.sql"}],"expect":[{"name":"no empty class","sql":"SELECT 1\nWHERE false"}],"parameters":{"count":3,"look":"dark","min_contrast":0.5,"strict":true}}"#);
+    assert_snapshot!(serde_json::to_string(&sound(FULL, &[])).unwrap(), @r#"{"name":"full-1","seed":-7,"lake_root":"s3://bucket/lake","sql_dir":"my_sql","source":{"kind":{"parquet":{"image_column":"picture","label_column":"digit"}},"root":"memory:///data","splits":[["train",["train.parquet"]],["test",["test/0.parquet","test/1.parquet"]]],"classes":"classes.json"},"models":{"diffusion":"models/d","clip":"models/c","classifiers":{"resnet":"models/r"}},"hard_samples":{"sql":"hard_samples/mine.sql","max_class_count":16,"confidences":null,"classifier":"resnet","max_probability":1.0,"hard_fraction":1.0},"prompts":{"descriptions":"texts.json","generation":"a {class}, {description}","filter":"a {class}"},"spectrum":{"image_guidance":[0,10,100],"seeds":[10,20],"timesteps":1000,"guidance_scale":7.0,"scheduler":"euler","negative_prompt":"blurred","noise":"counter","pure_noise_at_zero":false},"filter":{"sql":"filter/mine.sql","frame":"center_crop","min_text_similarity":0.0,"max_attempts":1},"validation":{"sources":5},"curriculum":{"strategy":"adaptive","epochs":3,"curriculum_epochs":0,"non_hard_fraction":1.0,"hard_share":0.999,"level":10,"trials":["a","b"],"probe_size":100,"class_balanced":true,"manifest":"manifest/low_quality.sql"},"learner":{"architectures":["mlp","cnn"],"image_side":32,"batch_size":8,"iterations_per_epoch":4,"learning_rate":0.01,"weight_decay":0.0},"experiment":{"strategies":["adaptive","mine"],"learner_seeds":3,"many_class_count":50,"worst_classes":5,"pretraining":"seen.parquet","splits":[{"seed":1,"set":["source.root=other"]},{"seed":2,"set":["source.root=third","seed=4"]}]},"rejects":{"max_fraction":0.0},"cuda":{"memory_limit_mib":null,"tf32":false},"queries":{"memory_limit_mib":512},"steps":[{"table":"blurred","sql":"steps/blurred.sql"},{"table":"dark","sql":"steps/dark.sql"}],"expect":[{"name":"no empty class","sql":"SELECT 1\nWHERE false"}],"parameters":{"count":3,"look":"dark","min_contrast":0.5,"strict":true}}"#);
 }
 
 #[test]
@@ -190,7 +194,7 @@ fn an_empty_file_lacks_everything_at_once() {
     assert_snapshot!(refused("", &[]), @r"
     x.toml: `name`: missing, expected a string of 1 to 64 characters out of `a-z`, `0-9`, `_` and `-`
     x.toml: `lake.root`: missing, expected a string with a directory or a URL
-    x.toml: `source.kind`: missing, expected the string `parquet`
+    x.toml: `source.kind`: missing, expected a string out of `parquet`, `list`, `imagefolder`, `csv` and `webdataset`
     x.toml: `source.root`: missing, expected a string with a directory or a URL
     x.toml: `source.splits.train`: missing, expected a string with a path relative to `source.root`, or a list of such
     x.toml: `models.diffusion`: missing, expected a string with a path
@@ -283,11 +287,58 @@ fn lists_are_not_empty_and_have_no_value_twice() {
 
 #[test]
 fn choices_are_listed() {
-    let text = SMALL.replace("\"parquet\"", "\"imagefolder\"") + "scheduler = \"eular\"\n";
+    let text = SMALL.replace("\"parquet\"", "\"imagefolders\"\nlists = \"l\"") + "scheduler = \"eular\"\n";
     assert_snapshot!(refused(&text, &[]), @r#"
-    x.toml:5: `source.kind`: found "imagefolder", allowed is `parquet`
-    x.toml:14: `spectrum.scheduler`: found "eular", allowed are `ddim`, `pndm`, `euler`, `euler_ancestral`, `dpmpp_2m`, `dpmpp_2m_karras` and `lcm`, did you mean `euler`?
+    x.toml:5: `source.kind`: found "imagefolders", allowed are `parquet`, `list`, `imagefolder`, `csv` and `webdataset`, did you mean `imagefolder`?
+    x.toml:15: `spectrum.scheduler`: found "eular", allowed are `ddim`, `pndm`, `euler`, `euler_ancestral`, `dpmpp_2m`, `dpmpp_2m_karras` and `lcm`, did you mean `euler`?
     2 problems; nothing was run
+    "#);
+}
+
+/// The small pipeline with these keys in the place of its source's.
+fn of_source(keys: &str) -> String {
+    let (before, rest) = SMALL.split_once("kind =").unwrap();
+    format!("{before}root = \"data\"\n{keys}\n{}", &rest[rest.find("[models]").unwrap()..])
+}
+
+#[test]
+fn each_kind_of_source_has_keys_of_its_own() {
+    let source = |keys: &str| serde_json::to_string(&sound(&of_source(keys), &[]).source).unwrap();
+    assert_snapshot!(source("kind = \"list\"\nlists = \"s3://b/l\"\nsplits.train = \"t.txt\""), @r#"{"kind":{"list":{"lists":"s3://b/l"}},"root":"data","splits":[["train",["t.txt"]]],"classes":null}"#);
+    assert_snapshot!(source("kind = \"imagefolder\"\nsplits = { train = [\"a\", \"b/c\"], test = \"d\" }"), @r#"{"kind":{"imagefolder":{"label_column":"label"}},"root":"data","splits":[["train",["a","b/c"]],["test",["d"]]],"classes":null}"#);
+    assert_snapshot!(source("kind = \"csv\"\nsplits.train = \"t.csv\""), @r#"{"kind":{"csv":{"table":null,"split_column":null,"path_column":"path","path_prefix":"","label_column":"label"}},"root":"data","splits":[["train",["t.csv"]]],"classes":null}"#);
+    let one = "kind = \"csv\"\ntable = \"m.csv\"\nsplit_column = \"split\"\npath_column = \"filename\"\n\
+               path_prefix = \"train/\"\nlabel_column = \"y\"\nsplits = { train = \"train\", shifted_test = [\"test\", \"val: 2\"] }";
+    assert_snapshot!(source(one), @r#"{"kind":{"csv":{"table":"m.csv","split_column":"split","path_column":"filename","path_prefix":"train/","label_column":"y"}},"root":"data","splits":[["train",["train"]],["shifted_test",["test","val: 2"]]],"classes":null}"#);
+    let tars = "kind = \"webdataset\"\nlabel_column = \"json:kind\"\nsplits = { train = \"t-{08..10}.tar\", test = \"v.tar\" }";
+    assert_snapshot!(source(tars), @r#"{"kind":{"webdataset":{"label_field":"kind"}},"root":"data","splits":[["train",["t-08.tar","t-09.tar","t-10.tar"]],["test",["v.tar"]]],"classes":null}"#);
+}
+
+#[test]
+fn keys_of_another_kind_of_source_are_refused() {
+    let refused = |keys: &str| refused(&of_source(keys), &[]).to_string();
+    assert_snapshot!(refused("kind = \"list\"\nlabel_column = \"y\"\nlist = \"l\"\nsplits.train = \"a:b\""), @r#"
+    x.toml:7: unknown key `source.label_column` of kind `list`, allowed are `kind`, `root`, `lists`, `splits` and `classes`
+    x.toml:8: unknown key `source.list`, did you mean `lists`?
+    x.toml:9: `source.splits.train`: found "a:b", allowed are paths relative to `source.lists`, else to `source.root`, without empty, `.` or `..` parts
+    3 problems; nothing was run
+    "#);
+    assert_snapshot!(refused("kind = \"csv\"\ntable = \"t.csv\"\nimage_column = \"i\"\nsplits.train = \"train\""), @r"
+    x.toml:8: unknown key `source.image_column` of kind `csv`, allowed are `kind`, `root`, `table`, `split_column`, `path_column`, `path_prefix`, `label_column`, `splits` and `classes`
+    x.toml: `source.split_column`: missing, and `source.table` needs it: the column that names a row's split
+    2 problems; nothing was run
+    ");
+    assert_snapshot!(refused("kind = \"csv\"\nsplit_column = \"split\"\nsplits.train = \"train\""), @r"
+    x.toml: `source.table`: missing, and `source.split_column` needs it: the table below `source.root`
+    1 problem; nothing was run
+    ");
+    let splits = "splits = { train = [\"{0..3}.tar\", \"2.tar\"], validation = \"{3..4}.tar\", test = \"{a,b}.tar\" }";
+    assert_snapshot!(refused(&format!("kind = \"webdataset\"\nlabel_column = \"json\"\n{splits}")), @r#"
+    x.toml:7: `source.label_column`: found "json", allowed are `cls` (the member `.cls`) and `json:FIELD` (of `.json`)
+    x.toml:8: `source.splits.train`: found "2.tar" a second time
+    x.toml:8: `source.splits.validation`: found "3.tar", which is in `source.splits.train` too
+    x.toml:8: `source.splits.test`: found "{a,b}.tar", allowed in braces are ascending numbers such as `{000..146}`
+    4 problems; nothing was run
     "#);
 }
 

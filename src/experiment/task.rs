@@ -10,7 +10,7 @@ use arrow::{
 
 use super::failed;
 use crate::{
-    config::{self, Split},
+    config::{self, SourceKind, Split},
     error::{Error, Result},
     imaging::{Filter, ImageError, Limits, decode, resize},
     learner::{Data, Shape},
@@ -163,7 +163,10 @@ async fn seen(pipeline: &Pipeline, side: u32) -> Result<Vec<Picture>> {
     };
     let root = if folder.as_os_str().is_empty() { ".".into() } else { folder.to_string_lossy().into_owned() };
     let splits = vec![(Split::Train, vec![file.to_owned()])];
-    let source = Source::open(&config::Source { root, splits, ..pipeline.config.source.clone() }, "").await?;
+    let config = pipeline.config.source.clone();
+    // it is a Parquet file, whatever the kind of the source
+    let kind = if matches!(config.kind, SourceKind::Parquet { .. }) { config.kind } else { SourceKind::parquet() };
+    let source = Source::open(&config::Source { kind, root, splits, ..config }, "").await?;
     grey_pictures(&source, side, None).await
 }
 

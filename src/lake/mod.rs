@@ -100,6 +100,8 @@ pub struct Size {
     pub files: usize,
     /// Live rows.
     pub rows: usize,
+    /// Bytes of the live data files.
+    pub bytes: u64,
 }
 
 /// A table of which the log has been read, and what was found out about it.
@@ -204,8 +206,13 @@ impl Lake {
         }
         let Some(found) = open.get(&table.name) else { return Ok(None) };
         let state = found.delta.snapshot().map_err(self.fail(&table.name, "its log cannot be read"))?;
-        let rows: Vec<usize> = state.log_data().iter().map(|file| file.num_records().unwrap_or(0)).collect();
-        Ok(Some(Size { version: state.version(), files: rows.len(), rows: rows.iter().sum() }))
+        let mut size = Size { version: state.version(), files: 0, rows: 0, bytes: 0 };
+        for file in state.log_data().iter() {
+            size.files += 1;
+            size.rows += file.num_records().unwrap_or(0);
+            size.bytes += u64::try_from(file.size()).unwrap_or(0);
+        }
+        Ok(Some(size))
     }
 
     /// The values of `column`, which names the table's rows, in all of its rows.

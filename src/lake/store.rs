@@ -11,7 +11,7 @@ use deltalake_core::logstore::{
 };
 use object_store::{
     ObjectStore, RetryConfig, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder,
-    local::LocalFileSystem,
+    local::LocalFileSystem, path::PathPart,
 };
 use url::Url;
 
@@ -58,9 +58,21 @@ impl Place {
         Self::at(store, url)
     }
 
-    /// The path of `name`, relative to this place, in [`Place::store`].
+    /// The path of `name`, relative to this place, in [`Place::store`]. Characters stay as they are, so that it is what
+    /// others have named so: the library's own joining would encode `%`, `#`, `~`, `[` and more. Encoded are only parts
+    /// that are no names, `.` and `..`, and control characters: nothing leads out of this place.
     pub fn path(&self, name: &str) -> object_store::path::Path {
-        name.split('/').filter(|part| !part.is_empty()).fold(self.prefix.clone(), |path, part| path.join(part))
+        let part = |part| PathPart::parse(part).unwrap_or_else(|_| PathPart::from(part));
+        name.split('/')
+            .filter(|part| !part.is_empty())
+            .map(part)
+            .fold(self.prefix.clone(), |path, part| path.join(part))
+    }
+
+    /// What [`Place::path`] made `path` from; none for a path that is not below this place.
+    pub fn name<'a>(&self, path: &'a object_store::path::Path) -> Option<&'a str> {
+        let below = path.as_ref().strip_prefix(self.prefix.as_ref())?;
+        if self.prefix.as_ref().is_empty() { Some(below) } else { below.strip_prefix('/') }
     }
 
     /// The place `name` below this one.

@@ -1,8 +1,24 @@
-//! The real images where they are: a listing of them, and their bytes. So far one kind, Parquet files
-//! in the image convention of Hugging Face `datasets`.
+//! The real images where they are: a listing of them, and their bytes.
+//!
+//! ```text
+//! Parquet files ─────────────────────► parquet_files ─┐
+//! list, csv_table, image_folder ─► named ─► files ────┼─► listing; pictures by path
+//! tar files ─────────────────────► named ─► tars ─────┘
+//! ```
 
+mod classes;
 mod confidences;
+mod csv_table;
+mod files;
+mod image_folder;
+mod list;
+mod named;
+mod object;
 mod parquet_files;
+mod tars;
+#[cfg(test)]
+mod tests;
+mod window;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,16 +30,21 @@ pub use confidences::confidences;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder};
 
+use self::{
+    classes::Classes,
+    named::{Named, Problems},
+    object::too_large,
+};
 use crate::{
-    config::{self, Config},
+    config::{self, Config, SourceKind, Split},
     error::{Error, Result},
     identity::{self, Digest},
     lake::Place,
     schema,
 };
 
-/// Encoded bytes of a picture: readers of Parquet fail on values of 8 MiB and more.
-const LARGEST: usize = (8 << 20) - 1;
+/// The version of a file that is named and not there.
+const MISSING: &str = "missing";
 
 /// A picture that was asked for: its bytes, nothing where nothing was asked, or why there is none.
 pub type Read = Result<Option<Vec<u8>>, String>;
@@ -31,9 +52,17 @@ pub type Read = Result<Option<Vec<u8>>, String>;
 /// The data set of a pipeline.
 #[derive(Debug)]
 pub struct Source {
-    files: parquet_files::ParquetFiles,
+    reader: Reader,
     listing: RecordBatch,
     fingerprint: String,
+}
+
+/// What has the pictures.
+#[derive(Debug)]
+enum Reader {
+    Parquet(parquet_files::ParquetFiles),
+    Files(files::Files),
+    Tars(tars::Tars),
 }
 
 impl Source {
@@ -41,22 +70,28 @@ impl Source {
     /// reads the pictures: with another one they are read again.
     ///
     /// # Errors
-    /// Where a file is missing or is no Parquet, a column is missing or has the wrong type, or a row has
-    /// no label.
+    /// Where a file that lists images is missing or is not what the kind says, a column is missing or has the wrong
+    /// type, an image has no label or an unsafe path, is named twice, or a split has no image. An image alone that is
+    /// not there is a row of the listing, and an error of its row when it is read.
     pub async fn open(config: &config::Source, reader: &str) -> Result<Self> {
         let place = Place::open(&config.root)?;
-        let files = parquet_files::ParquetFiles::open(place, config).await?;
-        let classes = match &config.classes {
-            Some(path) => read_classes(path)?,
-            None => files.class_names(),
+        let (files, rows, classes, digest) = match &config.kind {
+            SourceKind::Parquet { image_column, label_column } => {
+                let files = parquet_files::ParquetFiles::open(place, config, image_column, label_column).await?;
+                let given = config.classes.as_deref().map(Classes::read).transpose()?;
+                let classes = given.unwrap_or_else(|| Classes::of(files.class_names().iter().map(String::as_str)));
+                let rows = files.labels().await?;
+                let digest = files.fingerprint(Digest::new("listing"));
+                (Reader::Parquet(files), rows, classes, digest)
+            }
+            _ => named_source(place, config).await?,
         };
-        let rows = files.labels().await?;
-        if let Some(path) = &config.classes {
-            check_named(&rows, &classes, path)?;
+        for row in &rows {
+            classes.check(&row.path, row.label)?;
         }
-        let listing = listing(rows, &classes, reader)?;
-        let fingerprint = files.fingerprint(Digest::new("listing")).text(&classes.join("\n")).id();
-        Ok(Self { files, listing, fingerprint })
+        let listing = listing(&rows, &classes, reader)?;
+        let fingerprint = digest.text(&classes.text()).id();
+        Ok(Self { reader: files, listing, fingerprint })
     }
 
     /// The table `listing`.
@@ -69,17 +104,31 @@ impl Source {
         &self.fingerprint
     }
 
+    /// Encoded bytes of an image in the mean; of a Parquet file all bytes are counted. None without an image.
+    pub fn mean_bytes(&self) -> Option<f64> {
+        let bytes = match &self.reader {
+            Reader::Parquet(files) => files.bytes(),
+            Reader::Files(files) => files.bytes(),
+            Reader::Tars(tars) => tars.bytes(),
+        };
+        (self.listing.num_rows() > 0).then(|| bytes as f64 / self.listing.num_rows() as f64)
+    }
+
     /// The pictures at `paths` of the listing, in their order.
     ///
     /// # Errors
     /// Where a file cannot be read or has changed since it was listed; a picture that is not there is
     /// an error of its own row.
     pub async fn read(&self, paths: &[Option<&str>]) -> Result<Vec<Read>> {
-        let mut pictures = self.files.read(paths).await?;
+        let mut pictures = match &self.reader {
+            Reader::Parquet(files) => files.read(paths).await?,
+            Reader::Files(files) => files.read(paths).await?,
+            Reader::Tars(tars) => tars.read(paths).await?,
+        };
         for picture in &mut pictures {
             let bytes = picture.as_ref().ok().and_then(Option::as_ref).map_or(0, Vec::len);
-            if bytes > LARGEST {
-                *picture = Err(format!("it has {bytes} bytes, {LARGEST} are allowed"));
+            if let Some(why) = too_large(bytes as u64) {
+                *picture = Err(why);
             }
         }
         Ok(pictures)
@@ -95,25 +144,76 @@ struct Listed {
     split: &'static str,
 }
 
-/// A file of names that lacks one is an error: its class would go into prompts as a number.
-fn check_named(rows: &[Listed], classes: &[String], path: &Path) -> Result<()> {
-    let named = |row: &&Listed| usize::try_from(row.label).is_ok_and(|label| label < classes.len());
-    match rows.iter().find(|row| !named(row)) {
+/// A source that names its pictures: all that is wrong with names and labels is said at once.
+async fn named_source(place: Place, config: &config::Source) -> Result<(Reader, Vec<Listed>, Classes, Digest)> {
+    let given = config.classes.as_deref().map(Classes::read).transpose()?;
+    let (splits, mut problems) = (&config.splits, Problems::default());
+    let (reader, named) = match &config.kind {
+        SourceKind::WebDataset { label_field } => {
+            let (tars, named) = tars::Tars::open(place, label_field.as_deref(), splits, &mut problems).await?;
+            check(&named, splits, problems)?;
+            (Reader::Tars(tars), named)
+        }
+        kind => {
+            let mut named = match kind {
+                SourceKind::List { lists } => {
+                    let lists = lists.as_deref().map_or_else(|| Ok(place.clone()), Place::open)?;
+                    list::read(&lists, splits, &mut problems).await?
+                }
+                SourceKind::ImageFolder { label_column } => {
+                    image_folder::read(&place, label_column, splits, &mut problems).await?
+                }
+                _ => csv_table::read(&place, kind, splits, &mut problems).await?,
+            };
+            check(&named, splits, problems)?;
+            (Reader::Files(files::Files::open(place, &mut named).await?), named)
+        }
+    };
+    refuse_absent(&named, splits, &config.root)?;
+    let (labels, classes) = named::number(&named, given)?;
+    let mut digest = Digest::new("listing of names");
+    let mut rows = Vec::with_capacity(named.len());
+    for (Named { path, split, version, .. }, label) in named.into_iter().zip(labels) {
+        let version = version.map_or_else(|| MISSING.to_owned(), |version| version.text());
+        digest = digest.text(&path).text(&version).text(split.as_str()).part(&label.to_le_bytes());
+        rows.push(Listed { path, version, label, split: split.as_str() });
+    }
+    Ok((reader, rows, classes, digest))
+}
+
+/// Sees that names are sound, none is there twice, and every split has one.
+fn check(named: &[Named], splits: &[(Split, Vec<String>)], mut problems: Problems) -> Result<()> {
+    named::refuse_twice(named, &mut problems);
+    problems.finish()?;
+    match splits.iter().find(|(split, _)| !named.iter().any(|row| row.split == *split)) {
         None => Ok(()),
-        Some(row) => Err(Error::Data(format!(
-            "`{}` has the label {}, and `{}` (`source.classes`) names the labels 0 to {} only",
-            row.path,
-            row.label,
-            path.display(),
-            classes.len().saturating_sub(1)
+        Some((split, of)) => Err(Error::Data(format!(
+            "the split {} has no image; it is `{}` (`source.splits`)",
+            split.as_str(),
+            of.join("`, `")
         ))),
     }
 }
 
-fn listing(rows: Vec<Listed>, classes: &[String], reader: &str) -> Result<RecordBatch> {
-    let class_name = |label: i64| {
-        usize::try_from(label).ok().and_then(|index| classes.get(index).cloned()).unwrap_or_else(|| label.to_string())
-    };
+/// Where not one image of a split is there, it is not the images that are wrong.
+fn refuse_absent(named: &[Named], splits: &[(Split, Vec<String>)], root: &str) -> Result<()> {
+    for (split, _) in splits {
+        let mut rows = named.iter().filter(|row| row.split == *split);
+        let Some(first) = rows.next() else { continue };
+        if first.version.is_none() && rows.all(|row| row.version.is_none()) {
+            return Err(Error::Data(format!(
+                "none of the images of the split {} is there; the first is {} of {}, below `{root}`\nhint: is \
+                 `source.root` the directory that the paths are relative to?",
+                split.as_str(),
+                named::quote(&first.path),
+                first.origin
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn listing(rows: &[Listed], classes: &Classes, reader: &str) -> Result<RecordBatch> {
     let text = |of: &dyn Fn(&Listed) -> String| -> ArrayRef {
         Arc::new(rows.iter().map(|row| Some(of(row))).collect::<StringArray>())
     };
@@ -122,7 +222,7 @@ fn listing(rows: Vec<Listed>, classes: &[String], reader: &str) -> Result<Record
         text(&|row| Digest::new("pixels").text(reader).text(&row.path).text(&row.version).id()),
         text(&|row| row.path.clone()),
         Arc::new(rows.iter().map(|row| row.label).collect::<Int64Array>()),
-        text(&|row| class_name(row.label)),
+        text(&|row| classes.name(row.label)),
         text(&|row| row.split.to_owned()),
     ];
     let table = schema::find(schema::LISTING).map(|table| Arc::clone(&table.schema));
@@ -195,36 +295,6 @@ impl Descriptions {
             missing.len(),
             some.join(", ")
         )))
-    }
-}
-
-/// Class names by number: a JSON list, or an object from number to name.
-fn read_classes(path: &Path) -> Result<Vec<String>> {
-    #[derive(serde::Deserialize)]
-    #[serde(untagged)]
-    enum Classes {
-        List(Vec<String>),
-        // JSON's keys are texts
-        Numbered(BTreeMap<String, String>),
-    }
-    const EXPECTED: &str = "a list of class names, or an object from number to name";
-    let value: serde_json::Value = read_json(path, EXPECTED)?;
-    let other = || Error::Data(format!("`{}` (`source.classes`) is not {EXPECTED}", path.display()));
-    match serde_json::from_value(value).map_err(|_| other())? {
-        Classes::List(names) => Ok(names),
-        Classes::Numbered(names) => {
-            let numbered = names.into_iter().map(|(number, name)| Some((number.parse::<usize>().ok()?, name)));
-            let names: BTreeMap<usize, String> = numbered.collect::<Option<_>>().ok_or_else(other)?;
-            let count = names.keys().next_back().map_or(0, |last| last.saturating_add(1));
-            if count > names.len() {
-                let missing = (0..count).find(|number| !names.contains_key(number)).unwrap_or(0);
-                return Err(Error::Data(format!(
-                    "`{}` (`source.classes`): class {missing} has no name; every number below {count} needs one",
-                    path.display()
-                )));
-            }
-            Ok(names.into_values().collect())
-        }
     }
 }
 

@@ -17,7 +17,7 @@ use parquet::{
     errors::ParquetError,
 };
 
-use super::{Listed, Read};
+use super::{Listed, Read, object::Version};
 use crate::{
     config,
     error::{Error, Result},
@@ -45,15 +45,18 @@ struct File {
 }
 
 impl File {
-    /// Size and entity tag, or time where the store has no tag: another version is read again.
     fn version(&self) -> String {
-        let tag = self.meta.e_tag.clone().unwrap_or_else(|| self.meta.last_modified.to_rfc3339());
-        format!("{} {tag}", self.meta.size)
+        Version::of(&self.meta).text()
     }
 }
 
 impl ParquetFiles {
-    pub(super) async fn open(place: Place, config: &config::Source) -> Result<Self> {
+    pub(super) async fn open(
+        place: Place,
+        config: &config::Source,
+        image_column: &str,
+        label_column: &str,
+    ) -> Result<Self> {
         let mut files = BTreeMap::new();
         for (split, name) in config.splits.iter().flat_map(|(split, names)| names.iter().map(|n| (*split, n))) {
             let fail = |message: &str, error: Box<dyn std::error::Error + Send + Sync>| {
@@ -71,10 +74,10 @@ impl ParquetFiles {
             let footer = ArrowReaderMetadata::load_async(&mut reader, ArrowReaderOptions::new())
                 .await
                 .map_err(|error| fail("it is no Parquet file", error.into()))?;
-            check_columns(name, footer.schema(), config)?;
+            check_columns(name, footer.schema(), image_column, label_column)?;
             files.insert(name.clone(), File { split, meta, footer });
         }
-        Ok(Self { place, image_column: config.image_column.clone(), label_column: config.label_column.clone(), files })
+        Ok(Self { place, image_column: image_column.to_owned(), label_column: label_column.to_owned(), files })
     }
 
     /// Path, version and split of every file.
@@ -82,6 +85,11 @@ impl ParquetFiles {
         self.files
             .iter()
             .fold(digest, |digest, (name, file)| digest.text(name).text(&file.version()).text(file.split.as_str()))
+    }
+
+    /// The size of all files.
+    pub(super) fn bytes(&self) -> u64 {
+        self.files.values().map(|file| file.meta.size).sum()
     }
 
     /// The names of a `ClassLabel`, where the files say them in the metadata of `datasets`.
@@ -198,11 +206,11 @@ fn is_pictures(data_type: &DataType) -> bool {
     }
 }
 
-fn check_columns(name: &str, schema: &Schema, config: &config::Source) -> Result<()> {
+fn check_columns(name: &str, schema: &Schema, image_column: &str, label_column: &str) -> Result<()> {
     let columns: Vec<_> = schema.fields().iter().map(|field| format!("`{}`", field.name())).collect();
     let keys = [
-        ("image_column", &config.image_column, "pictures (their bytes, or a struct with `bytes`)", is_pictures as Fits),
-        ("label_column", &config.label_column, "integers", DataType::is_integer as Fits),
+        ("image_column", image_column, "pictures (their bytes, or a struct with `bytes`)", is_pictures as Fits),
+        ("label_column", label_column, "integers", DataType::is_integer as Fits),
     ];
     for (key, column, expected, fits) in keys {
         let Some((_, field)) = schema.column_with_name(column) else {

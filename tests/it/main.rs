@@ -10,6 +10,7 @@ mod main_job; // the digits pipeline as it ships
 mod readers; // other engines read the tables
 mod resume; // kills, orders, partitions: the same tables
 mod s3; // a lake and a source in S3, through faults; workers and signals
+mod sources; // lists, folders, tables and tars: the same data set
 mod sql; // functions and golden queries
 mod support;
 mod tidy;

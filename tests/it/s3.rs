@@ -193,6 +193,64 @@ fn a_source_in_s3_is_read_through_faults() {
     assert_sound(&workspace);
 }
 
+/// Keys that URLs and stores find hard, and how a URL has them: a list names them, and a listing finds them.
+#[test]
+fn a_source_of_files_in_s3_keeps_their_names() {
+    const KEYS: [(&str, &str); 6] = [
+        ("a b/1.png", "a%20b/1.png"),
+        ("a b/%41~[x].png", "a%20b/%2541~%5Bx%5D.png"),
+        ("a b/2#1.png", "a%20b/2%231.png"),
+        ("\u{e9}?/1.png", "%C3%A9%3F/1.png"),
+        ("e\u{301}/1+1=2&.png", "e%CC%81/1%2B1%3D2%26.png"),
+        ("e\u{301}/gone.png", ""),
+    ];
+    let bucket = Bucket::new("names");
+    let mut list = String::new();
+    for (name, key) in KEYS {
+        if !key.is_empty() {
+            request("PUT", &format!("/names/data/train/{key}"), name.as_bytes());
+        }
+        list += &format!("train/{name} 0\n");
+    }
+    let tar = {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (name, bytes) in [("0.cls", "0"), ("0.jpg", "zero"), ("1.cls", "1"), ("1.jpg", "one")] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            tar.append_data(&mut header, name, bytes.as_bytes()).unwrap();
+        }
+        tar.into_inner().unwrap()
+    };
+    request("PUT", "/names/data/list.txt", list.as_bytes());
+    request("PUT", "/names/data/t.tar", &tar);
+    let mut workspace = bucket.workspace();
+    let shipped = fs::read_to_string(root().join("pipelines/digits_lt.toml")).unwrap();
+    let (before, rest) = shipped.split_once("[source]").unwrap();
+    let after = rest[rest.find("[models]").unwrap()..].to_owned();
+    workspace.pipeline = workspace.path("pipeline.toml");
+    let mut read = |source: &str| -> Vec<(String, Value)> {
+        let text = format!("{before}[source]\nroot = \"s3://names/data\"\n{source}\n{after}");
+        fs::write(&workspace.pipeline, text).unwrap();
+        let query = "SELECT path, CAST(r.image['bytes'] AS VARCHAR) AS text, r.image['error'] AS error \
+                     FROM (SELECT path, read_image(path) AS image FROM listing) r ORDER BY path";
+        let row = |row: &Value| {
+            let text = if row["text"].is_null() { &row["error"] } else { &row["text"] };
+            (row["path"].as_str().unwrap().to_owned(), text.clone())
+        };
+        workspace.query(query).iter().map(row).collect()
+    };
+    let there = KEYS.iter().filter(|(_, key)| !key.is_empty());
+    let mut expected: Vec<(String, Value)> = there.map(|(name, _)| (format!("train/{name}"), (*name).into())).collect();
+    expected.sort_by(|a, b| a.0.cmp(&b.0));
+    bucket.faults("rate=0.2&seed=3");
+    assert_eq!(read("kind = \"imagefolder\"\nsplits.train = \"train\""), expected);
+    expected.push(("train/e\u{301}/gone.png".to_owned(), "no such file".into()));
+    expected.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(read("kind = \"list\"\nsplits.train = \"list.txt\""), expected);
+    let samples = [("t.tar#0.jpg".to_owned(), "zero".into()), ("t.tar#1.jpg".to_owned(), "one".into())];
+    assert_eq!(read("kind = \"webdataset\"\nsplits.train = \"t.tar\""), samples);
+}
+
 /// One run by itself, and two workers on a lake of their own: all at once, since they mostly wait for the store.
 #[test]
 fn a_run_and_two_workers_get_through_faults() {

@@ -50,6 +50,8 @@ const ONLY: &[(&str, &[&str])] = &[
     ("deltalake_core", &["lake"]),
     ("object_store", &["lake", "source"]),
     ("parquet", &["lake", "source"]),
+    ("csv", &["source"]),
+    ("tar", &["source"]),
     ("tokenizers", &["tokens"]),
     ("candle_core", &["learner"]),
     ("candle_nn", &["learner"]),

@@ -1,0 +1,479 @@
+//! Each kind of source over files that a test writes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::{fs, path::PathBuf};
+
+use arrow::datatypes::Int64Type;
+
+use super::*;
+use crate::config::Config;
+
+/// Names that stores, URLs and shells find hard; the last two look alike, in Unicode's two forms.
+const ODD: [&str; 14] = [
+    "a b.png",
+    "a%20b.png",
+    "100%.png",
+    "a#b.png",
+    "a#1.png",
+    "a~b.png",
+    "a?b.png",
+    "a[1].png",
+    "a{1}^`|.png",
+    "12:30.png",
+    "a&b=c+d;e,f.png",
+    "'q\"<>*.png",
+    "\u{e9}.png",
+    "e\u{301}.png",
+];
+
+/// A folder with a data set in it.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Writes a file, and the folders that it is in.
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> &Self {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+        self
+    }
+
+    /// Writes files that hold their own names.
+    fn pictures(&self, names: &[&str]) -> &Self {
+        names.iter().for_each(|name| {
+            self.write(name, name);
+        });
+        self
+    }
+
+    fn tar(&self, name: &str, members: &[(&str, &[u8])]) -> &Self {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (name, bytes) in members {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            if name.starts_with("..") {
+                // which no honest tool writes
+                header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+                header.set_cksum();
+                tar.append(&header, *bytes).unwrap();
+            } else {
+                tar.append_data(&mut header, name, *bytes).unwrap();
+            }
+        }
+        self.write(name, tar.into_inner().unwrap())
+    }
+
+    /// The source that these lines of `[source]` describe.
+    async fn open(&self, lines: &str) -> Result<Source> {
+        let root = self.0.path().display();
+        let text = format!(
+            "name = \"t\"\nlake.root = \"lake\"\nmodels = {{ diffusion = \"d\", clip = \"c\" }}\n\
+             spectrum = {{ image_guidance = [0], seeds = [1] }}\n[source]\nroot = \"{root}\"\n{}",
+            lines.replace("ROOT", &root.to_string())
+        );
+        let config = Config::parse(&text, "t.toml", &[]).unwrap_or_else(|problems| panic!("{problems}"));
+        Source::open(&config.source, "").await
+    }
+
+    /// What is listed: path, label, class and split of each row.
+    async fn listed(&self, lines: &str) -> Vec<String> {
+        rows(&self.open(lines).await.unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    /// What is said of a source that is wrong.
+    async fn said(&self, lines: &str) -> String {
+        let error = self.open(lines).await.expect_err("is refused");
+        crate::error::chain(&error).replace(&self.0.path().display().to_string(), "ROOT")
+    }
+}
+
+fn column<'a>(source: &'a Source, name: &str) -> Vec<&'a str> {
+    source.listing().column_by_name(name).unwrap().as_string::<i32>().iter().map(Option::unwrap).collect()
+}
+
+fn rows(source: &Source) -> Vec<String> {
+    let labels = source.listing().column_by_name("label").unwrap().as_primitive::<Int64Type>();
+    let texts = column(source, "path").into_iter().zip(column(source, "class_name")).zip(column(source, "split"));
+    texts
+        .zip(labels.values())
+        .map(|(((path, class), split), label)| format!("{path} {label} {class} {split}"))
+        .collect()
+}
+
+/// The bytes of every picture, as text, or why there are none.
+async fn read(source: &Source) -> Vec<Result<String, String>> {
+    let paths: Vec<Option<&str>> = column(source, "path").into_iter().map(Some).collect();
+    let pictures = source.read(&paths).await.unwrap();
+    pictures.into_iter().map(|picture| Ok(String::from_utf8(picture?.unwrap()).unwrap())).collect()
+}
+
+#[tokio::test]
+async fn lists_name_pictures() {
+    let folder = Folder::new();
+    folder.pictures(&["data/train/n01/a.JPEG", "data/train/n02/b c.JPEG", "data/val/d.JPEG"]);
+    folder.write("lists/train.txt", "train/n01/a.JPEG 0\n\n./train/n02/b c.JPEG 1\n");
+    folder.write("lists/val.txt", "val/d.JPEG 1");
+    let lines = "kind = \"list\"\nlists = \"ROOT/lists\"\nsplits = { train = \"train.txt\", validation = \"val.txt\" }";
+    let lines = lines.replace("kind", &format!("classes = \"{}\"\nkind", folder.path("names.txt").display()));
+    folder.write("names.txt", "cat/s\ncat/s\n");
+    let config_root = folder.0.path().join("data");
+    let source = folder.open(&lines).await;
+    // the root of the lists is their own: below ROOT itself there is no `train`
+    let said = crate::error::chain(&source.unwrap_err());
+    assert!(
+        said.starts_with("none of the images of the split train is there; the first is \"train/n01/a.JPEG\" of"),
+        "{said}"
+    );
+    fs::rename(config_root.join("train"), folder.path("train")).unwrap();
+    fs::rename(config_root.join("val"), folder.path("val")).unwrap();
+    let source = folder.open(&lines).await.unwrap();
+    assert_eq!(
+        rows(&source),
+        ["train/n01/a.JPEG 0 cat/s train", "train/n02/b c.JPEG 1 cat/s train", "val/d.JPEG 1 cat/s validation"]
+    );
+    let texts = read(&source).await;
+    assert_eq!(texts[1], Ok("data/train/n02/b c.JPEG".to_owned()));
+    assert_eq!(source.read(&[None, Some("no/such")]).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn names_stay_as_they_are() {
+    let folder = Folder::new();
+    let names: Vec<String> = ODD.iter().map(|name| format!("sub [%41] #/{name}")).collect();
+    folder.pictures(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let list: String = names.iter().map(|name| format!("{name} 0\n")).collect();
+    folder.write("my list #1%20.txt", list);
+    let source = folder.open("kind = \"list\"\nsplits.train = \"my list #1%20.txt\"").await.unwrap();
+    assert_eq!(column(&source, "path"), names);
+    let texts: Vec<String> = read(&source).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(texts, names);
+    // the same below a folder of a split
+    let folder = Folder::new();
+    let names: Vec<String> = ODD.iter().map(|name| format!("train/sub [%41] #/{name}")).collect();
+    folder.pictures(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let source = folder.open("kind = \"imagefolder\"\nsplits.train = \"train\"").await.unwrap();
+    let mut texts: Vec<String> = read(&source).await.into_iter().map(Result::unwrap).collect();
+    texts.sort_by_key(|text| names.iter().position(|name| name == text));
+    assert_eq!(texts, names);
+    assert_eq!(column(&source, "class_name")[0], "sub [%41] #");
+}
+
+#[tokio::test]
+async fn what_is_missing_is_a_row() {
+    let folder = Folder::new();
+    folder.pictures(&["a.png", "sub/b.png"]).write("empty.png", "").write("large.png", vec![0; 8 << 20]);
+    folder.write(
+        "l.txt",
+        "a.png 0\ngone.png 0\nsub/b.png 1\nsub/gone.png 1\nno/folder.png 1\nempty.png 0\nlarge.png 0\nsub 0\n",
+    );
+    let lines = "kind = \"list\"\nsplits.train = \"l.txt\"";
+    let source = folder.open(lines).await.unwrap();
+    let missing = || Err("no such file".to_owned());
+    let large = Err("it has 8388608 bytes, 8388607 are allowed".to_owned());
+    let expected = [
+        Ok("a.png".to_owned()),
+        missing(),
+        Ok("sub/b.png".to_owned()),
+        missing(),
+        missing(),
+        Ok(String::new()),
+        large,
+        missing(),
+    ];
+    assert_eq!(read(&source).await, expected);
+    // when it comes, it is another version of the picture, and the listing another one
+    folder.pictures(&["gone.png"]);
+    let later = folder.open(lines).await.unwrap();
+    let ids = |source: &Source| column(source, "pixel_id").into_iter().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(ids(&source)[0], ids(&later)[0]);
+    assert_ne!(ids(&source)[1], ids(&later)[1]);
+    assert_ne!(source.fingerprint(), later.fingerprint());
+    // a file that changes after it was listed is an error of the job
+    folder.write("a.png", "another");
+    let said = later.read(&[Some("a.png")]).await.unwrap_err().to_string();
+    assert!(said.contains("it has changed since the source was listed"), "{said}");
+    folder.write("l.txt", "gone/a.png 0\ngone/b.png 0\n");
+    let said = folder.said(lines).await;
+    assert_eq!(
+        said,
+        "none of the images of the split train is there; the first is \"gone/a.png\" of `l.txt`:1, below `ROOT`\n\
+         hint: is `source.root` the directory that the paths are relative to?"
+    );
+}
+
+#[tokio::test]
+async fn lists_say_all_that_is_wrong() {
+    let folder = Folder::new();
+    folder.pictures(&["a.png", "b.png"]);
+    folder.write("l.txt", "a.png 0\n../b.png 0\nb.png x\n").write("t.txt", "b.png 0\n./a.png 1\nb.png 0\n");
+    let lines = "kind = \"list\"\nsplits = { train = \"l.txt\", test = \"t.txt\" }";
+    assert_eq!(
+        folder.said(lines).await,
+        "the source names pictures wrongly, 4 times:\n  `l.txt`:2: found the path \"../b.png\", allowed are paths relative to \
+         `source.root` with `/`, without empty, `.` or `..` parts, drive letters, backslashes and control characters\n  \
+         `l.txt`:3: found the label \"x\", allowed are integers from 0\n  \
+         `t.txt`:2: \"a.png\" of test is in `l.txt`:1 already, of train; an image may be named once\n  \
+         `t.txt`:3: \"b.png\" of test is in `t.txt`:1 already; an image may be named once"
+    );
+    folder.write("l.txt", "\n\n");
+    assert_eq!(folder.said(lines).await.lines().next(), Some("the source names a picture wrongly:"));
+    folder.write("t.txt", "b.png 0\n");
+    assert_eq!(folder.said(lines).await, "the split train has no image; it is `l.txt` (`source.splits`)");
+    fs::remove_file(folder.path("l.txt")).unwrap();
+    assert_eq!(
+        folder.said(lines).await,
+        "`file://ROOT/l.txt`: there is no such file; it is one of `source.splits`, below `source.lists` or `source.root`"
+    );
+    fs::File::create(folder.path("l.txt")).unwrap().set_len((1 << 30) + 1).unwrap();
+    assert!(folder.said(lines).await.contains("it has 1073741825 bytes, 1073741824 are allowed"));
+}
+
+#[tokio::test]
+async fn folders_are_classes() {
+    let folder = Folder::new();
+    folder.pictures(&[
+        "train/b cat/x/deep.JPG",
+        "train/b cat/1.png",
+        "train/10/2.webp",
+        "train/10/notes.txt",
+        "train/stray.png",
+    ]);
+    folder.pictures(&["val/2/1.jpeg", "val/10/2.webp", "val/2/.hidden", "train/empty/readme.md"]);
+    let lines = "kind = \"imagefolder\"\nsplits = { train = \"train\", validation = \"val\" }";
+    let source = folder.open(lines).await.unwrap();
+    assert_eq!(
+        rows(&source),
+        [
+            "train/10/2.webp 0 10 train",
+            "train/b cat/1.png 2 b cat train",
+            "train/b cat/x/deep.JPG 2 b cat train",
+            "val/10/2.webp 0 10 validation",
+            "val/2/1.jpeg 1 2 validation"
+        ]
+    );
+    assert_eq!(read(&source).await[2], Ok("train/b cat/x/deep.JPG".to_owned()));
+    let none = folder.said("kind = \"imagefolder\"\nsplits = { train = \"train\", test = \"tset\" }").await;
+    assert!(
+        none.starts_with("`file://ROOT/tset`: the split test has no picture there; expected is a folder for"),
+        "{none}"
+    );
+    let twice = folder.said("kind = \"imagefolder\"\nsplits = { train = \"train\", test = \"train/b cat\" }").await;
+    assert!(
+        twice.contains("\"train/b cat/x/deep.JPG\" of test is in `train/b cat/x/deep.JPG` already, of train"),
+        "{twice}"
+    );
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn links_are_followed() {
+    let (folder, elsewhere) = (Folder::new(), Folder::new());
+    elsewhere.pictures(&["cat/1.png"]);
+    folder.pictures(&["train/dog/1.png"]);
+    std::os::unix::fs::symlink(elsewhere.path("cat"), folder.path("train/cat")).unwrap();
+    std::os::unix::fs::symlink(folder.path("nowhere"), folder.path("train/dog/2.png")).unwrap();
+    let source = folder.open("kind = \"imagefolder\"\nsplits.train = \"train\"").await.unwrap();
+    assert_eq!(rows(&source), ["train/cat/1.png 0 cat train", "train/dog/1.png 1 dog train"]);
+    assert_eq!(read(&source).await[0], Ok("cat/1.png".to_owned()));
+}
+
+#[tokio::test]
+async fn metadata_says_the_labels() {
+    let folder = Folder::new();
+    folder.pictures(&["train/1.png", "train/sub/2.png", "test/3.png", "test/x/4.png"]);
+    folder.write("train/metadata.csv", "file_name,text,species\n1.png,\"a, b\",dog\nsub/2.png,,cat\n");
+    folder.write("test/metadata.jsonl", "{\"file_name\": \"3.png\", \"species\": \"cat\"}\n\n");
+    let lines = "kind = \"imagefolder\"\nlabel_column = \"species\"\nsplits = { train = \"train\", test = \"test\" }";
+    let expected = ["train/1.png 1 dog train", "train/sub/2.png 0 cat train", "test/3.png 0 cat test"];
+    assert_eq!(folder.listed(lines).await, expected);
+    let said = folder.said(&lines.replace("\"species\"", "\"label\"")).await;
+    assert_eq!(
+        said,
+        "`train/metadata.csv` has no column `label` (`source.label_column`); its columns are \"file_name\", \"text\", \"species\""
+    );
+    folder.write(
+        "test/metadata.jsonl",
+        "{\"file_name\": \"../train/1.png\", \"species\": 1}\nno\n{}\n{\"file_name\": \"a\"}",
+    );
+    let said = folder.said(lines).await;
+    assert!(said.contains("`test/metadata.jsonl`:1: found the path \"../train/1.png\""), "{said}");
+    assert!(said.contains("`test/metadata.jsonl`:2: it is no JSON"), "{said}");
+    assert!(said.contains("`test/metadata.jsonl`:3: it has no field `file_name`: \"{}\""), "{said}");
+    assert!(said.contains("`test/metadata.jsonl`:4: it has no field `species`; every image needs a label"), "{said}");
+    folder.write("test/metadata.jsonl", "{\"file_name\": \"3.png\", \"species\": 1}");
+    let said = folder.said(lines).await;
+    assert!(said.ends_with("`test/metadata.jsonl`:1 has 1, `train/metadata.csv`:2 has \"dog\""), "{said}");
+    folder.write("test/metadata.csv", "");
+    assert!(folder.said(lines).await.starts_with("`test` has both `metadata.csv` and `metadata.jsonl`"));
+}
+
+/// The first rows of WILDS' iWildCam 2.0, cut to what is told apart here.
+const WILDS: &str = ",split,location_remapped,filename,y\n0,train,3,a.jpg,1\n1,id_val,3,b.jpg,0\n2,test,9,c.jpg,1\n\
+                     3,val,8,d.jpg,0\n4,id_test,3,e.jpg,0\n";
+const WILDS_LINES: &str = "kind = \"csv\"\ntable = \"metadata.csv\"\npath_column = \"filename\"\npath_prefix = \"train/\"\n\
+    label_column = \"y\"\nsplit_column = \"split\"\nclasses = \"ROOT/categories.csv\"\n\
+    splits = { train = \"train\", validation = \"id_val\", shifted_test = [\"test\"] }";
+
+#[tokio::test]
+async fn one_table_has_all_splits() {
+    let folder = Folder::new();
+    folder.pictures(&["train/a.jpg", "train/b.jpg", "train/c.jpg"]).write("metadata.csv", WILDS);
+    folder.write("categories.csv", "y,category_id,name\n0,0,empty\n1,2,tayassu pecari\n99999,7,x\n99999,8,y\n");
+    let source = folder.open(WILDS_LINES).await.unwrap();
+    assert_eq!(
+        rows(&source),
+        [
+            "train/a.jpg 1 tayassu pecari train",
+            "train/b.jpg 0 empty validation",
+            "train/c.jpg 1 tayassu pecari shifted_test"
+        ]
+    );
+    let said = folder.said(&WILDS_LINES.replace("\"id_val\"", "\"id-val\"")).await;
+    assert_eq!(
+        said,
+        "`metadata.csv`: no row has the split \"id-val\" (`source.splits`); its splits, with their rows, are \"id_test\" (1), \
+         \"id_val\" (1), \"test\" (1), \"train\" (1), \"val\" (1)"
+    );
+    let said = folder.said(&WILDS_LINES.replace("\"filename\"", "\"path\"")).await;
+    assert_eq!(
+        said,
+        "`metadata.csv` has no column `path` (`source.path_column`); its columns are \"\", \"split\", \"location_remapped\", \
+         \"filename\", \"y\""
+    );
+    let twice = WILDS.replace("filename,y", "y,y");
+    folder.write("metadata.csv", twice);
+    assert!(
+        folder
+            .said(&WILDS_LINES.replace("\"filename\"", "\"y\""))
+            .await
+            .contains("has the column `y` (`source.path_column`) twice")
+    );
+}
+
+#[tokio::test]
+async fn tables_of_their_own_have_texts_as_classes() {
+    let folder = Folder::new();
+    folder.pictures(&["a.jpg", "b.jpg", "c.jpg"]);
+    folder.write("train.csv", "\u{feff}path,label\r\n\r\na.jpg,\"zebra, \"\"grey\"\"\"\r\nb.jpg,ape\r\n");
+    folder.write("test.csv", "label,path\nape,c.jpg\n");
+    let lines = "kind = \"csv\"\nsplits = { train = \"train.csv\", test = \"test.csv\" }";
+    let expected = ["a.jpg 1 zebra, \"grey\" train", "b.jpg 0 ape train", "c.jpg 0 ape test"];
+    assert_eq!(folder.listed(lines).await, expected);
+    let long = "x".repeat(70_000);
+    folder.write(
+        "test.csv",
+        format!("label,path\nape\n,c.jpg\nape,/etc/passwd\n\nape,a.jpg\n{long},c.jpg\n\"ape,c.jpg\n"),
+    );
+    let said = folder.said(lines).await;
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[0], "the source names pictures wrongly, 6 times:");
+    assert_eq!(lines[1], "  `test.csv`:2: it has 1 fields, the header has 2");
+    assert_eq!(lines[2], "  `test.csv`:3: it has no label; every image needs one");
+    assert!(lines[3].starts_with("  `test.csv`:4: found the path \"/etc/passwd\""), "{said}");
+    assert_eq!(lines[4], "  `test.csv`:7: a field has 70000 bytes, 65536 are allowed; is a quote left open?");
+    assert_eq!(lines[5], "  `test.csv`:8: it has 1 fields, the header has 2");
+    assert!(
+        lines[6].ends_with("\"a.jpg\" of test is in `train.csv`:3 already, of train; an image may be named once"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn tars_hold_samples() {
+    let folder = Folder::new();
+    let long = format!("{}/000002.png", "deep".repeat(40));
+    folder.tar("t-00.tar", &[("000.cls", b"1"), ("000.jpg", b"one"), ("./001.PNG", b"two"), ("./001.cls", b" 0\n")]);
+    folder.tar(
+        "t-01.tar",
+        &[("a.b/000.x.jpg", b"no"), (&long, b"three"), (&long.replace("png", "cls"), b"1"), ("__meta.json", b"{}")],
+    );
+    folder.tar("v/0.tar", &[("000.cls", b"0"), ("000.json", b"{}"), ("000.webp", &[b'w'; 100_000]), ("001.cls", b"1")]);
+    let lines = "kind = \"webdataset\"\nsplits = { train = \"t-{00..01}.tar\", test = \"v/0.tar\" }";
+    let source = folder.open(lines).await.unwrap();
+    let three = format!("t-01.tar#{long} 1 1 train");
+    let expected = [
+        "t-00.tar#000.jpg 1 1 train",
+        "t-00.tar#001.PNG 0 0 train",
+        &three,
+        "v/0.tar#000.webp 0 0 test",
+        "v/0.tar#001 1 1 test",
+    ];
+    assert_eq!(rows(&source), expected);
+    let texts = read(&source).await;
+    assert_eq!(texts[..3], ["one", "two", "three"].map(|text| Ok(text.to_owned())));
+    assert_eq!(texts[3].as_ref().unwrap().len(), 100_000);
+    assert_eq!(texts[4], Err("the sample has no picture, a `.jpg`, `.jpeg`, `.png` or `.webp`".to_owned()));
+    folder.tar("t-00.tar", &[]);
+    let said = source.read(&[Some("t-00.tar#000.jpg")]).await.unwrap_err().to_string();
+    assert!(said.contains("t-00.tar`: it has changed since the source was listed"), "{said}");
+}
+
+#[tokio::test]
+async fn tars_have_labels_in_json_too() {
+    let folder = Folder::new();
+    folder.tar(
+        "t.tar",
+        &[("a.jpg", b"1"), ("a.json", br#"{"kind": "cat/dog"}"#), ("b.json", br#"{"kind": "ant"}"#), ("b.jpg", b"2")],
+    );
+    let lines = "kind = \"webdataset\"\nlabel_column = \"json:kind\"\nsplits.train = \"t.tar\"";
+    assert_eq!(folder.listed(lines).await, ["t.tar#a.jpg 1 cat/dog train", "t.tar#b.jpg 0 ant train"]);
+    let said = folder.said(&lines.replace("json:kind", "json:label")).await;
+    assert!(said.contains("`t.tar`: \"a.json\": it has no field `label`; every image needs a label"), "{said}");
+    folder.tar(
+        "t.tar",
+        &[("a.jpg", b"1"), ("b.cls", b"cat"), ("b.jpg", b"2"), ("../c.cls", b"1"), ("d.jpg", b"1"), ("d.png", b"1")],
+    );
+    let said = folder.said("kind = \"webdataset\"\nsplits = { train = \"t.tar\", test = \"{0..1}.tar\" }").await;
+    for what in [
+        "the sample \"a\" has no member `.cls`",
+        "\"b.cls\": found the label \"cat\", allowed are integers from 0",
+        "found the path \"../c\"",
+        "the sample \"d\" has two pictures, \"d.jpg\" and \"d.png\"",
+    ] {
+        assert!(said.contains(&format!("`t.tar`: {what}")), "{said}");
+    }
+    assert!(
+        said.contains("`0.tar`: there is no such file") && said.contains("`1.tar`: there is no such file"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn tars_that_are_cut_or_none_are_refused() {
+    let folder = Folder::new();
+    folder.tar("t.tar", &[("a.cls", b"1"), ("a.jpg", &[b'p'; 3000])]);
+    let whole = fs::read(folder.path("t.tar")).unwrap();
+    let lines = "kind = \"webdataset\"\nsplits.train = \"t.tar\"";
+    folder.write("t.tar", &whole[..3000]);
+    let said = folder.said(lines).await;
+    assert_eq!(
+        said,
+        "`file://ROOT/t.tar`: it is no tar file that can be read; compressed ones cannot: it is cut off in its member \"a.jpg\""
+    );
+    folder.write("t.tar", b"\x1f\x8b".repeat(600));
+    assert!(folder.said(lines).await.contains("it is no tar file that can be read; compressed ones cannot"));
+    folder.write("t.tar", "");
+    assert_eq!(folder.said(lines).await, "the split train has no image; it is `t.tar` (`source.splits`)");
+    folder.tar("t.tar", &[("a.cls", b"1")]);
+    assert!(folder.said(lines).await.starts_with("none of the images of the split train is there"));
+    // a name that claims to have half of a terabyte
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::GNULongName);
+    header.set_path("././@LongLink").unwrap();
+    header.set_size(1 << 39);
+    header.set_cksum();
+    let file = fs::File::create(folder.path("t.tar")).unwrap();
+    std::io::Write::write_all(&mut &file, header.as_bytes()).unwrap();
+    file.set_len(1 << 39).unwrap();
+    assert!(folder.said(lines).await.ends_with("it describes its members at impossible length"));
+}

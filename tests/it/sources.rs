@@ -1,0 +1,184 @@
+//! The digits as files, folders, tables and tars: the same data set as their Parquet files.
+
+use std::{fs, path::Path, sync::OnceLock};
+
+use arrow::{array::AsArray, datatypes::Int64Type};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::Value;
+
+use crate::support::{Workspace, root, stderr};
+
+/// The classes, in the order of their labels.
+const DIGITS: [&str; 10] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+const SPLITS: [&str; 3] = ["train", "validation", "test"];
+/// What does not depend on how a picture is stored.
+const IMAGES: &str = "SELECT split, label, class_name, width, height, format, digest FROM images \
+                      ORDER BY split, label, digest";
+const HARD: &str = "SELECT i.digest, h.label, h.class_name, h.reason FROM hard_samples h \
+                    JOIN images i ON i.source_id = h.source_id ORDER BY h.label, i.digest";
+
+/// A picture of the digits.
+struct Picture {
+    split: &'static str,
+    label: i64,
+    bytes: Vec<u8>,
+}
+
+fn pictures() -> Vec<Picture> {
+    let mut pictures = Vec::new();
+    for split in SPLITS {
+        let file = fs::File::open(root().join(format!("data/digits_lt/{split}.parquet"))).unwrap();
+        for batch in ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap() {
+            let batch = batch.unwrap();
+            let labels = batch.column_by_name("label").unwrap().as_primitive::<Int64Type>();
+            let images = batch.column_by_name("image").unwrap().as_struct();
+            let bytes = images.column_by_name("bytes").unwrap().as_binary::<i32>();
+            let rows = bytes.iter().zip(labels.values());
+            pictures.extend(rows.map(|(bytes, &label)| Picture { split, label, bytes: bytes.unwrap().to_vec() }));
+        }
+    }
+    pictures
+}
+
+/// The images and the hard ones among them, as the Parquet files give them.
+fn reference() -> &'static (Vec<Value>, Vec<Value>) {
+    static REFERENCE: OnceLock<(Vec<Value>, Vec<Value>)> = OnceLock::new();
+    REFERENCE.get_or_init(|| {
+        let workspace = Workspace::small();
+        workspace.ok("run", &["--until", "hard_samples"]);
+        (workspace.query(IMAGES), workspace.query(HARD))
+    })
+}
+
+/// The small pipeline with these keys of `[source]`, in which `DIR` is the workspace.
+fn workspace(source: &str) -> Workspace {
+    let mut workspace = Workspace::small();
+    let shipped = fs::read_to_string(root().join("pipelines/digits_lt.toml")).unwrap();
+    let (before, rest) = shipped.split_once("[source]").unwrap();
+    let after = &rest[rest.find("[models]").unwrap()..];
+    let directory = workspace.path("").display().to_string();
+    let text = format!("{before}[source]\n{}\n{after}", source.replace("DIR", directory.trim_end_matches('/')));
+    workspace.pipeline = workspace.path("pipeline.toml");
+    fs::write(&workspace.pipeline, text).unwrap();
+    fs::write(workspace.path("classes.json"), serde_json::to_string(&DIGITS).unwrap()).unwrap();
+    fs::write(workspace.path("classes.txt"), DIGITS.join("\n")).unwrap();
+    let table: String = DIGITS.iter().enumerate().map(|(y, name)| format!("{y},{},{name}\n", 100 + y)).collect();
+    fs::write(workspace.path("categories.csv"), format!("y,category_id,name\n{table}")).unwrap();
+    workspace
+}
+
+fn write(path: &Path, bytes: &[u8]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+/// Runs as far as the hard images, and compares.
+fn assert_same(workspace: &Workspace) {
+    workspace.ok("run", &["--until", "hard_samples"]);
+    let (images, hard) = reference();
+    assert_eq!(&workspace.query(IMAGES), images);
+    assert_eq!(&workspace.query(HARD), hard);
+}
+
+#[test]
+fn a_list_is_the_same_data_set() {
+    let keys = SPLITS.map(|split| format!("{split} = \"{split}.txt\"")).join(", ");
+    let workspace = workspace(&format!(
+        "kind = \"list\"\nroot = \"DIR/data\"\nlists = \"DIR/lists\"\nclasses = \"DIR/classes.txt\"\nsplits = {{ {keys} }}"
+    ));
+    let mut lists = SPLITS.map(|split| (split, String::new()));
+    for (number, picture) in pictures().iter().enumerate() {
+        let name = format!("{}/{number}, a digit #{}.PNG", picture.split, picture.label);
+        write(&workspace.path("data").join(&name), &picture.bytes);
+        let (_, list) = lists.iter_mut().find(|(split, _)| *split == picture.split).unwrap();
+        *list += &format!("{name} {}\n", picture.label);
+    }
+    lists.iter().for_each(|(split, list)| write(&workspace.path(&format!("lists/{split}.txt")), list.as_bytes()));
+    assert_same(&workspace);
+    // a picture that goes is a reject, and no other is read again
+    let gone = workspace.query("SELECT path FROM images WHERE split = 'test' ORDER BY path LIMIT 1");
+    fs::remove_file(workspace.path("data").join(gone[0]["path"].as_str().unwrap())).unwrap();
+    workspace.ok("run", &["--until", "images", "--set", "rejects.max_fraction=1"]);
+    let rejects = workspace.query("SELECT step, reason FROM rejects");
+    assert_eq!(rejects.len(), 1, "{rejects:?}");
+    assert_eq!(rejects[0]["reason"], "no such file");
+    assert_eq!(workspace.number("SELECT count(*) FROM images") as usize, reference().0.len() - 1);
+    assert_eq!(workspace.number("SELECT count(*) FROM pixels") as usize, reference().0.len());
+}
+
+#[test]
+fn folders_are_the_same_data_set() {
+    let keys = SPLITS.map(|split| format!("{split} = \"{split}\"")).join(", ");
+    let workspace = workspace(&format!(
+        "kind = \"imagefolder\"\nroot = \"DIR/data\"\nclasses = \"DIR/classes.json\"\nsplits = {{ {keys} }}"
+    ));
+    for (number, picture) in pictures().iter().enumerate() {
+        let class = DIGITS[usize::try_from(picture.label).unwrap()];
+        write(&workspace.path(&format!("data/{}/{class}/{number}.png", picture.split)), &picture.bytes);
+        write(&workspace.path(&format!("data/{}/{class}/thumbs.db", picture.split)), b"no picture");
+    }
+    assert_same(&workspace);
+}
+
+#[test]
+fn a_table_is_the_same_data_set() {
+    let workspace = workspace(
+        "kind = \"csv\"\nroot = \"DIR/data\"\nclasses = \"DIR/categories.csv\"\ntable = \"metadata.csv\"\n\
+         path_column = \"filename\"\npath_prefix = \"train/\"\nlabel_column = \"y\"\nsplit_column = \"split\"\n\
+         splits = { train = \"train\", validation = \"id_val\", test = [\"id_test\"] }",
+    );
+    let mut table = String::from(",split,datetime,filename,y\n");
+    for (number, picture) in pictures().iter().enumerate() {
+        write(&workspace.path(&format!("data/train/{number}.png")), &picture.bytes);
+        let split = match picture.split {
+            "train" => "train",
+            "validation" => "id_val",
+            _ => "id_test",
+        };
+        table += &format!("{number},{split},2013-06-05 05:44:19,{number}.png,{}\n", picture.label);
+    }
+    table += "9999,test,2013-06-05 05:44:19,of_no_split.png,3\n";
+    write(&workspace.path("data/metadata.csv"), table.as_bytes());
+    assert_same(&workspace);
+}
+
+#[test]
+fn tars_are_the_same_data_set_and_run_to_the_end() {
+    let keys = SPLITS.map(|split| format!("{split} = \"{split}-{{0..2}}.tar\"")).join(", ");
+    let workspace = workspace(&format!(
+        "kind = \"webdataset\"\nroot = \"DIR/data\"\nclasses = \"DIR/classes.json\"\nsplits = {{ {keys} }}"
+    ));
+    let pictures = pictures();
+    for split in SPLITS {
+        let mut shards = [0, 1, 2].map(|_| tar::Builder::new(Vec::new()));
+        for (number, picture) in pictures.iter().enumerate().filter(|(_, picture)| picture.split == split) {
+            for (ending, bytes) in [("png", picture.bytes.as_slice()), ("cls", picture.label.to_string().as_bytes())] {
+                let mut header = tar::Header::new_gnu();
+                header.set_size(bytes.len() as u64);
+                header.set_mode(0o644);
+                shards[number % 3].append_data(&mut header, format!("{number:06}.{ending}"), bytes).unwrap();
+            }
+        }
+        for (number, shard) in shards.into_iter().enumerate() {
+            write(&workspace.path(&format!("data/{split}-{number}.tar")), &shard.into_inner().unwrap());
+        }
+    }
+    assert_same(&workspace);
+    workspace.ok("run", &["--until", "kept"]);
+    assert!(workspace.number("SELECT count(*) FROM kept") > 0.0);
+    workspace.ok("verify", &[]);
+}
+
+#[test]
+fn keys_of_another_kind_are_named() {
+    let workspace = workspace(
+        "kind = \"list\"\nroot = \"DIR\"\nimage_column = \"image\"\nlabel_colum = \"y\"\nsplits = { train = \"train.txt\" }",
+    );
+    let output = workspace.command("check", &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = stderr(&output);
+    assert!(
+        said.contains("unknown key `source.image_column` of kind `list`, allowed are `kind`, `root`, `lists`, `splits` and `classes`"),
+        "{said}"
+    );
+}
