@@ -27,6 +27,8 @@ const MODEL_FUNCTIONS: &[(&str, &str)] =
 
 /// The query that reads the pictures of the source.
 const READ: &str = "pixels/embed.sql";
+/// The query that asks for pictures.
+const ASK: &str = "candidates/spectrum.sql";
 /// The query that makes pictures.
 const GENERATE: &str = "spectrum/img2img.sql";
 /// The query that scores them.
@@ -43,6 +45,8 @@ pub struct Inputs {
     pub listing: String,
     /// Of the descriptions for the generation prompt.
     pub descriptions: String,
+    /// Of the names that prompts have for classes.
+    pub common_names: String,
     /// Of how probable the images' classes are to a classifier.
     pub confidences: String,
     /// Of all that makes a picture but prompt, guidance and noise: model files and settings.
@@ -130,7 +134,7 @@ fn built_in_steps(config: &Config) -> Vec<(&'static str, String)> {
         ("pixels", READ.into()),
         ("images", "images/all.sql".into()),
         ("hard_samples", config.hard_samples.sql.clone()),
-        ("candidates", "candidates/spectrum.sql".into()),
+        ("candidates", ASK.into()),
         ("spectrum", GENERATE.into()),
         ("scores", SCORE.into()),
         ("kept", config.filter.sql.clone()),
@@ -148,6 +152,7 @@ fn built_in_steps(config: &Config) -> Vec<(&'static str, String)> {
 /// Where a query is not there, names an unknown parameter, or reads an unknown table.
 pub fn compile(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -> Result<Plan> {
     let parameters = parameters(config, catalogue, inputs)?;
+    check_heard(config, catalogue)?;
     for strategy in &config.experiment.strategies {
         catalogue.get(&curriculum_query(strategy))?;
     }
@@ -173,6 +178,7 @@ pub fn compile(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -> Resul
     let mut fingerprints: BTreeMap<String, String> = BTreeMap::from([
         (schema::LISTING.to_owned(), inputs.listing.clone()),
         (schema::DESCRIPTIONS.to_owned(), inputs.descriptions.clone()),
+        (schema::COMMON_NAMES.to_owned(), inputs.common_names.clone()),
         (schema::CONFIDENCES.to_owned(), inputs.confidences.clone()),
         (schema::FEEDBACK.to_owned(), inputs.feedback.clone()),
     ]);
@@ -194,6 +200,21 @@ pub fn compile(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -> Resul
     }
     let expectations = expectations(config, &parameters, &order)?;
     Ok(Plan { steps, expectations, parameters })
+}
+
+/// A replaced query may leave out what a key sets: the key would be without effect, and nobody would say so.
+fn check_heard(config: &Config, catalogue: &Catalogue) -> Result<()> {
+    let hard = catalogue.get(&config.hard_samples.sql)?;
+    if !config.hard_samples.exclude_classes.is_empty() && !hard.parameters.contains("exclude_classes") {
+        let message = "it does not use `$exclude_classes`, and `hard_samples.exclude_classes` is set";
+        return Err(refused(hard, message.to_owned()));
+    }
+    let asked = catalogue.get(ASK)?;
+    if config.prompts.common_names.is_some() && !asked.tables.contains(schema::COMMON_NAMES) {
+        let message = "it does not read the table `common_names`, and `prompts.common_names` is set";
+        return Err(refused(asked, message.to_owned()));
+    }
+    Ok(())
 }
 
 /// What no step's query may do, though it is good SQL.
