@@ -30,6 +30,7 @@ mod models;
 mod onnx;
 mod pipeline;
 mod plan;
+mod prompts;
 mod queries;
 mod report;
 mod retry;

@@ -62,6 +62,7 @@ impl Pipeline {
         let reader = catalogue.as_ref().map_or(Ok(String::new()), |catalogue| plan::reader(&config, catalogue))?;
         let source = Source::open(&config.source, &reader).await;
         let descriptions = source::descriptions(&config);
+        let common_names = source::common_names(config.prompts.common_names.as_deref());
         let confidences = source::confidences(config.hard_samples.confidences.as_deref());
         let lake = Lake::open(options.lake.as_deref().unwrap_or(&config.lake_root), &config.name);
         let mut problems = Vec::new();
@@ -70,14 +71,24 @@ impl Pipeline {
         let models = models.map_err(|errors| errors.into_iter().for_each(&mut keep)).ok();
         let source = source.map_err(&mut keep).ok();
         let descriptions = descriptions.map_err(&mut keep).ok();
+        let common_names = common_names.map_err(&mut keep).ok();
         let confidences = confidences.map_err(&mut keep).ok();
         let lake = lake.map_err(&mut keep).ok();
-        let (Some(catalogue), Some(models), Some(source), Some(descriptions), Some(confidences), Some(lake)) =
-            (catalogue, models, source, descriptions, confidences, lake)
+        let (Some(catalogue), Some(models), Some(source), Some(descriptions), Some(common_names)) =
+            (catalogue, models, source, descriptions, common_names)
         else {
             return Err(Error::Several(problems));
         };
-        descriptions.cover(&source).map_err(|error| Error::Several(vec![error]))?;
+        let (Some(confidences), Some(lake)) = (confidences, lake) else {
+            return Err(Error::Several(problems));
+        };
+        let excluded = &config.hard_samples.exclude_classes;
+        problems.extend(descriptions.cover(&source, excluded).err());
+        problems.extend(common_names.check(&source).err());
+        problems.extend(source::check_excluded(&source, excluded).err());
+        if !problems.is_empty() {
+            return Err(Error::Several(problems));
+        }
         let levels = &config.spectrum.image_guidance;
         let feedback = match schema::find(schema::FEEDBACK) {
             Some(table) => lake.read(table).await?.map(|reading| reading.version),
@@ -86,6 +97,7 @@ impl Pipeline {
         let inputs = Inputs {
             listing: source.fingerprint().to_owned(),
             descriptions: descriptions.digest.clone(),
+            common_names: common_names.digest.clone(),
             confidences: confidences.digest,
             generator: models.generator_digest().to_owned(),
             clip: models.clip_digest().to_owned(),
@@ -98,6 +110,7 @@ impl Pipeline {
         let given = vec![
             (schema::LISTING.to_owned(), source.listing().clone()),
             (schema::DESCRIPTIONS.to_owned(), descriptions.rows),
+            (schema::COMMON_NAMES.to_owned(), common_names.rows),
             (schema::CONFIDENCES.to_owned(), confidences.rows),
         ];
         let functions = udf::Context { models: Arc::new(models), source: Arc::new(source) };

@@ -370,7 +370,7 @@ mod tests {
         let candidates = catalogue.get("candidates/spectrum.sql").unwrap();
         assert_eq!(
             candidates.tables.iter().map(String::as_str).collect::<Vec<_>>(),
-            ["descriptions", "hard_samples", "images", "rejects", "scores"]
+            ["common_names", "descriptions", "hard_samples", "images", "rejects", "scores"]
         );
         assert!(candidates.parameters.contains("image_guidance"));
         assert!(candidates.functions.contains("draw"));

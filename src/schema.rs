@@ -48,6 +48,8 @@ pub struct Table {
 pub const LISTING: &str = "listing";
 /// Texts per class for the generation prompt.
 pub const DESCRIPTIONS: &str = "descriptions";
+/// The names that prompts have for classes, where these are not their own.
+pub const COMMON_NAMES: &str = "common_names";
 /// How probable a classifier of the user's finds each image's class.
 pub const CONFIDENCES: &str = "confidences";
 /// What was asked for and could not be made, with the reason.
@@ -151,6 +153,7 @@ fn given() -> Vec<Table> {
             ],
         ),
         table(DESCRIPTIONS, Kind::Given, &["class_name"], &[("class_name", TEXT), ("texts", texts)]),
+        table(COMMON_NAMES, Kind::Given, &["class_name"], &[("class_name", TEXT), ("common_name", TEXT)]),
         table(CONFIDENCES, Kind::Given, &["path"], &[("path", TEXT), ("probability", DOUBLE)]),
     ]
 }

@@ -1,5 +1,6 @@
 -- Every picture that is asked for: hard sample × guidance level × seed × attempt.
 -- A slot's next attempt is asked for once each earlier one has failed: scored below the threshold, or rejected.
+-- Prompts call a class by its common name where it has one.
 WITH slots AS (
     SELECT
         h.source_id, i.pixel_id, i.digest, h.label, h.class_name, g.image_guidance, g.unet_evaluations, s.seed, a.attempt
@@ -14,16 +15,18 @@ WITH slots AS (
 described AS (
     SELECT
         slots.*,
+        coalesce(n.common_name, slots.class_name) AS common_name,
         coalesce(d.texts[1 + draw(array_length(d.texts), 'prompt', $seed,
             slots.source_id, slots.image_guidance, slots.seed, slots.attempt)], '') AS description
     FROM slots
     LEFT JOIN descriptions d ON d.class_name = slots.class_name
+    LEFT JOIN common_names n ON n.class_name = slots.class_name
 ),
 prompted AS (
     SELECT
         source_id, pixel_id, digest, label, class_name, image_guidance, seed, attempt, unet_evaluations,
-        replace(replace($generation_prompt, '{description}', description), '{class}', class_name) AS prompt,
-        replace($filter_prompt, '{class}', class_name) AS filter_prompt,
+        replace(replace($generation_prompt, '{description}', description), '{class}', common_name) AS prompt,
+        replace($filter_prompt, '{class}', common_name) AS filter_prompt,
         -- a stream of noise of its own for each candidate
         draw(9223372036854775807, 'noise', $seed, source_id, image_guidance, seed, attempt) AS noise_seed,
         $timesteps * (100 - image_guidance) / 100 AS timesteps

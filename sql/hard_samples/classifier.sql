@@ -1,6 +1,7 @@
 -- Training images whose class the classifier $classifier of [models.classifiers] finds improbable: those below
--- $max_probability, and of all training images no more than the least probable $hard_fraction. Its classes are the
--- labels. Pictures are classified below the join: what is joined is probabilities.
+-- $max_probability, and of all training images no more than the least probable $hard_fraction. Images of
+-- $exclude_classes are left out, and count for nothing. Its classes are the labels. Pictures are classified below the
+-- join: what is joined is probabilities.
 SELECT source_id, label, class_name, concat('its class has the probability ', probability) AS reason
 FROM (
     SELECT
@@ -11,7 +12,10 @@ FROM (
     JOIN (
         SELECT pixel_id, classify($classifier, image) AS probabilities
         FROM pixels
-        WHERE pixel_id IN (SELECT pixel_id FROM images WHERE split = 'train')
+        WHERE pixel_id IN (
+            SELECT pixel_id FROM images
+            WHERE split = 'train' AND array_position($exclude_classes, class_name) IS NULL
+        )
     ) p ON p.pixel_id = i.pixel_id
     WHERE i.split = 'train' AND p.probabilities[i.label + 1] IS NOT NULL
 )

@@ -12,6 +12,7 @@ mod gc;
 mod output;
 mod plan;
 mod progress;
+mod prompts;
 mod run;
 mod sql;
 mod status;
@@ -53,6 +54,8 @@ enum Command {
     Feedback(feedback::Arguments),
     /// Writes how probable the built-in learner finds each training image's class, out of fold
     Confidences(confidences::Arguments),
+    /// Asks a language model for descriptions of the classes, for `{description}` in prompts
+    Prompts(prompts::Arguments),
     /// Compares strategies and baselines on the built-in learner
     Experiment(Target),
     /// Says what is in the lake, and what is left to do
@@ -198,6 +201,7 @@ impl Command {
             Self::Gc(arguments) => arguments.target.format,
             Self::Run(arguments) => arguments.target.format,
             Self::Confidences(arguments) => arguments.target.format,
+            Self::Prompts(arguments) => arguments.target.format,
             Self::Sql(arguments) => arguments.target.format,
             Self::Feedback(arguments) => arguments.target.format,
             Self::Doctor(arguments) => arguments.format,
@@ -221,6 +225,7 @@ impl Command {
             Self::Sql(arguments) => sql::execute(&arguments).await,
             Self::Feedback(arguments) => feedback::execute(&arguments).await,
             Self::Confidences(arguments) => confidences::execute(&arguments).await,
+            Self::Prompts(arguments) => prompts::execute(&arguments).await,
             Self::Experiment(target) => experiment::execute(&target).await,
             Self::Verify(arguments) => verify::execute(&arguments).await,
             Self::Gc(arguments) => gc::execute(&arguments).await,

@@ -21,6 +21,7 @@ pub use diagnostics::{Diagnostic, Diagnostics};
 pub use learning::{DataSplit, Experiment, Learner};
 pub use parameters::BUILT_IN_PARAMETERS;
 pub use source::SourceKind;
+pub use text::similar;
 
 mod diagnostics;
 mod document;
@@ -162,13 +163,17 @@ pub struct HardSamples {
     pub max_probability: f64,
     /// At most this share of the training images is hard, 0 to 1; default 1.
     pub hard_fraction: f64,
+    /// Names of classes that never get a spectrum, all different; default none.
+    pub exclude_classes: Vec<String>,
 }
 
 /// `[prompts]`: templates in which only `{class}` and `{description}` are replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Prompts {
-    /// JSON file from class to a list of texts.
+    /// JSON file from class to a list of texts, or the JSON Lines (`.jsonl`) of `discl-pipe prompts`.
     pub descriptions: Option<PathBuf>,
+    /// JSON file from class to the name that `{class}` becomes; a class that is not in it keeps its own.
+    pub common_names: Option<PathBuf>,
     /// What images are generated from; `{description}` only with `descriptions`; default
     /// `a photo of {class}`.
     pub generation: String,

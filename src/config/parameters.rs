@@ -10,12 +10,13 @@ use super::reader::Section;
 use super::rules::{IDENTIFIER, LINE};
 
 /// Names of the parameters that the program itself gives to SQL; `[parameters]` may not have them.
-pub const BUILT_IN_PARAMETERS: [&str; 29] = [
+pub const BUILT_IN_PARAMETERS: [&str; 30] = [
     "seed",
     "max_class_count",
     "classifier",
     "max_probability",
     "hard_fraction",
+    "exclude_classes",
     "image_guidance",
     "unet_evaluations",
     "seeds",

@@ -102,6 +102,7 @@ fn hard_samples(mut hard: Section<'_, '_>, classifiers: &BTreeMap<String, PathBu
         classifier: hard.optional("classifier", &IDENTIFIER),
         max_probability: hard.or("max_probability", &number(0.0, 1.0, "probability"), 1.0),
         hard_fraction: hard.or("hard_fraction", &number(0.0, 1.0, "share of the training images"), 1.0),
+        exclude_classes: hard.or("exclude_classes", &Distinct { of: FILLED_LINE, or_one: true }, Vec::new()),
     };
     if out.sql == "hard_samples/low_confidence.sql" && out.confidences.is_none() {
         hard.refuse("confidences", "missing, and `hard_samples/low_confidence.sql` needs it: a Parquet file");
@@ -130,6 +131,7 @@ fn prompts(mut prompts: Section<'_, '_>) -> Prompts {
     let with_class = Template { placeholders: &["{class}"] };
     let out = Prompts {
         descriptions: prompts.optional("descriptions", &PATH).map(PathBuf::from),
+        common_names: prompts.optional("common_names", &PATH).map(PathBuf::from),
         generation: prompts.or("generation", &with_both, DEFAULT_PROMPT),
         filter: prompts.or("filter", &with_class, DEFAULT_PROMPT),
     };

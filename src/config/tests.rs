@@ -45,9 +45,11 @@ resnet = "models/r"
 [hard_samples]
 sql = "hard_samples/mine.sql"
 classifier = "resnet"
+exclude_classes = ["empty", "no name"]
 max_class_count = 0x10
 [prompts]
 descriptions = "texts.json"
+common_names = "names.json"
 generation = "a {class}, {description}"
 filter = "a {class}"
 [spectrum]

@@ -61,7 +61,7 @@ pub(super) fn choices(known: &[&str]) -> String {
 }
 
 /// The known word that was probably meant.
-pub(super) fn similar<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+pub fn similar<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     if word.len() > COMPARED_BYTES {
         return None;
     }

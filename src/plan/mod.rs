@@ -25,6 +25,8 @@ use crate::{
 const MODEL_FUNCTIONS: &[(&str, &str)] =
     &[("img2img", "generator"), ("clip_image", "clip"), ("clip_text", "clip"), ("classify", "classifiers")];
 
+/// The query that asks for pictures.
+const ASK: &str = "candidates/spectrum.sql";
 /// The query that makes pictures.
 const GENERATE: &str = "spectrum/img2img.sql";
 /// The query that scores them.
@@ -41,6 +43,8 @@ pub struct Inputs {
     pub listing: String,
     /// Of the descriptions for the generation prompt.
     pub descriptions: String,
+    /// Of the names that prompts have for classes.
+    pub common_names: String,
     /// Of how probable the images' classes are to a classifier.
     pub confidences: String,
     /// Of all that makes a picture but prompt, guidance and noise: model files and settings.
@@ -128,7 +132,7 @@ fn built_in_steps(config: &Config) -> Vec<(&'static str, String)> {
         ("pixels", config.source.sql.clone()),
         ("images", "images/all.sql".into()),
         ("hard_samples", config.hard_samples.sql.clone()),
-        ("candidates", "candidates/spectrum.sql".into()),
+        ("candidates", ASK.into()),
         ("spectrum", GENERATE.into()),
         ("scores", SCORE.into()),
         ("kept", config.filter.sql.clone()),
@@ -146,6 +150,7 @@ fn built_in_steps(config: &Config) -> Vec<(&'static str, String)> {
 /// Where a query is not there, names an unknown parameter, or reads an unknown table.
 pub fn compile(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -> Result<Plan> {
     let parameters = parameters(config, catalogue, inputs)?;
+    check_heard(config, catalogue)?;
     for strategy in &config.experiment.strategies {
         catalogue.get(&curriculum_query(strategy))?;
     }
@@ -171,6 +176,7 @@ pub fn compile(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -> Resul
     let mut fingerprints: BTreeMap<String, String> = BTreeMap::from([
         (schema::LISTING.to_owned(), inputs.listing.clone()),
         (schema::DESCRIPTIONS.to_owned(), inputs.descriptions.clone()),
+        (schema::COMMON_NAMES.to_owned(), inputs.common_names.clone()),
         (schema::CONFIDENCES.to_owned(), inputs.confidences.clone()),
         (schema::FEEDBACK.to_owned(), inputs.feedback.clone()),
     ]);
@@ -192,6 +198,21 @@ pub fn compile(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -> Resul
     }
     let expectations = expectations(config, &parameters, &order)?;
     Ok(Plan { steps, expectations, parameters })
+}
+
+/// A replaced query may leave out what a key sets: the key would be without effect, and nobody would say so.
+fn check_heard(config: &Config, catalogue: &Catalogue) -> Result<()> {
+    let hard = catalogue.get(&config.hard_samples.sql)?;
+    if !config.hard_samples.exclude_classes.is_empty() && !hard.parameters.contains("exclude_classes") {
+        let message = "it does not use `$exclude_classes`, and `hard_samples.exclude_classes` is set";
+        return Err(refused(hard, message.to_owned()));
+    }
+    let asked = catalogue.get(ASK)?;
+    if config.prompts.common_names.is_some() && !asked.tables.contains(schema::COMMON_NAMES) {
+        let message = "it does not read the table `common_names`, and `prompts.common_names` is set";
+        return Err(refused(asked, message.to_owned()));
+    }
+    Ok(())
 }
 
 /// What no step's query may do, though it is good SQL.

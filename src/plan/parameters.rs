@@ -59,6 +59,7 @@ fn settings(config: &Config) -> BTreeMap<String, Parameter> {
         ("classifier", config.hard_samples.classifier.clone().map_or(Null, Text)),
         ("max_probability", Float(config.hard_samples.max_probability)),
         ("hard_fraction", Float(config.hard_samples.hard_fraction)),
+        ("exclude_classes", Texts(config.hard_samples.exclude_classes.clone())),
         ("generation_prompt", Text(config.prompts.generation.clone())),
         ("filter_prompt", Text(config.prompts.filter.clone())),
         ("image_guidance", Integers(config.spectrum.image_guidance.clone())),

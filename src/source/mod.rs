@@ -8,7 +8,9 @@
 
 mod classes;
 mod confidences;
+mod common_names;
 mod csv_table;
+mod descriptions;
 mod files;
 mod image_folder;
 mod list;
@@ -20,15 +22,13 @@ mod tars;
 mod tests;
 mod window;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
+pub use common_names::{CommonNames, check_excluded, common_names};
 pub use confidences::confidences;
+pub use descriptions::{Line, descriptions, lines};
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 
 use self::{
     classes::Classes,
@@ -36,7 +36,7 @@ use self::{
     object::too_large,
 };
 use crate::{
-    config::{self, Config, SourceKind, Split},
+    config::{self, SourceKind, Split},
     error::{Error, Result},
     identity::{self, Digest},
     lake::Place,
@@ -228,74 +228,6 @@ fn listing(rows: &[Listed], classes: &Classes, reader: &str) -> Result<RecordBat
     let table = schema::find(schema::LISTING).map(|table| Arc::clone(&table.schema));
     let table = table.ok_or_else(|| Error::Data("no schema of `listing`".into()))?;
     RecordBatch::try_new(table, columns).map_err(|error| Error::Data(format!("the listing is no table: {error}")))
-}
-
-/// The texts per class of the generation prompt.
-#[derive(Debug, Clone)]
-pub struct Descriptions {
-    /// The table `descriptions`.
-    pub rows: RecordBatch,
-    /// A digest of it.
-    pub digest: String,
-    classes: BTreeSet<String>,
-}
-
-/// The texts per class of the generation prompt: the table `descriptions`.
-///
-/// # Errors
-/// Where the file is unreadable, or is not an object from class to a list of texts that are not blank.
-pub fn descriptions(config: &Config) -> Result<Descriptions> {
-    let texts: BTreeMap<String, Vec<String>> = match &config.prompts.descriptions {
-        None => BTreeMap::new(),
-        Some(path) => read_json(path, "an object from class name to a list of texts")?,
-    };
-    let blank = |(class, texts): &(&String, &Vec<String>)| {
-        (texts.is_empty() || texts.iter().any(|text| text.trim().is_empty())).then(|| (*class).clone())
-    };
-    if let Some(class) = texts.iter().find_map(|entry| blank(&entry)) {
-        return Err(Error::Data(format!("`prompts.descriptions`: class `{class}` has no text, or a blank one")));
-    }
-    let names: StringArray = texts.keys().map(Some).collect();
-    let mut lists = ListBuilder::new(StringBuilder::new());
-    let mut digest = Digest::new("descriptions");
-    for (class, texts) in &texts {
-        digest = digest.text(class).part(&(texts.len() as u64).to_le_bytes());
-        for text in texts {
-            digest = digest.text(text);
-            lists.values().append_value(text);
-        }
-        lists.append(true);
-    }
-    let columns: Vec<ArrayRef> = vec![Arc::new(names), Arc::new(lists.finish())];
-    let table = schema::find(schema::DESCRIPTIONS).map(|table| Arc::clone(&table.schema));
-    let table = table.ok_or_else(|| Error::Data("no schema of `descriptions`".into()))?;
-    let batch = RecordBatch::try_new(table, columns)
-        .map_err(|error| Error::Data(format!("the descriptions are no table: {error}")))?;
-    Ok(Descriptions { rows: batch, digest: digest.id(), classes: texts.into_keys().collect() })
-}
-
-impl Descriptions {
-    /// Sees that every class of `source` has a text.
-    ///
-    /// # Errors
-    /// Where one has none; the first of them are named.
-    pub fn cover(&self, source: &Source) -> Result<()> {
-        if self.classes.is_empty() {
-            return Ok(());
-        }
-        let names = source.listing.column_by_name("class_name").and_then(|names| names.as_string_opt::<i32>());
-        let missing: BTreeSet<&str> =
-            names.into_iter().flatten().flatten().filter(|name| !self.classes.contains(*name)).collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let some: Vec<_> = missing.iter().take(5).map(|name| format!("`{name}`")).collect();
-        Err(Error::Data(format!(
-            "`prompts.descriptions`: {} classes have no text, among them {}; every class of the source needs one",
-            missing.len(),
-            some.join(", ")
-        )))
-    }
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path, expected: &str) -> Result<T> {

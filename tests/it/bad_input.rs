@@ -778,7 +778,7 @@ fn expectations_that_cannot_be_asked() {
         queries.map(|sql| check(&mut workspace, &[&format!("expect=[{{name=\"all is well\", sql=\"{sql}\"}}]")]));
     assert_snapshot!(said.join("\n"), @r"
     exit code 2
-    error: query `[[expect]] all is well`: no table `imagse`; tables are `candidates`, `confidences`, `descriptions`, `experiments`, `feedback`, `hard_samples`, `images`, `kept`, `ledger`, `listing`, `manifest`, `pixels`, `probe`, `progress`, `rejects`, `schedule`, `scores`, `spectrum`, `validation`
+    error: query `[[expect]] all is well`: no table `imagse`; tables are `candidates`, `common_names`, `confidences`, `descriptions`, `experiments`, `feedback`, `hard_samples`, `images`, `kept`, `ledger`, `listing`, `manifest`, `pixels`, `probe`, `progress`, `rejects`, `schedule`, `scores`, `spectrum`, `validation`
 
     exit code 2
     error: query `[[expect]] all is well`: No field named lable. Did you mean 'images.label'?
@@ -791,7 +791,7 @@ fn expectations_that_cannot_be_asked() {
     1 problem; nothing was run
 
     exit code 2
-    error: query `[[expect]] all is well`: no parameter `$labell`; known are $class_balanced, $classifier, $clip, $curriculum_epochs, $epochs, $filter_prompt, $generation_prompt, $generator, $guidance_scale, $hard_fraction, $hard_share, $image_guidance, $level, $max_attempts, $max_class_count, $max_probability, $min_text_similarity, $name, $negative_prompt, $non_hard_fraction, $probe_size, $scheduler, $seed, $seeds, $strategy, $timesteps, $trials, $unet_evaluations, $validation_sources
+    error: query `[[expect]] all is well`: no parameter `$labell`; known are $class_balanced, $classifier, $clip, $curriculum_epochs, $epochs, $exclude_classes, $filter_prompt, $generation_prompt, $generator, $guidance_scale, $hard_fraction, $hard_share, $image_guidance, $level, $max_attempts, $max_class_count, $max_probability, $min_text_similarity, $name, $negative_prompt, $non_hard_fraction, $probe_size, $scheduler, $seed, $seeds, $strategy, $timesteps, $trials, $unet_evaluations, $validation_sources
 
     exit code 2
     error: query `[[expect]] all is well`: only one SELECT is allowed here, nothing that writes

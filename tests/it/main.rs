@@ -7,6 +7,7 @@ mod bad_input; // twenty kinds of it: what is said, and that nothing is lost
 mod edits; // what a change of the pipeline makes again, and what not
 mod learning; // classifiers, the built-in learner, the experiment
 mod main_job; // the digits pipeline as it ships
+mod prompts; // class descriptions from an endpoint; common names and excluded classes
 mod readers; // other engines read the tables
 mod resume; // kills, orders, partitions: the same tables
 mod s3; // a lake and a source in S3, through faults; workers and signals

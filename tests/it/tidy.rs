@@ -19,6 +19,7 @@ const LADDER: &[&str] = &[
     "forecast",
     "retry",
     "feedback",
+    "prompts",
     "report",
     "pipeline",
     "step",
@@ -57,6 +58,7 @@ const ONLY: &[(&str, &[&str])] = &[
     ("candle_nn", &["learner"]),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
+    ("reqwest", &["prompts"]),
 ];
 
 /// Lines of a file, tests apart.
