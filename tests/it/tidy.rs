@@ -25,6 +25,7 @@ const LADDER: &[&str] = &[
     "session",
     "udf",
     "models",
+    "hub",
     "source",
     "plan",
     "diffusion",
@@ -53,6 +54,7 @@ const ONLY: &[(&str, &[&str])] = &[
     ("tokenizers", &["tokens"]),
     ("candle_core", &["learner"]),
     ("candle_nn", &["learner"]),
+    ("hf_hub", &["hub"]),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
 ];
