@@ -48,24 +48,24 @@ impl ClassifierFiles {
     /// Reads a directory.
     ///
     /// # Errors
-    /// The first file that is missing, broken or does not fit, with what it has and what is expected.
-    pub(crate) fn inspect(dir: &Path) -> Result<Self, ClassifierError> {
-        use Want::{Any, Exactly};
+    /// Every file that is missing, broken or does not fit, with what it has and what is expected.
+    pub(crate) fn inspect(dir: &Path) -> Result<Self, Vec<ClassifierError>> {
         let path = dir.join("preprocessor_config.json");
-        let preprocess = Preprocess::read(&path)?;
-        let Some((width, height)) = preprocess.output() else {
-            let allowed = "pictures need one size: a crop, or a height and a width to resize to";
-            return Err(
-                PreprocessError::Unsupported { path, key: "do_center_crop", found: "off".into(), allowed }.into()
-            );
+        let preprocess = Preprocess::read(&path).map_err(ClassifierError::from).and_then(|preprocess| {
+            let (width, height) = preprocess.one_size(&path)?;
+            Ok((preprocess, (height as usize, width as usize)))
+        });
+        let sides = preprocess.as_ref().ok().map(|(_, sides)| *sides);
+        let problems = match Signature::read(&dir.join("model.onnx")) {
+            Ok(graph) => misfits(&graph, sides),
+            Err(error) => vec![error],
         };
-        let sides = (height as usize, width as usize);
-        let graph = Signature::read(&dir.join("model.onnx"))?;
-        graph.expect_only(&["pixel_values"])?;
-        let pixels = [Any("images"), Exactly(3), Exactly(sides.0), Exactly(sides.1)];
-        graph.expect_input("pixel_values", FLOATS, &pixels)?;
-        graph.expect_output("logits", FLOATS, &[Any("images"), Any("classes")])?;
-        Ok(Self { dir: dir.to_owned(), preprocess, sides })
+        let problems: Vec<ClassifierError> = problems.into_iter().map(Into::into).collect();
+        match preprocess {
+            Ok((preprocess, sides)) if problems.is_empty() => Ok(Self { dir: dir.to_owned(), preprocess, sides }),
+            Ok(_) => Err(problems),
+            Err(first) => Err([first].into_iter().chain(problems).collect()),
+        }
     }
 
     /// SHA-256 in hex over all files that decide a probability: graph, weights and preprocessing.
@@ -83,6 +83,17 @@ impl ClassifierFiles {
         names.sort();
         Ok(digest_of_all(&self.dir, &names)?)
     }
+}
+
+/// Where a graph is not a classifier of pictures of this height and width, where these are known.
+fn misfits(graph: &Signature, sides: Option<(usize, usize)>) -> Vec<OnnxError> {
+    use Want::{Any, Exactly};
+    let (height, width) =
+        sides.map_or((Any("height"), Any("width")), |(height, width)| (Exactly(height), Exactly(width)));
+    let pixels = graph.expect_input("pixel_values", FLOATS, &[Any("images"), Exactly(3), height, width]);
+    let logits = graph.expect_output("logits", FLOATS, &[Any("images"), Any("classes")]);
+    let only = graph.expect_only(&["pixel_values"]);
+    [only.err(), pixels.err(), logits.err()].into_iter().flatten().collect()
 }
 
 /// A loaded classifier. Calls take turns; the pictures of one are prepared on all cores.

@@ -22,6 +22,7 @@ mod error;
 mod experiment;
 mod feedback;
 mod forecast;
+mod hub;
 mod identity;
 mod imaging;
 mod lake;

@@ -29,6 +29,8 @@ pub struct Options {
     pub models: models::Machine,
     /// How queries run.
     pub session: session::Settings,
+    /// Who is told what takes long while it is opened.
+    pub notes: models::Notes,
 }
 
 /// All parts of a pipeline.
@@ -58,7 +60,7 @@ impl Pipeline {
         let chosen = plan::chosen_queries(&config);
         let chosen: Vec<&str> = chosen.iter().map(String::as_str).collect();
         let catalogue = Catalogue::load(config.sql_dir.as_deref(), &chosen);
-        let models = Models::inspect(&config, options.models.clone());
+        let models = Models::inspect(&config, options.models.clone(), &options.notes).await;
         let reader = catalogue.as_ref().map_or(Ok(String::new()), |catalogue| plan::reader(&config, catalogue))?;
         let source = Source::open(&config.source, &reader).await;
         let descriptions = source::descriptions(&config);

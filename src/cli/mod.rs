@@ -9,6 +9,7 @@ mod doctor;
 mod experiment;
 mod feedback;
 mod gc;
+mod models;
 mod output;
 mod plan;
 mod progress;
@@ -25,7 +26,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     error::{self, Error, Result},
-    models,
+    models::{Machine, Notes},
     onnx::Device,
     pipeline::{self, Pipeline},
     session,
@@ -66,6 +67,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Finds files that nobody needs, and deletes them with --apply
     Gc(gc::Arguments),
+    /// Looks at models, wherever they are
+    Models(models::Arguments),
     /// Shows what works here: runtime, providers, disk
     Doctor(doctor::Arguments),
 }
@@ -119,7 +122,7 @@ impl Target {
         pipeline::Options {
             set: self.set.clone(),
             lake: self.lake.clone(),
-            models: models::Machine {
+            models: Machine {
                 device: self.device.clone(),
                 library: self.onnxruntime.clone(),
                 batch_size: self.model_batch.map(Into::into),
@@ -130,6 +133,7 @@ impl Target {
                 batch_size: self.batch_rows.map_or(defaults.batch_size, Into::into),
                 ..defaults
             },
+            notes: Notes::new(|line| output::note(line)),
         }
     }
 
@@ -204,6 +208,7 @@ impl Command {
             Self::Prompts(arguments) => arguments.target.format,
             Self::Sql(arguments) => arguments.target.format,
             Self::Feedback(arguments) => arguments.target.format,
+            Self::Models(arguments) => arguments.format(),
             Self::Doctor(arguments) => arguments.format,
         }
     }
@@ -229,6 +234,7 @@ impl Command {
             Self::Experiment(target) => experiment::execute(&target).await,
             Self::Verify(arguments) => verify::execute(&arguments).await,
             Self::Gc(arguments) => gc::execute(&arguments).await,
+            Self::Models(arguments) => models::execute(&arguments).await,
             Self::Doctor(arguments) => doctor::execute(&arguments),
         }
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::ClipError;
-use crate::imaging::{Preprocess, PreprocessError};
+use crate::imaging::Preprocess;
 use crate::onnx::{Dim, Element, Signature, Want, digest_of_all};
 use crate::tokens::Tokenizer;
 
@@ -39,41 +39,31 @@ impl ClipFiles {
     /// `whole_frame` pictures are not cropped.
     ///
     /// # Errors
-    /// The first file that is missing, broken or does not fit, with what it has and what is expected.
-    pub(crate) fn inspect(dir: &Path, whole_frame: bool) -> Result<Self, ClipError> {
-        use Want::{Any, Exactly};
-        let preprocess_path = dir.join("preprocessor_config.json");
-        let preprocess = Preprocess::read(&preprocess_path)?;
-        let preprocess = if whole_frame { preprocess.of_whole_frame() } else { preprocess };
-        let length = Exactly(Tokenizer::from_dir(dir)?.length());
-        let graph = Signature::read(&dir.join("model.onnx"))?;
-        graph.expect_only(&["input_ids", "pixel_values", "attention_mask"])?;
-        let texts = [Any("texts"), length];
-        let ids = graph.expect_input("input_ids", INTEGERS, &texts)?;
-        let masked = graph.input("attention_mask").is_some();
-        if masked {
-            graph.expect_input("attention_mask", INTEGERS, &texts)?;
-        }
-        let Some((width, height)) = preprocess.output() else {
-            let error = PreprocessError::Unsupported {
-                path: preprocess_path,
-                key: "do_center_crop",
-                found: "off".to_owned(),
-                allowed: "pictures need one size: a crop, or a height and a width to resize to",
-            };
-            return Err(error.into());
+    /// Every file that is missing, broken or does not fit, with what it has and what is expected. Where neither graph
+    /// nor preprocessing is there, it is no such directory, and the first of them stands for all.
+    pub(crate) fn inspect(dir: &Path, whole_frame: bool) -> Result<Self, Vec<ClipError>> {
+        let path = dir.join("preprocessor_config.json");
+        let preprocess = Preprocess::read(&path).map_err(ClipError::from).and_then(|preprocess| {
+            let preprocess = if whole_frame { preprocess.of_whole_frame() } else { preprocess };
+            let picture = preprocess.one_size(&path)?;
+            Ok((preprocess, picture))
+        });
+        let preprocess = match preprocess {
+            Err(first) if !path.exists() && !dir.join("model.onnx").exists() => return Err(vec![first]),
+            other => other,
         };
-        let pixels = [Any("images"), Exactly(3), Exactly(height as usize), Exactly(width as usize)];
-        let pixels = graph.expect_input("pixel_values", FLOATS, &pixels)?;
-        for output in ["text_embeds", "image_embeds"] {
-            graph.expect_output(output, FLOATS, &[Any("rows"), Any("width")])?;
+        let picture = preprocess.as_ref().ok().map(|(_, picture)| *picture);
+        let mut problems = Vec::new();
+        let preprocess = keep(preprocess, &mut problems);
+        let length = keep(Tokenizer::from_dir(dir), &mut problems).map(|tokenizer| tokenizer.length());
+        let graph = keep(Signature::read(&dir.join("model.onnx")), &mut problems);
+        let inputs = graph.and_then(|graph| Inputs::of(&graph, length, picture, &mut problems));
+        match (preprocess, inputs) {
+            (Some((preprocess, picture)), Some(Inputs { paired, masked })) if problems.is_empty() => {
+                Ok(Self { dir: dir.to_owned(), preprocess, picture, paired, masked })
+            }
+            _ => Err(problems),
         }
-        let first = |dims: Option<&Vec<Dim>>| dims.and_then(|dims| dims.first().cloned());
-        let paired = match (first(ids.dims.as_ref()), first(pixels.dims.as_ref())) {
-            (Some(Dim::Free(texts)), Some(Dim::Free(images))) => texts == images && !texts.is_empty(),
-            _ => false,
-        };
-        Ok(Self { dir: dir.to_owned(), preprocess, picture: (width, height), paired, masked })
     }
 
     /// SHA-256 in hex over all files that decide an embedding: graph, weights, preprocessing and vocabulary.
@@ -103,4 +93,48 @@ impl ClipFiles {
     pub(super) fn dir(&self) -> &Path {
         &self.dir
     }
+}
+
+/// What matters of a graph's inputs.
+struct Inputs {
+    paired: bool,
+    masked: bool,
+}
+
+impl Inputs {
+    /// Looks at a graph with both towers; `length` and `picture` are what goes in, where that is known.
+    fn of(
+        graph: &Signature,
+        length: Option<usize>,
+        picture: Option<(u32, u32)>,
+        problems: &mut Vec<ClipError>,
+    ) -> Option<Self> {
+        use Want::{Any, Exactly};
+        keep(graph.expect_only(&["input_ids", "pixel_values", "attention_mask"]), problems);
+        let texts = [Any("texts"), length.map_or(Any("tokens"), Exactly)];
+        let ids = keep(graph.expect_input("input_ids", INTEGERS, &texts), problems);
+        let masked = graph.input("attention_mask").is_some();
+        if masked {
+            keep(graph.expect_input("attention_mask", INTEGERS, &texts), problems);
+        }
+        let (width, height) = picture.map_or((Any("width"), Any("height")), |(width, height)| {
+            (Exactly(width as usize), Exactly(height as usize))
+        });
+        let pixels = [Any("images"), Exactly(3), height, width];
+        let pixels = keep(graph.expect_input("pixel_values", FLOATS, &pixels), problems);
+        for output in ["text_embeds", "image_embeds"] {
+            keep(graph.expect_output(output, FLOATS, &[Any("rows"), Any("width")]), problems);
+        }
+        let first = |dims: Option<&Vec<Dim>>| dims.and_then(|dims| dims.first().cloned());
+        let paired = match (first(ids?.dims.as_ref()), first(pixels?.dims.as_ref())) {
+            (Some(Dim::Free(texts)), Some(Dim::Free(images))) => texts == images && !texts.is_empty(),
+            _ => false,
+        };
+        Some(Self { paired, masked })
+    }
+}
+
+/// What there is, or one problem more.
+fn keep<T, E: Into<ClipError>>(result: Result<T, E>, problems: &mut Vec<ClipError>) -> Option<T> {
+    result.map_err(|error| problems.push(error.into())).ok()
 }

@@ -216,7 +216,7 @@ fn a_directory_that_does_not_fit_is_named() {
     let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     config["crop_size"] = serde_json::json!({"height": 24, "width": 32});
     std::fs::write(&path, config.to_string()).unwrap();
-    let message = ClipFiles::inspect(copy.path(), false).unwrap_err().to_string();
+    let message = ClipFiles::inspect(copy.path(), false).unwrap_err()[0].to_string();
     assert!(
         message.ends_with(
             "input `pixel_values` is float32 [image_batch, 3, 32, 32]; expected float32 or float16 [images, 3, 24, 32]"
@@ -226,6 +226,6 @@ fn a_directory_that_does_not_fit_is_named() {
     std::fs::remove_file(copy.path().join("model.onnx")).unwrap();
     config["crop_size"] = serde_json::json!({"height": 32, "width": 32});
     std::fs::write(&path, config.to_string()).unwrap();
-    let message = ClipFiles::inspect(copy.path(), false).unwrap_err().to_string();
+    let message = ClipFiles::inspect(copy.path(), false).unwrap_err()[0].to_string();
     assert_eq!(message, format!("cannot read `{}`", copy.path().join("model.onnx").display()));
 }

@@ -19,6 +19,7 @@ use serde::Serialize;
 
 pub use diagnostics::{Diagnostic, Diagnostics};
 pub use learning::{DataSplit, Experiment, Learner};
+pub use location::{HubFolder, ModelLocation};
 pub use parameters::BUILT_IN_PARAMETERS;
 pub use source::SourceKind;
 pub use text::similar;
@@ -28,6 +29,7 @@ mod document;
 mod edit;
 mod kinds;
 mod learning;
+mod location;
 mod parameters;
 mod reader;
 mod rules;
@@ -136,15 +138,15 @@ impl Split {
     }
 }
 
-/// `[models]`: directories in the layout of `optimum-cli export onnx`.
+/// `[models]`: folders in the layout of `optimum-cli export onnx`, each a [`ModelLocation`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Models {
     /// The diffusion model.
-    pub diffusion: PathBuf,
+    pub diffusion: String,
     /// The CLIP model.
-    pub clip: PathBuf,
+    pub clip: String,
     /// Image classifiers of the user's own by name, for `classify(name, image)`.
-    pub classifiers: BTreeMap<String, PathBuf>,
+    pub classifiers: BTreeMap<String, String>,
 }
 
 /// `[hard_samples]`: which real images get a spectrum.

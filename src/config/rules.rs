@@ -1,5 +1,7 @@
 //! What a string may look like.
 
+use super::ModelLocation;
+
 /// A rule for a string, and how messages put it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rule {
@@ -67,6 +69,13 @@ pub(super) const PATH: Rule = Rule {
     expected: "a string with a path",
     allowed: "paths on this machine that are not empty",
     holds: |text| is_filled_line(text) && !text.contains("://"),
+};
+
+/// The directory or URL of a model.
+pub(super) const MODEL: Rule = Rule {
+    expected: "a string with a directory or a URL",
+    allowed: ModelLocation::ALLOWED,
+    holds: |text| ModelLocation::parse(text).is_some(),
 };
 
 /// A path inside a data set.

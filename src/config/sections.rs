@@ -7,7 +7,7 @@ use super::document::Entry;
 use super::kinds::{Choice, Distinct, Kind, Truth, integer, number, number_below};
 use super::parameters::parameters;
 use super::reader::Section;
-use super::rules::{FILLED_LINE, IDENTIFIER, LINE, LOCATION, NAME, PATH, QUERY, SQL_PATH};
+use super::rules::{FILLED_LINE, IDENTIFIER, LINE, LOCATION, MODEL, NAME, PATH, QUERY, SQL_PATH};
 use super::template::{Template, asks_for};
 use super::{
     Config, Cuda, Curriculum, Expect, Filter, HardSamples, Models, Prompts, Queries, Rejects, Spectrum, UserStep,
@@ -71,30 +71,30 @@ fn lake_root(mut lake: Section<'_, '_>) -> String {
 
 fn models(mut models: Section<'_, '_>) -> Models {
     let out = Models {
-        diffusion: models.required("diffusion", &PATH).into(),
-        clip: models.required("clip", &PATH).into(),
+        diffusion: models.required("diffusion", &MODEL),
+        clip: models.required("clip", &MODEL),
         classifiers: classifiers(models.section("classifiers")),
     };
     models.finish();
     out
 }
 
-/// Paths under names that the user gives.
-fn classifiers(mut classifiers: Section<'_, '_>) -> BTreeMap<String, PathBuf> {
+/// Directories and URLs under names that the user gives.
+fn classifiers(mut classifiers: Section<'_, '_>) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     for Entry { key: name, place, node } in classifiers.entries() {
         let key = classifiers.key(name);
         if !(IDENTIFIER.holds)(name) {
             let message = format!("found this name, allowed are {}", IDENTIFIER.allowed);
             classifiers.problems().add(Some(*place), &key, message);
-        } else if let Some(path) = PATH.read(&key, node, classifiers.problems()) {
-            out.insert(name.clone(), path.into());
+        } else if let Some(path) = MODEL.read(&key, node, classifiers.problems()) {
+            out.insert(name.clone(), path);
         }
     }
     out
 }
 
-fn hard_samples(mut hard: Section<'_, '_>, classifiers: &BTreeMap<String, PathBuf>) -> HardSamples {
+fn hard_samples(mut hard: Section<'_, '_>, classifiers: &BTreeMap<String, String>) -> HardSamples {
     let out = HardSamples {
         sql: hard.or("sql", &SQL_PATH, "hard_samples/few_shot.sql"),
         max_class_count: hard.or("max_class_count", &integer(1..=i64::MAX, "images"), 20),

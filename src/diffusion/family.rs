@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::DiffusionError;
-use super::files::{BATCH, FLOATS, config, unsupported};
+use super::files::{BATCH, FLOATS, config, keep, unsupported};
 use super::img2img::Size;
 use crate::onnx::{Element, Signature, Want};
 use crate::tokens::Tokenizer;
@@ -58,6 +58,24 @@ impl ModelIndex {
             zeros_for_no_prompt: *xl && keys.force_zeros_for_empty_prompt.unwrap_or(true),
             aesthetic_score: keys.requires_aesthetics_score.unwrap_or(false),
         })
+    }
+
+    /// Whether it is SDXL.
+    pub(super) fn is_xl(&self) -> bool {
+        self.xl
+    }
+
+    /// Which of the known models it is, for people; `width` is what its UNet takes of each token of a prompt.
+    pub(super) fn family(&self, dir: &Path, width: Option<u64>) -> String {
+        let refiner = self.aesthetic_score || !dir.join("text_encoder").is_dir();
+        match (self.xl, width) {
+            (true, _) if refiner => "SDXL refiner".to_owned(),
+            (true, _) => "SDXL base".to_owned(),
+            (false, Some(768)) => "Stable Diffusion 1.x".to_owned(),
+            (false, Some(1024)) => "Stable Diffusion 2.x".to_owned(),
+            (false, Some(width)) => format!("Stable Diffusion, with {width} values for each token"),
+            (false, None) => "Stable Diffusion".to_owned(),
+        }
     }
 
     /// Keys of the scheduler's that the pipeline sets, whatever the file says: so does
@@ -149,34 +167,36 @@ impl TextEncoders {
     /// Reads what the directory has.
     ///
     /// # Errors
-    /// The first file that is missing or does not fit.
-    pub(super) fn inspect(dir: &Path, index: &ModelIndex) -> Result<Self, DiffusionError> {
+    /// Every file that is missing or does not fit.
+    pub(super) fn inspect(dir: &Path, index: &ModelIndex) -> Result<Self, Vec<DiffusionError>> {
         // the refiner has only the second
         let both = !index.xl || dir.join("text_encoder").is_dir();
         let parts = [("text_encoder", "tokenizer", both), ("text_encoder_2", "tokenizer_2", index.xl)];
         let mut all =
             Self { encoders: Vec::new(), length: 0, pooled: None, zeros_for_no_prompt: index.zeros_for_no_prompt };
+        let mut problems = Vec::new();
         for (part, tokenizer, _) in parts.into_iter().filter(|(_, _, there)| *there) {
             let tokenizer = dir.join(tokenizer);
-            let length = Tokenizer::from_dir(&tokenizer)?.length();
-            if !all.encoders.is_empty() && length != all.length {
+            let length = keep(Tokenizer::from_dir(&tokenizer), &mut problems).map(|tokenizer| tokenizer.length());
+            if let Some(length) = length.filter(|length| all.length > 0 && *length != all.length) {
                 let path = tokenizer.join("tokenizer_config.json");
                 let allowed = format!("both tokenizers have one length, and the other's is {}", all.length);
-                return Err(unsupported(path, "model_max_length", &length.to_string(), &allowed));
+                problems.push(unsupported(path, "model_max_length", &length.to_string(), &allowed));
             }
-            all.length = length;
-            let keys: TextConfig = config(&dir.join(part).join("config.json"))?;
-            let graph = Signature::read(&dir.join(part).join("model.onnx"))?;
+            all.length = length.unwrap_or(all.length);
+            let keys: Option<TextConfig> = keep(config(&dir.join(part).join("config.json")), &mut problems);
+            let graph = keep(Signature::read(&dir.join(part).join("model.onnx")), &mut problems);
+            let (Some(keys), Some(graph)) = (keys, graph) else { continue };
             let hidden = if index.xl { penultimate(&graph) } else { "last_hidden_state".to_owned() };
-            all.check(&graph, &hidden, keys.hidden_size)?;
+            problems.extend(misfits(&graph, length, &hidden, keys.hidden_size));
             if part == "text_encoder_2" {
                 let width = keys.projection_dim.unwrap_or(keys.hidden_size);
-                graph.expect_output("text_embeds", FLOATS, &[BATCH, Want::Exactly(width)])?;
+                keep(graph.expect_output("text_embeds", FLOATS, &[BATCH, Want::Exactly(width)]), &mut problems);
                 all.pooled = Some(width);
             }
             all.encoders.push(TextEncoder { part, tokenizer, hidden, width: keys.hidden_size });
         }
-        Ok(all)
+        if problems.is_empty() { Ok(all) } else { Err(problems) }
     }
 
     /// Values for one token of an encoded prompt.
@@ -188,13 +208,15 @@ impl TextEncoders {
     pub(super) fn hidden_shape(&self) -> [Want; 3] {
         [BATCH, Want::Exactly(self.length), Want::Exactly(self.width())]
     }
+}
 
-    fn check(&self, graph: &Signature, hidden: &str, width: usize) -> Result<(), DiffusionError> {
-        graph.expect_only(&["input_ids"])?;
-        graph.expect_input("input_ids", INTEGERS, &[BATCH, Want::Exactly(self.length)])?;
-        graph.expect_output(hidden, FLOATS, &[BATCH, Want::Exactly(self.length), Want::Exactly(width)])?;
-        Ok(())
-    }
+/// Where a graph does not encode `length` tokens, if that is known, as `width` values each in its output `hidden`.
+fn misfits(graph: &Signature, length: Option<usize>, hidden: &str, width: usize) -> Vec<DiffusionError> {
+    let length = length.map_or(Want::Any("tokens"), Want::Exactly);
+    let only = graph.expect_only(&["input_ids"]);
+    let ids = graph.expect_input("input_ids", INTEGERS, &[BATCH, length]);
+    let output = graph.expect_output(hidden, FLOATS, &[BATCH, length, Want::Exactly(width)]);
+    [only.err(), ids.err(), output.err()].into_iter().flatten().map(Into::into).collect()
 }
 
 /// The output before the last of the hidden states, which are numbered from 0; the last has no final layer norm, and

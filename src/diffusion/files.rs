@@ -15,7 +15,7 @@ use super::schedulers::{Scheduler, SchedulerConfig, SchedulerName};
 use crate::onnx::{Element, Signature, Want, digest_of_all};
 
 /// The directories whose files make a picture, where they are there. The order is part of the digest.
-const PARTS: [&str; 8] =
+pub(crate) const PARTS: [&str; 8] =
     ["scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae_decoder", "vae_encoder"];
 
 /// The encoder's output with mean and log-variance.
@@ -63,7 +63,7 @@ struct VaeConfig {
     #[serde(default = "four")]
     latent_channels: usize,
     /// diffusers' default, which the configuration of SD 1.4 leaves out.
-    #[serde(default = "sd_scaling_factor")]
+    #[serde(default = "vae_scale")]
     scaling_factor: f32,
     shift_factor: Option<f32>,
     latents_mean: Option<Vec<f32>>,
@@ -75,7 +75,7 @@ struct VaeConfig {
 fn four() -> usize {
     4
 }
-fn sd_scaling_factor() -> f32 {
+pub(super) fn vae_scale() -> f32 {
     0.18215
 }
 
@@ -126,31 +126,42 @@ impl DiffusionFiles {
     /// Its scheduler is looked at when it is asked for: the pipeline may name another.
     ///
     /// # Errors
-    /// The first file that is missing, broken or does not fit, with what it has and what is expected.
-    pub(crate) fn inspect(dir: &Path) -> Result<Self, DiffusionError> {
-        let index = ModelIndex::read(dir)?;
-        let unet: UnetConfig = config(&dir.join("unet").join("config.json"))?;
+    /// Every file that is missing, broken or does not fit, with what it has and what is expected. Without its
+    /// `model_index.json` it is no such directory, and that is said alone.
+    pub(crate) fn inspect(dir: &Path) -> Result<Self, Vec<DiffusionError>> {
+        let index = ModelIndex::read(dir).map_err(|error| vec![error])?;
+        let mut problems = Vec::new();
+        let unet: Option<UnetConfig> = keep(config(&dir.join("unet").join("config.json")), &mut problems);
         let vae_path = dir.join("vae_decoder").join("config.json");
-        let vae: VaeConfig = config(&vae_path)?;
-        if unet.in_channels != vae.latent_channels {
-            let allowed = format!("the VAE has {} latent channels, and only those are fed", vae.latent_channels);
+        let vae: Option<VaeConfig> = keep(config(&vae_path), &mut problems);
+        let channels = vae.as_ref().map(|vae| vae.latent_channels);
+        if let (Some(unet), Some(channels)) = (&unet, channels)
+            && unet.in_channels != channels
+        {
+            let allowed = format!("the VAE has {channels} latent channels, and only those are fed");
             let found = unet.in_channels.to_string();
-            return Err(unsupported(dir.join("unet").join("config.json"), "in_channels", &found, &allowed));
+            problems.push(unsupported(dir.join("unet").join("config.json"), "in_channels", &found, &allowed));
         }
-        let mut files = Self {
-            dir: dir.to_owned(),
-            latent_channels: vae.latent_channels,
-            pixels_per_latent: halvings(&vae.block_out_channels),
-            unet_multiple: halvings(&unet.block_out_channels),
-            text: TextEncoders::inspect(dir, &index)?,
-            time_ids: index.time_ids(),
-            scaling: vae.scaling(&vae_path)?,
-            scheduler_corrections: index.scheduler_corrections(),
-            mean_only: false,
-        };
-        files.check_unet()?;
-        files.mean_only = files.check_vae(vae.force_upcast)?;
-        Ok(files)
+        let text = TextEncoders::inspect(dir, &index).map_err(|found| problems.extend(found)).ok();
+        let scaling = vae.as_ref().and_then(|vae| keep(vae.scaling(&vae_path), &mut problems));
+        let expected = Expected { latents: latents(channels), is_xl: index.is_xl(), text: text.as_ref() };
+        problems.extend(check_unet(dir, &expected, index.time_ids()));
+        let force_upcast = vae.as_ref().is_some_and(|vae| vae.force_upcast);
+        let mean_only = check_vae(dir, channels, force_upcast, &mut problems);
+        match (unet, vae, text, scaling) {
+            (Some(unet), Some(vae), Some(text), Some(scaling)) if problems.is_empty() => Ok(Self {
+                dir: dir.to_owned(),
+                latent_channels: vae.latent_channels,
+                pixels_per_latent: halvings(vae.block_out_channels.len()),
+                unet_multiple: halvings(unet.block_out_channels.len()),
+                text,
+                time_ids: index.time_ids(),
+                scaling,
+                scheduler_corrections: index.scheduler_corrections(),
+                mean_only,
+            }),
+            _ => Err(problems),
+        }
     }
 
     /// The scheduler of the directory, or another by name with the directory's configuration, cut into timesteps.
@@ -215,59 +226,87 @@ impl DiffusionFiles {
         let path = self.dir.join("scheduler").join("scheduler_config.json");
         SchedulerConfig::read(&path, instead, &self.scheduler_corrections)
     }
+}
 
-    fn check_unet(&self) -> Result<(), DiffusionError> {
-        let latents = self.latents();
-        let unet = Signature::read(&self.graph("unet"))?;
-        let mut known = vec!["sample", "timestep", "encoder_hidden_states"];
-        unet.expect_input("sample", FLOATS, &latents)?;
-        unet.expect_input("encoder_hidden_states", FLOATS, &self.text.hidden_shape())?;
-        if let Some(width) = self.text.pooled {
-            known.extend(["text_embeds", "time_ids"]);
-            unet.expect_input("text_embeds", FLOATS, &[BATCH, Want::Exactly(width)])?;
-            unet.expect_input("time_ids", FLOATS, &[BATCH, Want::Exactly(self.time_ids.count())])?;
-        }
-        unet.expect_only(&known)?;
-        unet.expect_per_sample("timestep")?;
-        unet.expect_output("out_sample", FLOATS, &latents)?;
-        Ok(())
+/// What the UNet has to take, as far as the other parts say.
+struct Expected<'a> {
+    latents: [Want; 4],
+    is_xl: bool,
+    text: Option<&'a TextEncoders>,
+}
+
+/// Where the UNet does not fit.
+fn check_unet(dir: &Path, expected: &Expected<'_>, time_ids: TimeIds) -> Vec<DiffusionError> {
+    let mut problems = Vec::new();
+    let Some(unet) = keep(Signature::read(&dir.join("unet").join("model.onnx")), &mut problems) else {
+        return problems;
+    };
+    let hidden = [BATCH, Want::Any("tokens"), Want::Any("width")];
+    let hidden = expected.text.map_or(hidden, TextEncoders::hidden_shape);
+    let mut known = vec!["sample", "timestep", "encoder_hidden_states"];
+    let mut found = vec![
+        unet.expect_input("sample", FLOATS, &expected.latents).err(),
+        unet.expect_input("encoder_hidden_states", FLOATS, &hidden).err(),
+    ];
+    if expected.is_xl {
+        known.extend(["text_embeds", "time_ids"]);
+        let width = expected.text.and_then(|text| text.pooled).map_or(Want::Any("width"), Want::Exactly);
+        found.push(unet.expect_input("text_embeds", FLOATS, &[BATCH, width]).err());
+        found.push(unet.expect_input("time_ids", FLOATS, &[BATCH, Want::Exactly(time_ids.count())]).err());
     }
+    found.push(unet.expect_only(&known).err());
+    found.push(unet.expect_per_sample("timestep").err());
+    found.push(unet.expect_output("out_sample", FLOATS, &expected.latents).err());
+    found.into_iter().flatten().map(Into::into).collect()
+}
 
-    /// Looks at both halves of the VAE; whether the encoder gives no variance.
-    fn check_vae(&self, force_upcast: bool) -> Result<bool, DiffusionError> {
-        let latents = self.latents();
-        let pixels = [BATCH, Want::Exactly(3), Want::Any("height"), Want::Any("width")];
-        // in half precision the values of such a VAE overflow; diffusers runs it in single precision
-        let floats = if force_upcast { &[Element::F32] } else { FLOATS };
+/// Looks at both halves of the VAE; whether the encoder gives no variance.
+fn check_vae(dir: &Path, channels: Option<usize>, force_upcast: bool, problems: &mut Vec<DiffusionError>) -> bool {
+    let latents = latents(channels);
+    let pixels = [BATCH, Want::Exactly(3), Want::Any("height"), Want::Any("width")];
+    // in half precision the values of such a VAE overflow; diffusers runs it in single precision
+    let floats = if force_upcast { &[Element::F32] } else { FLOATS };
 
-        let encoder = Signature::read(&self.graph("vae_encoder"))?;
-        encoder.expect_input("sample", floats, &pixels)?;
+    let mut mean_only = false;
+    if let Some(encoder) = keep(Signature::read(&dir.join("vae_encoder").join("model.onnx")), problems) {
+        keep(encoder.expect_input("sample", floats, &pixels), problems);
         if let Some(operator) = encoder.random_operator() {
             let allowed = "a picture would never be the same twice: export the encoder with `latent_parameters`";
-            return Err(unsupported(encoder.path.clone(), "operators", &format!("`{operator}`"), allowed));
+            problems.push(unsupported(encoder.path.clone(), "operators", &format!("`{operator}`"), allowed));
         }
-        let mean_only = encoder.output(PARAMETERS).is_none() && encoder.output(MEAN).is_some();
+        mean_only = encoder.output(PARAMETERS).is_none() && encoder.output(MEAN).is_some();
         if mean_only {
-            encoder.expect_output(MEAN, floats, &latents)?;
+            keep(encoder.expect_output(MEAN, floats, &latents), problems);
         } else {
-            let moments = [BATCH, Want::Exactly(2 * self.latent_channels), Want::Any("height"), Want::Any("width")];
-            encoder.expect_output(PARAMETERS, floats, &moments)?;
+            let moments = channels.map_or(Want::Any("moments"), |channels| Want::Exactly(2 * channels));
+            let moments = [BATCH, moments, Want::Any("height"), Want::Any("width")];
+            keep(encoder.expect_output(PARAMETERS, floats, &moments), problems);
         }
-
-        let decoder = Signature::read(&self.graph("vae_decoder"))?;
-        decoder.expect_input("latent_sample", floats, &latents)?;
-        decoder.expect_output("sample", floats, &pixels)?;
-        Ok(mean_only)
     }
 
-    fn latents(&self) -> [Want; 4] {
-        [BATCH, Want::Exactly(self.latent_channels), Want::Any("height"), Want::Any("width")]
+    if let Some(decoder) = keep(Signature::read(&dir.join("vae_decoder").join("model.onnx")), problems) {
+        keep(decoder.expect_input("latent_sample", floats, &latents), problems);
+        keep(decoder.expect_output("sample", floats, &pixels), problems);
     }
+    mean_only
+}
+
+/// The shape of latents, whose channels may not be known.
+fn latents(channels: Option<usize>) -> [Want; 4] {
+    [BATCH, channels.map_or(Want::Any("channels"), Want::Exactly), Want::Any("height"), Want::Any("width")]
+}
+
+/// What there is, or one problem more.
+pub(super) fn keep<T, E>(result: Result<T, E>, problems: &mut Vec<DiffusionError>) -> Option<T>
+where
+    E: Into<DiffusionError>,
+{
+    result.map_err(|error| problems.push(error.into())).ok()
 }
 
 /// The factor by which a network shrinks a side: it halves between one block and the next.
-fn halvings(blocks: &[usize]) -> u32 {
-    let halvings = u32::try_from(blocks.len().saturating_sub(1)).unwrap_or(u32::MAX);
+pub(super) fn halvings(blocks: usize) -> u32 {
+    let halvings = u32::try_from(blocks.saturating_sub(1)).unwrap_or(u32::MAX);
     1_u32.checked_shl(halvings).unwrap_or(1 << 31)
 }
 

@@ -5,6 +5,7 @@
 
 mod batch;
 mod denoiser;
+mod describe;
 mod encoders;
 mod engine;
 mod error;
@@ -19,9 +20,10 @@ mod strength;
 mod torch;
 mod worker;
 
+pub(crate) use describe::describe;
 pub(crate) use engine::{Engine, Job, Settings, Stats};
 pub(crate) use error::{DiffusionError, EngineError};
-pub(crate) use files::DiffusionFiles;
+pub(crate) use files::{DiffusionFiles, PARTS};
 pub(crate) use noise::NoiseSource;
 pub(crate) use schedulers::{Scheduler, SchedulerName};
 pub(crate) use strength::{rows_per_sample, timesteps_run};

@@ -130,7 +130,7 @@ fn a_directory_that_does_not_fit_is_named() {
     let copy = tempfile::tempdir().unwrap();
     copy_dir(&root().join("models/digits"), copy.path());
     let message = |dir: &Path| {
-        let error = DiffusionFiles::inspect(dir).unwrap_err().to_string();
+        let error = DiffusionFiles::inspect(dir).unwrap_err()[0].to_string();
         error.replace(&dir.display().to_string(), "DIR")
     };
     let replace = |name: &str, from: &str, to: &str| {

@@ -179,6 +179,24 @@ impl Preprocess {
         }
     }
 
+    /// As [`Preprocess::output`], of the file at `path`.
+    ///
+    /// # Errors
+    /// [`PreprocessError::Unsupported`] where what comes out depends on the picture.
+    pub(crate) fn one_size(&self, path: &Path) -> Result<(u32, u32), PreprocessError> {
+        self.output().ok_or_else(|| PreprocessError::Unsupported {
+            path: path.to_owned(),
+            key: "do_center_crop",
+            found: "off".to_owned(),
+            allowed: "pictures need one size: a crop, or a height and a width to resize to",
+        })
+    }
+
+    /// Means and standard deviations of red, green and blue that values of 0 to 1 are normalised by.
+    pub(crate) fn normalisation(&self) -> ([f32; 3], [f32; 3]) {
+        (self.mean, self.std)
+    }
+
     /// A picture as [3, height, width].
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 
 mod credentials;
 mod data_file;
+mod folder;
 mod gc;
 mod ids;
 mod object;
@@ -47,6 +48,7 @@ use object_store::{ObjectStoreExt, PutPayload};
 use tokio::sync::{Mutex, MutexGuard};
 
 pub use data_file::DataFile;
+pub use folder::StoredFile;
 pub use gc::gc;
 pub use object::Object;
 pub use store::{Place, slow_downs};

@@ -94,6 +94,18 @@ pub(crate) enum OnnxError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A file with weights of a graph is missing or cut off.
+    #[error("`{}` keeps weights in `{file}` beside it, which {found}; expected {expected} bytes or more", path.display())]
+    NoWeights {
+        /// The graph.
+        path: PathBuf,
+        /// The file's name, as the graph has it.
+        file: String,
+        /// `is not there`, or how long it is.
+        found: String,
+        /// How long it has to be.
+        expected: u64,
+    },
     /// A graph lacks an input or an output.
     #[error("`{}`: no {side} `{name}`; it has {has}", path.display())]
     MissingPort {

@@ -16,10 +16,11 @@ mod runtime;
 mod service;
 mod signature;
 mod tensor;
+mod weights;
 
 pub(crate) use busy::Busy;
 pub(crate) use device::{Chosen, CudaOptions, Device, Provider};
-pub(crate) use digest::digest_of_all;
+pub(crate) use digest::{digest, digest_of_all};
 pub(crate) use error::OnnxError;
 pub(crate) use memo::Memo;
 pub(crate) use model::{Loader, Model, default_threads};

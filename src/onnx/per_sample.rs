@@ -34,6 +34,12 @@ impl Signature {
         self.per_sample(input).map(|_| ())
     }
 
+    /// Whether an input is edited when the graph is loaded, so that it holds a value for each sample; none where it
+    /// cannot.
+    pub(crate) fn is_edited(&self, input: &str) -> Option<bool> {
+        self.per_sample(input).ok().map(|needs| needs == PerSample::Edit)
+    }
+
     /// What the input of that name needs to hold a value for each sample.
     pub(super) fn per_sample(&self, input: &str) -> Result<PerSample, OnnxError> {
         let floats_or_integers = [Element::F32, Element::F16, Element::I64, Element::I32];

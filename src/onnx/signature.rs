@@ -2,7 +2,7 @@
 //!
 //! Field numbers are those of `onnx.proto3`: ModelProto.graph 7; GraphProto.node 1, initializer 5, input 11,
 //! output 12; NodeProto.input 1, op_type 4; ValueInfoProto.name 1, type 2; TypeProto.tensor_type 1; Tensor.elem_type 1, shape 2; TensorShapeProto.dim 1;
-//! Dimension.dim_value 1, dim_param 2; TensorProto.name 8.
+//! Dimension.dim_value 1, dim_param 2; TensorProto: see `weights`.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::OnnxError;
 use super::protobuf::{Value, Walker};
+use super::weights::{Weights, initializer};
 
 /// Element type of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +78,16 @@ pub(crate) struct Port {
     pub(crate) dims: Option<Vec<Dim>>,
 }
 
+impl Port {
+    /// The length of its last axis, where that is fixed.
+    pub(crate) fn last_axis(&self) -> Option<usize> {
+        match self.dims.as_ref()?.last()? {
+            Dim::Fixed(length) => Some(*length),
+            Dim::Free(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(dims) = &self.dims else { return write!(f, "{} of unknown shape", self.element) };
@@ -128,6 +139,8 @@ pub(crate) struct Signature {
     pub(crate) inputs: Vec<Port>,
     /// What it gives.
     pub(crate) outputs: Vec<Port>,
+    /// Where its weights are, and what they are.
+    pub(crate) weights: Weights,
     /// Its operators, those of subgraphs apart.
     pub(super) nodes: Vec<Node>,
 }
@@ -141,7 +154,7 @@ impl Signature {
     ///
     /// # Errors
     /// [`OnnxError::Io`] where the file cannot be read, [`OnnxError::NotOnnx`] where it is something else or ends
-    /// too early.
+    /// too early, [`OnnxError::NoWeights`] where a file with its weights is not beside it.
     pub(crate) fn read(path: &Path) -> Result<Self, OnnxError> {
         let file = File::open(path).map_err(OnnxError::io("read", path))?;
         let length = file.metadata().map_err(OnnxError::io("read", path))?.len();
@@ -159,9 +172,10 @@ impl Signature {
         if graph.outputs.is_empty() {
             return Err(not_onnx("it has no graph with outputs"));
         }
-        let Graph { mut inputs, outputs, initializers, nodes } = graph;
+        let Graph { mut inputs, outputs, initializers, weights, nodes } = graph;
         inputs.retain(|port| !initializers.contains(&port.name));
-        Ok(Self { path: path.to_owned(), inputs, outputs, nodes })
+        weights.are_beside(path)?;
+        Ok(Self { path: path.to_owned(), inputs, outputs, weights, nodes })
     }
 
     /// The operator that draws random numbers, if there is one: such a graph is never the same twice.
@@ -258,6 +272,7 @@ struct Graph {
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     initializers: HashSet<String>,
+    weights: Weights,
     nodes: Vec<Node>,
 }
 
@@ -278,7 +293,9 @@ impl Graph {
             match (field.number, field.value) {
                 (1, Value::Until(until)) => self.nodes.push(node(walker, until)?),
                 (5, Value::Until(until)) => {
-                    self.initializers.insert(initializer_name(walker, until)?);
+                    let tensor = initializer(walker, until)?;
+                    self.weights.add(&tensor);
+                    self.initializers.insert(tensor.name);
                 }
                 (11, Value::Until(until)) => self.inputs.push(port(walker, until)?),
                 (12, Value::Until(until)) => self.outputs.push(port(walker, until)?),
@@ -301,18 +318,6 @@ fn node(walker: &mut Walker<impl Read + Seek>, end: u64) -> io::Result<Node> {
         }
     }
     Ok(node)
-}
-
-fn initializer_name(walker: &mut Walker<impl Read + Seek>, end: u64) -> io::Result<String> {
-    let mut name = String::new();
-    while let Some(field) = walker.field(end)? {
-        match (field.number, field.value) {
-            (8, Value::Until(until)) => name = walker.text(until)?,
-            (_, Value::Until(until)) => walker.skip_to(until)?,
-            _ => {}
-        }
-    }
-    Ok(name)
 }
 
 fn port(walker: &mut Walker<impl Read + Seek>, end: u64) -> io::Result<Port> {

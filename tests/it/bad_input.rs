@@ -10,7 +10,7 @@ use arrow::{
 use insta::{assert_snapshot, internals::SettingsBindDropGuard};
 use parquet::arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder};
 
-use crate::support::{Workspace, root, stderr};
+use crate::support::{Workspace, copy_all, root, stderr};
 
 /// What the program says on stderr, after its exit code, where it has to fail. It never panics.
 #[track_caller]
@@ -200,19 +200,7 @@ fn a_step_that_is_not_there() {
 
 /// A copy of the shipped models that the pipeline names.
 fn copied_models(workspace: &mut Workspace) {
-    fn copy(from: &Path, to: &Path) {
-        std::fs::create_dir_all(to).unwrap();
-        for entry in std::fs::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
-            let to = to.join(entry.file_name());
-            if entry.path().is_dir() {
-                copy(&entry.path(), &to);
-            } else {
-                std::fs::copy(entry.path(), to).unwrap();
-            }
-        }
-    }
-    copy(&root().join("models/digits"), &workspace.path("models"));
+    copy_all(&root().join("models/digits"), &workspace.path("models"));
     workspace.edit(&at(workspace, "models.diffusion", "models"));
     workspace.edit(&at(workspace, "models.clip", "models/clip"));
 }

@@ -8,6 +8,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::OnceLock,
     time::{Duration, Instant},
@@ -17,7 +18,7 @@ use serde_json::Value;
 
 use crate::{
     readers,
-    support::{Workspace, root, skipped, stderr},
+    support::{Workspace, cache, root, skipped, stderr},
 };
 
 /// The key that the server knows, and a secret that no output may have.
@@ -117,7 +118,7 @@ fn variables() -> Vec<(&'static str, String)> {
 }
 
 /// What the small pipeline gives in a run that nothing disturbs: its tables, and the UNet's evaluations.
-fn quiet() -> &'static (BTreeMap<String, Vec<Value>>, f64) {
+pub fn quiet() -> &'static (BTreeMap<String, Vec<Value>>, f64) {
     static QUIET: OnceLock<(BTreeMap<String, Vec<Value>>, f64)> = OnceLock::new();
     QUIET.get_or_init(|| {
         let workspace = Workspace::small();
@@ -249,6 +250,60 @@ fn a_source_of_files_in_s3_keeps_their_names() {
     assert_eq!(read("kind = \"list\"\nsplits.train = \"list.txt\""), expected);
     let samples = [("t.tar#0.jpg".to_owned(), "zero".into()), ("t.tar#1.jpg".to_owned(), "one".into())];
     assert_eq!(read("kind = \"webdataset\"\nsplits.train = \"t.tar\""), samples);
+
+#[test]
+fn models_in_s3_are_fetched_once_and_are_the_same() {
+    let bucket = Bucket::new("models");
+    let mut folders = vec![root().join("models/digits")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(root()).unwrap().to_str().unwrap();
+                request("PUT", &format!("/models/{name}"), &fs::read(&path).unwrap());
+            }
+        }
+    }
+    request("PUT", "/models/models/digits/unet/diffusion_pytorch_model.bin", b"not for us");
+    bucket.faults("rate=0.2&seed=3");
+    let mut workspace = Workspace::small();
+    workspace.edit("spectrum.image_guidance=[90]");
+    workspace.edit("filter.max_attempts=1");
+    workspace.variables = [variables(), cache(&workspace)].concat();
+    workspace.ok("run", &["--until", "scores"]);
+    workspace.edit("models.diffusion=s3://models/models/digits/");
+    workspace.edit("models.clip=s3://models/models/digits/clip");
+    let check = |workspace: &Workspace| stderr(&workspace.command("check", &[]).output().unwrap());
+    let said = check(&workspace);
+    assert!(said.starts_with("fetching `s3://models/models/digits`: "), "{said}");
+    assert!(!said.contains(SECRET), "{said}");
+    assert_eq!(check(&workspace), "", "all files are there");
+    // what the models made from the directory is what these would make
+    let plan = workspace.json("plan", &[]);
+    for step in ["spectrum", "scores"] {
+        let planned = plan.as_array().unwrap().iter().find(|planned| planned["step"] == step).unwrap();
+        assert_eq!(planned["skipped"], true, "{planned}");
+    }
+    // a file that is cut off on this machine is fetched again
+    bucket.faults("");
+    let cut = files_below(&workspace.path("cache/discl-pipe/models"));
+    assert!(cut.iter().all(|path| !path.ends_with("diffusion_pytorch_model.bin")));
+    let cut = cut.iter().find(|path| path.ends_with("unet/model.onnx")).unwrap();
+    fs::write(cut, "half").unwrap();
+    assert!(check(&workspace).contains(": 1 file, "));
+    assert_eq!(fs::read(cut).unwrap(), fs::read(root().join("models/digits/unet/model.onnx")).unwrap());
+    workspace.edit("models.clip=s3://models/nothing");
+    workspace.edit("models.diffusion=s3://models");
+    let said = check(&workspace);
+    assert!(said.contains("`models.diffusion`: `s3://models` holds no model"), "{said}");
+    assert!(said.contains("`models.clip`: `s3://models/nothing` holds no model"), "{said}");
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }
 
 /// One run by itself, and two workers on a lake of their own: all at once, since they mostly wait for the store.

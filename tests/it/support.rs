@@ -159,6 +159,31 @@ impl Workspace {
     }
 }
 
+/// Copies a directory with all that is in it.
+pub fn copy_all(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_all(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// The variable of a cache in the workspace, which shares only ONNX Runtime with the user's.
+pub fn cache(workspace: &Workspace) -> Vec<(&'static str, String)> {
+    let user = std::env::var("XDG_CACHE_HOME").ok().filter(|cache| !cache.is_empty());
+    let user = user.map_or_else(|| Path::new(&std::env::var("HOME").unwrap()).join(".cache"), PathBuf::from);
+    let runtime = user.join("discl-pipe/onnxruntime");
+    std::fs::create_dir_all(&runtime).unwrap();
+    std::fs::create_dir_all(workspace.path("cache/discl-pipe")).unwrap();
+    std::os::unix::fs::symlink(runtime, workspace.path("cache/discl-pipe/onnxruntime")).unwrap();
+    vec![("XDG_CACHE_HOME", workspace.path("cache").to_str().unwrap().to_owned())]
+}
+
 /// Whether each step of a `run` was skipped.
 pub fn skipped(run: &Value) -> BTreeMap<String, bool> {
     let steps = run["steps"].as_array().unwrap();

@@ -55,6 +55,16 @@ impl SchedulerConfig {
         self.name
     }
 
+    /// What the UNet predicts, in diffusers' word.
+    pub(crate) fn prediction_type(&self) -> &'static str {
+        self.keys.prediction.as_str()
+    }
+
+    /// How timesteps are spread, in diffusers' word.
+    pub(crate) fn timestep_spacing(&self) -> &'static str {
+        self.keys.spacing.rule.as_str()
+    }
+
     /// Cuts the schedule into timesteps.
     ///
     /// # Errors

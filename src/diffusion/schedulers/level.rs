@@ -13,6 +13,16 @@ pub(super) enum Prediction {
     Velocity,
 }
 
+impl Prediction {
+    /// diffusers' word.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Epsilon => "epsilon",
+            Self::Velocity => "v_prediction",
+        }
+    }
+}
+
 /// How much of the image and how much of the noise makes a sample.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Level {

@@ -15,6 +15,17 @@ pub(super) enum Rule {
     Trailing,
 }
 
+impl Rule {
+    /// diffusers' word.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Linspace => "linspace",
+            Self::Leading => "leading",
+            Self::Trailing => "trailing",
+        }
+    }
+}
+
 /// The keys of spacing.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(super) struct Spacing {

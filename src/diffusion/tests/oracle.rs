@@ -215,7 +215,7 @@ fn what_a_directory_lacks_is_named() {
     let copy = tempfile::tempdir().unwrap();
     copy_dir(&folder("sdxl_refiner"), copy.path());
     let message = || {
-        let error = DiffusionFiles::inspect(copy.path()).unwrap_err().to_string();
+        let error = DiffusionFiles::inspect(copy.path()).unwrap_err()[0].to_string();
         error.replace(&copy.path().display().to_string(), "DIR")
     };
     let index = copy.path().join("model_index.json");

@@ -1,21 +1,31 @@
 //! The models of a pipeline: known by the digests of their files, loaded when one is first asked for.
 
-use std::{collections::BTreeMap, num::NonZeroU32, path::PathBuf};
+mod describe;
+
+use std::{
+    collections::BTreeMap,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+};
 
 use tokio::sync::OnceCell;
 
 use crate::{
-    classifier::{Classifier, ClassifierError, ClassifierFiles},
-    clip::{ClipEngine, ClipError, ClipFiles, ClipSettings, ClipStats},
+    classifier::{Classifier, ClassifierFiles},
+    clip::{ClipEngine, ClipFiles, ClipSettings, ClipStats},
     config::{Config, Spectrum},
     diffusion::{
         DiffusionFiles, Engine, NoiseSource, Scheduler, SchedulerName, Settings, Stats, rows_per_sample, timesteps_run,
     },
     error::{self, Error, Result},
+    hub,
     identity::Digest,
     imaging::Fit,
     onnx::{Chosen, CudaOptions, Device, Runtime},
 };
+
+pub use describe::{Description, Graph, Kind, describe};
+pub use hub::Notes;
 
 /// How models run here; never what they are asked for. On one machine, provider, number of threads and batch
 /// size, what they make is the same to the bit.
@@ -49,20 +59,23 @@ pub struct Models {
 }
 
 impl Models {
-    /// Looks at the model directories of `config`; no weights are loaded.
+    /// Looks at the models of `config`, after those that lie elsewhere are fetched; no weights are loaded. `notes` says
+    /// what takes long.
     ///
     /// # Errors
-    /// Every problem of all directories.
-    pub fn inspect(config: &Config, machine: Machine) -> Result<Self, Vec<Error>> {
-        let diffusion = inspect_diffusion(config, &machine);
-        let clip = inspect_clip(config).map_err(|error| failed_at("models.clip", error));
-        let classifiers = inspect_classifiers(config);
+    /// Every problem of all models.
+    pub async fn inspect(config: &Config, machine: Machine, notes: &Notes) -> Result<Self, Vec<Error>> {
+        let diffusion = directory("models.diffusion", &config.models.diffusion, notes).await;
+        let diffusion = diffusion.and_then(|dir| inspect_diffusion(config, &machine, &dir));
+        let clip = directory("models.clip", &config.models.clip, notes).await;
+        let clip = clip.and_then(|dir| inspect_clip(config, &dir));
+        let classifiers = inspect_classifiers(config, notes).await;
         let (diffusion, (clip_files, clip_digest), (classifiers, classifiers_digest)) =
             match (diffusion, clip, classifiers) {
                 (Ok(diffusion), Ok(clip), Ok(classifiers)) => (diffusion, clip, classifiers),
                 (diffusion, clip, classifiers) => {
-                    let errors = diffusion.err().into_iter().chain(clip.err());
-                    return Err(errors.chain(classifiers.err().into_iter().flatten()).collect());
+                    let errors = [diffusion.err(), clip.err(), classifiers.err()];
+                    return Err(errors.into_iter().flatten().flatten().collect());
                 }
             };
         let Inspected { diffusion_files, settings, scheduler, schedule, generator_digest } = diffusion;
@@ -185,22 +198,29 @@ impl Models {
 /// The classifiers by name, and a digest of all of them.
 type Classifiers = (BTreeMap<String, (ClassifierFiles, OnceCell<Classifier>)>, String);
 
-fn inspect_classifiers(config: &Config) -> Result<Classifiers, Vec<Error>> {
+async fn inspect_classifiers(config: &Config, notes: &Notes) -> Result<Classifiers, Vec<Error>> {
     let (mut found, mut errors, mut digest) = (BTreeMap::new(), Vec::new(), Digest::new("classifiers"));
-    for (name, path) in &config.models.classifiers {
-        let inspected = ClassifierFiles::inspect(path).and_then(|files| {
-            let digest = files.digest()?;
-            Ok::<_, ClassifierError>((files, digest))
+    for (name, location) in &config.models.classifiers {
+        let key = format!("models.classifiers.{name}");
+        let inspected = directory(&key, location, notes).await.and_then(|dir| {
+            let files = ClassifierFiles::inspect(&dir).map_err(|problems| failed_at(&key, problems))?;
+            let digest = files.digest().map_err(|error| failed_at(&key, [error]))?;
+            Ok((files, digest))
         });
         match inspected {
             Ok((files, theirs)) => {
                 digest = digest.text(name).text(&theirs);
                 found.insert(name.clone(), (files, OnceCell::new()));
             }
-            Err(error) => errors.push(failed_at(&format!("models.classifiers.{name}"), error)),
+            Err(problems) => errors.extend(problems),
         }
     }
     if errors.is_empty() { Ok((found, digest.id())) } else { Err(errors) }
+}
+
+/// The directory of the model that `key` names.
+async fn directory(key: &str, location: &str, notes: &Notes) -> Result<PathBuf, Vec<Error>> {
+    hub::directory(location, notes).await.map_err(|error| failed_at(key, [error]))
 }
 
 /// What the directory of the diffusion model and the settings say.
@@ -212,9 +232,12 @@ struct Inspected {
     generator_digest: String,
 }
 
-fn inspect_diffusion(config: &Config, machine: &Machine) -> Result<Inspected> {
-    let files =
-        DiffusionFiles::inspect(&config.models.diffusion).map_err(|error| failed_at("models.diffusion", error))?;
+fn inspect_diffusion(config: &Config, machine: &Machine, dir: &Path) -> Result<Inspected, Vec<Error>> {
+    let files = DiffusionFiles::inspect(dir).map_err(|problems| failed_at("models.diffusion", problems))?;
+    prepare_diffusion(config, machine, files).map_err(|error| vec![error])
+}
+
+fn prepare_diffusion(config: &Config, machine: &Machine, files: DiffusionFiles) -> Result<Inspected> {
     let spectrum = &config.spectrum;
     let cuda = CudaOptions {
         memory_limit: config.cuda.memory_limit_mib.and_then(|mib| usize::try_from(mib << 20).ok()),
@@ -240,11 +263,11 @@ fn inspect_diffusion(config: &Config, machine: &Machine) -> Result<Inspected> {
     Ok(Inspected { diffusion_files: files, settings, scheduler, schedule, generator_digest })
 }
 
-fn inspect_clip(config: &Config) -> Result<(ClipFiles, String), ClipError> {
+fn inspect_clip(config: &Config, dir: &Path) -> Result<(ClipFiles, String), Vec<Error>> {
     let whole_frame = config.filter.frame == "whole";
-    let files = ClipFiles::inspect(&config.models.clip, whole_frame)?;
-    let digest = Digest::new("clip").text(&files.digest()?).part(&[u8::from(whole_frame)]).id();
-    Ok((files, digest))
+    let files = ClipFiles::inspect(dir, whole_frame).map_err(|problems| failed_at("models.clip", problems))?;
+    let digest = files.digest().map_err(|error| failed_at("models.clip", [error]))?;
+    Ok((files, Digest::new("clip").text(&digest).part(&[u8::from(whole_frame)]).id()))
 }
 
 fn settings(spectrum: &Spectrum, machine: &Machine) -> Result<Settings> {
@@ -267,9 +290,9 @@ fn settings(spectrum: &Spectrum, machine: &Machine) -> Result<Settings> {
     })
 }
 
-/// A model directory that cannot be used, with the key that names it.
-fn failed_at(key: &str, error: impl std::error::Error) -> Error {
-    Error::Model(format!("`{key}`: {}", error::chain(&error)))
+/// The problems of a model, each with the key that names it.
+fn failed_at<E: std::error::Error>(key: &str, problems: impl IntoIterator<Item = E>) -> Vec<Error> {
+    problems.into_iter().map(|problem| Error::Model(format!("`{key}`: {}", error::chain(&problem)))).collect()
 }
 
 /// A failure of a model as a whole: the run ends.

@@ -1,0 +1,101 @@
+//! `models inspect`: what a model's folder holds, and whether it fits. Exit code 2 where it does not.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::{Format, output};
+use crate::{
+    error::{Error, Result},
+    hub::bytes,
+    models::{self, Description, Graph, Kind, Notes},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Explains what a model is: its family, its graphs and what they take, and whether it fits
+    Inspect(Inspect),
+}
+
+#[derive(Debug, Args)]
+struct Inspect {
+    /// A directory, or a URL as in `[models]`: hf://ORG/REPO[@REVISION][/FOLDER], s3://, gs:// or az://
+    location: String,
+    /// How results are written to stdout
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl Arguments {
+    pub(super) fn format(&self) -> Format {
+        let Command::Inspect(inspect) = &self.command;
+        inspect.format
+    }
+}
+
+pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
+    let Command::Inspect(Inspect { location, format }) = &arguments.command;
+    let notes = Notes::new(|line: &str| output::note(line));
+    // bad input, as everywhere where nothing was run
+    let found = models::describe(location, &notes).await.map_err(|error| Error::Several(vec![error]))?;
+    let fits = found.problems.is_empty();
+    match format {
+        Format::Json => {
+            let mut value = json!(found);
+            value["fits"] = fits.into();
+            output::json(&value);
+        }
+        Format::Text => text(location, &found),
+    }
+    Ok(if fits { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+fn text(location: &str, found: &Description) {
+    let kind = match found.kind {
+        Kind::Diffusion => "a diffusion pipeline, for `models.diffusion`",
+        Kind::Clip => "a CLIP, for `models.clip`",
+        Kind::Classifier => "a classifier, for `models.classifiers`",
+    };
+    output::line(format!("`{location}`: {kind}"));
+    for (name, value) in found.facts.as_object().into_iter().flatten() {
+        output::line(format!("  {:18}{}", name.replace('_', " "), in_words(value)));
+    }
+    for tokenizer in &found.tokenizers {
+        let folder = if tokenizer.folder.is_empty() { "tokenizer" } else { &tokenizer.folder };
+        output::line(format!("  {:18}{} token ids of a text", folder, tokenizer.length));
+    }
+    found.graphs.iter().for_each(graph);
+    if found.problems.is_empty() {
+        output::line("fits");
+    }
+    for problem in &found.problems {
+        output::line(format!("does not fit: {problem}"));
+    }
+}
+
+fn graph(graph: &Graph) {
+    let weights = graph.precision.as_ref().map_or(String::new(), |precision| format!(", weights {precision}"));
+    output::line(format!("{}: {}{weights}", graph.file, bytes(graph.bytes)));
+    let width = graph.inputs.iter().chain(&graph.outputs).map(|port| port.name.chars().count()).max().unwrap_or(0);
+    for (side, ports) in [("in ", &graph.inputs), ("out", &graph.outputs)] {
+        for port in ports {
+            output::line(format!("  {side}  {:width$}  {}", port.name, port.shape));
+        }
+    }
+}
+
+fn in_words(value: &Value) -> String {
+    match value {
+        Value::Null => "not said".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(Value::to_string).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}

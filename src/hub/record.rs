@@ -1,0 +1,131 @@
+//! What a repository holds at a commit, recorded before its files are fetched. A commit never changes, so the record
+//! serves where nobody can be asked, and tells a snapshot that is whole from one that is not.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::HubError;
+use super::settings::cache_of_models;
+use crate::identity::Digest;
+
+/// The files of a repository at a commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// The commit, 40 hexadecimal digits.
+    pub(super) commit: String,
+    /// The files, by their paths in the repository.
+    pub(super) files: Vec<HubFile>,
+}
+
+/// One of them, with what the hub says of its contents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct HubFile {
+    /// Its path in the repository.
+    pub(super) path: String,
+    /// Bytes.
+    pub(super) size: Option<u64>,
+    /// The name of its contents in the cache: Git's digest of a small file, SHA-256 of a large one.
+    pub(super) blob: Option<String>,
+}
+
+/// The hub's answer of a repository at a revision.
+#[derive(Deserialize)]
+pub(super) struct Answer {
+    sha: String,
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
+    size: Option<u64>,
+    #[serde(rename = "blobId")]
+    blob: Option<String>,
+    lfs: Option<LargeFile>,
+}
+
+#[derive(Deserialize)]
+struct LargeFile {
+    sha256: String,
+    size: u64,
+}
+
+impl From<Answer> for Record {
+    fn from(answer: Answer) -> Self {
+        let file = |Sibling { rfilename, size, blob, lfs }: Sibling| {
+            let (size, blob) = match lfs {
+                Some(LargeFile { sha256, size }) => (Some(size), Some(sha256)),
+                None => (size, blob),
+            };
+            // it becomes a file name
+            HubFile { path: rfilename, size, blob: blob.filter(|blob| is_hex(blob, 40) || is_hex(blob, 64)) }
+        };
+        Self { commit: answer.sha, files: answer.siblings.into_iter().map(file).collect() }
+    }
+}
+
+impl HubFile {
+    /// SHA-256 of its contents in hex, where the hub knows it.
+    pub(super) fn sha256(&self) -> Option<&str> {
+        self.blob.as_deref().filter(|blob| is_hex(blob, 64))
+    }
+}
+
+impl Record {
+    /// What was recorded of a repository of the hub at `endpoint`, at a commit; none where nothing was.
+    pub(super) fn load(endpoint: &str, repository: &str, commit: &str) -> Option<Self> {
+        let bytes = fs::read(file(endpoint, repository, commit).ok()?).ok()?;
+        serde_json::from_slice(&bytes).ok().filter(|record: &Self| record.commit == commit)
+    }
+
+    /// Records it, by one rename.
+    ///
+    /// # Errors
+    /// Where the cache cannot be written.
+    pub(super) fn save(&self, endpoint: &str, repository: &str) -> Result<(), HubError> {
+        let path = file(endpoint, repository, &self.commit)?;
+        let directory = path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(directory).map_err(HubError::io("create", directory))?;
+        let partial = path.with_extension(format!("{}.part", std::process::id()));
+        fs::write(&partial, serde_json::to_vec(self).unwrap_or_default()).map_err(HubError::io("write", &partial))?;
+        fs::rename(&partial, &path).map_err(HubError::io("write", &path))
+    }
+}
+
+/// Whether a revision is a commit, which never moves.
+pub(super) fn is_commit(revision: &str) -> bool {
+    is_hex(revision, 40)
+}
+
+fn is_hex(text: &str, length: usize) -> bool {
+    text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn file(endpoint: &str, repository: &str, commit: &str) -> Result<PathBuf, HubError> {
+    let folder = Digest::new("repository").text(endpoint).text(repository).id();
+    Ok(cache_of_models()?.join("hub").join(folder).join(format!("{commit}.json")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_names_contents_as_the_cache_does() {
+        let (git, sha) = ("a".repeat(40), "b".repeat(64));
+        let answer = format!(
+            r#"{{"sha": "c", "siblings": [
+                {{"rfilename": "a.json", "size": 3, "blobId": "{git}"}},
+                {{"rfilename": "m.onnx", "size": 130, "blobId": "{git}", 
+                  "lfs": {{"sha256": "{sha}", "size": 5, "pointerSize": 130}}}},
+                {{"rfilename": "x", "blobId": "../../x"}}]}}"#
+        );
+        let record: Record = serde_json::from_str::<Answer>(&answer).unwrap().into();
+        let [small, large, odd] = record.files.as_slice() else { panic!("{record:?}") };
+        assert_eq!((small.size, small.blob.as_deref(), small.sha256()), (Some(3), Some(git.as_str()), None));
+        assert_eq!((large.size, large.sha256()), (Some(5), Some(sha.as_str())));
+        assert_eq!((odd.size, &odd.blob), (None, &None));
+    }
+}

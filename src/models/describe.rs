@@ -1,0 +1,222 @@
+//! What a model's folder holds and whether it fits, for `models inspect`.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{
+    classifier::ClassifierFiles,
+    clip::ClipFiles,
+    diffusion,
+    error::{self, Error, Result},
+    hub::{self, Notes},
+    imaging::Preprocess,
+    onnx::{Port, Signature},
+    tokens::Tokenizer,
+};
+
+/// A model as it was found.
+#[derive(Debug, Serialize)]
+pub struct Description {
+    /// Where its files are on this machine.
+    pub directory: PathBuf,
+    /// What it is.
+    pub kind: Kind,
+    /// What its files say, by name; null where they do not.
+    pub facts: Value,
+    /// Its tokenizers.
+    pub tokenizers: Vec<TokenizerFacts>,
+    /// Its graphs.
+    pub graphs: Vec<Graph>,
+    /// Everything because of which it cannot be used; none where it fits.
+    pub problems: Vec<String>,
+}
+
+/// What a model is, by the files in its folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// `model_index.json` is there: for `models.diffusion`.
+    Diffusion,
+    /// Its graph takes texts, or there is a tokenizer: for `models.clip`.
+    Clip,
+    /// Anything else: for `models.classifiers`.
+    Classifier,
+}
+
+/// A tokenizer.
+#[derive(Debug, Serialize)]
+pub struct TokenizerFacts {
+    /// Its folder, relative to the model's; empty for that itself.
+    pub folder: String,
+    /// Token ids of a text.
+    pub length: usize,
+}
+
+/// A graph, without its weights.
+#[derive(Debug, Serialize)]
+pub struct Graph {
+    /// Its file, relative to the model's folder.
+    pub file: String,
+    /// Bytes, with the files beside it that hold weights.
+    pub bytes: u64,
+    /// The element type of most weights; none where it has no weights.
+    pub precision: Option<String>,
+    /// What it takes.
+    pub inputs: Vec<Tensor>,
+    /// What it gives.
+    pub outputs: Vec<Tensor>,
+}
+
+/// An input or output of a graph.
+#[derive(Debug, Serialize)]
+pub struct Tensor {
+    /// Its name.
+    pub name: String,
+    /// Element type and shape, as in `float32 [batch, 4, height, width]`; `?` is any length.
+    pub shape: String,
+}
+
+/// Looks at the model at `location`, a directory or a URL as in `[models]`, after it was fetched if it has to be. No
+/// weights are loaded.
+///
+/// # Errors
+/// A place that cannot be reached, or that has nothing of a model.
+pub async fn describe(location: &str, notes: &Notes) -> Result<Description> {
+    let directory = hub::directory(location, notes).await.map_err(super::failed)?;
+    let dir = directory.as_path();
+    match kind(dir) {
+        Some(Kind::Diffusion) => Ok(of_diffusion(dir)),
+        Some(Kind::Clip) => Ok(of_clip(dir)),
+        Some(Kind::Classifier) => Ok(of_classifier(dir)),
+        None => Err(Error::Model(format!(
+            "`{location}` has no model: no `model_index.json`, `model.onnx` or `preprocessor_config.json`\nhint: \
+             models are folders as `optimum-cli export onnx` writes them"
+        ))),
+    }
+}
+
+fn kind(dir: &Path) -> Option<Kind> {
+    let has = |name: &str| dir.join(name).is_file();
+    if has("model_index.json") {
+        return Some(Kind::Diffusion);
+    }
+    if !has("model.onnx") && !has("preprocessor_config.json") {
+        return None;
+    }
+    let graph = Signature::read(&dir.join("model.onnx")).ok();
+    let takes_texts = graph.map(|graph| graph.input("input_ids").is_some());
+    let is_clip = takes_texts.unwrap_or_else(|| has("tokenizer_config.json") || has("tokenizer.json"));
+    Some(if is_clip { Kind::Clip } else { Kind::Classifier })
+}
+
+fn of_diffusion(dir: &Path) -> Description {
+    let found = diffusion::describe(dir);
+    Description {
+        directory: dir.to_owned(),
+        kind: Kind::Diffusion,
+        facts: json!(found.facts),
+        tokenizers: found.tokenizers.iter().map(|(folder, length)| tokenizer(folder, *length)).collect(),
+        graphs: found.graphs.iter().map(|(part, signature)| graph(format!("{part}/model.onnx"), signature)).collect(),
+        problems: said(&found.problems),
+    }
+}
+
+fn of_clip(dir: &Path) -> Description {
+    let signature = Signature::read(&dir.join("model.onnx")).ok();
+    let width = last_axis(signature.as_ref(), "image_embeds");
+    let (size, mean, std) = preprocessing(dir);
+    let length = Tokenizer::from_dir(dir).ok().map(|tokenizer| tokenizer.length());
+    Description {
+        directory: dir.to_owned(),
+        kind: Kind::Clip,
+        facts: json!({
+            "embedding_size": width.or_else(|| in_config(dir, "projection_dim")),
+            "picture_size": size,
+            "mean": mean,
+            "std": std,
+        }),
+        tokenizers: length.into_iter().map(|length| tokenizer("", length)).collect(),
+        graphs: signature.iter().map(|signature| graph("model.onnx".to_owned(), signature)).collect(),
+        problems: said(&ClipFiles::inspect(dir, false).err().unwrap_or_default()),
+    }
+}
+
+fn of_classifier(dir: &Path) -> Description {
+    let signature = Signature::read(&dir.join("model.onnx")).ok();
+    let classes = last_axis(signature.as_ref(), "logits");
+    let (size, mean, std) = preprocessing(dir);
+    Description {
+        directory: dir.to_owned(),
+        kind: Kind::Classifier,
+        facts: json!({
+            "classes": classes.or_else(|| in_config(dir, "id2label")),
+            "picture_size": size,
+            "mean": mean,
+            "std": std,
+        }),
+        tokenizers: Vec::new(),
+        graphs: signature.iter().map(|signature| graph("model.onnx".to_owned(), signature)).collect(),
+        problems: said(&ClassifierFiles::inspect(dir).err().unwrap_or_default()),
+    }
+}
+
+fn said(problems: &[impl std::error::Error]) -> Vec<String> {
+    problems.iter().map(|problem| error::chain(problem)).collect()
+}
+
+fn tokenizer(folder: &str, length: usize) -> TokenizerFacts {
+    TokenizerFacts { folder: folder.to_owned(), length }
+}
+
+fn graph(file: String, signature: &Signature) -> Graph {
+    let tensors =
+        |ports: &[Port]| ports.iter().map(|port| Tensor { name: port.name.clone(), shape: port.to_string() }).collect();
+    Graph {
+        file,
+        bytes: signature.weights.size_with(&signature.path),
+        precision: signature.weights.precision().map(|element| element.to_string()),
+        inputs: tensors(&signature.inputs),
+        outputs: tensors(&signature.outputs),
+    }
+}
+
+/// The length of an output's last axis, where the graph fixes it.
+fn last_axis(signature: Option<&Signature>, output: &str) -> Option<u64> {
+    signature?.output(output)?.last_axis().map(|length| length as u64)
+}
+
+/// A number of `config.json`, or how many entries an object of it has.
+fn in_config(dir: &Path, key: &str) -> Option<u64> {
+    let config: Value = serde_json::from_slice(&std::fs::read(dir.join("config.json")).ok()?).ok()?;
+    let value = config.get(key)?;
+    value.as_u64().or_else(|| Some(value.as_object()?.len() as u64))
+}
+
+/// Width × height of the pictures that the model sees, and what their values are normalised by.
+fn preprocessing(dir: &Path) -> (Option<String>, Option<[f64; 3]>, Option<[f64; 3]>) {
+    let Ok(preprocess) = Preprocess::read(&dir.join("preprocessor_config.json")) else { return (None, None, None) };
+    let (mean, std) = preprocess.normalisation();
+    // as they are written: the nearest f64 has more digits
+    let [mean, std] = [mean, std].map(|values| values.map(|value| value.to_string().parse().unwrap_or_default()));
+    (preprocess.output().map(|(width, height)| format!("{width}×{height}")), Some(mean), Some(std))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_known_by_what_is_in_it() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        assert_eq!(kind(&root.join("models/digits")), Some(Kind::Diffusion));
+        assert_eq!(kind(&root.join("models/digits/clip")), Some(Kind::Clip));
+        assert_eq!(kind(&root.join("src")), None);
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("preprocessor_config.json"), "{}").unwrap();
+        assert_eq!(kind(dir.path()), Some(Kind::Classifier));
+        std::fs::write(dir.path().join("tokenizer.json"), "{}").unwrap();
+        assert_eq!(kind(dir.path()), Some(Kind::Clip), "its graph is missing, and its tokenizer is not");
+    }
+}

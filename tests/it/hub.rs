@@ -1,0 +1,380 @@
+//! Models of a hub: a server on this machine that speaks as Hugging Face's does, with faults; and `models inspect`.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::{Command, Output, Stdio},
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+
+use crate::{
+    s3::quiet,
+    support::{Workspace, cache, copy_all, program, root, stderr},
+};
+
+/// A secret that no output may have.
+const TOKEN: &str = "hf_a-secret-that-nobody-may-read";
+/// What `main` is.
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+/// Files that a repository has beside the model, and nobody may ask for.
+const FORBIDDEN: [&str; 6] = [
+    "README.md",
+    "unet/diffusion_pytorch_model.bin",
+    "unet/diffusion_pytorch_model.safetensors",
+    "text_encoder/flax_model.msgpack",
+    "unet/model_fp16.onnx",
+    "clip/pytorch_model.bin",
+];
+
+/// A repository `tests/digits`, and how requests for it go.
+#[derive(Default)]
+struct State {
+    files: BTreeMap<String, Vec<u8>>,
+    /// Who may read it; everybody where there is none.
+    token: Option<&'static str>,
+    /// Connections are closed without an answer.
+    down: bool,
+    /// A file of which pieces come from these bytes on never end.
+    stalls: Option<(&'static str, usize)>,
+    /// A file that comes with a wrong byte, once.
+    flips: Option<&'static str>,
+    /// What was asked for: paths, and the pieces of files in bytes.
+    asked: Vec<(String, usize)>,
+}
+
+/// It serves as long as the tests run.
+struct Server {
+    port: u16,
+    state: Arc<Mutex<State>>,
+}
+
+impl Server {
+    /// The digits and their CLIP, and files that are not for us.
+    fn new() -> Self {
+        let mut files = BTreeMap::new();
+        let mut folders = vec![root().join("models/digits")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    let name = path.strip_prefix(root().join("models/digits")).unwrap().to_str().unwrap();
+                    files.insert(name.to_owned(), std::fs::read(&path).unwrap());
+                }
+            }
+        }
+        files.extend(FORBIDDEN.map(|name| (name.to_owned(), b"no".to_vec())));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = Arc::new(Mutex::new(State { files, ..State::default() }));
+        let shared = Arc::clone(&state);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (stream, state) = (stream.unwrap(), Arc::clone(&shared));
+                // a caller that has left is no failure
+                std::thread::spawn(move || answer(stream, &state, port).unwrap_or_default());
+            }
+        });
+        Self { port, state }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// What was asked for since the last time.
+    fn asked(&self) -> Vec<(String, usize)> {
+        std::mem::take(&mut self.state().asked)
+    }
+
+    /// How often it was asked what is in the repository, and for pieces of files.
+    fn counts(&self) -> (usize, usize) {
+        let asked = self.asked();
+        let listings = asked.iter().filter(|(path, _)| path.starts_with("/api/")).count();
+        (listings, asked.len() - listings)
+    }
+
+    /// The variables of a process that uses it, with a home of its own for what is fetched.
+    fn variables(&self, workspace: &Workspace) -> Vec<(&'static str, String)> {
+        let mut variables = cache(workspace);
+        variables.extend([
+            ("HF_ENDPOINT", format!("http://127.0.0.1:{}", self.port)),
+            ("HF_HOME", workspace.path("hf").to_str().unwrap().to_owned()),
+            ("NO_PROXY", "127.0.0.1,localhost".to_owned()),
+        ]);
+        variables
+    }
+
+    /// The small pipeline, with both models from here.
+    fn workspace(&self) -> Workspace {
+        let mut workspace = Workspace::small();
+        workspace.variables = self.variables(&workspace);
+        workspace.edit("models.diffusion=hf://tests/digits");
+        workspace.edit("models.clip=hf://tests/digits@main/clip");
+        workspace
+    }
+}
+
+/// Answers one request, and closes the connection.
+fn answer(mut stream: TcpStream, state: &Mutex<State>, port: u16) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let (mut line, mut head) = (String::new(), Vec::new());
+    while reader.read_line(&mut line)? > 2 {
+        head.push(line.trim().to_owned());
+        line.clear();
+    }
+    let header = |name: &str| {
+        let found =
+            head.iter().find_map(|line| line.split_once(": ").filter(|(key, _)| key.eq_ignore_ascii_case(name)));
+        found.map(|(_, value)| value.to_owned())
+    };
+    let path = head.first().and_then(|line| line.split(' ').nth(1)).unwrap_or_default().to_owned();
+    let path = path.split('?').next().unwrap().to_owned();
+    let mut locked = state.lock().unwrap();
+    if locked.down {
+        return Ok(());
+    }
+    let allowed = locked.token.is_none_or(|token| header("authorization") == Some(format!("Bearer {token}")));
+    if let Some(revision) = path.strip_prefix("/api/models/tests/digits/revision/") {
+        locked.asked.push((path.clone(), 0));
+        return match revision {
+            _ if !allowed => end(&mut stream, "401 Unauthorized", "", b"{\"error\": \"Repository not found\"}"),
+            "main" | COMMIT => end(&mut stream, "200 OK", "", listing(&locked.files).to_string().as_bytes()),
+            _ => end(&mut stream, "404 Not Found", "", b"{}"),
+        };
+    }
+    let resolved = path.strip_prefix(&format!("/tests/digits/resolve/{COMMIT}/"));
+    let (name, redirected) = match (resolved, path.strip_prefix("/cdn/")) {
+        (Some(name), _) if allowed => (name, false),
+        (None, Some(name)) => (name, true),
+        _ => return end(&mut stream, "404 Not Found", "", b""),
+    };
+    let Some(bytes) = locked.files.get(name).cloned() else { return end(&mut stream, "404 Not Found", "", b"") };
+    let facts = format!("x-repo-commit: {COMMIT}\r\netag: \"{}\"\r\n", blob(&bytes));
+    if !redirected && is_large(name) {
+        // as the hub does for large files: another host, with an address that is a secret
+        let to = format!("location: http://localhost:{port}/cdn/{name}?X-Signature={TOKEN}\r\n");
+        let linked = format!("x-linked-etag: \"{}\"\r\nx-linked-size: {}\r\n", blob(&bytes), bytes.len());
+        return end(&mut stream, "302 Found", &(to + &linked + &facts), b"");
+    }
+    let range = header("range").unwrap();
+    let (from, to) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+    let (from, to) = (from.parse::<usize>().unwrap(), to.parse::<usize>().unwrap().min(bytes.len() - 1));
+    let mut piece = bytes[from..=to].to_vec();
+    if to > 0 {
+        locked.asked.push((name.to_owned(), piece.len()));
+        if locked.flips == Some(name) {
+            locked.flips = None;
+            piece[0] ^= 1;
+        }
+    }
+    let stalls = locked.stalls.is_some_and(|(stalls, first)| stalls == name && from >= first && to > 0);
+    drop(locked);
+    let range = format!("content-range: bytes {from}-{to}/{}\r\n", bytes.len());
+    if stalls {
+        write!(stream, "HTTP/1.1 206 Partial Content\r\n{range}content-length: {}\r\n\r\n", piece.len())?;
+        stream.write_all(&piece[..piece.len() / 2])?;
+        std::thread::sleep(Duration::from_secs(600));
+    }
+    end(&mut stream, "206 Partial Content", &(range + &facts), &piece)
+}
+
+fn end(stream: &mut TcpStream, status: &str, headers: &str, body: &[u8]) -> std::io::Result<()> {
+    write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n{headers}\r\n", body.len())?;
+    stream.write_all(body)
+}
+
+fn is_large(name: &str) -> bool {
+    name.ends_with(".onnx") || name.ends_with(".onnx_data")
+}
+
+/// SHA-256, which names the contents of large files, also for small ones: the hub has Git's digest there.
+fn blob(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn listing(files: &BTreeMap<String, Vec<u8>>) -> Value {
+    let sibling = |(name, bytes): (&String, &Vec<u8>)| match is_large(name) {
+        true => json!({
+            "rfilename": name, "size": bytes.len(), "blobId": "0".repeat(40),
+            "lfs": { "sha256": blob(bytes), "size": bytes.len(), "pointerSize": 130 },
+        }),
+        false => json!({ "rfilename": name, "size": bytes.len(), "blobId": blob(bytes) }),
+    };
+    json!({ "id": "tests/digits", "sha": COMMIT, "siblings": files.iter().map(sibling).collect::<Vec<_>>() })
+}
+
+/// What a command says, which never is a secret.
+fn said(workspace: &Workspace, command: &str, code: i32) -> String {
+    let output = workspace.command(command, &[]).output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(!said.contains(TOKEN), "{said}");
+    let home = workspace.path("").to_str().unwrap().to_owned();
+    let port = |text: String| match text.split_once("127.0.0.1:") {
+        Some((_, rest)) => {
+            let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            text.replace(&format!("http://127.0.0.1:{port}"), "HUB")
+        }
+        None => text,
+    };
+    port(said.replace(&home, "DIR/"))
+}
+
+#[test]
+fn models_of_the_hub_make_the_same_tables() {
+    let server = Server::new();
+    let workspace = server.workspace();
+    let first = said(&workspace, "check", 0);
+    assert!(
+        first.starts_with(&format!("`hf://tests/digits`: `main` is commit {COMMIT}\nfetching `hf://tests/digits`: "))
+    );
+    let asked = server.asked();
+    assert_eq!(asked.iter().filter(|(path, _)| path.starts_with("/api/")).count(), 1, "two models, one repository");
+    for name in FORBIDDEN {
+        assert!(!asked.iter().any(|(path, _)| path.ends_with(name)), "{name}");
+    }
+    workspace.run();
+    assert_eq!(server.counts(), (1, 0), "all files are there");
+    workspace.assert_holds(&quiet().0);
+    // the cache is that of Python's tools
+    let repository = workspace.path("hf/hub/models--tests--digits");
+    assert_eq!(std::fs::read_to_string(repository.join("refs/main")).unwrap(), COMMIT);
+    let link = std::fs::read_link(repository.join(format!("snapshots/{COMMIT}/unet/model.onnx"))).unwrap();
+    assert!(link.starts_with("../../../blobs"), "{link:?}");
+}
+
+#[test]
+fn what_is_in_the_cache_needs_no_network() {
+    let server = Server::new();
+    let mut workspace = server.workspace();
+    said(&workspace, "check", 0);
+    server.asked();
+    // a commit never changes, so nobody is asked
+    workspace.edit(&format!("models.diffusion=hf://tests/digits@{COMMIT}"));
+    workspace.edit(&format!("models.clip=hf://tests/digits@{COMMIT}/clip"));
+    assert_eq!(said(&workspace, "check", 0), "");
+    assert_eq!(server.counts(), (0, 0));
+    // a branch is what it was when it was last asked for
+    server.state().down = true;
+    workspace.edit("models.diffusion=hf://tests/digits");
+    workspace.edit("models.clip=hf://tests/digits/clip");
+    let note = said(&workspace, "check", 0);
+    assert!(note.starts_with("`hf://tests/digits`: HUB cannot be reached ("), "{note}");
+    assert!(note.contains(&format!("`main` is taken to be commit {COMMIT}, as it is in DIR/hf/hub")), "{note}");
+    workspace.variables.push(("HF_HUB_OFFLINE", "1".into()));
+    assert!(said(&workspace, "check", 0).contains("(`HF_HUB_OFFLINE` is set)"));
+    // a cache that is not whole is not taken for it
+    std::fs::remove_file(workspace.path(&format!("hf/hub/models--tests--digits/snapshots/{COMMIT}/unet/config.json")))
+        .unwrap();
+    let lacks = said(&workspace, "check", 2);
+    assert!(lacks.contains("`models.diffusion`: `hf://tests/digits`: HUB cannot be reached"), "{lacks}");
+    assert!(lacks.contains("lacks `unet/config.json`"), "{lacks}");
+    // contents that are there from another commit are linked
+    workspace.variables.pop();
+    server.state().down = false;
+    said(&workspace, "check", 0);
+    assert_eq!(server.counts(), (1, 0));
+}
+
+#[test]
+fn a_fetch_that_was_killed_goes_on() {
+    const WEIGHTS: &str = "unet/model.onnx_data";
+    let server = Server::new();
+    // a piece has ten million bytes
+    let bytes: Vec<u8> = (0..25_000_000_u32).map(|at| (at % 251) as u8).collect();
+    server.state().files.insert(WEIGHTS.to_owned(), bytes.clone());
+    server.state().stalls = Some((WEIGHTS, 20_000_000));
+    server.state().flips = Some("vae_decoder/model.onnx");
+    let workspace = server.workspace();
+    let mut check = workspace.command("check", &[]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let begun = Instant::now();
+    while server.state().asked.iter().filter(|(path, _)| path == WEIGHTS).count() < 3 {
+        assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", server.asked());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // the first two pieces are written meanwhile
+    std::thread::sleep(Duration::from_secs(2));
+    check.kill().unwrap();
+    check.wait().unwrap();
+    let snapshot = workspace.path(&format!("hf/hub/models--tests--digits/snapshots/{COMMIT}"));
+    assert!(!snapshot.join(WEIGHTS).exists(), "half a file is none");
+    server.asked();
+    server.state().stalls = None;
+    said(&workspace, "check", 0);
+    let again: usize = server.asked().iter().filter(|(path, _)| path == WEIGHTS).map(|(_, bytes)| bytes).sum();
+    assert!(again < 6_000_000, "{again} bytes came again");
+    assert!(std::fs::read(snapshot.join(WEIGHTS)).unwrap() == bytes);
+    // what came with a wrong byte was fetched again
+    let decoder = std::fs::read(snapshot.join("vae_decoder/model.onnx")).unwrap();
+    assert!(decoder == std::fs::read(root().join("models/digits/vae_decoder/model.onnx")).unwrap());
+}
+
+#[test]
+fn what_the_hub_refuses_says_what_to_do() {
+    let server = Server::new();
+    server.state().token = Some(TOKEN);
+    let mut workspace = server.workspace();
+    assert_snapshot!(said(&workspace, "check", 2), @"");
+    // both models at once, and whatever else is wrong
+    workspace.variables.push(("HF_TOKEN", "hf_of-somebody-else".into()));
+    workspace.edit("models.diffusion=hf://tests/digits@nightly");
+    workspace.edit("source.root=nowhere");
+    assert_snapshot!(said(&workspace, "check", 2), @"");
+    workspace.variables.push(("HF_TOKEN", TOKEN.into()));
+    workspace.set.retain(|edit| !edit.starts_with("source"));
+    workspace.edit("models.clip=hf://tests/digits/scheduler/x");
+    assert_snapshot!(said(&workspace, "check", 2), @"");
+    workspace.edit("models.diffusion=hf://tests/digits");
+    workspace.edit("models.clip=hf://tests/digits/clip");
+    said(&workspace, "check", 0);
+    workspace.edit("models.diffusion=hf://tests/../digits");
+    workspace.edit("models.clip=ftp://tests/digits");
+    assert_snapshot!(said(&workspace, "check", 2), @"");
+}
+
+/// `models inspect` of a directory: what it says, and its exit code.
+fn inspected(location: &str, arguments: &[&str]) -> Output {
+    let mut command: Command = program();
+    command.args(["models", "inspect", location]).args(arguments).output().unwrap()
+}
+
+fn in_words(output: &Output, dir: &Path) -> String {
+    let said = String::from_utf8_lossy(&output.stdout).replace(dir.to_str().unwrap(), "DIR");
+    format!("exit code {}\n{said}{}", output.status.code().unwrap(), stderr(output))
+}
+
+#[test]
+fn a_model_is_explained() {
+    assert_snapshot!(in_words(&inspected("models/digits", &[]), root()), @"");
+    assert_snapshot!(in_words(&inspected("models/digits/clip", &[]), root()), @"");
+    assert_snapshot!(in_words(&inspected("tests/fixtures/classifier", &[]), root()), @"");
+    assert_snapshot!(in_words(&inspected("src", &[]), root()), @"");
+    let output = inspected("models/digits", &["--format", "json"]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&found["fits"], &found["kind"]), (&json!(true), &json!("diffusion")));
+    assert_eq!(found["facts"]["picture_size"], 32);
+    assert_eq!(found["graphs"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn a_model_that_does_not_fit_says_all_that_is_wrong() {
+    let copy = tempfile::tempdir().unwrap();
+    copy_all(&root().join("models/digits"), copy.path());
+    let dir = copy.path();
+    // the decoder in the place of the UNet, and no tokenizer
+    std::fs::copy(dir.join("vae_decoder/model.onnx"), dir.join("unet/model.onnx")).unwrap();
+    std::fs::remove_dir_all(dir.join("tokenizer")).unwrap();
+    assert_snapshot!(in_words(&inspected(dir.to_str().unwrap(), &[]), dir), @"");
+    std::fs::remove_file(dir.join("clip/tokenizer_config.json")).unwrap();
+    std::fs::remove_file(dir.join("clip/preprocessor_config.json")).unwrap();
+    assert_snapshot!(in_words(&inspected(dir.join("clip").to_str().unwrap(), &[]), dir), @"");
+}
