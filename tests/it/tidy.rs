@@ -13,6 +13,7 @@ const LADDER: &[&str] = &[
     "lib",
     "cli",
     "experiment",
+    "export",
     "run",
     "verify",
     "status",
@@ -55,6 +56,7 @@ const ONLY: &[(&str, &[&str])] = &[
     ("candle_nn", &["learner"]),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
+    ("tar", &["export", "source"]),
 ];
 
 /// Lines of a file, tests apart.
