@@ -64,6 +64,17 @@ pub enum Error {
     /// The run was interrupted; what was committed stays, and the next run goes on from there.
     #[error("interrupted; the same command goes on from here")]
     Interrupted,
+    /// An export was interrupted within an epoch, which does not go on by itself.
+    #[error(
+        "interrupted in epoch {epoch}; its files are whole, but not all are there\nhint: delete `{files}…`, and go on by \
+         `--epoch`"
+    )]
+    ExportInterrupted {
+        /// The epoch that is not complete.
+        epoch: i64,
+        /// How the names of its files begin.
+        files: String,
+    },
 }
 
 impl Error {
@@ -93,7 +104,7 @@ impl Error {
         match self {
             Self::Config(_) | Self::Query { .. } | Self::Several(_) => 2,
             Self::Waiting { .. } => 75,
-            Self::Interrupted => 130,
+            Self::Interrupted | Self::ExportInterrupted { .. } => 130,
             _ => 1,
         }
     }

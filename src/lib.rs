@@ -20,6 +20,7 @@ pub mod config;
 mod diffusion;
 mod error;
 mod experiment;
+mod export;
 mod feedback;
 mod forecast;
 mod hub;

@@ -195,11 +195,19 @@ impl Snapshot {
     /// # Errors
     /// Where the table has no such column.
     pub fn restrict(&mut self, name: &str, sources: &BTreeSet<&str>) -> Result<()> {
+        self.narrow(name, "source_id", sources)
+    }
+
+    /// Leaves of the table `name` the rows whose text in `column` is one of `values`.
+    ///
+    /// # Errors
+    /// Where the table has no such column.
+    pub fn narrow(&mut self, name: &str, column: &str, values: &BTreeSet<&str>) -> Result<()> {
         let Some(provider) = self.providers.get(name) else { return Ok(()) };
         let fail = |error| Error::query(name, error);
-        let sources = sources.iter().map(|&source| lit(source)).collect();
+        let values = values.iter().map(|&value| lit(value)).collect();
         let plan = LogicalPlanBuilder::scan(name, provider_as_source(Arc::clone(provider)), None)
-            .and_then(|scan| scan.filter(col("source_id").in_list(sources, false)))
+            .and_then(|scan| scan.filter(col(column).in_list(values, false)))
             .and_then(LogicalPlanBuilder::build)
             .map_err(fail)?;
         self.providers.insert(name.to_owned(), Arc::new(ViewTable::new(plan, None)));

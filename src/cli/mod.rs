@@ -7,6 +7,7 @@ mod check;
 mod confidences;
 mod doctor;
 mod experiment;
+mod export;
 mod feedback;
 mod gc;
 mod models;
@@ -59,6 +60,8 @@ enum Command {
     Prompts(prompts::Arguments),
     /// Compares strategies and baselines on the built-in learner
     Experiment(Target),
+    /// Writes the manifest with its pictures for a trainer: WebDataset, image folders or Parquet
+    Export(export::Arguments),
     /// Says what is in the lake, and what is left to do
     Status(Target),
     /// Answers queries over the tables, with the models as functions
@@ -204,6 +207,7 @@ impl Command {
             Self::Verify(arguments) => arguments.target.format,
             Self::Gc(arguments) => arguments.target.format,
             Self::Run(arguments) => arguments.target.format,
+            Self::Export(arguments) => arguments.target.format,
             Self::Confidences(arguments) => arguments.target.format,
             Self::Prompts(arguments) => arguments.target.format,
             Self::Sql(arguments) => arguments.target.format,
@@ -217,6 +221,7 @@ impl Command {
     fn grace(&self) -> Duration {
         match self {
             Self::Run(arguments) => arguments.grace(),
+            Self::Export(_) => export::GRACE,
             _ => Duration::ZERO,
         }
     }
@@ -226,6 +231,7 @@ impl Command {
             Self::Check(target) => check::execute(&target).await,
             Self::Plan(target) => plan::execute(&target).await,
             Self::Run(arguments) => run::execute(&arguments, stop).await,
+            Self::Export(arguments) => export::execute(&arguments, stop).await,
             Self::Status(target) => status::execute(&target).await,
             Self::Sql(arguments) => sql::execute(&arguments).await,
             Self::Feedback(arguments) => feedback::execute(&arguments).await,

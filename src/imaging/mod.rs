@@ -16,4 +16,5 @@ pub(crate) use decode::{ImageInfo, Limits, decode, decode_on_white, encode_png, 
 pub(crate) use error::ImageError;
 pub(crate) use preprocess::{Preprocess, PreprocessError};
 pub(crate) use resize::{Filter, Fit, centre_crop, resize};
+pub(crate) use sniff::extension;
 pub(crate) use tensor::{from_chw, to_chw};

@@ -79,6 +79,17 @@ fn other(bytes: &[u8], has: impl Fn(usize, &[u8]) -> bool) -> &'static str {
     }
 }
 
+/// How the name of a file with these contents ends: `png`, `jpg` or `webp`.
+///
+/// # Errors
+/// As [`format_of`].
+pub(crate) fn extension(bytes: &[u8]) -> Result<&'static str, ImageError> {
+    Ok(match format_of(bytes)? {
+        ImageFormat::Jpeg => "jpg",
+        other => name_of(other),
+    })
+}
+
 /// The lower-case name that messages and tables use for a format that is read.
 pub(super) fn name_of(format: ImageFormat) -> &'static str {
     match format {

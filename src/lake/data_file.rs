@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch},
     compute,
-    datatypes::{DataType, Float64Type, Int64Type, Schema, SchemaRef},
+    datatypes::{DataType, Field, Float64Type, Int64Type, Schema, SchemaRef},
 };
 use bytes::Bytes;
 use parquet::{
@@ -52,7 +52,7 @@ impl DataFile {
     /// Where Parquet refuses the rows.
     pub fn write(unit: &str, table_schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Self> {
         let fail = |error| Error::lake(unit, "the rows cannot be written as Parquet", error);
-        let described = with_features(table_schema);
+        let described = with_features(table_schema, &Map::new());
         let mut bytes = Vec::new();
         let mut writer =
             ArrowWriter::try_new(&mut bytes, Arc::clone(&described), Some(properties(table_schema))).map_err(fail)?;
@@ -69,6 +69,48 @@ impl DataFile {
             bytes: bytes.into(),
         })
     }
+}
+
+/// A Parquet file that is written as its rows come: what is ready is taken out, so that a row group is all that is in
+/// memory.
+pub struct Growing {
+    described: SchemaRef,
+    writer: ArrowWriter<Vec<u8>>,
+}
+
+impl Growing {
+    /// Begins a file with the columns of `schema`, of which some hold pictures. `features` says what Hugging Face's
+    /// `datasets` makes of a column, where that does not follow from its type.
+    ///
+    /// # Errors
+    /// Where Parquet has no such columns.
+    pub fn new(schema: &SchemaRef, features: &Map<String, Value>) -> Result<Self> {
+        let described = with_features(schema, features);
+        let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&described), Some(properties(schema)));
+        Ok(Self { writer: writer.map_err(unwritable)?, described })
+    }
+
+    /// Adds rows; gives the bytes that are ready.
+    ///
+    /// # Errors
+    /// Where Parquet refuses the rows.
+    pub fn write(&mut self, rows: RecordBatch) -> Result<Vec<u8>> {
+        let rows = rows.with_schema(Arc::clone(&self.described)).map_err(|error| unwritable(error.into()))?;
+        self.writer.write(&rows).map_err(unwritable)?;
+        Ok(std::mem::take(self.writer.inner_mut()))
+    }
+
+    /// The rest of the file.
+    ///
+    /// # Errors
+    /// Where Parquet refuses the rows.
+    pub fn close(self) -> Result<Vec<u8>> {
+        self.writer.into_inner().map_err(unwritable)
+    }
+}
+
+fn unwritable(error: parquet::errors::ParquetError) -> Error {
+    Error::lake("rows with pictures", "they cannot be written as Parquet", error)
 }
 
 /// Whether `bytes` are those that `name` was given to; `None` where the name is not one of ours, as
@@ -101,13 +143,14 @@ fn properties(table_schema: &Schema) -> WriterProperties {
 }
 
 /// The schema with the metadata by which Hugging Face `datasets` shows the image columns as pictures:
-/// the key `huggingface`, of which only the `info` form is decoded.
-fn with_features(table_schema: &SchemaRef) -> SchemaRef {
+/// the key `huggingface`, of which only the `info` form is decoded. `known` goes before what follows from types.
+fn with_features(table_schema: &SchemaRef, known: &Map<String, Value>) -> SchemaRef {
     if !table_schema.fields().iter().any(|field| schema::is_image(field.data_type())) {
         return Arc::clone(table_schema);
     }
+    let of = |field: &Field| known.get(field.name()).cloned().unwrap_or_else(|| feature(field.data_type()));
     let features: Map<String, Value> =
-        table_schema.fields().iter().map(|field| (field.name().clone(), feature(field.data_type()))).collect();
+        table_schema.fields().iter().map(|field| (field.name().clone(), of(field))).collect();
     let text = json!({ "info": { "features": features } }).to_string();
     Arc::new(table_schema.as_ref().clone().with_metadata([("huggingface".to_owned(), text)].into()))
 }

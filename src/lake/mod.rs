@@ -16,6 +16,7 @@ mod pace;
 #[cfg(test)]
 mod simulation;
 mod store;
+mod upload;
 mod verify;
 mod whole;
 
@@ -47,11 +48,12 @@ use deltalake_core::{
 use object_store::{ObjectStoreExt, PutPayload};
 use tokio::sync::{Mutex, MutexGuard};
 
-pub use data_file::DataFile;
+pub use data_file::{DataFile, Growing};
 pub use folder::StoredFile;
 pub use gc::gc;
 pub use object::Object;
 pub use store::{Place, slow_downs};
+pub use upload::Upload;
 pub use verify::{Finding, verify_files};
 
 use self::ids::Ids;

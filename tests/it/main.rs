@@ -5,6 +5,7 @@
 mod adaptive; // the loop of trainer and schedule, through files alone
 mod bad_input; // twenty kinds of it: what is said, and that nothing is lost
 mod edits; // what a change of the pipeline makes again, and what not
+mod export; // manifests out to trainers, and their readers
 mod hub; // models of Hugging Face's hub, and what a model is
 mod learning; // classifiers, the built-in learner, the experiment
 mod main_job; // the digits pipeline as it ships

@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::{
     readers,
-    support::{Workspace, cache, root, skipped, stderr},
+    support::{Workspace, cache, contents, root, skipped, stderr},
 };
 
 /// The key that the server knows, and a secret that no output may have.
@@ -60,8 +60,13 @@ fn server() -> &'static Server {
     })
 }
 
-/// One request; the body of the answer.
+/// One request; the body of the answer, which is text.
 fn request(method: &str, target: &str, body: &[u8]) -> String {
+    String::from_utf8(request_bytes(method, target, body)).unwrap()
+}
+
+/// One request; the body of the answer.
+fn request_bytes(method: &str, target: &str, body: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(("127.0.0.1", server().port)).unwrap();
     let length = body.len();
     let head = format!(
@@ -69,10 +74,12 @@ fn request(method: &str, target: &str, body: &[u8]) -> String {
          authorization: AWS4-HMAC-SHA256 Credential={KEY}/20260101/us-east-1/s3/aws4_request\r\n\r\n"
     );
     stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{method} {target}: {answer}");
-    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let said = String::from_utf8_lossy(&answer);
+    assert!(said.starts_with("HTTP/1.1 200"), "{method} {target}: {said}");
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    answer.split_off(end + 4)
 }
 
 impl Bucket {
@@ -250,6 +257,7 @@ fn a_source_of_files_in_s3_keeps_their_names() {
     assert_eq!(read("kind = \"list\"\nsplits.train = \"list.txt\""), expected);
     let samples = [("t.tar#0.jpg".to_owned(), "zero".into()), ("t.tar#1.jpg".to_owned(), "one".into())];
     assert_eq!(read("kind = \"webdataset\"\nsplits.train = \"t.tar\""), samples);
+}
 
 #[test]
 fn models_in_s3_are_fetched_once_and_are_the_same() {
@@ -304,6 +312,32 @@ fn models_in_s3_are_fetched_once_and_are_the_same() {
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn an_export_to_s3_is_as_one_on_disk() {
+    let bucket = Bucket::new("exports");
+    let mut workspace = Workspace::small();
+    workspace.variables = variables();
+    workspace.run();
+    bucket.faults("rate=0.2&seed=3");
+    for form in ["webdataset", "imagefolder", "parquet"] {
+        let (here, there) = (workspace.path(form), format!("s3://exports/{form}"));
+        let arguments = ["--as", form, "--epoch", "1", "--shard-size", "100KB"];
+        workspace.ok("export", &[&[here.to_str().unwrap()][..], &arguments[..]].concat());
+        workspace.ok("export", &[&[there.as_str()][..], &arguments[..]].concat());
+        let again = workspace.command("export", &[&[there.as_str()][..], &arguments[..]].concat()).output().unwrap();
+        assert!(ended(&again, 2).contains("is there already"));
+    }
+    assert!(bucket.counts().len() > 3);
+    bucket.faults("");
+    for form in ["webdataset", "imagefolder", "parquet"] {
+        let files = contents(&workspace.path(form));
+        assert!(files.len() > 2);
+        for (name, bytes) in files {
+            assert!(request_bytes("GET", &format!("/exports/{form}/{name}"), &[]) == bytes, "{form}/{name}");
+        }
+    }
 }
 
 /// One run by itself, and two workers on a lake of their own: all at once, since they mostly wait for the store.

@@ -200,6 +200,23 @@ pub fn program() -> Command {
     process
 }
 
+/// The bytes of every file below `folder`, by its path there.
+pub fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let (mut found, mut pending) = (BTreeMap::new(), vec![folder.to_path_buf()]);
+    while let Some(directory) = pending.pop() {
+        for entry in std::fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                pending.push(path);
+            } else {
+                let name = path.strip_prefix(folder).unwrap().to_string_lossy().into_owned();
+                found.insert(name, std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }

@@ -13,6 +13,7 @@ const LADDER: &[&str] = &[
     "lib",
     "cli",
     "experiment",
+    "export",
     "run",
     "verify",
     "status",
@@ -61,6 +62,7 @@ const ONLY: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
     ("reqwest", &["prompts"]),
+    ("tar", &["export", "source"]),
 ];
 
 /// Lines of a file, tests apart.

@@ -3,6 +3,7 @@
     python touch.py optimize TABLE          # compacts its files, as OPTIMIZE does
     python touch.py shuffle TABLE           # gives each row the picture of the next
     python touch.py reject LAKE STEP ID     # moves a row of a step's table to `rejects`, as if it had failed
+    python touch.py double LAKE STEP ID     # puts a row of a step's table in once more
 """
 
 import sys
@@ -25,8 +26,11 @@ def shuffle(table: str) -> None:
     write_deltalake(table, rows.set_column(place, rows.schema.field(place), moved), mode="overwrite")
 
 
+KEYS = {"pixels": "pixel_id", "spectrum": "sample_id", "scores": "score_id"}
+
+
 def reject(lake: str, step: str, name: str) -> None:
-    key = {"pixels": "pixel_id", "spectrum": "sample_id", "scores": "score_id"}[step]
+    key = KEYS[step]
     table = DeltaTable(str(Path(lake) / step))
     [source] = table.to_pyarrow_table(columns=[key, "source_id"], filters=[(key, "=", name)])["source_id"].to_pylist()
     table.delete(f"{key} = '{name}'")
@@ -34,5 +38,10 @@ def reject(lake: str, step: str, name: str) -> None:
     write_deltalake(str(Path(lake) / "rejects"), pa.Table.from_pylist([row]), mode="append")
 
 
+def double(lake: str, step: str, name: str) -> None:
+    table = str(Path(lake) / step)
+    write_deltalake(table, DeltaTable(table).to_pyarrow_table(filters=[(KEYS[step], "=", name)]), mode="append")
+
+
 if __name__ == "__main__":
-    {"optimize": optimize, "shuffle": shuffle, "reject": reject}[sys.argv[1]](*sys.argv[2:])
+    {"optimize": optimize, "shuffle": shuffle, "reject": reject, "double": double}[sys.argv[1]](*sys.argv[2:])

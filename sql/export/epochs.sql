@@ -1,0 +1,6 @@
+-- What an export holds: the rows of each epoch, by curriculum and trial. `export_rows` is the query
+-- `export/manifest.sql`.
+SELECT curriculum, trial, epoch, count(*) AS rows
+FROM export_rows
+GROUP BY curriculum, trial, epoch
+ORDER BY curriculum, trial, epoch

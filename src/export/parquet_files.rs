@@ -1,0 +1,163 @@
+//! Parquet files in training order: `epoch_NNNN/part-SSSSS.parquet`, with the metadata by which Hugging Face's
+//! `datasets` shows pictures and class names. Pictures lie in small row groups, as in the lake.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, LazyLock},
+};
+
+use arrow::{
+    array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, StructArray},
+    datatypes::{DataType, Field, Schema, SchemaRef},
+};
+use serde_json::{Map, Value, json};
+
+use super::{Classes, Sample};
+use crate::{
+    error::{Error, Result},
+    lake::{Growing, Place, Upload},
+    schema,
+};
+
+static COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let texts = ["sample_id", "source_id", "class_name", "origin"].map(|name| Field::new(name, DataType::Utf8, true));
+    let numbers = ["position", "label", "image_guidance", "seed", "attempt"];
+    let [position, label, guidance, seed, attempt] = numbers.map(|name| Field::new(name, DataType::Int64, true));
+    let [sample, source, class, origin] = texts;
+    let image = Field::new("image", schema::image_type(), true);
+    Arc::new(Schema::new(vec![position, sample, source, label, class, origin, guidance, seed, attempt, image]))
+});
+
+/// The files of an epoch.
+pub(super) struct Parts {
+    place: Place,
+    features: Map<String, Value>,
+    bound: u64,
+    open: Option<Part>,
+    begun: usize,
+}
+
+struct Part {
+    upload: Upload,
+    rows: Growing,
+    /// Bytes of its pictures.
+    bytes: u64,
+}
+
+impl Parts {
+    pub(super) fn new(place: Place, classes: &Classes, bound: u64) -> Self {
+        Self { place, features: features(classes), bound, open: None, begun: 0 }
+    }
+
+    pub(super) async fn add(&mut self, mut samples: &[Sample<'_>]) -> Result<()> {
+        while !samples.is_empty() {
+            let bound = self.bound;
+            let part = self.part().await?;
+            // at least one, also where it is larger than a part should be
+            let mut fit = 0;
+            for sample in samples {
+                let bytes = sample.picture.len() as u64;
+                if part.bytes > 0 && part.bytes + bytes > bound {
+                    break;
+                }
+                part.bytes += bytes;
+                fit += 1;
+            }
+            let (now, later) = samples.split_at(fit);
+            if !now.is_empty() {
+                let ready = part.rows.write(batch(now)?)?;
+                part.upload.write(&ready).await?;
+            }
+            if !later.is_empty() {
+                self.close().await?;
+            }
+            samples = later;
+        }
+        Ok(())
+    }
+
+    /// The file that is being written.
+    async fn part(&mut self) -> Result<&mut Part> {
+        let part = match self.open.take() {
+            Some(part) => part,
+            None => {
+                let upload = self.place.upload(&format!("part-{:05}.parquet", self.begun)).await?;
+                self.begun += 1;
+                Part { upload, rows: Growing::new(&COLUMNS, &self.features)?, bytes: 0 }
+            }
+        };
+        Ok(self.open.insert(part))
+    }
+
+    async fn close(&mut self) -> Result<()> {
+        if let Some(Part { mut upload, rows, .. }) = self.open.take() {
+            upload.write(&rows.close()?).await?;
+            upload.finish().await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn finish(mut self) -> Result<usize> {
+        self.close().await?;
+        Ok(self.begun)
+    }
+
+    pub(super) async fn abort(self) -> Result<()> {
+        match self.open {
+            Some(part) => part.upload.abort().await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// What `datasets` makes of the label: a class with a name, where the labels are 0, 1, 2, … and no two names are equal;
+/// its `ClassLabel` takes no others.
+fn features(classes: &Classes) -> Map<String, Value> {
+    let numbered = classes.keys().copied().eq((0..).take(classes.len()));
+    let distinct = classes.values().collect::<BTreeSet<_>>().len() == classes.len();
+    let mut features = Map::new();
+    if numbered && distinct {
+        let names: Vec<&String> = classes.values().collect();
+        features.insert("label".into(), json!({ "names": names, "_type": "ClassLabel" }));
+    }
+    features
+}
+
+fn batch(samples: &[Sample<'_>]) -> Result<RecordBatch> {
+    let texts = |of: fn(&Sample<'_>) -> String| -> ArrayRef {
+        Arc::new(samples.iter().map(|sample| Some(of(sample))).collect::<StringArray>())
+    };
+    let numbers =
+        |of: fn(&Sample<'_>) -> Option<i64>| -> ArrayRef { Arc::new(samples.iter().map(of).collect::<Int64Array>()) };
+    let bytes: ArrayRef = Arc::new(samples.iter().map(|sample| Some(&sample.picture[..])).collect::<BinaryArray>());
+    let paths = texts(|sample| format!("{}.{}", sample.row.sample_id, sample.extension));
+    let failed = |error: arrow::error::ArrowError| Error::Data(format!("rows of an export are no table: {error}"));
+    let image = StructArray::try_new(schema::image_fields(), vec![bytes, paths], None).map_err(failed)?;
+    let columns: Vec<ArrayRef> = vec![
+        numbers(|sample| Some(sample.row.position)),
+        texts(|sample| sample.row.sample_id.clone()),
+        texts(|sample| sample.row.source_id.clone()),
+        numbers(|sample| Some(sample.row.label)),
+        texts(|sample| sample.row.class_name.clone()),
+        texts(|sample| sample.row.origin.clone()),
+        numbers(|sample| Some(sample.row.image_guidance)),
+        numbers(|sample| sample.row.seed),
+        numbers(|sample| sample.row.attempt),
+        Arc::new(image),
+    ];
+    RecordBatch::try_new(Arc::clone(&COLUMNS), columns).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_a_class_where_names_can_say_which() {
+        let of = |classes: &[(i64, &str)]| features(&classes.iter().map(|&(l, n)| (l, n.to_owned())).collect());
+        assert_eq!(of(&[(0, "a"), (1, "b")])["label"]["names"], json!(["a", "b"]));
+        assert!(of(&[(0, "a"), (1, "a")]).is_empty());
+        assert!(of(&[(0, "a"), (2, "b")]).is_empty());
+        assert!(of(&[(1, "a")]).is_empty());
+    }
+}

@@ -1,0 +1,102 @@
+//! Tar shards for WebDataset: `NAME-epochNNNN-SSSSSS.tar`, with three members for each row of the manifest, in its
+//! order: the picture, its label as `.cls`, and the row as `.json`. Headers say nothing of the time or the machine.
+
+use crate::{
+    error::{Error, Result},
+    lake::{Place, Upload},
+};
+
+use super::Sample;
+
+/// Bytes of a tar's header, and what every member is filled up to.
+const BLOCK: usize = 512;
+const ZEROS: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
+
+/// The shards of an epoch.
+pub(super) struct Shards {
+    place: Place,
+    stem: String,
+    bound: u64,
+    /// The one that is being written, and its bytes so far.
+    open: Option<(Upload, u64)>,
+    begun: usize,
+}
+
+impl Shards {
+    pub(super) fn new(place: Place, stem: String, bound: u64) -> Self {
+        Self { place, stem, bound, open: None, begun: 0 }
+    }
+
+    pub(super) async fn add(&mut self, samples: &[Sample<'_>]) -> Result<()> {
+        for sample in samples {
+            let bytes = members(sample)?;
+            self.room(bytes.len() as u64).await?;
+            if let Some((shard, used)) = &mut self.open {
+                shard.write(&bytes).await?;
+                *used += bytes.len() as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins another shard where the open one has no room for `more` bytes.
+    async fn room(&mut self, more: u64) -> Result<()> {
+        let end = ZEROS.len() as u64;
+        if self.open.as_ref().is_some_and(|(_, used)| used + more + end > self.bound) {
+            self.close().await?;
+        }
+        if self.open.is_none() {
+            let name = format!("{}{:06}.tar", self.stem, self.begun);
+            self.open = Some((self.place.upload(&name).await?, 0));
+            self.begun += 1;
+        }
+        Ok(())
+    }
+
+    async fn close(&mut self) -> Result<()> {
+        if let Some((mut shard, _)) = self.open.take() {
+            shard.write(&ZEROS).await?;
+            shard.finish().await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn finish(mut self) -> Result<usize> {
+        self.close().await?;
+        Ok(self.begun)
+    }
+
+    pub(super) async fn abort(self) -> Result<()> {
+        match self.open {
+            Some((shard, _)) => shard.abort().await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// The members of a sample, headers and filling included. A reader takes what has the same name up to the first dot for
+/// one sample.
+fn members(sample: &Sample<'_>) -> Result<Vec<u8>> {
+    let row = sample.row;
+    let failed = |error: &dyn std::fmt::Display| Error::Data(format!("{row} cannot be put into a tar: {error}"));
+    let key = format!("{:04}-{:08}", row.epoch, row.position);
+    let label = row.label.to_string();
+    let json = serde_json::to_vec(row).map_err(|error| failed(&error))?;
+    let contents = [(sample.extension, &sample.picture[..]), ("cls", label.as_bytes()), ("json", &json)];
+    let mut bytes = Vec::with_capacity(sample.picture.len() + json.len() + 8 * BLOCK);
+    for (extension, content) in contents {
+        let mut header = tar::Header::new_ustar();
+        header.set_path(format!("{key}.{extension}")).map_err(|error| failed(&error))?;
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_entry_type(tar::EntryType::Regular);
+        header.set_cksum();
+        bytes.extend_from_slice(header.as_bytes());
+        bytes.extend_from_slice(content);
+        bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
+    }
+    Ok(bytes)
+}

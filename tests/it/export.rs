@@ -1,0 +1,232 @@
+//! Manifests out to trainers: every form by its own readers, the same bytes each time, refusals, interruptions.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    process::{Command, Output, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::{
+    readers::environment,
+    support::{Workspace, contents, root, stderr},
+};
+
+const FORMS: [&str; 3] = ["webdataset", "imagefolder", "parquet"];
+/// Small enough for several files in each epoch.
+const SHARD: &str = "100KB";
+
+/// The small pipeline, run once for all tests here.
+fn ran() -> &'static Workspace {
+    static RAN: OnceLock<Workspace> = OnceLock::new();
+    RAN.get_or_init(|| {
+        let workspace = Workspace::small();
+        workspace.run();
+        workspace
+    })
+}
+
+/// `discl-pipe export … DESTINATION --as FORM`.
+fn export(workspace: &Workspace, destination: &Path, form: &str, arguments: &[&str]) -> Command {
+    let own = [destination.to_str().unwrap(), "--as", form, "--shard-size", SHARD];
+    workspace.command("export", &[&own[..], arguments].concat())
+}
+
+fn succeed(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", stderr(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What an export that is refused says; nothing was written.
+fn refused(output: &Output, destination: &Path) -> String {
+    let said = stderr(output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(!destination.exists(), "{said}");
+    said
+}
+
+/// A copy of the lake, to be spoilt.
+fn copy() -> Workspace {
+    let copy = Workspace::small();
+    for (name, bytes) in contents(&ran().lake()) {
+        let path = copy.lake().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    copy
+}
+
+fn touch(workspace: &Workspace, what: &str, step: &str, id: &str) {
+    let mut touch = Command::new(environment("readers").join("bin/python"));
+    touch.arg("-I").arg(root().join("tests/readers/touch.py"));
+    succeed(touch.arg(what).arg(workspace.lake().join("digits_lt")).args([step, id]));
+}
+
+/// The rows of the manifest, with the digest of each picture.
+const EXPECTED: &str = "
+    SELECT m.epoch, m.position, m.sample_id, m.label, i.class_name, m.image_guidance, m.seed, p.digest
+    FROM manifest m
+    JOIN images i ON i.source_id = m.source_id
+    JOIN (
+        SELECT sample_id, image_info(image)['digest'] AS digest FROM spectrum
+        UNION ALL
+        SELECT i.source_id, image_info(p.image)['digest'] FROM pixels p JOIN images i ON i.pixel_id = p.pixel_id
+    ) p ON p.sample_id = m.sample_id
+    ORDER BY m.epoch, m.position";
+
+#[test]
+fn each_form_is_read_by_its_own_readers() {
+    let workspace = ran();
+    let expected = workspace.path("expected.json");
+    let rows = workspace.query(EXPECTED);
+    assert_eq!(rows.len() as f64, workspace.number("SELECT count(*) FROM manifest"));
+    fs::write(&expected, serde_json::to_vec(&rows).unwrap()).unwrap();
+    let exports = workspace.path("exports");
+    for form in FORMS {
+        let said = succeed(&mut export(workspace, &exports.join(form), form, &["--format", "json"]));
+        let said: Value = serde_json::from_str(&said).unwrap();
+        let files = contents(&exports.join(form));
+        assert_eq!(said["rows"], rows.len(), "{said}");
+        assert_eq!(said["files"], files.len(), "{said}");
+        assert_eq!(said["epochs"].as_array().unwrap().len(), 5, "{said}");
+        assert_eq!(said["stale"], Value::Null, "{said}");
+        // once more, otherwise, and epoch by epoch: the same bytes
+        let again = workspace.path("again").join(form);
+        for epochs in ["3..4", "0", "1..2"] {
+            let otherwise = ["--epoch", epochs, "--target-partitions", "1", "--batch-rows", "5"];
+            succeed(&mut export(workspace, &again, form, &otherwise));
+        }
+        assert!(files == contents(&again), "{form} has other bytes the second time");
+    }
+    let mut check = Command::new(environment("readers").join("bin/python"));
+    check.args(["-I", "-B"]).arg(root().join("tests/readers/exports.py"));
+    check.args([&exports, &expected, &workspace.lake().join("digits_lt"), &root().join("examples/pytorch")]);
+    let output = check.output().unwrap();
+    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), stderr(&output));
+}
+
+#[test]
+fn what_cannot_be_exported_is_said_before_anything_is_written() {
+    let workspace = ran();
+    let there = workspace.path("refused");
+    let said = |arguments: &[&str]| refused(&export(workspace, &there, "parquet", arguments).output().unwrap(), &there);
+    let none = said(&["--epoch", "7..9", "--trial", "x"]);
+    assert!(none.contains("the manifest has no rows for the epochs 7 to 9, curriculum NULL, trial \"x\""), "{none}");
+    assert!(said(&["--epoch", "3..1"]).contains("an epoch is expected"));
+    assert!(said(&["--shard-size", "1"]).contains("a size from 10KB to 50GB is expected"));
+    // several trials are no training run
+    let mut several = copy();
+    several.edit("curriculum.trials=[\"a\",\"b\"]");
+    several.run();
+    let there = several.path("out");
+    let output = export(&several, &there, "parquet", &[]).output().unwrap();
+    let many = refused(&output, &there);
+    assert!(many.contains("several curricula or trials"), "{many}");
+    assert!(many.contains("`diverse_to_specific` `a`, `diverse_to_specific` `b`"), "{many}");
+    succeed(&mut export(&several, &there, "parquet", &["--trial", "b", "--epoch", "0"]));
+    // an epoch is written once, and others may come beside it
+    let output = export(&several, &there, "parquet", &["--trial", "a", "--epoch", "0..1"]).output().unwrap();
+    assert!(stderr(&output).contains("epoch_0000` is there already"), "{}", stderr(&output));
+    assert!(!there.join("epoch_0001").exists());
+    succeed(&mut export(&several, &there, "parquet", &["--trial", "a", "--epoch", "1"]));
+}
+
+#[test]
+fn a_row_without_exactly_one_picture_is_named() {
+    let row = &ran().query(
+        "SELECT m.sample_id, k.source_id, i.pixel_id FROM manifest m JOIN kept k ON k.sample_id = m.sample_id
+         JOIN images i ON i.source_id = m.source_id ORDER BY m.epoch, m.position LIMIT 1",
+    )[0];
+    let id = |name: &str| row[name].as_str().unwrap();
+    let cases = [
+        ("reject", "spectrum", id("sample_id"), id("sample_id"), "has no picture"),
+        ("double", "spectrum", id("sample_id"), id("sample_id"), "has 2 pictures"),
+        ("double", "pixels", id("pixel_id"), id("source_id"), "has 2 pictures"),
+    ];
+    for (what, step, touched, sample, expected) in cases {
+        let spoilt = copy();
+        touch(&spoilt, what, step, touched);
+        for form in FORMS {
+            let there = spoilt.path("out");
+            let said = refused(&export(&spoilt, &there, form, &[]).output().unwrap(), &there);
+            assert!(said.contains(&format!("sample `{sample}` {expected}")), "{what} {step}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_signal_leaves_no_half_file() {
+    let workspace = ran();
+    for form in FORMS {
+        let whole = workspace.path("whole").join(form);
+        succeed(&mut export(workspace, &whole, form, &[]));
+        let (there, started) = (workspace.path("cut").join(form), Instant::now());
+        let mut process = export(workspace, &there, form, &[]);
+        let process = process.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        while !there.exists() {
+            assert!(started.elapsed() < Duration::from_secs(120), "{form}: nothing is written");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(Command::new("kill").args(["-INT", &process.id().to_string()]).status().unwrap().success());
+        let output = process.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{form}: {}", stderr(&output));
+        assert!(stderr(&output).contains("interrupted in epoch "), "{form}: {}", stderr(&output));
+        let (whole, cut) = (contents(&whole), contents(&there));
+        assert!(cut.len() < whole.len(), "{form}: all {} files are there", whole.len());
+        for (name, bytes) in cut {
+            assert!(whole.get(&name) == Some(&bytes), "{form}: {name}");
+        }
+    }
+}
+
+/// Where the lake only refers to its pictures, they come from the source.
+#[test]
+fn pictures_that_the_lake_refers_to_come_from_the_source() {
+    let mut workspace = Workspace::small();
+    let sql = workspace.path("sql");
+    let queries = [
+        (
+            "pixels/embed.sql",
+            "-- No picture.\nSELECT pixel_id, source_id, info,\n\
+             named_struct('bytes', CAST(NULL AS bytea), 'path', path) AS image\n\
+             FROM (SELECT pixel_id, source_id, path, image_info(read_image(path)) AS info FROM listing)",
+        ),
+        (
+            "hard_samples/few_shot.sql",
+            "-- None.\nSELECT source_id, label, class_name, '' AS reason FROM images WHERE label < 0",
+        ),
+    ];
+    for (name, text) in queries {
+        fs::create_dir_all(sql.join(name).parent().unwrap()).unwrap();
+        fs::write(sql.join(name), text).unwrap();
+    }
+    workspace.edit(&format!("sql_dir={}", sql.display()));
+    workspace.run();
+    let there = workspace.path("out");
+    succeed(&mut export(&workspace, &there, "imagefolder", &["--epoch", "0"]));
+    let expected = workspace.query(
+        "SELECT i.digest FROM manifest m JOIN images i ON i.source_id = m.source_id
+         WHERE m.epoch = 0 ORDER BY m.position",
+    );
+    let expected: Vec<&str> = expected.iter().map(|row| row["digest"].as_str().unwrap()).collect();
+    assert!(expected.len() > 100);
+    let mut files: Vec<_> = contents(&there).into_iter().filter(|(name, _)| name.ends_with(".png")).collect();
+    files.sort_by_key(|(name, _)| name.rsplit('/').next().unwrap().to_owned());
+    let found: Vec<String> = files.iter().map(|(_, bytes)| digest(bytes)).collect();
+    assert_eq!(found, expected);
+    // labels without a picture in this epoch have a folder all the same
+    let entries = fs::read_dir(there.join("epoch_0000")).unwrap();
+    let names: BTreeSet<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let labels = (0..10).map(|label| label.to_string());
+    assert_eq!(names, labels.chain(["metadata.jsonl".to_owned()]).collect());
+}
+
+fn digest(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
