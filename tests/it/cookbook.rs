@@ -201,7 +201,16 @@ fn every_block_of_the_page_runs_and_does_what_it_says() {
         }
         let answers = answers(&base, &edited, recipe);
         let check = [
-            best_of_each, no_twins, filled, thresholds, never_empty, better_part, no_copies, lineage, attempts, two_levels,
+            best_of_each,
+            no_twins,
+            filled,
+            thresholds,
+            never_empty,
+            better_part,
+            no_copies,
+            lineage,
+            attempts,
+            two_levels,
             versions,
         ][recipe.number - 1];
         check(&base, &edited, recipe, &answers);
@@ -211,7 +220,10 @@ fn every_block_of_the_page_runs_and_does_what_it_says() {
 type Answers = [Vec<Value>];
 
 fn best_of_each(base: &Workspace, edited: &Workspace, _: &Recipe, _: &Answers) {
-    assert_eq!(edited.number("SELECT max(n) FROM (SELECT count(*) AS n FROM kept GROUP BY label, image_guidance)"), 3.0);
+    assert_eq!(
+        edited.number("SELECT max(n) FROM (SELECT count(*) AS n FROM kept GROUP BY label, image_guidance)"),
+        3.0
+    );
     assert!(count(edited, "kept") < count(base, "kept"));
     // nothing better was left out
     none(
@@ -256,7 +268,10 @@ fn filled(_: &Workspace, edited: &Workspace, _: &Recipe, answers: &Answers) {
     for row in &answers[0] {
         assert_eq!(row["together"], 20, "{row}");
     }
-    none(edited, "SELECT 1 FROM kept GROUP BY label HAVING count(DISTINCT image_guidance) < array_length($image_guidance)");
+    none(
+        edited,
+        "SELECT 1 FROM kept GROUP BY label HAVING count(DISTINCT image_guidance) < array_length($image_guidance)",
+    );
     stops(edited, "parameters.class_size=1000", "every hard class reaches its size");
 }
 
@@ -269,7 +284,8 @@ fn thresholds(base: &Workspace, edited: &Workspace, _: &Recipe, answers: &Answer
         workspace.query("SELECT image_guidance, count(*) AS kept FROM kept GROUP BY 1 ORDER BY 1")
     };
     let foretold = |column: &str| -> Vec<Value> {
-        let rows = rows.iter().map(|row| serde_json::json!({ "image_guidance": row["image_guidance"], "kept": row[column] }));
+        let rows =
+            rows.iter().map(|row| serde_json::json!({ "image_guidance": row["image_guidance"], "kept": row[column] }));
         rows.collect()
     };
     assert_eq!(kept(base), foretold("at_58"));
@@ -316,7 +332,8 @@ fn no_copies(base: &Workspace, edited: &Workspace, _: &Recipe, _: &Answers) {
 }
 
 fn lineage(base: &Workspace, _: &Workspace, _: &Recipe, answers: &Answers) {
-    let first = base.query("SELECT sample_id FROM manifest WHERE origin = 'synthetic' ORDER BY epoch, position LIMIT 1");
+    let first =
+        base.query("SELECT sample_id FROM manifest WHERE origin = 'synthetic' ORDER BY epoch, position LIMIT 1");
     let row = &answers[0][0];
     assert_eq!(row["sample_id"], first[0]["sample_id"]);
     assert_eq!(row["prompt"], format!("a photo of {}", row["class_name"].as_str().unwrap()));
@@ -356,7 +373,8 @@ fn versions(base: &Workspace, _: &Workspace, recipe: &Recipe, _: &Answers) {
     let output = python.args(["-I", "-c", &program.text]).current_dir(edited.path("")).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", stderr(&output));
-    let gone: i64 = said.lines().next().unwrap().split([',', ')']).filter_map(|word| word.trim().parse::<i64>().ok()).sum();
+    let gone: i64 =
+        said.lines().next().unwrap().split([',', ')']).filter_map(|word| word.trim().parse::<i64>().ok()).sum();
     assert_eq!(gone, count(base, "kept") - count(&edited, "kept"), "{said}");
     assert!(said.ends_with("new []\n"), "{said}");
 }

@@ -36,7 +36,9 @@ fn python(text: &str, folder: &Path) -> String {
 fn shell(command: &str, folder: &Path) -> String {
     let program = program();
     let mut shell = Command::new("sh");
-    shell.args(["-ec", &format!("discl-pipe() {{ \"$PROGRAM\" \"$@\"; }}\n{command}")]).env("PROGRAM", program.get_program());
+    shell
+        .args(["-ec", &format!("discl-pipe() {{ \"$PROGRAM\" \"$@\"; }}\n{command}")])
+        .env("PROGRAM", program.get_program());
     for (name, value) in program.get_envs() {
         match value {
             Some(value) => shell.env(name, value),
@@ -72,7 +74,10 @@ fn the_page_runs_as_it_stands() {
     assert_eq!((sheet.width(), sheet.height()), (4 + 4 * 68, 4 + 12 * 68));
 
     // each class is the folder's, and hard where it has few pictures
-    let asked = shell("discl-pipe sql quickstart.toml --format json \"SELECT class_name, count(*) AS n FROM hard_samples GROUP BY 1 ORDER BY 1\"", folder);
+    let asked = shell(
+        "discl-pipe sql quickstart.toml --format json \"SELECT class_name, count(*) AS n FROM hard_samples GROUP BY 1 ORDER BY 1\"",
+        folder,
+    );
     let hard: Value = serde_json::from_str(&asked).unwrap();
     assert_eq!(
         hard,
