@@ -4,17 +4,19 @@
 
 mod adaptive; // the loop of trainer and schedule, through files alone
 mod bad_input; // twenty kinds of it: what is said, and that nothing is lost
+mod cookbook; // the recipes of docs/cookbook.md
 mod edits; // what a change of the pipeline makes again, and what not
 mod export; // manifests out to trainers, and their readers
 mod hub; // models of Hugging Face's hub, and what a model is
 mod learning; // classifiers, the built-in learner, the experiment
 mod main_job; // the digits pipeline as it ships
 mod prompts; // class descriptions from an endpoint; common names and excluded classes
+mod quickstart; // docs/quickstart.md, as a new user would follow it
 mod readers; // other engines read the tables
 mod resume; // kills, orders, partitions: the same tables
 mod s3; // a lake and a source in S3, through faults; workers and signals
 mod sources; // lists, folders, tables and tars: the same data set
 mod sql; // functions and golden queries
 mod support;
-mod tidy;
-mod upkeep; // other writers, garbage, rejects that are tried again // rules of the house
+mod tidy; // rules of the house
+mod upkeep; // other writers, garbage, rejects that are tried again

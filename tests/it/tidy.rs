@@ -54,7 +54,7 @@ const ONLY: &[(&str, &[&str])] = &[
     ("object_store", &["lake", "source"]),
     ("parquet", &["lake", "source"]),
     ("csv", &["source"]),
-    ("tar", &["source"]),
+    ("tar", &["export", "source"]),
     ("tokenizers", &["tokens"]),
     ("candle_core", &["learner"]),
     ("candle_nn", &["learner"]),
@@ -62,7 +62,6 @@ const ONLY: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
     ("reqwest", &["prompts"]),
-    ("tar", &["export", "source"]),
 ];
 
 /// Lines of a file, tests apart.

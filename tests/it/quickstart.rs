@@ -1,0 +1,95 @@
+//! docs/quickstart.md as a new user would follow it: its Python, its TOML and its commands, as they stand there.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+
+use crate::{
+    readers::environment,
+    support::{program, root, stderr},
+};
+
+/// The text of each fenced block of a language.
+fn blocks(language: &str) -> Vec<String> {
+    let page = fs::read_to_string(root().join("docs/quickstart.md")).unwrap();
+    let fenced = page.split("```").skip(1).step_by(2);
+    fenced.filter_map(|block| Some(block.strip_prefix(language)?.strip_prefix('\n')?.to_owned())).collect()
+}
+
+/// The stdout of something that has to succeed.
+fn said(output: &Output, what: &str) -> String {
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{what} failed:\n{}{said}", stderr(output));
+    said
+}
+
+fn python(text: &str, folder: &Path) -> String {
+    let mut python = Command::new(environment("readers").join("bin/python"));
+    said(&python.args(["-I", "-c", text]).current_dir(folder).output().unwrap(), text)
+}
+
+/// A command of the page, by a shell in which `discl-pipe` is the program that is tested.
+fn shell(command: &str, folder: &Path) -> String {
+    let program = program();
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-ec", &format!("discl-pipe() {{ \"$PROGRAM\" \"$@\"; }}\n{command}")])
+        .env("PROGRAM", program.get_program());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    said(&shell.current_dir(folder).output().unwrap(), command)
+}
+
+#[test]
+fn the_page_runs_as_it_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    // the page is followed in a clone; here nothing is left in it
+    for shared in ["data", "models"] {
+        std::os::unix::fs::symlink(root().join(shared), folder.join(shared)).unwrap();
+    }
+    let [pictures, training] = blocks("python").try_into().unwrap();
+    python(&pictures, folder);
+    let [pipeline] = blocks("toml").try_into().unwrap();
+    fs::write(folder.join("quickstart.toml"), pipeline).unwrap();
+
+    let commands: [String; 5] = blocks("sh").try_into().unwrap();
+    let [check, plan, _, kept, verify] = commands.map(|command| shell(&command, folder));
+    assert!(check.starts_with("`quickstart` is sound"), "{check}");
+    assert!(plan.contains("hard_samples  run"), "{plan}");
+    for class in ["eight", "five", "nine"] {
+        assert!(kept.contains(class), "{kept}");
+    }
+    assert!(verify.starts_with("clean"), "{verify}");
+
+    let sheet = image::open(folder.join("lake/quickstart/contact_sheet.png")).unwrap();
+    assert_eq!((sheet.width(), sheet.height()), (4 + 4 * 68, 4 + 12 * 68));
+
+    // each class is the folder's, and hard where it has few pictures
+    let asked = shell(
+        "discl-pipe sql quickstart.toml --format json \"SELECT class_name, count(*) AS n FROM hard_samples GROUP BY 1 ORDER BY 1\"",
+        folder,
+    );
+    let hard: Value = serde_json::from_str(&asked).unwrap();
+    assert_eq!(
+        hard,
+        serde_json::json!([
+            { "class_name": "eight", "n": 3 }, { "class_name": "five", "n": 5 }, { "class_name": "nine", "n": 4 },
+        ])
+    );
+
+    let epochs = python(&training, folder);
+    assert_eq!(epochs.lines().count(), 10, "{epochs}");
+    for (epoch, line) in epochs.lines().enumerate() {
+        assert!(line.starts_with(&format!("{epoch} ")), "{epochs}");
+        assert_eq!(line.contains("synthetic"), epoch < 9, "{line}");
+    }
+}
