@@ -150,8 +150,9 @@ impl<'t, 'p> Section<'t, 'p> {
                 _ => "key",
             };
             let message = format!("unknown {what} {}", key_in_backticks(&key));
-            let help = text::suggest(&entry.key, &self.asked);
-            self.problems.add_with_help(Some(entry.place), &key, message, Some(help));
+            // comparing words takes longer than all else
+            let help = (!self.problems.is_full()).then(|| text::suggest(&entry.key, &self.asked));
+            self.problems.add_with_help(Some(entry.place), &key, message, help);
         }
     }
 

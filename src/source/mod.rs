@@ -15,6 +15,7 @@ pub use confidences::confidences;
 use arrow::array::{ArrayRef, AsArray, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder};
 
 use crate::{
+    bounded,
     config::{self, Config},
     error::{Error, Result},
     identity::{self, Digest},
@@ -229,7 +230,7 @@ fn read_classes(path: &Path) -> Result<Vec<String>> {
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path, expected: &str) -> Result<T> {
-    let text = std::fs::read_to_string(path)
+    let text = bounded::read_text(path, bounded::TABLE)
         .map_err(|error| Error::Data(format!("`{}` cannot be read: {error}", path.display())))?;
     serde_json::from_str(&text).map_err(|error| Error::Data(format!("`{}` is not {expected}: {error}", path.display())))
 }

@@ -39,6 +39,7 @@ const LADDER: &[&str] = &[
     "learner",
     "identity",
     "clock",
+    "bounded",
     "error",
     "config",
 ];
