@@ -12,6 +12,7 @@
 //! Each noun is a Delta table, each arrow a query; a step is a table and the query that fills it. Models
 //! run in ONNX Runtime and are SQL functions. `ARCHITECTURE.md` has the map of the code.
 
+mod bounded;
 mod classifier;
 pub mod cli;
 mod clip;

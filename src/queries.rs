@@ -13,7 +13,7 @@ use std::{
 
 use datafusion::sql::sqlparser::{
     ast::{
-        Array, Expr, Ident, ObjectName, Query as Ast, Statement, Value, ValueWithSpan, Visit, Visitor,
+        Array, Expr, Ident, ObjectName, Query as Ast, SetExpr, Statement, Value, ValueWithSpan, Visit, Visitor,
         visit_expressions, visit_expressions_mut, visit_relations,
     },
     dialect::GenericDialect,
@@ -173,7 +173,7 @@ impl Query {
                 fail(format!("it is no SQL: {}", text.strip_prefix("sql parser error: ").unwrap_or(&text)))
             })?;
         let ast = match (statements.pop(), statements.is_empty()) {
-            (Some(Statement::Query(ast)), true) => ast,
+            (Some(Statement::Query(ast)), true) if ast.visit(&mut Writes).is_continue() => ast,
             (None, _) => return Err(fail("it is empty, one SELECT is expected".into())),
             _ => {
                 return Err(fail("only one SELECT is allowed here, nothing that writes".into()));
@@ -257,6 +257,27 @@ impl Query {
 
 /// Table functions, which look like tables where they are called.
 const TABLE_FUNCTIONS: &[&str] = &["unnest", "generate_series", "range"];
+
+/// Breaks where a query writes: into a new table, or by a statement in the place of a SELECT.
+struct Writes;
+
+impl Visitor for Writes {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Ast) -> ControlFlow<()> {
+        // the rest of a chain of UNIONs; what is in parentheses is a query of its own
+        let mut pending = vec![&*query.body];
+        while let Some(body) = pending.pop() {
+            match body {
+                SetExpr::Select(select) if select.into.is_none() => {}
+                SetExpr::Query(_) | SetExpr::Values(_) | SetExpr::Table(_) => {}
+                SetExpr::SetOperation { left, right, .. } => pending.extend([&**left, &**right]),
+                _ => return ControlFlow::Break(()),
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
 
 /// Collects the names of CTEs, also of those in subqueries.
 struct Defined(BTreeSet<String>);
@@ -407,8 +428,55 @@ mod tests {
 
     #[test]
     fn only_reading_is_allowed() {
-        for text in ["DROP TABLE t", "SELECT 1; SELECT 2", "INSERT INTO t VALUES (1)", "", "COPY t TO 'x'"] {
+        for text in [
+            "DROP TABLE t",
+            "SELECT 1; SELECT 2",
+            "INSERT INTO t VALUES (1)",
+            "",
+            "COPY t TO 'x'",
+            "COPY (SELECT * FROM images) TO '/tmp/x.csv'",
+            "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'",
+            "CREATE TABLE t AS SELECT 1",
+            "CREATE VIEW t AS SELECT 1",
+            "SET datafusion.catalog.location = '/'",
+            "EXPLAIN SELECT 1",
+            "EXPLAIN ANALYZE INSERT INTO images SELECT * FROM images",
+            "SELECT * INTO t FROM images",
+            "SELECT 1 UNION ALL (SELECT 2 UNION SELECT * INTO t FROM images)",
+            "SELECT * FROM (SELECT * INTO t FROM images)",
+            "WITH a AS (SELECT 1) INSERT INTO images SELECT * FROM a",
+            "WITH a AS (UPDATE images SET label = 1) SELECT * FROM a",
+            "WITH a AS (DELETE FROM images) SELECT * FROM a",
+        ] {
             assert!(Query::parse("q", text).is_err(), "{text}");
         }
+    }
+    #[test]
+    fn reading_of_every_kind_is_allowed() {
+        for text in [
+            "SELECT 1 UNION ALL (SELECT 2 EXCEPT SELECT 3) ORDER BY 1",
+            "VALUES (1), (2)",
+            "WITH a AS (SELECT 1 AS x) SELECT * FROM a WHERE x IN (SELECT 1)",
+        ] {
+            assert!(Query::parse("q", text).is_ok(), "{text}");
+        }
+    }
+
+    /// A file that is no larger than allowed must not take the stack.
+    #[test]
+    fn deep_queries_are_refused_or_read() {
+        let deep = |start: &str, middle: &str, times: usize, end: &str| {
+            let _ = Query::parse("q", &format!("{start}{}{end}", middle.repeat(times)));
+        };
+        deep("SELECT ", "(", 100_000, "1");
+        deep("SELECT ", "NOT ", 100_000, "true");
+        deep("SELECT ", "- ", 100_000, "1");
+        deep("SELECT ", "CASE WHEN ", 50_000, "1");
+        deep("", "(SELECT * FROM ", 20_000, "t");
+        deep("SELECT 1", "+1", 100_000, "");
+        deep("SELECT true", " AND true", 50_000, "");
+        deep("SELECT 1", " UNION ALL SELECT 1", 20_000, "");
+        deep("SELECT a", "[1]", 50_000, "");
+        deep("SELECT a", "::int", 50_000, "");
     }
 }

@@ -16,7 +16,7 @@ use datafusion::{
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
     logical_expr::LogicalPlanBuilder,
-    prelude::{SessionConfig, SessionContext, col, lit},
+    prelude::{SQLOptions, SessionConfig, SessionContext, col, lit},
     sql::sqlparser::ast::Statement,
 };
 
@@ -220,12 +220,19 @@ fn memory_table(name: &str, schema: SchemaRef, rows: Vec<RecordBatch>) -> Result
     Ok(Arc::new(table))
 }
 
-/// The rows that `statement` asks for, not yet computed. It cannot write: only queries become statements.
+/// What a query may do: read.
+pub fn reading() -> SQLOptions {
+    SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false)
+}
+
+/// The rows that `statement` asks for, not yet computed. It cannot write: only queries become statements, and their
+/// plans are asked once more.
 ///
 /// # Errors
 /// Where the statement cannot be planned; `name` says which it was.
 pub async fn query(context: &SessionContext, name: &str, statement: &Statement) -> Result<DataFrame> {
     let statement = datafusion::sql::parser::Statement::Statement(Box::new(statement.clone()));
     let plan = context.state().statement_to_plan(statement).await.map_err(|error| Error::query(name, error))?;
+    reading().verify_plan(&plan).map_err(|error| Error::query(name, error))?;
     context.execute_logical_plan(plan).await.map_err(|error| Error::query(name, error))
 }

@@ -1,11 +1,12 @@
 //! CLIP's tokenizers: text to token ids of one fixed length.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokenizers::AddedToken;
+
+use crate::bounded;
 
 /// CLIP's own split into words, as transformers' `CLIPTokenizer` has it.
 const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
@@ -209,7 +210,7 @@ fn from_json(path: &Path, json: &[u8]) -> Result<tokenizers::Tokenizer, TokenErr
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TokenError> {
-    fs::read(path).map_err(|source| TokenError::Read { path: path.to_owned(), source })
+    bounded::read(path, bounded::TABLE).map_err(|source| TokenError::Read { path: path.to_owned(), source })
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, TokenError> {
@@ -220,6 +221,7 @@ fn parse<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, TokenError> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::fs;
 
     use super::*;
 

@@ -14,7 +14,7 @@ use arrow::{
     util::pretty::pretty_format_batches,
 };
 use clap::Args;
-use datafusion::prelude::{SQLOptions, SessionContext};
+use datafusion::prelude::SessionContext;
 
 use super::{Format, Target, output};
 use crate::{
@@ -85,10 +85,7 @@ async fn answer(pipeline: &Pipeline, context: &SessionContext, text: &str, forma
     let rows = match Query::parse("sql", text) {
         Ok(query) => session::query(context, "sql", &query.bind(&pipeline.plan.parameters)?).await?,
         // EXPLAIN and SHOW are no queries, and still only read
-        Err(_) => {
-            let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-            context.sql_with_options(text, reading).await.map_err(fail)?
-        }
+        Err(_) => context.sql_with_options(text, session::reading()).await.map_err(fail)?,
     };
     let batches: Vec<RecordBatch> = rows
         .collect()

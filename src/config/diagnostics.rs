@@ -95,19 +95,24 @@ enum Rank {
     Nowhere,
 }
 
+/// Most problems that are listed: a file of another kind may have one in each of 100,000 lines.
+const MOST_LISTED: usize = 1000;
+
 /// The problems found so far.
 #[derive(Debug)]
 pub(super) struct Problems {
     origin: String,
     edits: Vec<String>,
     found: Vec<(Rank, Diagnostic)>,
+    /// How many more there are than are listed.
+    left_out: usize,
 }
 
 impl Problems {
     /// No problem yet in the file `origin` with these `--set` edits.
     pub(super) fn new(origin: &str, edits: &[String]) -> Self {
         let edits = edits.iter().map(|edit| format!("--set {}", text::shorten(edit))).collect();
-        Self { origin: text::escape(origin), edits, found: Vec::new() }
+        Self { origin: text::escape(origin), edits, found: Vec::new(), left_out: 0 }
     }
 
     /// Records one problem.
@@ -123,6 +128,10 @@ impl Problems {
         message: impl Into<String>,
         help: Option<String>,
     ) {
+        if self.is_full() {
+            self.left_out += 1;
+            return;
+        }
         let (rank, file, line) = match place {
             Some(Place::Line(line)) => (Rank::File(line), self.origin.clone(), Some(line)),
             Some(Place::Edit(edit)) => {
@@ -137,7 +146,12 @@ impl Problems {
 
     /// How many there are; two equal counts mean that all that was read in between is sound.
     pub(super) fn count(&self) -> usize {
-        self.found.len()
+        self.found.len() + self.left_out
+    }
+
+    /// Whether no further problem is listed, so that nobody has to find words for one.
+    pub(super) fn is_full(&self) -> bool {
+        self.found.len() >= MOST_LISTED
     }
 
     /// All of them in their final order, or nothing if there were none.
@@ -147,7 +161,11 @@ impl Problems {
         }
         // The sort is stable: problems of one line stay in the order in which they were met.
         self.found.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let list = self.found.into_iter().map(|(_, diagnostic)| diagnostic).collect();
+        let mut list: Vec<_> = self.found.into_iter().map(|(_, diagnostic)| diagnostic).collect();
+        if self.left_out > 0 {
+            let message = format!("{} further problems are not listed", self.left_out);
+            list.push(Diagnostic { file: self.origin, line: None, key: String::new(), message, help: None });
+        }
         Err(Diagnostics { list })
     }
 }

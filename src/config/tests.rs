@@ -666,3 +666,49 @@ fn strategies_say_what_else_they_need() {
     1 problem; nothing was run
     ");
 }
+
+/// Nothing here may take the stack, or seconds.
+#[test]
+fn bombs_are_refused_in_one_line() {
+    let long = "k".repeat(1 << 20);
+    for text in [
+        format!("a = {}", "[".repeat(100_000)),
+        format!("a = {}1{}", "[".repeat(100_000), "]".repeat(100_000)),
+        format!("a = {}", "{a = ".repeat(100_000)),
+        format!("a{} = 1", ".a".repeat(100_000)),
+        format!("[a{}]", ".a".repeat(100_000)),
+        format!("[[a{}]]", ".a".repeat(100_000)),
+        format!("{long} = 1"),
+        format!("name = \"{long}\""),
+        format!("[source.splits]\ntrain = {}", "[\"a\", ".repeat(50_000)),
+    ] {
+        let problems = Config::parse(&text, "x.toml", &[]).unwrap_err();
+        let longest = problems.as_slice().iter().map(|problem| problem.to_string().len()).max().unwrap();
+        assert!(problems.as_slice().len() < 20 && longest < 1000, "{longest} bytes");
+    }
+    let deep = format!("a={}", "[".repeat(100_000));
+    assert!(Config::parse("", "x.toml", &[deep, format!("a{}=1", ".a".repeat(100_000))]).is_err());
+}
+
+#[test]
+fn of_many_problems_the_first_are_listed() {
+    let keys: String = (0..100_000).map(|key| format!("k{key}=1\n")).collect();
+    assert!(keys.len() < 1 << 20);
+    let problems = Config::parse(&keys, "x.toml", &[]).unwrap_err();
+    assert_eq!(problems.as_slice().len(), 1001);
+    let said = problems.to_string();
+    assert!(said.len() < 1 << 20, "{} bytes", said.len());
+    // nine keys are missing
+    assert!(said.contains("x.toml: 99009 further problems are not listed\n"), "{}", &said[said.len() - 200..]);
+    let seeds = format!("[spectrum]\nseeds = [{}]", "-1,".repeat(200_000));
+    assert!(Config::parse(&seeds, "x.toml", &[]).unwrap_err().to_string().len() < 1 << 20);
+}
+
+#[test]
+fn a_file_of_a_million_keys_is_not_read() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let keys: String = (0..1_000_000).map(|key| format!("k{key}=1\n")).collect();
+    std::fs::write(file.path(), keys).unwrap();
+    let said = Config::load(file.path(), &[]).unwrap_err().to_string();
+    assert!(said.contains("over 1048576 bytes long"), "{said}");
+}

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::DiffusionError;
 use super::family::{ModelIndex, TextEncoders, TimeIds};
 use super::schedulers::{Scheduler, SchedulerConfig, SchedulerName};
+use crate::bounded;
 use crate::onnx::{Element, Signature, Want, digest_of_all};
 
 /// The directories whose files make a picture, where they are there. The order is part of the digest.
@@ -315,6 +316,6 @@ pub(super) fn unsupported(path: PathBuf, key: &'static str, found: &str, allowed
 }
 
 pub(super) fn config<T: DeserializeOwned>(path: &Path) -> Result<T, DiffusionError> {
-    let text = fs::read(path).map_err(|source| DiffusionError::Read { path: path.to_owned(), source })?;
+    let text = bounded::read(path, bounded::CONFIGURATION).map_err(|source| DiffusionError::Read { path: path.to_owned(), source })?;
     serde_json::from_slice(&text).map_err(|source| DiffusionError::Config { path: path.to_owned(), source })
 }

@@ -1,7 +1,6 @@
 //! `preprocessor_config.json`: what becomes of a picture before a model sees it. As transformers' `CLIPImageProcessor`,
 //! `BitImageProcessor` and `ViTImageProcessor`.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
@@ -9,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Filter, ImageError, centre_crop, resize, to_chw};
+use crate::bounded;
 
 /// Why a preprocessing cannot be followed.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +42,13 @@ pub(crate) enum PreprocessError {
         allowed: &'static str,
     },
 }
+
+/// Longest side of a resize or a crop in pixels: vision models take a few hundred, and 3 x 4096 x 4096 floats are 192 MiB.
+const LONGEST_SIDE: u32 = 4096;
+
+/// Most pixels that a picture may have once it is resized by its shorter side: as many as may be decoded. A picture of
+/// 16384 x 1 would have 800 million.
+const MOST_PIXELS: u64 = 64 << 20;
 
 /// Steps in their order; each may be switched off by the file.
 #[derive(Clone, Debug)]
@@ -111,12 +118,17 @@ impl Preprocess {
     /// # Errors
     /// [`PreprocessError::Unsupported`] names a key whose value would change the tensors and is not supported.
     pub(crate) fn read(path: &Path) -> Result<Self, PreprocessError> {
-        let text = fs::read(path).map_err(|source| PreprocessError::Read { path: path.to_owned(), source })?;
+        let text = bounded::read(path, bounded::CONFIGURATION).map_err(|source| PreprocessError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// Understands the file's text; `path` names it in messages.
+    pub(crate) fn parse(text: &[u8], path: &Path) -> Result<Self, PreprocessError> {
         let invalid = |source| PreprocessError::Config { path: path.to_owned(), source };
         let unsupported = |key, found: String, allowed| {
             Err(PreprocessError::Unsupported { path: path.to_owned(), key, found, allowed })
         };
-        let mut value: Value = serde_json::from_slice(&text).map_err(invalid)?;
+        let mut value: Value = serde_json::from_slice(text).map_err(invalid)?;
         let class = ["image_processor_type", "feature_extractor_type"].into_iter().find_map(|key| value.get(key));
         let class = class.and_then(Value::as_str).unwrap_or("CLIPImageProcessor").to_owned();
         match class.trim_end_matches("Fast").trim_end_matches("ImageProcessor").trim_end_matches("FeatureExtractor") {
@@ -154,12 +166,39 @@ impl Preprocess {
         } else {
             ([0.0; 3], [1.0; 3])
         };
-        Ok(Self {
+        let read = Self {
             resize: config.do_resize.then_some((target, filter)),
             crop: config.do_center_crop.then_some(crop),
             mean,
             std,
-        })
+        };
+        match read.out_of_range() {
+            Some((key, found, allowed)) => unsupported(key, found, allowed),
+            None => Ok(read),
+        }
+    }
+
+    /// A value that makes no tensor, or one that no model takes: its key, the value, and what is allowed.
+    fn out_of_range(&self) -> Option<(&'static str, String, &'static str)> {
+        const SIDES: &str = "1 to 4096 pixels are supported";
+        let (width, height) = match self.resize {
+            Some((Target::Exactly(width, height), _)) => (width, height),
+            Some((Target::ShortestEdge(edge), _)) => (edge, edge),
+            None => (1, 1),
+        };
+        let crop = self.crop.unwrap_or((1, 1));
+        for (key, (width, height)) in [("size", (width, height)), ("crop_size", crop)] {
+            if !(1..=LONGEST_SIDE).contains(&width) || !(1..=LONGEST_SIDE).contains(&height) {
+                return Some((key, format!("{width} x {height}"), SIDES));
+            }
+        }
+        if !self.mean.iter().all(|value| value.abs() <= 1e6) {
+            return Some(("image_mean", format!("{:?}", self.mean), "numbers from -1e6 to 1e6 are supported"));
+        }
+        if !self.std.iter().all(|value| (1e-6..=1e6).contains(value)) {
+            return Some(("image_std", format!("{:?}", self.std), "numbers from 1e-6 to 1e6 are supported"));
+        }
+        None
     }
 
     /// The same, but that the whole picture is resized to what the crop would have, whatever its aspect: nothing at
@@ -200,12 +239,15 @@ impl Preprocess {
     /// A picture as [3, height, width].
     ///
     /// # Errors
-    /// As [`resize`].
+    /// As [`resize`]; [`ImageError::TooManyPixels`] where one side is so short that the other would get too long.
     pub(crate) fn apply(&self, image: &RgbImage) -> Result<Vec<f32>, ImageError> {
         let resized = match self.resize {
             None => None,
             Some((target, filter)) => {
                 let (width, height) = target.sides(image.dimensions());
+                if u64::from(width) * u64::from(height) > MOST_PIXELS {
+                    return Err(ImageError::TooManyPixels { width, height, limit: MOST_PIXELS });
+                }
                 Some(resize(image, width, height, filter)?)
             }
         };
@@ -256,7 +298,7 @@ mod tests {
 
     fn read(json: &str) -> Result<Preprocess, PreprocessError> {
         let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), json).unwrap();
+        std::fs::write(file.path(), json).unwrap();
         Preprocess::read(file.path())
     }
 
@@ -304,6 +346,27 @@ mod tests {
         assert_eq!((preprocess.output(), preprocess.mean, preprocess.std), (Some((4, 2)), [0.5; 3], [0.5; 3]));
         let other = read(r#"{"image_processor_type": "SamImageProcessor"}"#).unwrap_err().to_string();
         assert!(other.contains("`image_processor_type` is `SamImageProcessor`; supported are"), "{other}");
+    }
+
+    #[test]
+    fn sizes_that_no_model_takes_are_refused() {
+        let refused = |json: &str, end: &str| {
+            let said = read(json).unwrap_err().to_string();
+            assert!(said.ends_with(end), "{said}");
+        };
+        refused(r#"{"size": 4000000000}"#, "`size` is 4000000000 x 4000000000; 1 to 4096 pixels are supported");
+        refused(r#"{"crop_size": 4097}"#, "`crop_size` is 4097 x 4097; 1 to 4096 pixels are supported");
+        refused(r#"{"crop_size": 0}"#, "`crop_size` is 0 x 0; 1 to 4096 pixels are supported");
+        refused(r#"{"size": {"height": 0, "width": 3}}"#, "`size` is 3 x 0; 1 to 4096 pixels are supported");
+        refused(r#"{"image_std": [1, 0, 1]}"#, "`image_std` is [1.0, 0.0, 1.0]; numbers from 1e-6 to 1e6 are supported");
+        refused(r#"{"image_mean": [1, 1e39, 1]}"#, "numbers from -1e6 to 1e6 are supported");
+        assert!(read(r#"{"size": 0, "do_resize": false, "crop_size": 8}"#).is_ok(), "what is switched off is not read");
+    }
+
+    #[test]
+    fn a_thin_picture_does_not_become_a_huge_one() {
+        let error = read("{}").unwrap().apply(&RgbImage::new(16_384, 1)).unwrap_err().to_string();
+        assert_eq!(error, "the picture is 3670016 x 224 pixels, more than the limit of 67108864 pixels");
     }
 
     #[test]

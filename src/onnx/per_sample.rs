@@ -73,7 +73,7 @@ pub(super) fn edited(model: &[u8], input: &str) -> io::Result<Vec<u8>> {
 fn graph_field(field: u64, bytes: &[u8], input: &str) -> io::Result<Rewrite> {
     match field {
         1 if reads(bytes, input)? => passes_through(bytes).map(Rewrite::To),
-        11 if texts(bytes, 1)?.iter().any(|name| name == input) => rewritten(bytes, |field, bytes| match field {
+        11 if texts(bytes, 1)?.last().is_some_and(|name| name == input) => rewritten(bytes, |field, bytes| match field {
             2 => rewritten(bytes, tensor_type).map(Rewrite::To),
             _ => Ok(Rewrite::Keep),
         })
@@ -85,7 +85,7 @@ fn graph_field(field: u64, bytes: &[u8], input: &str) -> io::Result<Rewrite> {
 }
 
 fn reads(node: &[u8], input: &str) -> io::Result<bool> {
-    let unsqueeze = texts(node, 4)?.iter().any(|operator| operator == UNSQUEEZE);
+    let unsqueeze = texts(node, 4)?.last().is_some_and(|operator| operator == UNSQUEEZE);
     Ok(unsqueeze && texts(node, 1)?.first().is_some_and(|first| first == input))
 }
 
@@ -132,7 +132,7 @@ fn rewritten(message: &[u8], change: impl Fn(u64, &[u8]) -> io::Result<Rewrite>)
     Ok(out)
 }
 
-/// Every text of a repeated field.
+/// Every text of a repeated field; of one that is not repeated, the last counts.
 fn texts(message: &[u8], wanted: u64) -> io::Result<Vec<String>> {
     let mut found = Vec::new();
     each(message, |number, _, contents| {

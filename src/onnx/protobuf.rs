@@ -57,7 +57,8 @@ impl<R: Read + Seek> Walker<R> {
             5 => self.fixed(4, end)?,
             _ => return Err(io::ErrorKind::InvalidData.into()),
         };
-        if number == 0 {
+        // a number may not lie across the end of its message
+        if number == 0 || self.at > end {
             return Err(io::ErrorKind::InvalidData.into());
         }
         Ok(Some(Field { number, value }))
@@ -142,6 +143,8 @@ mod tests {
         assert_eq!(long.field(3).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         let mut endless = Walker::new(Cursor::new([0xff; 16]));
         assert_eq!(endless.field(16).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let mut across = Walker::new(Cursor::new([0x08, 0x96, 0x01]));
+        assert_eq!(across.field(2).unwrap_err().kind(), io::ErrorKind::InvalidData);
         let mut group = Walker::new(Cursor::new([0x0b]));
         assert_eq!(group.field(1).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }

@@ -158,13 +158,18 @@ impl Signature {
     pub(crate) fn read(path: &Path) -> Result<Self, OnnxError> {
         let file = File::open(path).map_err(OnnxError::io("read", path))?;
         let length = file.metadata().map_err(OnnxError::io("read", path))?.len();
+        // A small buffer: most of the file is sought over, and what was buffered beyond is read in vain.
+        Self::parse(BufReader::with_capacity(512, file), length, path)
+    }
+
+    /// The signature of the graph in the first `length` bytes of a reader; `path` names it in messages.
+    pub(super) fn parse(reader: impl Read + Seek, length: u64, path: &Path) -> Result<Self, OnnxError> {
         let not_onnx = |reason| OnnxError::NotOnnx { path: path.to_owned(), reason };
         if length == 0 {
             return Err(not_onnx("it is empty"));
         }
         let mut graph = Graph::default();
-        // A small buffer: most of the file is sought over, and what was buffered beyond is read in vain.
-        let mut walker = Walker::new(BufReader::with_capacity(512, file));
+        let mut walker = Walker::new(reader);
         graph.read_model(&mut walker, length).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => not_onnx("it is cut off"),
             _ => not_onnx("its contents are something else"),

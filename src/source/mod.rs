@@ -36,6 +36,7 @@ use self::{
     object::too_large,
 };
 use crate::{
+    bounded,
     config::{self, SourceKind, Split},
     error::{Error, Result},
     identity::{self, Digest},
@@ -231,7 +232,7 @@ fn listing(rows: &[Listed], classes: &Classes, reader: &str) -> Result<RecordBat
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path, expected: &str) -> Result<T> {
-    let text = std::fs::read_to_string(path)
+    let text = bounded::read_text(path, bounded::TABLE)
         .map_err(|error| Error::Data(format!("`{}` cannot be read: {error}", path.display())))?;
     serde_json::from_str(&text).map_err(|error| Error::Data(format!("`{}` is not {expected}: {error}", path.display())))
 }

@@ -15,6 +15,7 @@ use parquet::{
         arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection},
     },
     errors::ParquetError,
+    file::metadata::ParquetMetaData,
 };
 
 use super::{Listed, Read, object::Version};
@@ -27,6 +28,20 @@ use crate::{
 
 /// What is between a file's path and the number of a row in it, in a listing's `path`.
 const ROW_MARK: char = '#';
+
+/// Rows that any file may have, whatever its size.
+const ROWS: u64 = 1 << 20;
+
+/// Fewest bytes of a file for each row beyond [`ROWS`]. The smallest picture of any format has some thirty, and no two
+/// that differ are stored in less than a few.
+const BYTES_PER_ROW: u64 = 8;
+
+/// Bytes that the pictures of one row group may take, whatever their size in the file.
+const GROUP_BYTES: u64 = 64 << 20;
+
+/// How many times their size in the file they may take beyond [`GROUP_BYTES`]. Pictures are compressed already, and a
+/// codec takes a few per cent off them.
+const EXPANSION: u64 = 32;
 
 /// The files of a data set, opened: their footers have been read.
 #[derive(Debug)]
@@ -75,6 +90,7 @@ impl ParquetFiles {
                 .await
                 .map_err(|error| fail("it is no Parquet file", error.into()))?;
             check_columns(name, footer.schema(), image_column, label_column)?;
+            check_sizes(name, meta.size, footer.metadata(), image_column)?;
             files.insert(name.clone(), File { split, meta, footer });
         }
         Ok(Self { place, image_column: image_column.to_owned(), label_column: label_column.to_owned(), files })
@@ -193,7 +209,18 @@ impl ParquetFiles {
         if let Some(selection) = selection {
             builder = builder.with_row_selection(selection);
         }
-        builder.with_projection(mask).build().map_err(fail)?.try_collect().await.map_err(fail)
+        let total = usize::try_from(file.footer.metadata().file_metadata().num_rows()).unwrap_or(0);
+        let mut stream = builder.with_projection(mask).build().map_err(fail)?;
+        let (mut batches, mut rows) = (Vec::new(), 0);
+        while let Some(batch) = stream.try_next().await.map_err(fail)? {
+            rows += batch.num_rows();
+            // what a page says of itself is believed by its reader
+            if rows > total {
+                return Err(Error::Data(format!("`{name}`: column `{column}` has more than the file's {total} rows")));
+            }
+            batches.push(batch);
+        }
+        Ok(batches)
     }
 }
 
@@ -229,8 +256,111 @@ fn check_columns(name: &str, schema: &Schema, image_column: &str, label_column: 
     Ok(())
 }
 
+/// Refuses a file whose rows or pictures take far more memory than the file could hold: a few KiB of run lengths are a
+/// thousand million rows, and a few KiB of compressed zeros a picture of 2 GiB.
+fn check_sizes(name: &str, bytes: u64, footer: &ParquetMetaData, image_column: &str) -> Result<()> {
+    let rows = u64::try_from(footer.file_metadata().num_rows()).unwrap_or(u64::MAX);
+    let groups = footer.row_groups().iter().map(|group| u64::try_from(group.num_rows()).unwrap_or(u64::MAX));
+    let rows = rows.max(groups.fold(0, u64::saturating_add));
+    let most = ROWS.max(bytes / BYTES_PER_ROW);
+    if rows > most {
+        return Err(Error::Data(format!(
+            "`{name}` says that it has {rows} rows in {bytes} bytes, {most} are allowed; no file of pictures has so many"
+        )));
+    }
+    for (group, metadata) in footer.row_groups().iter().enumerate() {
+        let columns = metadata.columns().iter();
+        let pictures = columns.filter(|column| column.column_path().parts().first().is_some_and(|name| name == image_column));
+        for column in pictures {
+            let size = |bytes: i64| u64::try_from(bytes).unwrap_or(u64::MAX);
+            let (stored, takes) = (size(column.compressed_size()), size(column.uncompressed_size()));
+            let most = GROUP_BYTES.max(stored.saturating_mul(EXPANSION));
+            if takes > most {
+                return Err(Error::Data(format!(
+                    "`{name}`: column `{}` of row group {group} says that it becomes {takes} bytes out of {stored}, {most} \
+                     are allowed; no pictures are compressed so far",
+                    image_column
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn class_label(schema: &Schema, column: &str) -> Option<Vec<String>> {
     let info: serde_json::Value = serde_json::from_str(schema.metadata().get("huggingface")?).ok()?;
     let names = info.pointer("/info/features")?.get(column)?.get("names")?.as_array()?;
     names.iter().map(|name| name.as_str().map(str::to_owned)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::Arc};
+
+    use arrow::{
+        array::{ArrayRef, BinaryArray, Int64Array},
+        datatypes::Field,
+    };
+    use parquet::{
+        arrow::ArrowWriter,
+        basic::{Compression, ZstdLevel},
+        file::properties::WriterProperties,
+    };
+
+    use super::*;
+
+    async fn opened(root: &Path, name: &str) -> Result<ParquetFiles> {
+        let config = config::Source {
+            kind: config::SourceKind::Parquet,
+            root: root.to_string_lossy().into_owned(),
+            splits: vec![(config::Split::Train, vec![name.to_owned()])],
+            image_column: "image".to_owned(),
+            label_column: "label".to_owned(),
+            classes: None,
+        };
+        ParquetFiles::open(Place::open(&config.root)?, &config).await
+    }
+
+    /// A file with these pictures, all of label 0.
+    fn write(path: &Path, pictures: BinaryArray) {
+        let labels = Int64Array::from(vec![0; pictures.len()]);
+        let fields = vec![Field::new("image", DataType::Binary, true), Field::new("label", DataType::Int64, true)];
+        let columns: Vec<ArrayRef> = vec![Arc::new(pictures), Arc::new(labels)];
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
+        let zstd = Compression::ZSTD(ZstdLevel::default());
+        let properties = WriterProperties::builder().set_compression(zstd).set_dictionary_enabled(false).build();
+        let file = std::fs::File::create(path).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_thousand_million_rows_in_a_few_kilobytes_are_refused_unread() {
+        let bombs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/bombs");
+        let said = opened(&bombs, "rows.parquet").await.unwrap_err().to_string();
+        let expected = "`rows.parquet` says that it has 1000000000 rows in 5902 bytes, 1048576 are allowed; no file of \
+                        pictures has so many";
+        assert_eq!(said, expected);
+    }
+
+    #[tokio::test]
+    async fn a_picture_that_inflates_is_refused_unread() {
+        let folder = tempfile::tempdir().unwrap();
+        let zeros = vec![0; (64 << 20) + 1];
+        write(&folder.path().join("zeros.parquet"), BinaryArray::from_vec(vec![&zeros]));
+        let said = opened(folder.path(), "zeros.parquet").await.unwrap_err().to_string();
+        assert!(said.starts_with("`zeros.parquet`: column `image` of row group 0 says that it becomes 6710"), "{said}");
+        assert!(said.ends_with("67108864 are allowed; no pictures are compressed so far"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn a_million_rows_of_one_small_picture_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder.path().join("same.parquet"), BinaryArray::from_iter_values(vec![[7; 60]; 1_000_000]));
+        let files = opened(folder.path(), "same.parquet").await.unwrap();
+        assert_eq!(files.labels().await.unwrap().len(), 1_000_000);
+        let read = files.read(&[Some("same.parquet#999999")]).await.unwrap();
+        assert_eq!(read, [Ok(Some(vec![7; 60]))]);
+    }
 }

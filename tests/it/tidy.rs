@@ -42,6 +42,7 @@ const LADDER: &[&str] = &[
     "learner",
     "identity",
     "clock",
+    "bounded",
     "error",
     "config",
 ];

@@ -1,6 +1,5 @@
 //! `scheduler_config.json`, and the scheduler that it makes.
 
-use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -9,6 +8,10 @@ use serde_json::{Map, Value};
 use super::super::DiffusionError;
 use super::keys::Keys;
 use super::{Scheduler, SchedulerName, ddim, dpm_solver, euler, euler_ancestral, lcm, pndm};
+use crate::bounded;
+
+/// Most timesteps that a message offers: a pipeline cannot ask for more.
+const MOST_TRIED: u32 = 1000;
 
 /// The file as it is written.
 #[derive(Deserialize)]
@@ -38,7 +41,18 @@ impl SchedulerConfig {
         instead: Option<SchedulerName>,
         corrections: &[(&str, Value)],
     ) -> Result<Self, DiffusionError> {
-        let text = fs::read_to_string(path).map_err(|source| DiffusionError::Read { path: path.to_owned(), source })?;
+        let text = bounded::read_text(path, bounded::CONFIGURATION)
+            .map_err(|source| DiffusionError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, path, instead, corrections)
+    }
+
+    /// Understands the file's text; `path` names it in messages.
+    pub(crate) fn parse(
+        text: &str,
+        path: &Path,
+        instead: Option<SchedulerName>,
+        corrections: &[(&str, Value)],
+    ) -> Result<Self, DiffusionError> {
         // Python writes the default of `lambda_min_clipped` as what no JSON has.
         let mut file: File = serde_json::from_str(&text.replace("-Infinity", "null"))
             .map_err(|source| DiffusionError::Config { path: path.to_owned(), source })?;
@@ -71,7 +85,10 @@ impl SchedulerConfig {
     /// [`DiffusionError::Timesteps`] for none, or for more than the schedule has.
     pub(crate) fn build(&self, timesteps: u32) -> Result<Box<dyn Scheduler>, DiffusionError> {
         self.cut(timesteps).ok_or_else(|| {
-            let possible = (1..=self.keys.noise.num_train_timesteps).rev().find(|&fewer| self.cut(fewer).is_some());
+            // More than failed is no advice, and each try computes the whole schedule.
+            let below = timesteps.checked_sub(1).unwrap_or(u32::MAX);
+            let most = MOST_TRIED.min(self.keys.noise.num_train_timesteps).min(below);
+            let possible = (1..=most).rev().find(|&fewer| self.cut(fewer).is_some());
             DiffusionError::Timesteps { found: timesteps, most: possible.unwrap_or(0) }
         })
     }

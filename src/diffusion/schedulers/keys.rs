@@ -110,9 +110,30 @@ impl Keys {
             let found = self.clip_sample_range.to_string();
             return Some(("clip_sample_range", found, "0 and more are supported".into()));
         }
-        let distilled = name == SchedulerName::Lcm;
-        (distilled && !(1..=train).contains(&original))
-            .then(|| ("original_inference_steps", original.to_string(), format!("1 to {train} are supported")))
+        if name == SchedulerName::Lcm && !(1..=train).contains(&original) {
+            let allowed = format!("1 to {train} are supported");
+            return Some(("original_inference_steps", original.to_string(), allowed));
+        }
+        self.no_schedule(name)
+    }
+
+    /// A number from which a schedule would follow that has no number in some place.
+    fn no_schedule(&self, name: SchedulerName) -> Option<Refusal> {
+        let scaling = self.timestep_scaling;
+        if name == SchedulerName::Lcm && !(1e-3..=1e6).contains(&scaling) {
+            return Some(("timestep_scaling", scaling.to_string(), "0.001 to 1000000 are supported".into()));
+        }
+        for (key, sigma) in [("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)] {
+            if let Some(sigma) = sigma.filter(|sigma| !(1e-6..=1e6).contains(sigma)) {
+                return Some((key, format!("{sigma:e}"), "0.000001 to 1000000 are supported".into()));
+            }
+        }
+        if self.noise.sigmas().iter().all(|sigma| sigma.is_finite() && *sigma > 0.0) {
+            return None;
+        }
+        let key = if self.noise.trained_betas.is_some() { "trained_betas" } else { "beta_end" };
+        let allowed = "every timestep must add noise and leave some of the image: betas above 0 and below 1";
+        Some((key, "unusable with the other betas".into(), allowed.into()))
     }
 
     /// The bound on a predicted image.

@@ -199,3 +199,32 @@ fn too_many_timesteps_are_refused_and_not_run_past_the_end() {
         }
     }
 }
+
+#[test]
+fn betas_without_a_schedule_are_refused() {
+    let refused = |key: &str, value: Value, said: &str| {
+        let error = config(&with("EulerDiscreteScheduler", key, value), None).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    };
+    for beta in [-0.5, 1.5, 1e300] {
+        refused("beta_end", json!(beta), "`beta_end` is unusable with the other betas; every timestep must add noise");
+    }
+    refused("trained_betas", json!(vec![0.0; 1000]), "`trained_betas` is unusable");
+    refused("trained_betas", json!(vec![1.0; 1000]), "`trained_betas` is unusable");
+    refused("sigma_min", json!(-1.0), "`sigma_min` is -1e0; 0.000001 to 1000000 are supported");
+    refused("sigma_max", json!(0.0), "`sigma_max` is 0e0; 0.000001 to 1000000 are supported");
+    let error = config(&with("LCMScheduler", "timestep_scaling", json!(0.0)), None).unwrap_err().to_string();
+    assert!(error.contains("`timestep_scaling` is 0; 0.001 to 1000000 are supported"), "{error}");
+}
+
+/// Once each of 100,000 lengths was tried, with all timesteps each time.
+#[test]
+fn the_possible_number_of_timesteps_is_found_quickly() {
+    let mut file = with("DDIMScheduler", "num_train_timesteps", json!(100_000));
+    file["beta_end"] = json!(0.00085);
+    file["steps_offset"] = json!(99_999);
+    let began = std::time::Instant::now();
+    let error = config(&file, None).unwrap().build(u32::MAX).unwrap_err().to_string();
+    assert!(error.contains("valid are 1 to "), "{error}");
+    assert!(began.elapsed().as_secs() < 30, "it took {:?}", began.elapsed());
+}

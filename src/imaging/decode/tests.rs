@@ -119,3 +119,85 @@ fn resizing_is_pillows() {
         }
     }
 }
+
+/// A PNG of these chunks between its header and its end.
+fn png(width: u32, height: u32, chunks: &[(&[u8; 4], Vec<u8>)]) -> Vec<u8> {
+    let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 2, 0, 0, 0]].concat();
+    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
+    for (kind, data) in [(b"IHDR", header)].iter().chain(chunks).chain(&[(b"IEND", Vec::new())]) {
+        let body = [&kind[..], data].concat();
+        let crc = !body.iter().fold(!0_u32, |crc, &byte| {
+            (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
+        });
+        png.extend(u32::try_from(data.len()).unwrap().to_be_bytes());
+        png.extend(body);
+        png.extend(crc.to_be_bytes());
+    }
+    png
+}
+
+/// The compressed pixels of a picture.
+fn pixels(image: &RgbImage) -> Vec<u8> {
+    let bytes = encode_png(image).unwrap();
+    let (mut rest, mut pixels) = (&bytes[8..], Vec::new());
+    while let Some((length, tail)) = rest.split_first_chunk::<4>() {
+        let length = u32::from_be_bytes(*length) as usize;
+        if tail.starts_with(b"IDAT") {
+            pixels.extend(&tail[4..4 + length]);
+        }
+        rest = &tail[8 + length..];
+    }
+    pixels
+}
+
+#[test]
+fn a_huge_picture_in_a_small_file_is_refused_by_its_header() {
+    let refused = |bytes: &[u8]| decode(bytes, &Limits::default()).unwrap_err().to_string();
+    let small = pixels(&RgbImage::new(1, 1));
+    assert_eq!(
+        refused(&png(60_000, 60_000, &[(b"IDAT", small.clone())])),
+        "the picture is 60000 x 60000 pixels, and a side may have 16384 at most"
+    );
+    assert_eq!(
+        refused(&png(16_384, 16_384, &[(b"IDAT", small.clone())])),
+        "the picture is 16384 x 16384 pixels, more than the limit of 67108864 pixels"
+    );
+    // within the limits, and without the pixels
+    assert_eq!(refused(&png(8192, 8192, &[(b"IDAT", small)])), "the `png` picture is truncated or corrupt");
+}
+
+/// 48 MiB of zeros each: the decoder neither keeps a text nor fails on it.
+#[test]
+fn chunks_that_inflate_are_left_alone() {
+    let zeros = pixels(&RgbImage::new(4096, 4096));
+    let image = RgbImage::from_pixel(3, 2, image::Rgb([7, 8, 9]));
+    for (kind, name) in [(b"zTXt", &b"Comment\0\0"[..]), (b"iCCP", b"icc\0\0"), (b"iTXt", b"Comment\0\x01\0\0\0")] {
+        let chunk = [name, &zeros].concat();
+        let bomb = png(3, 2, &[(kind, chunk), (b"IDAT", pixels(&image))]);
+        match decode(&bomb, &Limits::default()) {
+            Ok(decoded) => assert_eq!(decoded, image, "{}", String::from_utf8_lossy(kind)),
+            Err(error) => assert!(matches!(error, ImageError::Corrupt { .. }), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn of_many_frames_the_first_is_decoded() {
+    // WebP: the second of the fixture's frames ten thousand times more
+    let webp = fixture("animated.webp");
+    let frames: Vec<usize> = (0..webp.len() - 4).filter(|&at| &webp[at..at + 4] == b"ANMF").collect();
+    let frame = &webp[frames[1]..frames.get(2).copied().unwrap_or(webp.len())];
+    let mut long = [&webp[..], &frame.repeat(10_000)].concat();
+    let length = u32::try_from(long.len() - 8).unwrap();
+    long[4..8].copy_from_slice(&length.to_le_bytes());
+    assert_eq!(decode(&long, &Limits::default()).unwrap(), picture("animated.webp"));
+    // APNG: a hundred thousand frames that are said to come
+    let image = RgbImage::from_pixel(3, 2, image::Rgb([7, 8, 9]));
+    let control = [0_u32, 3, 2, 0, 0].iter().flat_map(|number| number.to_be_bytes()).chain([0, 1, 0, 100, 0, 0]);
+    let chunks = [
+        (b"acTL", [100_000_u32.to_be_bytes(), [0; 4]].concat()),
+        (b"fcTL", control.collect()),
+        (b"IDAT", pixels(&image)),
+    ];
+    assert_eq!(decode(&png(3, 2, &chunks), &Limits::default()).unwrap(), image);
+}
