@@ -6,6 +6,7 @@
 //! commits have brought are read, and rows with these ids are dropped from ours: a row is in a table once,
 //! whoever works on it beside us.
 
+mod beside;
 mod credentials;
 mod data_file;
 mod folder;
@@ -436,27 +437,6 @@ impl Lake {
                 if lost <= LOST_ANSWERS { Ok(false) } else { Err(self.fail(&table.name, "the commit failed")(error)) }
             }
             Err(error) => Err(self.fail(&table.name, "the commit failed")(error)),
-        }
-    }
-
-    /// Writes a file beside the tables, replacing what is there.
-    ///
-    /// # Errors
-    /// Where the store refuses it.
-    pub async fn put_beside(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
-        let written = self.place.store.put(&self.place.path(name), bytes.into()).await;
-        written.map(drop).map_err(self.fail(name, "the file cannot be written; is the lake writable?"))
-    }
-
-    /// Whether a file is beside the tables.
-    ///
-    /// # Errors
-    /// Where the store cannot say.
-    pub async fn is_beside(&self, name: &str) -> Result<bool> {
-        match self.place.store.head(&self.place.path(name)).await {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(self.fail(name, "the file cannot be looked for")(error)),
         }
     }
 }

@@ -22,7 +22,7 @@ mod tars;
 mod tests;
 mod window;
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 pub use common_names::{CommonNames, check_excluded, common_names};
 pub use confidences::confidences;

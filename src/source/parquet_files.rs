@@ -311,14 +311,13 @@ mod tests {
 
     async fn opened(root: &Path, name: &str) -> Result<ParquetFiles> {
         let config = config::Source {
-            kind: config::SourceKind::Parquet,
+            kind: config::SourceKind::parquet(),
             root: root.to_string_lossy().into_owned(),
             splits: vec![(config::Split::Train, vec![name.to_owned()])],
-            image_column: "image".to_owned(),
-            label_column: "label".to_owned(),
+            sql: "pixels/embed.sql".to_owned(),
             classes: None,
         };
-        ParquetFiles::open(Place::open(&config.root)?, &config).await
+        ParquetFiles::open(Place::open(&config.root)?, &config, "image", "label").await
     }
 
     /// A file with these pictures, all of label 0.

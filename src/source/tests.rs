@@ -4,7 +4,7 @@
 
 use std::{fs, path::PathBuf};
 
-use arrow::datatypes::Int64Type;
+use arrow::{array::AsArray, datatypes::Int64Type};
 
 use super::*;
 use crate::config::Config;
