@@ -228,7 +228,7 @@ fn a_source_of_files_in_s3_keeps_their_names() {
     let (before, rest) = shipped.split_once("[source]").unwrap();
     let after = rest[rest.find("[models]").unwrap()..].to_owned();
     workspace.pipeline = workspace.path("pipeline.toml");
-    let mut read = |source: &str| -> Vec<(String, Value)> {
+    let read = |source: &str| -> Vec<(String, Value)> {
         let text = format!("{before}[source]\nroot = \"s3://names/data\"\n{source}\n{after}");
         fs::write(&workspace.pipeline, text).unwrap();
         let query = "SELECT path, CAST(r.image['bytes'] AS VARCHAR) AS text, r.image['error'] AS error \
