@@ -235,9 +235,7 @@ mod tests {
 
     #[test]
     fn paths_stay_below_the_root() {
-        for sound in
-            ["a", "a/b.jpg", "a b/c%20#~?[x].png", "ö/12:30.jpg", "..a/b..", "e\u{301}", "a//b".get(..1).unwrap()]
-        {
+        for sound in ["a", "a/b.jpg", "a b/c%20#~?[x].png", "ö/12:30.jpg", "..a/b..", "e\u{301}"] {
             assert_eq!(relative(sound), Ok(sound));
         }
         assert_eq!(relative("./a/b.jpg"), Ok("a/b.jpg"));

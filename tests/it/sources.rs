@@ -164,7 +164,7 @@ fn tars_are_the_same_data_set_and_run_to_the_end() {
         }
     }
     assert_same(&workspace);
-    workspace.ok("run", &["--until", "kept"]);
+    workspace.run();
     assert!(workspace.number("SELECT count(*) FROM kept") > 0.0);
     workspace.ok("verify", &[]);
 }
