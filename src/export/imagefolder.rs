@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Classes, Sample};
 use crate::{
-    error::{Error, Result},
+    error::Result,
     lake::{Place, Upload},
 };
 
