@@ -120,7 +120,9 @@ fn what_cannot_be_exported_is_said_before_anything_is_written() {
     let none = said(&["--epoch", "7..9", "--trial", "x"]);
     assert!(none.contains("the manifest has no rows for the epochs 7 to 9, curriculum NULL, trial \"x\""), "{none}");
     assert!(said(&["--epoch", "3..1"]).contains("an epoch is expected"));
-    assert!(said(&["--shard-size", "1"]).contains("a size from 10KB to 50GB is expected"));
+    let arguments = [there.to_str().unwrap(), "--as", "parquet", "--shard-size", "1"];
+    let size = refused(&workspace.command("export", &arguments).output().unwrap(), &there);
+    assert!(size.contains("a size from 10KB to 50GB is expected"), "{size}");
     // several trials are no training run
     let mut several = copy();
     several.edit("curriculum.trials=[\"a\",\"b\"]");
