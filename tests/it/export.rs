@@ -67,6 +67,12 @@ fn touch(workspace: &Workspace, what: &str, step: &str, id: &str) {
     succeed(touch.arg(what).arg(workspace.lake().join("digits_lt")).args([step, id]));
 }
 
+/// A schedule of two training runs, on real images.
+const TWO_TRIALS: &str = "-- Two trials.
+    SELECT 'mine' AS curriculum, trial, epoch, 0 AS stage, 100 AS image_guidance
+    FROM (SELECT unnest(['a', 'b']) AS trial)
+    CROSS JOIN (SELECT unnest(range(0, $epochs)) AS epoch)";
+
 /// The rows of the first epochs of the manifest, with the digest of each picture.
 const EXPECTED: &str = "
     SELECT m.epoch, m.position, m.sample_id, m.label, i.class_name, m.image_guidance, m.seed, p.digest
@@ -125,13 +131,16 @@ fn what_cannot_be_exported_is_said_before_anything_is_written() {
     assert!(size.contains("a size from 10KB to 50GB is expected"), "{size}");
     // several trials are no training run
     let mut several = copy();
-    several.edit("curriculum.trials=[\"a\",\"b\"]");
+    let sql = several.path("sql");
+    fs::create_dir_all(sql.join("curriculum")).unwrap();
+    fs::write(sql.join("curriculum/diverse_to_specific.sql"), TWO_TRIALS).unwrap();
+    several.edit(&format!("sql_dir={}", sql.display()));
     several.run();
     let there = several.path("out");
     let output = export(&several, &there, "parquet", &[]).output().unwrap();
     let many = refused(&output, &there);
     assert!(many.contains("several curricula or trials"), "{many}");
-    assert!(many.contains("`diverse_to_specific` `a`, `diverse_to_specific` `b`"), "{many}");
+    assert!(many.contains("`mine` `a`, `mine` `b`"), "{many}");
     succeed(&mut export(&several, &there, "parquet", &["--trial", "b", "--epoch", "0"]));
     // an epoch is written once, and others may come beside it
     let output = export(&several, &there, "parquet", &["--trial", "a", "--epoch", "0..1"]).output().unwrap();
