@@ -94,7 +94,7 @@ impl FromStr for Bound {
         };
         let bytes = number.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
         match bytes {
-            Some(bytes) if LEAST_BOUND <= bytes && bytes <= MOST_BOUND => Ok(Self(bytes)),
+            Some(bytes) if (LEAST_BOUND..=MOST_BOUND).contains(&bytes) => Ok(Self(bytes)),
             _ => Err("a size from 10KB to 50GB is expected, such as `500MB` or `1GB`".into()),
         }
     }
@@ -242,8 +242,11 @@ impl Files<'_> {
         let written = self.write_rows(epoch, &rows, &mut writer, pictures, summary, progress).await;
         match written {
             Ok(()) => summary.files += writer.finish().await?,
-            // what went wrong first is what is said
-            Err(error) => return writer.abort().await.and(Err(error)),
+            Err(error) => {
+                // what went wrong first is what is said
+                let _ = writer.abort().await;
+                return Err(error);
+            }
         }
         summary.epochs.push(epoch.epoch);
         Ok(())

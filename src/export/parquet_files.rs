@@ -33,7 +33,7 @@ pub(super) struct Parts {
     place: Place,
     features: Map<String, Value>,
     bound: u64,
-    open: Option<Part>,
+    open: Option<Box<Part>>,
     begun: usize,
 }
 
@@ -83,14 +83,15 @@ impl Parts {
             None => {
                 let upload = self.place.upload(&format!("part-{:05}.parquet", self.begun)).await?;
                 self.begun += 1;
-                Part { upload, rows: Growing::new(&COLUMNS, &self.features)?, bytes: 0 }
+                Box::new(Part { upload, rows: Growing::new(&COLUMNS, &self.features)?, bytes: 0 })
             }
         };
         Ok(self.open.insert(part))
     }
 
     async fn close(&mut self) -> Result<()> {
-        if let Some(Part { mut upload, rows, .. }) = self.open.take() {
+        if let Some(part) = self.open.take() {
+            let Part { mut upload, rows, .. } = *part;
             upload.write(&rows.close()?).await?;
             upload.finish().await?;
         }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use arrow::record_batch::RecordBatch;
+use arrow::array::RecordBatch;
 use bytes::Bytes;
 use futures::TryStreamExt;
 

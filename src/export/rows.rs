@@ -146,12 +146,14 @@ impl<'a> Selection<'a> {
 
     fn no_rows(&self) -> Option<Error> {
         let asked = |name: &str| self.parameters.get(name).map(ToString::to_string).unwrap_or_default();
+        let epochs = match asked("last_epoch") {
+            last if last == i64::MAX.to_string() => "any epoch".to_owned(),
+            last => format!("the epochs {} to {last}", asked("first_epoch")),
+        };
         self.epochs.is_empty().then(|| {
             Error::Data(format!(
-                "the manifest has no rows for the epochs {} to {}, curriculum {}, trial {}\nhint: `discl-pipe run` \
+                "the manifest has no rows for {epochs}, curriculum {}, trial {}\nhint: `discl-pipe run` \
                  makes them; `SELECT DISTINCT curriculum, trial, epoch FROM manifest` says what there is",
-                asked("first_epoch"),
-                asked("last_epoch"),
                 asked("curriculum"),
                 asked("trial")
             ))

@@ -67,7 +67,13 @@ fn touch(workspace: &Workspace, what: &str, step: &str, id: &str) {
     succeed(touch.arg(what).arg(workspace.lake().join("digits_lt")).args([step, id]));
 }
 
-/// The rows of the manifest, with the digest of each picture.
+/// A schedule of two training runs, on real images.
+const TWO_TRIALS: &str = "-- Two trials.
+    SELECT 'mine' AS curriculum, trial, epoch, 0 AS stage, 100 AS image_guidance
+    FROM (SELECT unnest(['a', 'b']) AS trial)
+    CROSS JOIN (SELECT unnest(range(0, $epochs)) AS epoch)";
+
+/// The rows of the first epochs of the manifest, with the digest of each picture.
 const EXPECTED: &str = "
     SELECT m.epoch, m.position, m.sample_id, m.label, i.class_name, m.image_guidance, m.seed, p.digest
     FROM manifest m
@@ -77,6 +83,7 @@ const EXPECTED: &str = "
         UNION ALL
         SELECT i.source_id, image_info(p.image)['digest'] FROM pixels p JOIN images i ON i.pixel_id = p.pixel_id
     ) p ON p.sample_id = m.sample_id
+    WHERE m.epoch <= 2
     ORDER BY m.epoch, m.position";
 
 #[test]
@@ -84,20 +91,21 @@ fn each_form_is_read_by_its_own_readers() {
     let workspace = ran();
     let expected = workspace.path("expected.json");
     let rows = workspace.query(EXPECTED);
-    assert_eq!(rows.len() as f64, workspace.number("SELECT count(*) FROM manifest"));
+    assert_eq!(rows.len() as f64, workspace.number("SELECT count(*) FROM manifest WHERE epoch <= 2"));
     fs::write(&expected, serde_json::to_vec(&rows).unwrap()).unwrap();
     let exports = workspace.path("exports");
     for form in FORMS {
-        let said = succeed(&mut export(workspace, &exports.join(form), form, &["--format", "json"]));
+        let arguments = ["--format", "json", "--epoch", "0..2"];
+        let said = succeed(&mut export(workspace, &exports.join(form), form, &arguments));
         let said: Value = serde_json::from_str(&said).unwrap();
         let files = contents(&exports.join(form));
         assert_eq!(said["rows"], rows.len(), "{said}");
         assert_eq!(said["files"], files.len(), "{said}");
-        assert_eq!(said["epochs"].as_array().unwrap().len(), 5, "{said}");
+        assert_eq!(said["epochs"], serde_json::json!([0, 1, 2]), "{said}");
         assert_eq!(said["stale"], Value::Null, "{said}");
-        // once more, otherwise, and epoch by epoch: the same bytes
+        // once more, in another order and otherwise: the same bytes
         let again = workspace.path("again").join(form);
-        for epochs in ["3..4", "0", "1..2"] {
+        for epochs in ["2", "0..1"] {
             let otherwise = ["--epoch", epochs, "--target-partitions", "1", "--batch-rows", "5"];
             succeed(&mut export(workspace, &again, form, &otherwise));
         }
@@ -118,16 +126,21 @@ fn what_cannot_be_exported_is_said_before_anything_is_written() {
     let none = said(&["--epoch", "7..9", "--trial", "x"]);
     assert!(none.contains("the manifest has no rows for the epochs 7 to 9, curriculum NULL, trial \"x\""), "{none}");
     assert!(said(&["--epoch", "3..1"]).contains("an epoch is expected"));
-    assert!(said(&["--shard-size", "1"]).contains("a size from 10KB to 50GB is expected"));
+    let arguments = [there.to_str().unwrap(), "--as", "parquet", "--shard-size", "1"];
+    let size = refused(&workspace.command("export", &arguments).output().unwrap(), &there);
+    assert!(size.contains("a size from 10KB to 50GB is expected"), "{size}");
     // several trials are no training run
     let mut several = copy();
-    several.edit("curriculum.trials=[\"a\",\"b\"]");
+    let sql = several.path("sql");
+    fs::create_dir_all(sql.join("curriculum")).unwrap();
+    fs::write(sql.join("curriculum/diverse_to_specific.sql"), TWO_TRIALS).unwrap();
+    several.edit(&format!("sql_dir={}", sql.display()));
     several.run();
     let there = several.path("out");
     let output = export(&several, &there, "parquet", &[]).output().unwrap();
     let many = refused(&output, &there);
     assert!(many.contains("several curricula or trials"), "{many}");
-    assert!(many.contains("`diverse_to_specific` `a`, `diverse_to_specific` `b`"), "{many}");
+    assert!(many.contains("`mine` `a`, `mine` `b`"), "{many}");
     succeed(&mut export(&several, &there, "parquet", &["--trial", "b", "--epoch", "0"]));
     // an epoch is written once, and others may come beside it
     let output = export(&several, &there, "parquet", &["--trial", "a", "--epoch", "0..1"]).output().unwrap();
@@ -151,11 +164,9 @@ fn a_row_without_exactly_one_picture_is_named() {
     for (what, step, touched, sample, expected) in cases {
         let spoilt = copy();
         touch(&spoilt, what, step, touched);
-        for form in FORMS {
-            let there = spoilt.path("out");
-            let said = refused(&export(&spoilt, &there, form, &[]).output().unwrap(), &there);
-            assert!(said.contains(&format!("sample `{sample}` {expected}")), "{what} {step}: {said}");
-        }
+        let there = spoilt.path("out");
+        let said = refused(&export(&spoilt, &there, "webdataset", &[]).output().unwrap(), &there);
+        assert!(said.contains(&format!("sample `{sample}` {expected}")), "{what} {step}: {said}");
     }
 }
 
@@ -164,7 +175,7 @@ fn a_signal_leaves_no_half_file() {
     let workspace = ran();
     for form in FORMS {
         let whole = workspace.path("whole").join(form);
-        succeed(&mut export(workspace, &whole, form, &[]));
+        succeed(&mut export(workspace, &whole, form, &["--epoch", "0"]));
         let (there, started) = (workspace.path("cut").join(form), Instant::now());
         let mut process = export(workspace, &there, form, &[]);
         let process = process.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -177,9 +188,11 @@ fn a_signal_leaves_no_half_file() {
         assert_eq!(output.status.code(), Some(130), "{form}: {}", stderr(&output));
         assert!(stderr(&output).contains("interrupted in epoch "), "{form}: {}", stderr(&output));
         let (whole, cut) = (contents(&whole), contents(&there));
-        assert!(cut.len() < whole.len(), "{form}: all {} files are there", whole.len());
-        for (name, bytes) in cut {
-            assert!(whole.get(&name) == Some(&bytes), "{form}: {name}");
+        for (name, bytes) in &cut {
+            assert!(!name.contains('#'), "{form}: {name} was left");
+            // what is not of epoch 0 has nothing to be compared with
+            let comparable = ["epoch0000", "epoch_0000", "classes"].iter().any(|part| name.contains(part));
+            assert!(!comparable || whole.get(name) == Some(bytes), "{form}: {name} is not what it should be");
         }
     }
 }
