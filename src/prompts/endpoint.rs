@@ -138,8 +138,9 @@ impl Access {
 
     /// Words of the endpoint's on one line, cut to what a reader takes in.
     fn said(&self, text: &str) -> String {
-        let words = self.hide(text.split_whitespace().collect::<Vec<_>>().join(" "), 1);
-        let mut shown: String = words.chars().filter(|c| !c.is_control()).take(SHOWN).collect();
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let words = self.hide(words.replace(char::is_control, ""), 1);
+        let mut shown: String = words.chars().take(SHOWN).collect();
         if shown.len() < words.len() {
             shown.push('…');
         }

@@ -237,7 +237,7 @@ fn answers_become_descriptions_and_descriptions_prompts() {
 #[test]
 fn faults_of_the_endpoint_pass() {
     let endpoint = Endpoint::start(|request| match (request.class.as_str(), request.earlier) {
-        ("one", 0) => Reply::Http("429 Too Many Requests\r\nRetry-After: 1", "{}".into()),
+        ("one", 0) => Reply::Http("429 Too Many Requests\r\nRetry-After: 1", String::new()),
         ("two", 0 | 1) => Reply::Http("500 Internal Server Error\r\nRetry-After: 0", "broken".into()),
         ("three", 0) => Reply::Torn,
         ("four", 0) => Reply::Http("200 OK", "<html>".into()),
@@ -251,7 +251,7 @@ fn faults_of_the_endpoint_pass() {
         _ => good(request),
     });
     let (workspace, file) = workspace(&endpoint);
-    let output = prompts(&workspace, &["--in-flight", "10", "--timeout", "3"]);
+    let output = prompts(&workspace, &["--in-flight", "10", "--timeout", "10"]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     let reason = "after 3 answers 0 of 10 descriptions can be used; left out are lines 1 with fewer than 15 words";
     let failed = json!([{ "class_name": "eight", "reason": reason }]);
