@@ -330,7 +330,7 @@ mod tests {
         let server = std::thread::spawn(move || {
             for answer in answers {
                 let (mut stream, _) = listener.accept().unwrap();
-                let _ = stream.read(&mut [0; 8192]);
+                assert!(stream.read(&mut [0; 8192]).unwrap() > 0);
                 stream.write_all(answer.as_bytes()).unwrap();
             }
         });

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Output, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
@@ -104,7 +104,7 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request)
             write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
         }
         Reply::Torn => write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{{\"choices\": ["),
-        Reply::Silence => stream.read(&mut [0]).map(drop),
+        Reply::Silence => stream.read(&mut [0]).map(|bytes| assert_eq!(bytes, 0)),
     };
 }
 
@@ -159,7 +159,7 @@ fn outcome(output: &Output) -> Value {
 }
 
 /// The lines of a file by class, each class once.
-fn lines(file: &PathBuf) -> BTreeMap<String, Value> {
+fn lines(file: &Path) -> BTreeMap<String, Value> {
     let text = std::fs::read_to_string(file).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let by_class: BTreeMap<_, _> =
