@@ -447,6 +447,7 @@ async fn hard_samples_by_confidence_take_a_threshold_and_a_share() {
                 ("source_id", texts(&images)),
                 ("path", texts(&paths)),
                 ("label", integers(&[3; 10])),
+                ("class_name", texts(&[["zero"; 5], ["one"; 5]].concat())),
                 ("split", texts(&["train"; 10])),
             ],
         );
@@ -472,6 +473,15 @@ async fn hard_samples_by_confidence_take_a_threshold_and_a_share() {
     +-----------------------+-----------------------------------+
     | id of train.parquet#0 | its class has the probability 0.0 |
     | id of train.parquet#3 | its class has the probability 0.1 |
+    +-----------------------+-----------------------------------+
+    ");
+    // a fifth of the five that are left
+    let others = "hard_samples.exclude_classes=[\"zero\"]";
+    insta::assert_snapshot!(of(&["hard_samples.hard_fraction=0.2", others]).await, @r"
+    +-----------------------+-----------------------------------+
+    | source_id             | reason                            |
+    +-----------------------+-----------------------------------+
+    | id of train.parquet#6 | its class has the probability 0.2 |
     +-----------------------+-----------------------------------+
     ");
 }

@@ -22,7 +22,7 @@ fn a_classifier_finds_what_is_hard_as_its_own_runtime_does() {
     let golden = std::fs::read_to_string(root().join("tests/fixtures/classifier/golden.json")).unwrap();
     let golden: BTreeMap<String, f64> = serde_json::from_str(&golden).unwrap();
     let rows = workspace.query(
-        "SELECT i.path, p.classes[i.label + 1] AS probability, array_length(p.classes) AS classes
+        "SELECT i.path, i.class_name, p.classes[i.label + 1] AS probability, array_length(p.classes) AS classes
          FROM images i
          JOIN (SELECT pixel_id, classify('digits', image) AS classes FROM pixels) p ON p.pixel_id = i.pixel_id
          WHERE i.split = 'train'",
@@ -45,6 +45,12 @@ fn a_classifier_finds_what_is_hard_as_its_own_runtime_does() {
         golden.iter().filter(|(_, probability)| **probability < 0.25).map(|(path, _)| path.clone()).collect();
     assert_eq!(hard(&["hard_samples.max_probability=0.25"]), below);
     assert_eq!(hard(&["hard_samples.hard_fraction=0.1"]).len(), golden.len() / 10);
+    // no image of an excluded class
+    let class = rows.iter().find(|row| below.contains(row["path"].as_str().unwrap())).unwrap()["class_name"].clone();
+    let of_class = |path: &String| rows.iter().any(|row| row["path"] == path.as_str() && row["class_name"] == class);
+    let others: BTreeSet<String> = below.iter().filter(|path| !of_class(path)).cloned().collect();
+    assert!(others.len() < below.len());
+    assert_eq!(hard(&["hard_samples.max_probability=0.25", &format!("hard_samples.exclude_classes={class}")]), others);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Output, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
@@ -104,7 +104,7 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request)
             write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
         }
         Reply::Torn => write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{{\"choices\": ["),
-        Reply::Silence => stream.read(&mut [0]).map(drop),
+        Reply::Silence => stream.read(&mut [0]).map(|bytes| assert_eq!(bytes, 0)),
     };
 }
 
@@ -159,7 +159,7 @@ fn outcome(output: &Output) -> Value {
 }
 
 /// The lines of a file by class, each class once.
-fn lines(file: &PathBuf) -> BTreeMap<String, Value> {
+fn lines(file: &Path) -> BTreeMap<String, Value> {
     let text = std::fs::read_to_string(file).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let by_class: BTreeMap<_, _> =
@@ -237,7 +237,7 @@ fn answers_become_descriptions_and_descriptions_prompts() {
 #[test]
 fn faults_of_the_endpoint_pass() {
     let endpoint = Endpoint::start(|request| match (request.class.as_str(), request.earlier) {
-        ("one", 0) => Reply::Http("429 Too Many Requests\r\nRetry-After: 1", "{}".into()),
+        ("one", 0) => Reply::Http("429 Too Many Requests\r\nRetry-After: 1", String::new()),
         ("two", 0 | 1) => Reply::Http("500 Internal Server Error\r\nRetry-After: 0", "broken".into()),
         ("three", 0) => Reply::Torn,
         ("four", 0) => Reply::Http("200 OK", "<html>".into()),
@@ -251,7 +251,7 @@ fn faults_of_the_endpoint_pass() {
         _ => good(request),
     });
     let (workspace, file) = workspace(&endpoint);
-    let output = prompts(&workspace, &["--in-flight", "10", "--timeout", "3"]);
+    let output = prompts(&workspace, &["--in-flight", "10", "--timeout", "10"]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     let reason = "after 3 answers 0 of 10 descriptions can be used; left out are lines 1 with fewer than 15 words";
     let failed = json!([{ "class_name": "eight", "reason": reason }]);
