@@ -173,8 +173,7 @@ impl<'a> Hub<'a> {
                 Some(record) => Ok(Resolved { record, unreachable: Some(reason) }),
                 None => Err(HubError::Unreachable {
                     url: self.url.to_owned(),
-                    endpoint: self.endpoint.clone(),
-                    reason,
+                    reason: format!("{} cannot be reached ({reason})", self.endpoint),
                     revision: self.wanted.revision.clone(),
                     cache: self.folder(),
                 }),
@@ -218,7 +217,7 @@ impl<'a> Hub<'a> {
         let (url, endpoint) = (self.url.to_owned(), self.endpoint.clone());
         match status {
             401 | 403 => {
-                let sent = if self.has_token { "; one was sent" } else { "; none is set" };
+                let sent = if self.has_token { "one was sent" } else { "none is set" };
                 Some(HubError::Refused { url, endpoint, status, sent })
             }
             404 | 410 => Some(HubError::Missing { url, endpoint, status }),
@@ -270,7 +269,7 @@ impl<'a> Hub<'a> {
         let needed: Vec<&HubFile> =
             all.iter().filter(|(path, _)| is_needed(path, is_pipeline)).map(|(_, file)| *file).collect();
         if needed.is_empty() {
-            let found = format!("{} other files of commit {}", all.len(), record.commit);
+            let found = format!("{} of commit {}", files_in_words(all.len()), record.commit);
             return Err(HubError::NoModel { url: self.url.to_owned(), found });
         }
         Ok(needed)
@@ -280,10 +279,8 @@ impl<'a> Hub<'a> {
         let more = if count > 1 { format!(" and {} more", files_in_words(count - 1)) } else { String::new() };
         HubError::NotWhole {
             url: self.url.to_owned(),
-            endpoint: self.endpoint.clone(),
-            reason: reason.to_owned(),
-            commit: commit.to_owned(),
-            missing: format!("`{}`{more}", first.path),
+            reason: format!("{} cannot be reached ({reason})", self.endpoint),
+            missing: format!("`{}`{more} of commit {commit}", first.path),
             cache: self.folder(),
         }
     }
