@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
@@ -198,14 +198,16 @@ fn in_json(path: &Path, key: &str) -> Option<Value> {
     config.get_mut(key).map(Value::take)
 }
 
-/// Width × height of the pictures that the model sees, and what their values are normalised by: as it is written, else
-/// the default of its class.
+/// Width × height of the pictures that the model sees, and what their values are normalised by, with the digits of the
+/// file where it says so.
 fn preprocessing(dir: &Path) -> (Option<String>, Value, Value) {
     let path = dir.join("preprocessor_config.json");
     let Ok(preprocess) = Preprocess::read(&path) else { return (None, Value::Null, Value::Null) };
     let (mean, std) = preprocess.normalisation();
-    let written =
-        |key, default: [f32; 3]| in_json(&path, key).filter(Value::is_array).unwrap_or_else(|| json!(default));
+    let written = |key, taken: [f32; 3]| {
+        let same = |value: &Value| <[f32; 3]>::deserialize(value).is_ok_and(|written| written == taken);
+        in_json(&path, key).filter(same).unwrap_or_else(|| json!(taken))
+    };
     let size = preprocess.output().map(|(width, height)| format!("{width}×{height}"));
     (size, written("image_mean", mean), written("image_std", std))
 }
