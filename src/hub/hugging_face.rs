@@ -29,7 +29,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// How often a request is tried before it is given up.
 const ATTEMPTS: u32 = 5;
 
-/// How long another process may take to fetch a file that we want too, in waits of about ten seconds.
+/// How long another process may take to fetch a file that we want too, in waits of about five seconds.
 const WAITS_FOR_OTHERS: u32 = 1000;
 
 /// Fifteen seconds each, without a byte, after which a fetch is begun again from where it is.
@@ -74,10 +74,8 @@ pub(super) async fn fetch(url: &str, folder: &HubFolder, notes: &Notes) -> Resul
     if !missing.is_empty() {
         hub.fetch_all(&resolved.record.commit, &missing, notes).await?;
     }
-    if resolved.unreachable.is_none() && !is_commit(&folder.revision) {
-        // Python's tools read it where nobody can be asked; so do we
-        let branch = hub.cache.repo(hub.repo(&folder.revision));
-        branch.create_ref(&resolved.record.commit).map_err(HubError::io("write", hub.folder()))?;
+    if resolved.unreachable.is_none() {
+        hub.remember(&resolved.record.commit)?;
     }
     Ok(if folder.folder.is_empty() { snapshot } else { snapshot.join(&folder.folder) })
 }
@@ -123,6 +121,22 @@ impl<'a> Hub<'a> {
 
     fn snapshot(&self, commit: &str) -> PathBuf {
         self.folder().join("snapshots").join(commit)
+    }
+
+    /// Notes in the cache what a branch is, as Python's tools do, for when nobody can be asked.
+    fn remember(&self, commit: &str) -> Result<(), HubError> {
+        let revision = &self.wanted.revision;
+        // a cache that may only be read serves as long as nothing is new
+        if is_commit(revision) || self.branch().is_some_and(|known| known == commit) {
+            return Ok(());
+        }
+        let written = self.cache.repo(self.repo(revision)).create_ref(commit);
+        written.map_err(HubError::io("write", self.folder().join("refs").join(revision)))
+    }
+
+    /// What the cache takes the branch to be.
+    fn branch(&self) -> Option<String> {
+        Some(fs::read_to_string(self.folder().join("refs").join(&self.wanted.revision)).ok()?.trim().to_owned())
     }
 
     /// Finds out once for each command what the revision is.
@@ -231,7 +245,7 @@ impl<'a> Hub<'a> {
         let HubFolder { repository, revision, .. } = self.wanted;
         let commit = match is_commit(revision) {
             true => revision.clone(),
-            false => fs::read_to_string(self.folder().join("refs").join(revision)).ok()?.trim().to_owned(),
+            false => self.branch()?,
         };
         if !is_commit(&commit) {
             return None;
