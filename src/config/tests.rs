@@ -165,7 +165,7 @@ fn classifiers_and_splits_have_names_of_their_own() {
         ),
         @r#"
     x.toml:15: `models.classifiers.Res-Net`: found this name, allowed are identifiers: a letter `a-z`, then up to 63 of `a-z`, `0-9` and `_`
-    x.toml:16: `models.classifiers.vit`: found 3, expected a string with a path
+    x.toml:16: `models.classifiers.vit`: found 3, expected a string with a directory or a URL
     x.toml:18: `hard_samples.classifier`: found `dino`, allowed are those of `[models.classifiers]`: none
     x.toml:20: `learner.architectures[1]`: found "resnet", allowed are `softmax`, `mlp` and `cnn`
     x.toml:22: `experiment.learner_seeds`: found 1, allowed are integers 2 to 1000 (learners)
@@ -199,8 +199,8 @@ fn an_empty_file_lacks_everything_at_once() {
     x.toml: `source.kind`: missing, expected a string out of `parquet`, `list`, `imagefolder`, `csv` and `webdataset`
     x.toml: `source.root`: missing, expected a string with a directory or a URL
     x.toml: `source.splits.train`: missing, expected a string with a path relative to `source.root`, or a list of such
-    x.toml: `models.diffusion`: missing, expected a string with a path
-    x.toml: `models.clip`: missing, expected a string with a path
+    x.toml: `models.diffusion`: missing, expected a string with a directory or a URL
+    x.toml: `models.clip`: missing, expected a string with a directory or a URL
     x.toml: `spectrum.image_guidance`: missing, expected a list, each an integer 0 to 100 (percent of the real image kept)
     x.toml: `spectrum.seeds`: missing, expected a list, each an integer from 0
     9 problems; nothing was run
@@ -373,7 +373,7 @@ fn names_and_paths_keep_their_rules() {
     1 problem; nothing was run
     "#);
     assert_snapshot!(changed("\"models/d\"", "\"\""), @r#"
-    x.toml:9: `models.diffusion`: found "", allowed are paths on this machine that are not empty
+    x.toml:9: `models.diffusion`: found "", allowed are directories, and URLs with `hf://` (`hf://ORG/REPO[@REVISION][/FOLDER]`), `s3://`, `gs://` or `az://`, without empty, `.` or `..` parts
     1 problem; nothing was run
     "#);
     let splits = "{ train = [\"/a\", \"b/../c\", 3], validation = \"v\", test = [\"v\"], tset = 1 }";

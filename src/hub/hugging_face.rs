@@ -29,7 +29,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// How often a request is tried before it is given up.
 const ATTEMPTS: u32 = 5;
 
-/// How long another process may take to fetch a file that we want too, in waits of about ten seconds.
+/// How long another process may take to fetch a file that we want too, in waits of about five seconds.
 const WAITS_FOR_OTHERS: u32 = 1000;
 
 /// Fifteen seconds each, without a byte, after which a fetch is begun again from where it is.
@@ -74,10 +74,8 @@ pub(super) async fn fetch(url: &str, folder: &HubFolder, notes: &Notes) -> Resul
     if !missing.is_empty() {
         hub.fetch_all(&resolved.record.commit, &missing, notes).await?;
     }
-    if resolved.unreachable.is_none() && !is_commit(&folder.revision) {
-        // Python's tools read it where nobody can be asked; so do we
-        let branch = hub.cache.repo(hub.repo(&folder.revision));
-        branch.create_ref(&resolved.record.commit).map_err(HubError::io("write", hub.folder()))?;
+    if resolved.unreachable.is_none() {
+        hub.remember(&resolved.record.commit)?;
     }
     Ok(if folder.folder.is_empty() { snapshot } else { snapshot.join(&folder.folder) })
 }
@@ -123,6 +121,22 @@ impl<'a> Hub<'a> {
 
     fn snapshot(&self, commit: &str) -> PathBuf {
         self.folder().join("snapshots").join(commit)
+    }
+
+    /// Notes in the cache what a branch is, as Python's tools do, for when nobody can be asked.
+    fn remember(&self, commit: &str) -> Result<(), HubError> {
+        let revision = &self.wanted.revision;
+        // a cache that may only be read serves as long as nothing is new
+        if is_commit(revision) || self.branch().is_some_and(|known| known == commit) {
+            return Ok(());
+        }
+        let written = self.cache.repo(self.repo(revision)).create_ref(commit);
+        written.map_err(HubError::io("write", self.folder().join("refs").join(revision)))
+    }
+
+    /// What the cache takes the branch to be.
+    fn branch(&self) -> Option<String> {
+        Some(fs::read_to_string(self.folder().join("refs").join(&self.wanted.revision)).ok()?.trim().to_owned())
     }
 
     /// Finds out once for each command what the revision is.
@@ -173,8 +187,7 @@ impl<'a> Hub<'a> {
                 Some(record) => Ok(Resolved { record, unreachable: Some(reason) }),
                 None => Err(HubError::Unreachable {
                     url: self.url.to_owned(),
-                    endpoint: self.endpoint.clone(),
-                    reason,
+                    reason: format!("{} cannot be reached ({reason})", self.endpoint),
                     revision: self.wanted.revision.clone(),
                     cache: self.folder(),
                 }),
@@ -218,7 +231,7 @@ impl<'a> Hub<'a> {
         let (url, endpoint) = (self.url.to_owned(), self.endpoint.clone());
         match status {
             401 | 403 => {
-                let sent = if self.has_token { "; one was sent" } else { "; none is set" };
+                let sent = if self.has_token { "one was sent" } else { "none is set" };
                 Some(HubError::Refused { url, endpoint, status, sent })
             }
             404 | 410 => Some(HubError::Missing { url, endpoint, status }),
@@ -232,7 +245,7 @@ impl<'a> Hub<'a> {
         let HubFolder { repository, revision, .. } = self.wanted;
         let commit = match is_commit(revision) {
             true => revision.clone(),
-            false => fs::read_to_string(self.folder().join("refs").join(revision)).ok()?.trim().to_owned(),
+            false => self.branch()?,
         };
         if !is_commit(&commit) {
             return None;
@@ -270,7 +283,7 @@ impl<'a> Hub<'a> {
         let needed: Vec<&HubFile> =
             all.iter().filter(|(path, _)| is_needed(path, is_pipeline)).map(|(_, file)| *file).collect();
         if needed.is_empty() {
-            let found = format!("{} other files of commit {}", all.len(), record.commit);
+            let found = format!("{} of commit {}", files_in_words(all.len()), record.commit);
             return Err(HubError::NoModel { url: self.url.to_owned(), found });
         }
         Ok(needed)
@@ -280,10 +293,8 @@ impl<'a> Hub<'a> {
         let more = if count > 1 { format!(" and {} more", files_in_words(count - 1)) } else { String::new() };
         HubError::NotWhole {
             url: self.url.to_owned(),
-            endpoint: self.endpoint.clone(),
-            reason: reason.to_owned(),
-            commit: commit.to_owned(),
-            missing: format!("`{}`{more}", first.path),
+            reason: format!("{} cannot be reached ({reason})", self.endpoint),
+            missing: format!("`{}`{more} of commit {commit}", first.path),
             cache: self.folder(),
         }
     }

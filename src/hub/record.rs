@@ -85,6 +85,9 @@ impl Record {
     /// # Errors
     /// Where the cache cannot be written.
     pub(super) fn save(&self, endpoint: &str, repository: &str) -> Result<(), HubError> {
+        if Self::load(endpoint, repository, &self.commit).is_some_and(|known| known == *self) {
+            return Ok(());
+        }
         let path = file(endpoint, repository, &self.commit)?;
         let directory = path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(directory).map_err(HubError::io("create", directory))?;

@@ -57,7 +57,7 @@ async fn needed(place: &Place, url: &str) -> Result<Vec<StoredFile>, HubError> {
     let found = all.len();
     all.retain(|file| is_needed(&file.name, is_pipeline));
     if all.is_empty() {
-        return Err(HubError::NoModel { url: url.to_owned(), found: format!("{found} other files") });
+        return Err(HubError::NoModel { url: url.to_owned(), found: files_in_words(found) });
     }
     all.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(all)

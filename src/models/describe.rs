@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
@@ -189,18 +189,27 @@ fn last_axis(signature: Option<&Signature>, output: &str) -> Option<u64> {
 
 /// A number of `config.json`, or how many entries an object of it has.
 fn in_config(dir: &Path, key: &str) -> Option<u64> {
-    let config: Value = serde_json::from_slice(&std::fs::read(dir.join("config.json")).ok()?).ok()?;
-    let value = config.get(key)?;
+    let value = in_json(&dir.join("config.json"), key)?;
     value.as_u64().or_else(|| Some(value.as_object()?.len() as u64))
 }
 
-/// Width × height of the pictures that the model sees, and what their values are normalised by.
-fn preprocessing(dir: &Path) -> (Option<String>, Option<[f64; 3]>, Option<[f64; 3]>) {
-    let Ok(preprocess) = Preprocess::read(&dir.join("preprocessor_config.json")) else { return (None, None, None) };
+fn in_json(path: &Path, key: &str) -> Option<Value> {
+    let mut config: Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+    config.get_mut(key).map(Value::take)
+}
+
+/// Width × height of the pictures that the model sees, and what their values are normalised by, with the digits of the
+/// file where it says so.
+fn preprocessing(dir: &Path) -> (Option<String>, Value, Value) {
+    let path = dir.join("preprocessor_config.json");
+    let Ok(preprocess) = Preprocess::read(&path) else { return (None, Value::Null, Value::Null) };
     let (mean, std) = preprocess.normalisation();
-    // as they are written: the nearest f64 has more digits
-    let [mean, std] = [mean, std].map(|values| values.map(|value| value.to_string().parse().unwrap_or_default()));
-    (preprocess.output().map(|(width, height)| format!("{width}×{height}")), Some(mean), Some(std))
+    let written = |key, taken: [f32; 3]| {
+        let same = |value: &Value| <[f32; 3]>::deserialize(value).is_ok_and(|written| written == taken);
+        in_json(&path, key).filter(same).unwrap_or_else(|| json!(taken))
+    };
+    let size = preprocess.output().map(|(width, height)| format!("{width}×{height}"));
+    (size, written("image_mean", mean), written("image_std", std))
 }
 
 #[cfg(test)]

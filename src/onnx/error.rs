@@ -95,7 +95,10 @@ pub(crate) enum OnnxError {
         reason: &'static str,
     },
     /// A file with weights of a graph is missing or cut off.
-    #[error("`{}` keeps weights in `{file}` beside it, which {found}; expected {expected} bytes or more", path.display())]
+    #[error(
+        "`{}` keeps weights in `{file}` beside it, which {found}; expected {expected} bytes or more",
+        path.display()
+    )]
     NoWeights {
         /// The graph.
         path: PathBuf,

@@ -239,7 +239,8 @@ fn a_unet_with_another_input() {
     assert_snapshot!(check(&mut workspace, &[]), @r"
     exit code 2
     error: `models.diffusion`: `[dir]/models/unet/model.onnx`: unknown input `timestex`; known are `sample`, `timestep`, `encoder_hidden_states`
-    1 problem; nothing was run
+    `models.diffusion`: `[dir]/models/unet/model.onnx`: no input `timestep`; it has `sample`, `timestex`, `encoder_hidden_states`
+    2 problems; nothing was run
     ");
 }
 

@@ -226,7 +226,7 @@ fn said(workspace: &Workspace, command: &str, code: i32) -> String {
         }
         None => text,
     };
-    port(said.replace(&home, "DIR/"))
+    port(said.replace(&home, "DIR/").replace(root().to_str().unwrap(), "ROOT"))
 }
 
 #[test]
@@ -323,22 +323,46 @@ fn what_the_hub_refuses_says_what_to_do() {
     let server = Server::new();
     server.state().token = Some(TOKEN);
     let mut workspace = server.workspace();
-    assert_snapshot!(said(&workspace, "check", 2), @"");
+    assert_snapshot!(said(&workspace, "check", 2), @r"
+    error: `models.diffusion`: `hf://tests/digits`: HUB does not give it (401)
+    hint: it is private, has terms to be accepted on its page, or is not there; `HF_TOKEN` takes the token of an account that may read it; none is set
+    `models.clip`: `hf://tests/digits@main/clip`: HUB does not give it (401)
+    hint: it is private, has terms to be accepted on its page, or is not there; `HF_TOKEN` takes the token of an account that may read it; none is set
+    2 problems; nothing was run
+    ");
     // both models at once, and whatever else is wrong
     workspace.variables.push(("HF_TOKEN", "hf_of-somebody-else".into()));
     workspace.edit("models.diffusion=hf://tests/digits@nightly");
     workspace.edit("source.root=nowhere");
-    assert_snapshot!(said(&workspace, "check", 2), @"");
+    assert_snapshot!(said(&workspace, "check", 2), @r"
+    error: `models.diffusion`: `hf://tests/digits@nightly`: HUB does not give it (401)
+    hint: it is private, has terms to be accepted on its page, or is not there; `HF_TOKEN` takes the token of an account that may read it; one was sent
+    `models.clip`: `hf://tests/digits@main/clip`: HUB does not give it (401)
+    hint: it is private, has terms to be accepted on its page, or is not there; `HF_TOKEN` takes the token of an account that may read it; one was sent
+    `file://ROOT/nowhere/train.parquet`: there is no such file; it is one of `source.splits`, below `source.root`
+    3 problems; nothing was run
+    ");
     workspace.variables.push(("HF_TOKEN", TOKEN.into()));
     workspace.set.retain(|edit| !edit.starts_with("source"));
     workspace.edit("models.clip=hf://tests/digits/scheduler/x");
-    assert_snapshot!(said(&workspace, "check", 2), @"");
+    assert_snapshot!(said(&workspace, "check", 2), @r"
+    `hf://tests/digits`: `main` is commit 0123456789abcdef0123456789abcdef01234567
+    error: `models.diffusion`: `hf://tests/digits@nightly`: HUB has no such repository or revision (404)
+    hint: allowed are `hf://ORG/REPO[@REVISION][/FOLDER]`; what is private needs `HF_TOKEN`
+    `models.clip`: `hf://tests/digits/scheduler/x` holds no model: no `model_index.json`, `model.onnx` or configuration is among its 0 files of commit 0123456789abcdef0123456789abcdef01234567
+    hint: models are folders as `optimum-cli export onnx` writes them
+    2 problems; nothing was run
+    ");
     workspace.edit("models.diffusion=hf://tests/digits");
     workspace.edit("models.clip=hf://tests/digits/clip");
     said(&workspace, "check", 0);
     workspace.edit("models.diffusion=hf://tests/../digits");
     workspace.edit("models.clip=ftp://tests/digits");
-    assert_snapshot!(said(&workspace, "check", 2), @"");
+    assert_snapshot!(said(&workspace, "check", 2), @r#"
+    error: --set models.diffusion=hf://tests/../digits: `models.diffusion`: found "hf://tests/../digits", allowed are directories, and URLs with `hf://` (`hf://ORG/REPO[@REVISION][/FOLDER]`), `s3://`, `gs://` or `az://`, without empty, `.` or `..` parts
+    --set models.clip=ftp://tests/digits: `models.clip`: found "ftp://tests/digits", allowed are directories, and URLs with `hf://` (`hf://ORG/REPO[@REVISION][/FOLDER]`), `s3://`, `gs://` or `az://`, without empty, `.` or `..` parts
+    2 problems; nothing was run
+    "#);
 }
 
 /// `models inspect` of a directory: what it says, and its exit code.
@@ -354,10 +378,72 @@ fn in_words(output: &Output, dir: &Path) -> String {
 
 #[test]
 fn a_model_is_explained() {
-    assert_snapshot!(in_words(&inspected("models/digits", &[]), root()), @"");
-    assert_snapshot!(in_words(&inspected("models/digits/clip", &[]), root()), @"");
-    assert_snapshot!(in_words(&inspected("tests/fixtures/classifier", &[]), root()), @"");
-    assert_snapshot!(in_words(&inspected("src", &[]), root()), @"");
+    assert_snapshot!(in_words(&inspected("models/digits", &[]), root()), @r"
+    exit code 0
+    `models/digits`: a diffusion pipeline, for `models.diffusion`
+      family            Stable Diffusion, with 64 values for each token
+      prediction type   epsilon
+      scheduler         ddim
+      timestep spacing  leading
+      timestep          one for each sample
+      vae scale         1.02793
+      vae factor        4
+      sample size       8
+      picture size      32
+      tokenizer         16 token ids of a text
+    text_encoder/model.onnx: 247.8 KiB, weights float16
+      in   input_ids          int64 [batch, sequence]
+      out  last_hidden_state  float32 [batch, sequence, 64]
+      out  pooler_output      float32 [batch, 64]
+    unet/model.onnx: 3.5 MiB, weights float16
+      in   sample                 float32 [batch, 4, height, width]
+      in   timestep               float32 [batch]
+      in   encoder_hidden_states  float32 [batch, sequence, 64]
+      out  out_sample             float32 [batch, 4, height, width]
+    vae_decoder/model.onnx: 597.2 KiB, weights float16
+      in   latent_sample  float32 [batch, 4, latent_height, latent_width]
+      out  sample         float32 [batch, 3, height, width]
+    vae_encoder/model.onnx: 387.9 KiB, weights float16
+      in   sample             float32 [batch, 3, height, width]
+      out  latent_parameters  float32 [batch, 8, latent_height, latent_width]
+    fits
+    ");
+    assert_snapshot!(in_words(&inspected("models/digits/clip", &[]), root()), @r"
+    exit code 0
+    `models/digits/clip`: a CLIP, for `models.clip`
+      embedding size    64
+      picture size      32×32
+      mean              0.48145466, 0.4578275, 0.40821073
+      std               0.26862954, 0.26130258, 0.27577711
+      tokenizer         16 token ids of a text
+    model.onnx: 625.6 KiB, weights float16
+      in   input_ids         int64 [text_batch, sequence]
+      in   pixel_values      float32 [image_batch, 3, 32, 32]
+      in   attention_mask    int64 [text_batch, sequence]
+      out  logits_per_image  float32 [image_batch, text_batch]
+      out  logits_per_text   float32 [text_batch, image_batch]
+      out  text_embeds       float32 [text_batch, Divtext_embeds_dim_1]
+      out  image_embeds      float32 [image_batch, Divimage_embeds_dim_1]
+    fits
+    ");
+    assert_snapshot!(in_words(&inspected("tests/fixtures/classifier", &[]), root()), @r"
+    exit code 0
+    `tests/fixtures/classifier`: a classifier, for `models.classifiers`
+      classes           10
+      picture size      8×8
+      mean              0.5, 0.5, 0.5
+      std               0.5, 0.5, 0.5
+    model.onnx: 7.7 KiB, weights float32
+      in   pixel_values  float32 [batch_size, 3, 8, 8]
+      out  logits        float32 [batch_size, 10]
+    fits
+    ");
+    assert_snapshot!(in_words(&inspected("src", &[]), root()), @r"
+    exit code 2
+    error: `src` has no model: no `model_index.json`, `model.onnx` or `preprocessor_config.json`
+    hint: models are folders as `optimum-cli export onnx` writes them
+    1 problem; nothing was run
+    ");
     let output = inspected("models/digits", &["--format", "json"]);
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&found["fits"], &found["kind"]), (&json!(true), &json!("diffusion")));
@@ -373,8 +459,56 @@ fn a_model_that_does_not_fit_says_all_that_is_wrong() {
     // the decoder in the place of the UNet, and no tokenizer
     std::fs::copy(dir.join("vae_decoder/model.onnx"), dir.join("unet/model.onnx")).unwrap();
     std::fs::remove_dir_all(dir.join("tokenizer")).unwrap();
-    assert_snapshot!(in_words(&inspected(dir.to_str().unwrap(), &[]), dir), @"");
+    assert_snapshot!(in_words(&inspected(dir.to_str().unwrap(), &[]), dir), @r"
+    exit code 2
+    `DIR`: a diffusion pipeline, for `models.diffusion`
+      family            Stable Diffusion, with 64 values for each token
+      prediction type   epsilon
+      scheduler         ddim
+      timestep spacing  leading
+      timestep          not said
+      vae scale         1.02793
+      vae factor        4
+      sample size       8
+      picture size      32
+    text_encoder/model.onnx: 247.8 KiB, weights float16
+      in   input_ids          int64 [batch, sequence]
+      out  last_hidden_state  float32 [batch, sequence, 64]
+      out  pooler_output      float32 [batch, 64]
+    unet/model.onnx: 597.2 KiB, weights float16
+      in   latent_sample  float32 [batch, 4, latent_height, latent_width]
+      out  sample         float32 [batch, 3, height, width]
+    vae_decoder/model.onnx: 597.2 KiB, weights float16
+      in   latent_sample  float32 [batch, 4, latent_height, latent_width]
+      out  sample         float32 [batch, 3, height, width]
+    vae_encoder/model.onnx: 387.9 KiB, weights float16
+      in   sample             float32 [batch, 3, height, width]
+      out  latent_parameters  float32 [batch, 8, latent_height, latent_width]
+    does not fit: cannot read `DIR/tokenizer/tokenizer_config.json`: No such file or directory (os error 2)
+    does not fit: `DIR/unet/model.onnx`: no input `sample`; it has `latent_sample`
+    does not fit: `DIR/unet/model.onnx`: no input `encoder_hidden_states`; it has `latent_sample`
+    does not fit: `DIR/unet/model.onnx`: unknown input `latent_sample`; known are `sample`, `timestep`, `encoder_hidden_states`
+    does not fit: `DIR/unet/model.onnx`: no input `timestep`; it has `latent_sample`
+    does not fit: `DIR/unet/model.onnx`: no output `out_sample`; it has `sample`
+    ");
     std::fs::remove_file(dir.join("clip/tokenizer_config.json")).unwrap();
     std::fs::remove_file(dir.join("clip/preprocessor_config.json")).unwrap();
-    assert_snapshot!(in_words(&inspected(dir.join("clip").to_str().unwrap(), &[]), dir), @"");
+    assert_snapshot!(in_words(&inspected(dir.join("clip").to_str().unwrap(), &[]), dir), @r"
+    exit code 2
+    `DIR/clip`: a CLIP, for `models.clip`
+      embedding size    64
+      picture size      not said
+      mean              not said
+      std               not said
+    model.onnx: 625.6 KiB, weights float16
+      in   input_ids         int64 [text_batch, sequence]
+      in   pixel_values      float32 [image_batch, 3, 32, 32]
+      in   attention_mask    int64 [text_batch, sequence]
+      out  logits_per_image  float32 [image_batch, text_batch]
+      out  logits_per_text   float32 [text_batch, image_batch]
+      out  text_embeds       float32 [text_batch, Divtext_embeds_dim_1]
+      out  image_embeds      float32 [image_batch, Divimage_embeds_dim_1]
+    does not fit: cannot read `DIR/clip/preprocessor_config.json`: No such file or directory (os error 2)
+    does not fit: cannot read `DIR/clip/tokenizer_config.json`: No such file or directory (os error 2)
+    ");
 }
