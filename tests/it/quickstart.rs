@@ -32,18 +32,14 @@ fn python(text: &str, folder: &Path) -> String {
     said(&python.args(["-I", "-c", text]).current_dir(folder).output().unwrap(), text)
 }
 
-/// A command of the page, by a shell in which `discl-pipe` is the program that is tested.
+/// A command of the page, by a shell that finds the program that is tested under its name.
 fn shell(command: &str, folder: &Path) -> String {
     let program = program();
+    let beside = Path::new(program.get_program()).parent().unwrap().to_str().unwrap();
     let mut shell = Command::new("sh");
-    shell
-        .args(["-ec", &format!("discl-pipe() {{ \"$PROGRAM\" \"$@\"; }}\n{command}")])
-        .env("PROGRAM", program.get_program());
-    for (name, value) in program.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
+    shell.args(["-ec", command]).env("PATH", format!("{beside}:{}", std::env::var("PATH").unwrap()));
+    for (name, _) in program.get_envs() {
+        shell.env_remove(name);
     }
     said(&shell.current_dir(folder).output().unwrap(), command)
 }
