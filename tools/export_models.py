@@ -6,9 +6,9 @@
     python tools/export_models.py clip-vit-b32 models/clip
 
 SOURCE is one of the names below, `ORG/REPO` or `ORG/REPO@REVISION` on the Hugging Face hub, or a directory that
-diffusers or transformers saved. What `optimum-cli export onnx` writes is written, by the same library, with two
-differences: a VAE that overflows in half precision stays in single precision, and no pickle is ever downloaded or
-opened, only safetensors. Exit code 0 if every file is there and every graph is near to torch, else 1.
+diffusers or transformers saved. What `optimum-cli export onnx` writes is written, by the same library, with three
+differences: the UNet takes pictures of any size, a VAE that overflows in half precision stays in single precision, and
+no pickle is ever downloaded or opened. Exit code 0 if every file is there and every graph is near to torch, else 1.
 
 With each graph its outputs on random inputs are compared: ONNX Runtime on the CPU with torch in single precision.
 """
@@ -117,12 +117,11 @@ def text_case(pipeline: DiffusionPipeline, part: str) -> Case:
 
 
 def unet_case(pipeline: DiffusionPipeline) -> Case:
-    """Two random latents, wider than high."""
-    unet = pipeline.unet
-    rows, side = 2, 2 ** (len(unet.config.block_out_channels) - 1)
+    """Two random latents, wider than high, and of a height that does not halve evenly."""
+    unet, rows, side = pipeline.unet, 2, halvable(pipeline)
     text = getattr(pipeline, text_parts(pipeline)[-1]).config
     inputs = {
-        "sample": torch.randn(rows, unet.config.in_channels, 2 * side, 3 * side),
+        "sample": torch.randn(rows, unet.config.in_channels, 2 * side + 1, 3 * side),
         "timestep": torch.tensor(501.0),
         "encoder_hidden_states": torch.randn(rows, text.max_position_embeddings, unet.config.cross_attention_dim),
     }
@@ -161,6 +160,11 @@ def clip_case(model: CLIPModel) -> Case:
     return Case("", inputs, {name: made[name] for name in ["text_embeds", "image_embeds"]})
 
 
+def halvable(pipeline: DiffusionPipeline) -> int:
+    """Latents' sides that are multiples of this halve evenly from level to level."""
+    return 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
+
+
 def text_parts(pipeline: DiffusionPipeline) -> list[str]:
     return [part for part in ["text_encoder", "text_encoder_2"] if getattr(pipeline, part, None) is not None]
 
@@ -182,13 +186,18 @@ def export_pipeline(source: Path, out: Path, dtype: str) -> list[Case]:
     for part in [*text_parts(pipeline), "unet"]:
         getattr(pipeline, part).to(FLOATS[dtype])
     pipeline.vae.to(FLOATS[vae_dtype])
+    # traced with latents that do not halve evenly, diffusers' UNet measures each level; else only multiples of 64
+    # pixels would go through (32 for SDXL base)
+    sample_size = pipeline.unet.config.sample_size
+    pipeline.unet.register_to_config(sample_size=halvable(pipeline) * 3 // 2)
     graphs = get_diffusion_models_for_export(pipeline, float_dtype=dtype)
     graphs |= {part: get_diffusion_models_for_export(pipeline, float_dtype=vae_dtype)[part] for part in VAE}
+    export_models(graphs, out, output_names=[f"{part}/model.onnx" for part in graphs])
+    pipeline.unet.register_to_config(sample_size=sample_size)
     for part, (module, _) in graphs.items():
         (module.save_config if part == "unet" or part in VAE else module.config.save_pretrained)(out / part)
     for part in ["scheduler", *(part.replace("text_encoder", "tokenizer") for part in text_parts(pipeline))]:
         getattr(pipeline, part).save_pretrained(out / part)
-    export_models(graphs, out, output_names=[f"{part}/model.onnx" for part in graphs])
     pipeline.save_config(out)
     return cases
 
