@@ -6,9 +6,9 @@
     python tools/export_models.py clip-vit-b32 models/clip
 
 SOURCE is one of the names below, `ORG/REPO` or `ORG/REPO@REVISION` on the Hugging Face hub, or a directory that
-diffusers or transformers saved. What `optimum-cli export onnx` writes is written, by the same library, with two
-differences: a VAE that overflows in half precision stays in single precision, and no pickle is ever downloaded or
-opened, only safetensors. Exit code 0 if every file is there and every graph is near to torch, else 1.
+diffusers or transformers saved. What `optimum-cli export onnx` writes is written, by the same library, with three
+differences: the UNet takes pictures of any size, a VAE that overflows in half precision stays in single precision, and
+no pickle is ever downloaded or opened. Exit code 0 if every file is there and every graph is near to torch, else 1.
 
 With each graph its outputs on random inputs are compared: ONNX Runtime on the CPU with torch in single precision.
 """
@@ -16,7 +16,6 @@ With each graph its outputs on random inputs are compared: ONNX Runtime on the C
 import argparse
 import json
 import sys
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +47,7 @@ PIPELINES = {
 }
 TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2}
 """Largest difference between a graph's output and torch in single precision, relative to the largest output."""
+FLOATS = {"fp32": torch.float32, "fp16": torch.float16}
 VAE = ["vae_encoder", "vae_decoder"]
 
 Tensors = dict[str, Tensor]
@@ -93,7 +93,9 @@ def load_pipeline(source: Path) -> DiffusionPipeline:
     name = json.loads((source / "model_index.json").read_text())["_class_name"]
     if name not in PIPELINES:
         raise Unfit(f"`{source}/model_index.json` has the class `{name}`; supported are {', '.join(sorted(PIPELINES))}")
-    absent = {} if "XL" in name else {"safety_checker": None, "requires_safety_checker": False}
+    absent = (
+        {} if "XL" in name else {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    )
     pipeline = DiffusionPipeline.from_pretrained(source, torch_dtype=torch.float32, use_safetensors=True, **absent)
     if pipeline.unet.config.time_cond_proj_dim is not None:
         raise Unfit("the UNet takes `timestep_cond` (a distilled LCM): `discl-pipe` does not give it")
@@ -115,12 +117,11 @@ def text_case(pipeline: DiffusionPipeline, part: str) -> Case:
 
 
 def unet_case(pipeline: DiffusionPipeline) -> Case:
-    """Two random latents, wider than high."""
-    unet = pipeline.unet
-    rows, side = 2, 2 ** (len(unet.config.block_out_channels) - 1)
+    """Two random latents, wider than high, and of a height that does not halve evenly."""
+    unet, rows, side = pipeline.unet, 2, halvable(pipeline)
     text = getattr(pipeline, text_parts(pipeline)[-1]).config
     inputs = {
-        "sample": torch.randn(rows, unet.config.in_channels, 2 * side, 3 * side),
+        "sample": torch.randn(rows, unet.config.in_channels, 2 * side + 1, 3 * side),
         "timestep": torch.tensor(501.0),
         "encoder_hidden_states": torch.randn(rows, text.max_position_embeddings, unet.config.cross_attention_dim),
     }
@@ -159,6 +160,11 @@ def clip_case(model: CLIPModel) -> Case:
     return Case("", inputs, {name: made[name] for name in ["text_embeds", "image_embeds"]})
 
 
+def halvable(pipeline: DiffusionPipeline) -> int:
+    """Latents' sides that are multiples of this halve evenly from level to level."""
+    return 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
+
+
 def text_parts(pipeline: DiffusionPipeline) -> list[str]:
     return [part for part in ["text_encoder", "text_encoder_2"] if getattr(pipeline, part, None) is not None]
 
@@ -170,19 +176,29 @@ def export_pipeline(source: Path, out: Path, dtype: str) -> list[Case]:
     """Writes a diffusion pipeline. Only SDXL's pipelines heed `force_upcast`, so only theirs is heeded."""
     pipeline = load_pipeline(source)
     cases = [*(text_case(pipeline, part) for part in text_parts(pipeline)), unet_case(pipeline), *vae_cases(pipeline)]
-    upcast = dtype == "fp16" and "XL" in type(pipeline).__name__ and pipeline.vae.config.force_upcast
-    vae = deepcopy(pipeline.vae) if upcast else None
-    if dtype == "fp16":
-        pipeline.to(torch.float16)
-        if not upcast:
-            # for the other pipelines the key is a default that says nothing, and would have the graphs refused
-            pipeline.vae.register_to_config(force_upcast=False)
-    onnx_export_from_model(pipeline, out, task="text-to-image", do_validation=False)
-    if vae is not None:
+    vae_dtype = dtype
+    if dtype == "fp16" and "XL" in type(pipeline).__name__ and pipeline.vae.config.force_upcast:
         print("the VAE stays in single precision: in half its values overflow (`force_upcast`)")
-        pipeline.vae = vae
-        graphs = get_diffusion_models_for_export(pipeline, float_dtype="fp32")
-        export_models({part: graphs[part] for part in VAE}, out, output_names=[f"{part}/model.onnx" for part in VAE])
+        vae_dtype = "fp32"
+    elif dtype == "fp16":
+        # of the other pipelines it is a default that says nothing, and would have the graphs refused
+        pipeline.vae.register_to_config(force_upcast=False)
+    for part in [*text_parts(pipeline), "unet"]:
+        getattr(pipeline, part).to(FLOATS[dtype])
+    pipeline.vae.to(FLOATS[vae_dtype])
+    # traced with latents that do not halve evenly, diffusers' UNet measures each level; else only multiples of 64
+    # pixels would go through (32 for SDXL base)
+    sample_size = pipeline.unet.config.sample_size
+    pipeline.unet.register_to_config(sample_size=halvable(pipeline) * 3 // 2)
+    graphs = get_diffusion_models_for_export(pipeline, float_dtype=dtype)
+    graphs |= {part: get_diffusion_models_for_export(pipeline, float_dtype=vae_dtype)[part] for part in VAE}
+    export_models(graphs, out, output_names=[f"{part}/model.onnx" for part in graphs])
+    pipeline.unet.register_to_config(sample_size=sample_size)
+    for part, (module, _) in graphs.items():
+        (module.save_config if part == "unet" or part in VAE else module.config.save_pretrained)(out / part)
+    for part in ["scheduler", *(part.replace("text_encoder", "tokenizer") for part in text_parts(pipeline))]:
+        getattr(pipeline, part).save_pretrained(out / part)
+    pipeline.save_config(out)
     return cases
 
 
@@ -208,8 +224,8 @@ def missing(out: Path, cases: list[Case]) -> list[str]:
         wanted.append(out / "preprocessor_config.json")
     for case in [case for case in cases if "input_ids" in case.inputs]:
         folder = out / case.graph.replace("text_encoder", "tokenizer")
-        whole = (folder / "tokenizer.json").exists()
-        wanted += [folder / name for name in ["tokenizer_config.json", *([] if whole else ["vocab.json", "merges.txt"])]]
+        vocabulary = ["tokenizer.json"] if (folder / "tokenizer.json").exists() else ["vocab.json", "merges.txt"]
+        wanted += [folder / name for name in ["tokenizer_config.json", *vocabulary]]
     return [str(path) for path in wanted if not path.exists()]
 
 
