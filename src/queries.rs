@@ -18,7 +18,7 @@ use datafusion::sql::sqlparser::{
     },
     dialect::GenericDialect,
     parser::Parser,
-    tokenizer::Span,
+    tokenizer::{Span, Token, Tokenizer},
 };
 
 use crate::{
@@ -157,6 +157,7 @@ impl Query {
     /// Where the text is no SQL, holds several statements, or anything but a `SELECT`.
     pub fn parse(name: &str, text: &str) -> Result<Self> {
         let fail = |message: String| Error::Query { query: name.into(), message };
+        hold_chains(name, text)?;
         let mut statements = Parser::new(&GenericDialect {})
             .with_recursion_limit(64)
             .try_with_sql(text)
@@ -250,6 +251,39 @@ impl Query {
 
 /// Table functions, which look like tables where they are called.
 const TABLE_FUNCTIONS: &[&str] = &["unnest", "generate_series", "range"];
+
+/// Words and signs that may follow one another without a comma, at one level of parentheses.
+const MAX_CHAIN: usize = 2000;
+
+/// Refuses chains such as `1 + 1 + 1 …` of many thousands: the parser makes a tree of them that is as deep, and whatever
+/// walks or frees it takes the stack for that. Its own limit is on parentheses alone.
+///
+/// # Errors
+/// Where a chain is longer than [`MAX_CHAIN`]. What is no SQL is left to the parser.
+pub fn hold_chains(name: &str, text: &str) -> Result<()> {
+    let mut levels = vec![0];
+    for token in Tokenizer::new(&GenericDialect {}, text).tokenize().unwrap_or_default() {
+        match token {
+            Token::Whitespace(_) => continue,
+            Token::LParen | Token::LBracket | Token::LBrace => {
+                levels.push(0);
+                continue;
+            }
+            Token::RParen | Token::RBracket | Token::RBrace if levels.len() > 1 => drop(levels.pop()),
+            _ => {}
+        }
+        let Some(length) = levels.last_mut() else { continue };
+        *length = if matches!(token, Token::Comma | Token::SemiColon) { 0 } else { *length + 1 };
+        if *length > MAX_CHAIN {
+            let message = format!(
+                "over {MAX_CHAIN} words and signs follow one another without a comma\n\
+                 hint: a list such as `IN (1, 2, 3)` or a table of values is read in the place of a chain of `OR`"
+            );
+            return Err(Error::Query { query: name.into(), message });
+        }
+    }
+    Ok(())
+}
 
 /// Breaks where a query writes: into a new table, or by a statement in the place of a SELECT.
 struct Writes;
@@ -457,9 +491,9 @@ mod tests {
 
     /// A file that is no larger than allowed must not take the stack.
     #[test]
-    fn deep_queries_are_refused_or_read() {
+    fn deep_queries_are_refused() {
         let deep = |start: &str, middle: &str, times: usize, end: &str| {
-            let _ = Query::parse("q", &format!("{start}{}{end}", middle.repeat(times)));
+            assert!(Query::parse("q", &format!("{start}{}{end}", middle.repeat(times))).is_err(), "{middle}");
         };
         deep("SELECT ", "(", 100_000, "1");
         deep("SELECT ", "NOT ", 100_000, "true");
@@ -471,5 +505,21 @@ mod tests {
         deep("SELECT 1", " UNION ALL SELECT 1", 20_000, "");
         deep("SELECT a", "[1]", 50_000, "");
         deep("SELECT a", "::int", 50_000, "");
+    }
+
+    #[test]
+    fn long_queries_are_read() {
+        let long = |start: &str, middle: &str, times: usize, end: &str| {
+            let query = Query::parse("q", &format!("{start}{}{end}", middle.repeat(times))).unwrap();
+            assert!(!query.digest().is_empty());
+            query.bind(&BTreeMap::new()).unwrap();
+        };
+        long("SELECT x IN (", "1, ", 100_000, "2)");
+        long("VALUES ", "(1, 'a'), ", 50_000, "(2, 'b')");
+        long("SELECT ", "a + b AS c, ", 10_000, "d FROM t");
+        long("SELECT 1", "+1", 990, "");
+        long("SELECT true", " AND x = 1", 490, " FROM t");
+        long("SELECT 1", " UNION ALL SELECT 1", 490, "");
+        long("SELECT CASE", " WHEN x = 1 THEN 2", 320, " END FROM t");
     }
 }
