@@ -277,6 +277,7 @@ pub(super) fn unsupported(path: PathBuf, key: &'static str, found: &str, allowed
 }
 
 pub(super) fn config<T: DeserializeOwned>(path: &Path) -> Result<T, DiffusionError> {
-    let text = bounded::read(path, bounded::CONFIGURATION).map_err(|source| DiffusionError::Read { path: path.to_owned(), source })?;
+    let text = bounded::read(path, bounded::CONFIGURATION)
+        .map_err(|source| DiffusionError::Read { path: path.to_owned(), source })?;
     serde_json::from_slice(&text).map_err(|source| DiffusionError::Config { path: path.to_owned(), source })
 }
