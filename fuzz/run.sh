@@ -12,7 +12,8 @@ for target in ${*:-onnx picture pipeline preprocess scheduler}; do
         picture) options="-max_len=32768 -malloc_limit_mb=64" ;;
         pipeline) options="-max_len=8192 -malloc_limit_mb=64 -dict=fuzz/seeds/pipeline.dict" ;;
         # resizing to a limit of 4096 x 4096 takes 48 MiB in bytes, 192 MiB as numbers
-        preprocess) options="-max_len=2048 -malloc_limit_mb=256 -dict=fuzz/seeds/json.dict" ;;
+        # and its sanitized loops are slow
+        preprocess) options="-max_len=2048 -malloc_limit_mb=256 -timeout=60 -dict=fuzz/seeds/json.dict" ;;
         scheduler) options="-max_len=4096 -malloc_limit_mb=64 -dict=fuzz/seeds/json.dict" ;;
     esac
     mkdir -p "fuzz/found/$target"
