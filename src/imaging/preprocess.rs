@@ -43,7 +43,8 @@ pub(crate) enum PreprocessError {
     },
 }
 
-/// Longest side of a resize or a crop in pixels: vision models take a few hundred, and 3 x 4096 x 4096 floats are 192 MiB.
+/// Longest side of a resize or a crop in pixels: vision models take a few hundred, and 3 x 4096 x 4096 floats are 192
+/// MiB.
 const LONGEST_SIDE: u32 = 4096;
 
 /// Most pixels that a picture may have once it is resized by its shorter side: as many as may be decoded. A picture of
