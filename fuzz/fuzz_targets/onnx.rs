@@ -23,9 +23,8 @@ mod onnx {
     pub(crate) type Device = &'static str;
 
     pub(crate) fn check(bytes: &[u8]) {
-        let parse = |bytes: &[u8]| {
-            Signature::parse(std::io::Cursor::new(bytes), bytes.len() as u64, super::Path::new("graph"))
-        };
+        let parse =
+            |bytes: &[u8]| Signature::parse(std::io::Cursor::new(bytes), bytes.len() as u64, super::Path::new("graph"));
         let Ok(before) = parse(bytes) else {
             // what is no graph to the one reader may be one to the other, but it may not panic
             let _ = per_sample::edited(bytes, "timestep");

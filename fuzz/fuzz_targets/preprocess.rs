@@ -21,11 +21,11 @@ use imaging::Preprocess;
 fuzz_target!(|text: &[u8]| {
     let Ok(preprocess) = Preprocess::parse(text, Path::new("preprocessor_config.json")) else { return };
     for preprocess in [preprocess.clone(), preprocess.of_whole_frame()] {
-        for (width, height) in [(1, 1), (3, 2), (1, 300)] {
+        for (width, height) in [(1, 1), (3, 2), (1, 20)] {
             let picture = RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, 255]));
             let area = preprocess.output().map_or(0, |(width, height)| u64::from(width) * u64::from(height));
-            if area > 1 << 16 {
-                continue; // sound, and slow
+            if area > 1 << 12 {
+                continue; // sound, and slow with sanitizers
             }
             let Ok(tensor) = preprocess.apply(&picture) else { continue };
             assert!(!tensor.is_empty() && tensor.iter().all(|value| value.is_finite()));

@@ -692,15 +692,14 @@ fn bombs_are_refused_in_one_line() {
 
 #[test]
 fn of_many_problems_the_first_are_listed() {
-    let keys: String = (0..100_000).map(|key| format!("k{key}=1\n")).collect();
-    assert!(keys.len() < 1 << 20);
+    let keys: String = (0..20_000).map(|key| format!("k{key}=1\n")).collect();
     let problems = Config::parse(&keys, "x.toml", &[]).unwrap_err();
     assert_eq!(problems.as_slice().len(), 1001);
     let said = problems.to_string();
     assert!(said.len() < 1 << 20, "{} bytes", said.len());
     // nine keys are missing
-    assert!(said.contains("x.toml: 99009 further problems are not listed\n"), "{}", &said[said.len() - 200..]);
-    let seeds = format!("[spectrum]\nseeds = [{}]", "-1,".repeat(200_000));
+    assert!(said.contains("x.toml: 19009 further problems are not listed\n"), "{}", &said[said.len() - 200..]);
+    let seeds = format!("[spectrum]\nseeds = [{}]", "-1,".repeat(50_000));
     assert!(Config::parse(&seeds, "x.toml", &[]).unwrap_err().to_string().len() < 1 << 20);
 }
 

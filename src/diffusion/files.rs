@@ -147,7 +147,8 @@ impl DiffusionFiles {
         let scaling = vae.as_ref().and_then(|vae| keep(vae.scaling(&vae_path), &mut problems));
         let expected = Expected { latents: latents(channels), is_xl: index.is_xl(), text: text.as_ref() };
         problems.extend(check_unet(dir, &expected, index.time_ids()));
-        let force_upcast = vae.as_ref().is_some_and(|vae| vae.force_upcast);
+        // diffusers' other pipelines do not look at the key, which every VAE has
+        let force_upcast = index.is_xl() && vae.as_ref().is_some_and(|vae| vae.force_upcast);
         let mean_only = check_vae(dir, channels, force_upcast, &mut problems);
         match (unet, vae, text, scaling) {
             (Some(unet), Some(vae), Some(text), Some(scaling)) if problems.is_empty() => Ok(Self {
@@ -316,6 +317,7 @@ pub(super) fn unsupported(path: PathBuf, key: &'static str, found: &str, allowed
 }
 
 pub(super) fn config<T: DeserializeOwned>(path: &Path) -> Result<T, DiffusionError> {
-    let text = bounded::read(path, bounded::CONFIGURATION).map_err(|source| DiffusionError::Read { path: path.to_owned(), source })?;
+    let text = bounded::read(path, bounded::CONFIGURATION)
+        .map_err(|source| DiffusionError::Read { path: path.to_owned(), source })?;
     serde_json::from_slice(&text).map_err(|source| DiffusionError::Config { path: path.to_owned(), source })
 }

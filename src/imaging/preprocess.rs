@@ -43,7 +43,8 @@ pub(crate) enum PreprocessError {
     },
 }
 
-/// Longest side of a resize or a crop in pixels: vision models take a few hundred, and 3 x 4096 x 4096 floats are 192 MiB.
+/// Longest side of a resize or a crop in pixels: vision models take a few hundred, and 3 x 4096 x 4096 floats are 192
+/// MiB.
 const LONGEST_SIDE: u32 = 4096;
 
 /// Most pixels that a picture may have once it is resized by its shorter side: as many as may be decoded. A picture of
@@ -118,7 +119,8 @@ impl Preprocess {
     /// # Errors
     /// [`PreprocessError::Unsupported`] names a key whose value would change the tensors and is not supported.
     pub(crate) fn read(path: &Path) -> Result<Self, PreprocessError> {
-        let text = bounded::read(path, bounded::CONFIGURATION).map_err(|source| PreprocessError::Read { path: path.to_owned(), source })?;
+        let text = bounded::read(path, bounded::CONFIGURATION)
+            .map_err(|source| PreprocessError::Read { path: path.to_owned(), source })?;
         Self::parse(&text, path)
     }
 
@@ -358,7 +360,10 @@ mod tests {
         refused(r#"{"crop_size": 4097}"#, "`crop_size` is 4097 x 4097; 1 to 4096 pixels are supported");
         refused(r#"{"crop_size": 0}"#, "`crop_size` is 0 x 0; 1 to 4096 pixels are supported");
         refused(r#"{"size": {"height": 0, "width": 3}}"#, "`size` is 3 x 0; 1 to 4096 pixels are supported");
-        refused(r#"{"image_std": [1, 0, 1]}"#, "`image_std` is [1.0, 0.0, 1.0]; numbers from 1e-6 to 1e6 are supported");
+        refused(
+            r#"{"image_std": [1, 0, 1]}"#,
+            "`image_std` is [1.0, 0.0, 1.0]; numbers from 1e-6 to 1e6 are supported",
+        );
         refused(r#"{"image_mean": [1, 1e39, 1]}"#, "numbers from -1e6 to 1e6 are supported");
         assert!(read(r#"{"size": 0, "do_resize": false, "crop_size": 8}"#).is_ok(), "what is switched off is not read");
     }

@@ -73,11 +73,13 @@ pub(super) fn edited(model: &[u8], input: &str) -> io::Result<Vec<u8>> {
 fn graph_field(field: u64, bytes: &[u8], input: &str) -> io::Result<Rewrite> {
     match field {
         1 if reads(bytes, input)? => passes_through(bytes).map(Rewrite::To),
-        11 if texts(bytes, 1)?.last().is_some_and(|name| name == input) => rewritten(bytes, |field, bytes| match field {
-            2 => rewritten(bytes, tensor_type).map(Rewrite::To),
-            _ => Ok(Rewrite::Keep),
-        })
-        .map(Rewrite::To),
+        11 if texts(bytes, 1)?.last().is_some_and(|name| name == input) => {
+            rewritten(bytes, |field, bytes| match field {
+                2 => rewritten(bytes, tensor_type).map(Rewrite::To),
+                _ => Ok(Rewrite::Keep),
+            })
+            .map(Rewrite::To)
+        }
         // shapes of what lies between are hints, and some of them would be wrong now
         13 => Ok(Rewrite::Drop),
         _ => Ok(Rewrite::Keep),

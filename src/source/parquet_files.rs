@@ -265,7 +265,8 @@ fn check_sizes(name: &str, bytes: u64, footer: &ParquetMetaData, image_column: &
     let most = ROWS.max(bytes / BYTES_PER_ROW);
     if rows > most {
         return Err(Error::Data(format!(
-            "`{name}` says that it has {rows} rows in {bytes} bytes, {most} are allowed; no file of pictures has so many"
+            "`{name}` says that it has {rows} rows in {bytes} bytes, {most} are allowed; no \
+             file of pictures has so many"
         )));
     }
     for (group, metadata) in footer.row_groups().iter().enumerate() {
@@ -277,8 +278,8 @@ fn check_sizes(name: &str, bytes: u64, footer: &ParquetMetaData, image_column: &
             let most = GROUP_BYTES.max(stored.saturating_mul(EXPANSION));
             if takes > most {
                 return Err(Error::Data(format!(
-                    "`{name}`: column `{}` of row group {group} says that it becomes {takes} bytes out of {stored}, {most} \
-                     are allowed; no pictures are compressed so far",
+                    "`{name}`: column `{}` of row group {group} says that it becomes {takes} bytes out of {stored}, \
+                     {most} are allowed; no pictures are compressed so far",
                     image_column
                 )));
             }

@@ -753,6 +753,44 @@ fn replacements_that_are_no_query() {
     ");
 }
 
+/// No query writes, and none reads a file that the pipeline does not name: not as a replacement, not at the prompt.
+#[test]
+fn queries_that_reach_beyond_the_lake() {
+    let (mut workspace, _guard) = small();
+    let target = workspace.path("out.csv");
+    let copy = format!("COPY (SELECT 1) TO '{}' STORED AS CSV", target.display());
+    let queries = [
+        copy.clone(),
+        format!("EXPLAIN ANALYZE {copy}"),
+        "CREATE EXTERNAL TABLE passwd STORED AS CSV LOCATION '/etc/passwd'".to_owned(),
+        "CREATE TABLE mine AS SELECT 1".to_owned(),
+        "SELECT 1 AS one INTO mine".to_owned(),
+        "INSERT INTO rejects SELECT * FROM rejects".to_owned(),
+        "EXPLAIN ANALYZE INSERT INTO rejects SELECT * FROM rejects".to_owned(),
+        "WITH a AS (SELECT 1) INSERT INTO rejects SELECT * FROM rejects".to_owned(),
+        "DELETE FROM rejects".to_owned(),
+        "SET datafusion.execution.batch_size = 1".to_owned(),
+        "SELECT * FROM '/etc/passwd'".to_owned(),
+        "SELECT * FROM \"/etc/passwd\"".to_owned(),
+        "SELECT * FROM 'file:///etc/passwd'".to_owned(),
+        format!("SELECT * FROM '{}'", root().join("data/digits_lt/train.parquet").display()),
+        "SELECT * FROM read_parquet('data/digits_lt/train.parquet')".to_owned(),
+        "SELECT * FROM read_csv('/etc/passwd')".to_owned(),
+        "SELECT * FROM parquet_metadata('data/digits_lt/train.parquet')".to_owned(),
+    ];
+    for query in &queries {
+        let said = said(&mut workspace.command("sql", &[query]));
+        assert!(said.starts_with("exit code 2\nerror: query `sql`: "), "{query}\n{said}");
+    }
+    replace(&mut workspace, FILTER, "");
+    for query in queries.iter().map(String::as_str).chain(["EXPLAIN SELECT * FROM images", "SHOW TABLES"]) {
+        std::fs::write(workspace.path("sql").join(FILTER), query).unwrap();
+        let said = check(&mut workspace, &[]);
+        assert!(said.starts_with("exit code 2\nerror: query `filter/text_similarity.sql`: "), "{query}\n{said}");
+    }
+    assert!(!target.exists());
+}
+
 #[test]
 fn expectations_that_cannot_be_asked() {
     let queries = [

@@ -11,8 +11,8 @@ use super::level::Prediction;
 use super::schedule::NoiseSchedule;
 use super::spacing::Spacing;
 
-/// A bound on the tables; models are trained with 1000 timesteps.
-const MOST_TIMESTEPS: u32 = 100_000;
+/// A bound on the tables, which are computed for each length that is tried; models are trained with 1000 timesteps.
+const MOST_TIMESTEPS: u32 = 10_000;
 
 /// Which sigma follows the last timestep.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]

@@ -136,7 +136,7 @@ fn what_is_not_supported_is_said() {
     let dpm = "DPMSolverMultistepScheduler";
     for (class, key, value, said) in [
         ("DDIMScheduler", "thresholding", json!(true), "true; only false is supported"),
-        ("DDIMScheduler", "num_train_timesteps", json!(1), "1; 2 to 100000 are supported"),
+        ("DDIMScheduler", "num_train_timesteps", json!(1), "1; 2 to 10000 are supported"),
         ("DDIMScheduler", "trained_betas", json!([0.1]), "of another length; there is one for each timestep"),
         ("DDIMScheduler", "steps_offset", json!(1000), "1000; 0 to 999 are supported"),
         ("DDIMScheduler", "clip_sample_range", json!(-1.5), "-1.5; 0 and more are supported"),
@@ -217,14 +217,15 @@ fn betas_without_a_schedule_are_refused() {
     assert!(error.contains("`timestep_scaling` is 0; 0.001 to 1000000 are supported"), "{error}");
 }
 
-/// Once each of 100,000 lengths was tried, with all timesteps each time.
+/// Once each of 100,000 lengths was tried, with all timesteps each time: minutes.
 #[test]
-fn the_possible_number_of_timesteps_is_found_quickly() {
-    let mut file = with("DDIMScheduler", "num_train_timesteps", json!(100_000));
+fn no_more_timesteps_are_offered_than_a_pipeline_may_ask_for() {
+    let mut file = with("DDIMScheduler", "num_train_timesteps", json!(10_000));
     file["beta_end"] = json!(0.00085);
-    file["steps_offset"] = json!(99_999);
-    let began = std::time::Instant::now();
+    file["steps_offset"] = json!(9_999);
     let error = config(&file, None).unwrap().build(u32::MAX).unwrap_err().to_string();
-    assert!(error.contains("valid are 1 to "), "{error}");
-    assert!(began.elapsed().as_secs() < 30, "it took {:?}", began.elapsed());
+    assert!(error.ends_with("valid are 1 to 1"), "{error}");
+    file["num_train_timesteps"] = json!(10_001);
+    let error = config(&file, None).unwrap_err().to_string();
+    assert!(error.contains("`num_train_timesteps` is 10001; 2 to 10000 are supported"), "{error}");
 }
