@@ -158,10 +158,7 @@ impl<'t, 'p> Section<'t, 'p> {
             let (of, help) = match others.contains(&entry.key.as_str()) {
                 true => (format!(" of kind `{kind}`"), Some(format!("allowed are {}", text::choices(&self.asked)))),
                 // comparing words takes longer than all else
-                false => (
-                    String::new(),
-                    (!self.problems.is_full()).then(|| text::suggest(&entry.key, &self.asked)),
-                ),
+                false => (String::new(), (!self.problems.is_full()).then(|| text::suggest(&entry.key, &self.asked))),
             };
             let message = format!("unknown {what} {}{of}", key_in_backticks(&key));
             self.problems.add_with_help(Some(entry.place), &key, message, help);

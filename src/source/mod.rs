@@ -7,8 +7,8 @@
 //! ```
 
 mod classes;
-mod confidences;
 mod common_names;
+mod confidences;
 mod csv_table;
 mod descriptions;
 mod files;

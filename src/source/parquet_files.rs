@@ -271,7 +271,8 @@ fn check_sizes(name: &str, bytes: u64, footer: &ParquetMetaData, image_column: &
     }
     for (group, metadata) in footer.row_groups().iter().enumerate() {
         let columns = metadata.columns().iter();
-        let pictures = columns.filter(|column| column.column_path().parts().first().is_some_and(|name| name == image_column));
+        let pictures =
+            columns.filter(|column| column.column_path().parts().first().is_some_and(|name| name == image_column));
         for column in pictures {
             let size = |bytes: i64| u64::try_from(bytes).unwrap_or(u64::MAX);
             let (stored, takes) = (size(column.compressed_size()), size(column.uncompressed_size()));

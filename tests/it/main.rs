@@ -5,6 +5,7 @@
 mod adaptive; // the loop of trainer and schedule, through files alone
 mod bad_input; // twenty kinds of it: what is said, and that nothing is lost
 mod cookbook; // the recipes of docs/cookbook.md
+mod datasets; // ImageNet-LT and iWildCam: small ones run, the whole ones are planned
 mod edits; // what a change of the pipeline makes again, and what not
 mod export; // manifests out to trainers, and their readers
 mod hub; // models of Hugging Face's hub, and what a model is

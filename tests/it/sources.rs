@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::support::{Workspace, root, stderr};
 
 /// The classes, in the order of their labels.
-const DIGITS: [&str; 10] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+pub const DIGITS: [&str; 10] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
 const SPLITS: [&str; 3] = ["train", "validation", "test"];
 /// What does not depend on how a picture is stored.
 const IMAGES: &str = "SELECT split, label, class_name, width, height, format, digest FROM images \
@@ -18,13 +18,13 @@ const HARD: &str = "SELECT i.digest, h.label, h.class_name, h.reason FROM hard_s
                     JOIN images i ON i.source_id = h.source_id ORDER BY h.label, i.digest";
 
 /// A picture of the digits.
-struct Picture {
-    split: &'static str,
-    label: i64,
-    bytes: Vec<u8>,
+pub struct Picture {
+    pub split: &'static str,
+    pub label: i64,
+    pub bytes: Vec<u8>,
 }
 
-fn pictures() -> Vec<Picture> {
+pub fn pictures() -> Vec<Picture> {
     let mut pictures = Vec::new();
     for split in SPLITS {
         let file = fs::File::open(root().join(format!("data/digits_lt/{split}.parquet"))).unwrap();
@@ -67,7 +67,7 @@ fn workspace(source: &str) -> Workspace {
     workspace
 }
 
-fn write(path: &Path, bytes: &[u8]) {
+pub fn write(path: &Path, bytes: &[u8]) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
 }
