@@ -10,10 +10,13 @@ shown AS (
     LEFT JOIN kept k ON k.sample_id = c.sample_id
     WHERE c.source_id IN (SELECT source_id FROM sources) AND c.image_guidance < 100
 )
-SELECT p.source_id, p.image_guidance, s.image
-FROM (SELECT * FROM shown WHERE place = 1) p
-JOIN spectrum s ON s.sample_id = p.sample_id
-UNION ALL
-SELECT i.source_id, 100 AS image_guidance, load_image(p.image) AS image
-FROM (SELECT * FROM images WHERE source_id IN (SELECT source_id FROM sources)) i
-JOIN pixels p ON p.pixel_id = i.pixel_id
+SELECT source_id, image_guidance, load_image(image) AS image
+FROM (
+    SELECT p.source_id, p.image_guidance, s.image
+    FROM (SELECT * FROM shown WHERE place = 1) p
+    JOIN spectrum s ON s.sample_id = p.sample_id
+    UNION ALL
+    SELECT i.source_id, 100 AS image_guidance, p.image
+    FROM (SELECT * FROM images WHERE source_id IN (SELECT source_id FROM sources)) i
+    JOIN pixels p ON p.pixel_id = i.pixel_id
+)

@@ -154,10 +154,10 @@ fn iwildcam(workspace: &mut Workspace, rows: impl Iterator<Item = (String, &'sta
 #[test]
 fn a_small_iwildcam_runs_until_it_waits_for_its_trainer() {
     let mut workspace = shipped("iwildcam.toml");
-    let names: Vec<String> =
-        (0..10).map(|y| if y == 0 { "empty".into() } else { format!("digitus {}", DIGITS[y]) }).collect();
-    let mut names = names;
-    names[9].clone_from(&names[8]); // two species of one name, as mazama temama is
+    // two species of one name, as mazama temama is
+    let species = |y: usize| if y == 9 { 8 } else { y };
+    let name = |y: usize| if y == 0 { "empty".to_owned() } else { format!("digitus {}", DIGITS[species(y)]) };
+    let names: Vec<String> = (0..10).map(name).collect();
     let mut common: serde_json::Map<String, Value> =
         (1..9).map(|y| (names[y].clone(), Value::from(DIGITS[y]))).collect();
     common.insert("not here".into(), "nowhere".into());
