@@ -1,13 +1,12 @@
 -- Training images whose class the classifier $classifier of [models.classifiers] finds improbable: those below
--- $max_probability, and of all training images no more than the least probable $hard_fraction. Images of
--- $exclude_classes are left out, and count for nothing. Its classes are the labels. Pictures are classified below the
--- join: what is joined is probabilities.
+-- $max_probability, and no more than $hard_fraction of all training images, the least probable. Images of
+-- $exclude_classes are left out. Its classes are the labels. Pictures are classified below the join: what is joined is
+-- probabilities.
 SELECT source_id, label, class_name, concat('its class has the probability ', probability) AS reason
 FROM (
     SELECT
         i.source_id, i.label, i.class_name, p.probabilities[i.label + 1] AS probability,
-        row_number() OVER (ORDER BY p.probabilities[i.label + 1], i.source_id) AS place,
-        count(*) OVER () AS images
+        row_number() OVER (ORDER BY p.probabilities[i.label + 1], i.source_id) AS place
     FROM images i
     JOIN (
         SELECT pixel_id, classify($classifier, image) AS probabilities
@@ -19,4 +18,4 @@ FROM (
     ) p ON p.pixel_id = i.pixel_id
     WHERE i.split = 'train' AND p.probabilities[i.label + 1] IS NOT NULL
 )
-WHERE probability < $max_probability AND place <= $hard_fraction * images
+WHERE probability < $max_probability AND place <= $hard_fraction * (SELECT count(*) FROM images WHERE split = 'train')

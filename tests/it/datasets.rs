@@ -91,8 +91,8 @@ fn a_small_imagenet_lt_runs_from_end_to_end() {
     assert_eq!(hard, 12.0, "as with the Parquet files");
     let levels = workspace.query("SELECT DISTINCT image_guidance AS level FROM candidates ORDER BY 1");
     assert_eq!(levels, [0, 10, 30, 50].map(|level| json!({ "level": level })));
-    let prompts = workspace.query("SELECT DISTINCT prompt FROM candidates WHERE class_name = 'six' ORDER BY 1");
-    assert_eq!(prompts, [json!({ "prompt": "a photo of six" }), json!({ "prompt": "one six" })]);
+    let prompts = workspace.query("SELECT DISTINCT prompt FROM candidates WHERE class_name = 'nine' ORDER BY 1");
+    assert_eq!(prompts, [json!({ "prompt": "a photo of nine" }), json!({ "prompt": "one nine" })]);
     let epochs = workspace.query(
         "SELECT epoch, min(CASE WHEN sample_id <> source_id THEN image_guidance END) AS level, count(*) AS rows
          FROM manifest GROUP BY epoch ORDER BY epoch",
@@ -176,7 +176,13 @@ fn a_small_iwildcam_runs_until_it_waits_for_its_trainer() {
     confidences(&workspace.path("confidences.parquet"), &rows.iter().enumerate().map(of).collect::<Vec<_>>());
     iwildcam(&mut workspace, rows.into_iter(), &names);
     shrink(&mut workspace);
-    for edit in ["spectrum.width=32", "spectrum.height=24", "validation.sources=2", "curriculum.probe_size=32"] {
+    for edit in [
+        "spectrum.image_guidance=[50]",
+        "spectrum.width=32",
+        "spectrum.height=24",
+        "validation.sources=2",
+        "curriculum.probe_size=32",
+    ] {
         workspace.edit(edit);
     }
     let run = workspace.run();
@@ -185,7 +191,7 @@ fn a_small_iwildcam_runs_until_it_waits_for_its_trainer() {
     let hard = "SELECT count(*) FILTER (WHERE class_name = 'empty') AS empty, count(*) AS hard FROM hard_samples";
     let hard = &workspace.query(hard)[0];
     assert_eq!(hard["empty"], 0);
-    assert!((10..=21).contains(&hard["hard"].as_i64().unwrap()), "0.063635 of 337 that are not empty: {hard}");
+    assert!((10..=21).contains(&hard["hard"].as_i64().unwrap()), "0.063635 of 337: {hard}");
     let prompts = "SELECT DISTINCT class_name, prompt FROM candidates WHERE class_name = 'digitus six'";
     let expected = json!({ "class_name": "digitus six", "prompt": "a photo of six in the wild" });
     assert_eq!(workspace.query(prompts), [expected]);
@@ -253,7 +259,7 @@ fn the_plan_of_imagenet_lt_has_the_papers_counts() {
 fn the_plan_of_iwildcam_has_the_papers_counts() {
     let mut workspace = shipped("iwildcam.toml");
     const TRAIN: usize = 129_809;
-    let names: Vec<String> = (0..182).map(|y| format!("species {y}")).collect();
+    let names: Vec<String> = (0..182).map(|y| if y == 0 { "empty".into() } else { format!("species {y}") }).collect();
     let file = |number: usize| format!("{number:08}.jpg");
     touch(&workspace.path("iwildcam/train"), (0..TRAIN + 3).map(file));
     let splits = ["val", "id_test", "test"];
@@ -263,7 +269,6 @@ fn the_plan_of_iwildcam_has_the_papers_counts() {
     write(&workspace.path("names.json"), br#"{"species 1": "jaguar"}"#);
     let unsure = |number: usize| (format!("train/{}", file(number)), number as f64 / 1e6);
     confidences(&workspace.path("confidences.parquet"), &(0..TRAIN).map(unsure).collect::<Vec<_>>());
-    workspace.edit("hard_samples.exclude_classes=[]");
     let plan = workspace.json("plan", &[]);
     assert_eq!(planned(&plan, "hard_samples")["rows"]["due"], 8260);
     let spectrum = planned(&plan, "spectrum");
@@ -271,5 +276,5 @@ fn the_plan_of_iwildcam_has_the_papers_counts() {
     assert_eq!(spectrum["rows"], json!({ "due": samples, "at_most": samples }));
     assert_eq!(spectrum["unet_evaluations"], json!({ "due": evaluations, "at_most": evaluations }));
     // 1.5 bytes a pixel
-    assert_eq!(spectrum["bytes"]["due"], samples * 480 * 270 * 3 / 2);
+    assert_eq!(spectrum["bytes"]["due"], i64::from(samples) * 480 * 270 * 3 / 2);
 }
