@@ -13,7 +13,10 @@ const NOTE_EVERY: Duration = Duration::from_secs(15);
 
 /// Takes one line of text at a time. The default says nothing to nobody.
 #[derive(Clone, Default)]
-pub struct Notes(Option<Arc<dyn Fn(&str) + Send + Sync>>);
+pub struct Notes(Option<Arc<Listener>>);
+
+/// Who hears what is fetched.
+type Listener = dyn Fn(&str) + Send + Sync;
 
 impl Notes {
     /// Notes that `say` takes.

@@ -35,6 +35,7 @@ fn killed_runs_end_as_a_quiet_one() {
 /// Four runs on one lake without a word to each other; every five seconds two of them, drawn from a seed, are killed and
 /// begun again. `DISCL_KILLS_SECONDS` says for how long.
 #[test]
+#[allow(clippy::print_stdout)] // with --nocapture this is what one asks for
 fn four_runs_of_which_two_are_killed_again_and_again_make_one_clean_lake() {
     const RUNS: usize = 4;
     let seconds = std::env::var("DISCL_KILLS_SECONDS").map_or(30, |seconds| seconds.parse().unwrap());
