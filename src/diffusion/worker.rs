@@ -73,7 +73,9 @@ impl Worker {
         let Prepared { posterior, prompt, image_guidance, mut normals, run, reply } = prepared;
         if !self.takes(size, &prompt) {
             let pixels = self.denoiser.files.unet_multiple * self.denoiser.files.pixels_per_latent;
-            let reason = format!("the UNet takes only pictures whose sides are multiples of {pixels} pixels");
+            let reason = format!(
+                "the UNet takes only pictures whose sides are multiples of {pixels} pixels; see docs/models.md"
+            );
             return reply.send(Err(EngineError::Row(reason)));
         }
         // diffusers draws from the posterior first, and only where there is a picture to start from
