@@ -39,8 +39,8 @@ BATCH = 32
 class PictureCache:
     """Encoded pictures as local files, named by what they are: an id that never stands for other bytes."""
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, source: str | Path | None = None) -> None:
+        self.folder, self.source = Path(folder), source
 
     def path(self, picture: str) -> Path:
         """Where a picture is, or will be."""
@@ -66,13 +66,17 @@ class PictureCache:
         for group in groups:
             rows = fragment.subset(row_group_ids=[group])
             for batch in rows.to_batches(columns=[key, "image"], batch_size=BATCH):
-                for picture, image in zip(batch[key].to_pylist(), batch["image"].field("bytes"), strict=True):
+                images = zip(batch["image"].field("bytes"), batch["image"].field("path").to_pylist(), strict=True)
+                for picture, (image, path) in zip(batch[key].to_pylist(), images, strict=True):
                     if picture in missing:
-                        if not image.is_valid:
-                            raise ValueError(f"{key} {picture}: the lake only refers to the source; use an export")
-                        self._put(picture, image.as_buffer())
+                        self._put(picture, image.as_buffer() if image.is_valid else self._referred(path))
 
-    def _put(self, picture: str, data: pa.Buffer) -> None:
+    def _referred(self, path: str) -> bytes:
+        if self.source is None:
+            raise ValueError(f"the lake only refers to {path}: give `source`, the root of the images, or use an export")
+        return (Path(self.source) / path).read_bytes()
+
+    def _put(self, picture: str, data: pa.Buffer | bytes) -> None:
         # under another name first: a file that is there is whole, also where several processes fill
         path = self.path(picture)
         partial = path.with_name(f".{picture}.{os.getpid()}")
@@ -84,7 +88,8 @@ class ManifestDataset:
     """The rows of an epoch in training order: `dataset[position]` is a picture and its label.
 
     `tables` is the folder or URL of the tables, LAKE/NAME; `storage_options` are deltalake's. Pictures come from
-    `cache`, a local folder for all epochs, which `set_epoch` fills with what the epoch needs.
+    `cache`, a local folder for all epochs, which `set_epoch` fills with what the epoch needs. Where the lake only refers
+    to images that are files, `source` is the folder that their paths are relative to.
     """
 
     def __init__(
@@ -93,12 +98,13 @@ class ManifestDataset:
         cache: str | Path,
         *,
         trial: str = "0",
+        source: str | Path | None = None,
         transform: Callable[[Image.Image], Any] | None = None,
         storage_options: dict[str, str] | None = None,
     ) -> None:
         self.tables, self.trial, self.transform = str(tables).rstrip("/"), trial, transform
         self.options = storage_options
-        self.cache = PictureCache(cache)
+        self.cache = PictureCache(cache, source)
         self.samples: list[str] = []
         self.labels: list[int] = []
         self.pictures: list[str] = []
