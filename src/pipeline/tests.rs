@@ -475,13 +475,14 @@ async fn hard_samples_by_confidence_take_a_threshold_and_a_share() {
     | id of train.parquet#3 | its class has the probability 0.1 |
     +-----------------------+-----------------------------------+
     ");
-    // a fifth of the five that are left
+    // a fifth of all, and of those that are left
     let others = "hard_samples.exclude_classes=[\"zero\"]";
     insta::assert_snapshot!(of(&["hard_samples.hard_fraction=0.2", others]).await, @r"
     +-----------------------+-----------------------------------+
     | source_id             | reason                            |
     +-----------------------+-----------------------------------+
     | id of train.parquet#6 | its class has the probability 0.2 |
+    | id of train.parquet#9 | its class has the probability 0.3 |
     +-----------------------+-----------------------------------+
     ");
 }
