@@ -40,9 +40,11 @@ fn four_runs_of_which_two_are_killed_again_and_again_make_one_clean_lake() {
     const RUNS: usize = 4;
     let seconds = std::env::var("DISCL_KILLS_SECONDS").map_or(30, |seconds| seconds.parse().unwrap());
     let job = |workspace: &mut Workspace| {
-        for edit in ["hard_samples.max_class_count=20", "spectrum.seeds=[10,20]", "spectrum.timesteps=12"] {
-            workspace.edit(edit);
-        }
+        // so much work that there is something to kill until the end
+        let seeds: Vec<usize> = (0..seconds / 15).collect();
+        workspace.edit("hard_samples.max_class_count=20");
+        workspace.edit("spectrum.timesteps=12");
+        workspace.edit(&format!("spectrum.seeds={seeds:?}"));
     };
     let (mut quiet, mut shared) = (Workspace::small(), Workspace::small());
     job(&mut quiet);
