@@ -114,12 +114,18 @@ class Spec:
     old_graphs: bool = False
     """As diffusers exported once: int64 timesteps of rank 1, and an encoder that gives the posterior's mode."""
     refiner: bool = False
+    unet_channels: tuple[int, int] = (12, 20)
+    text_sizes: tuple[tuple[int, int], tuple[int, int]] = ((24, 2), (32, 3))
+    """Hidden size and layers, of the first and of the second text encoder."""
     f16_unet: bool = False
     """Whether `unet_f16` is made too: the UNet of an export with `--dtype fp16`, f16 from input to output."""
 
     @property
     def factor(self) -> int:
         return 2 ** (len(self.vae_channels) - 1)
+
+    def text_size(self, encoder: str) -> tuple[int, int]:
+        return self.text_sizes[encoder == "text_encoder_2"]
 
 
 KARRAS = {"use_karras_sigmas": True}
@@ -194,8 +200,6 @@ REFINER_CASES = [
     Case("lcm", "leading", "1.0", "square", 1, NEGATIVE),
 ]
 
-TEXT_SIZES = {"text_encoder": (24, 2), "text_encoder_2": (32, 3)}
-"""Hidden size and layers."""
 PROJECTION = 20
 """Size of the second text encoder's text_embeds."""
 TIME_ID_SIZE = 8
@@ -330,11 +334,10 @@ def make_tokenizer(folder: Path, pad: str) -> CLIPTokenizer:
 
 
 def make_text_encoder(
-    name: str, tokenizer: CLIPTokenizer, activation: str
+    name: str, tokenizer: CLIPTokenizer, activation: str, size: int, layers: int
 ) -> CLIPTextModel | CLIPTextModelWithProjection:
     """The first of a pipeline's text encoders gives hidden states only, the second has a projection too."""
     kind = CLIPTextModelWithProjection if name == "text_encoder_2" else CLIPTextModel
-    size, layers = TEXT_SIZES[name]
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=size,
@@ -360,12 +363,13 @@ def make_modules(spec: Spec, tokenizer_folder: Path) -> dict[str, Any]:
         second = encoder == "text_encoder_2"
         tokenizer = make_tokenizer(tokenizer_folder, "!" if second else spec.pad)
         modules[encoder.replace("text_encoder", "tokenizer")] = tokenizer
-        modules[encoder] = make_text_encoder(encoder, tokenizer, "gelu" if second else spec.activation)
+        activation = "gelu" if second else spec.activation
+        modules[encoder] = make_text_encoder(encoder, tokenizer, activation, *spec.text_size(encoder))
     modules["unet"] = UNet2DConditionModel(
         sample_size=LATENT,
-        block_out_channels=(12, 20),
+        block_out_channels=spec.unet_channels,
         layers_per_block=1,
-        cross_attention_dim=sum(TEXT_SIZES[encoder][0] for encoder in spec.encoders),
+        cross_attention_dim=sum(spec.text_size(encoder)[0] for encoder in spec.encoders),
         norm_num_groups=4,
         **spec.unet,
     )
@@ -486,10 +490,10 @@ def fit_unet(pipeline: Pipeline, spec: Spec, pictures: Tensor) -> None:
     fit_last_layer(unet.conv_out, lambda: unet(noisy, t, hidden, added_cond_kwargs=added).sample, target)
 
 
-def build(spec: Spec, tokenizer_folder: Path) -> Pipeline:
-    """The pipeline with its final weights."""
-    torch.manual_seed(SPECS.index(spec))
-    random = np.random.RandomState(SPECS.index(spec))
+def build(spec: Spec, tokenizer_folder: Path, number: int) -> Pipeline:
+    """The pipeline with its final weights, which its number decides."""
+    torch.manual_seed(number)
+    random = np.random.RandomState(number)
     modules = make_modules(spec, tokenizer_folder)
     networks = [module for module in modules.values() if isinstance(module, nn.Module)]
     for network in networks:
@@ -829,10 +833,10 @@ def record_text(pipeline: Pipeline, spec: Spec, text: str) -> dict[str, Any]:
     return record if pooled is None else record | {"pooled_prompt_embeds": packed(pooled)}
 
 
-def record(pipeline: Pipeline, spec: Spec) -> dict[str, Any]:
+def record(pipeline: Pipeline, spec: Spec, number: int) -> dict[str, Any]:
     """The contents of golden.json."""
     sources = make_sources(spec.factor)
-    first_seed = 1000 * (1 + SPECS.index(spec))
+    first_seed = 1000 * (1 + number)
     return {
         "made_by": f"tests/oracle/make.py: diffusers {diffusers.__version__}, transformers {transformers.__version__}, "
         f"torch {torch.__version__.split('+')[0]}, f32 on the CPU",
@@ -863,11 +867,11 @@ def main() -> None:
     diffusers.utils.logging.set_verbosity_error()
     transformers.logging.set_verbosity_error()
     with torch.no_grad():
-        for spec in SPECS:
+        for number, spec in enumerate(SPECS):
             print(spec.name, flush=True)
-            pipeline = build(spec, arguments.tokenizer)
+            pipeline = build(spec, arguments.tokenizer, number)
             export_pipeline(out / spec.name, spec, pipeline)
-            write_json(out / spec.name / "golden.json", record(pipeline, spec))
+            write_json(out / spec.name / "golden.json", record(pipeline, spec, number))
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     print(f"{out}: {size} bytes in all")
 
