@@ -1,12 +1,14 @@
-//! Against diffusers' pipelines, number by number, from the seed alone (`tests/fixtures/pipelines`, made by
-//! `tests/oracle/make.py`): SD 1.x, SD 2.x with an old export's graphs, SDXL base, and the SDXL refiner.
+//! Against diffusers' pipelines, number by number, from the seed alone (`tests/fixtures/pipelines`): SD 1.x, SD 2.x with
+//! an old export's graphs, SDXL base, and the SDXL refiner, made by `tests/oracle/make.py`; and three as `optimum-cli`
+//! itself exports them, untouched, made by `tests/oracle/make_optimum.py`.
 
 use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::tokens::Tokenizer;
 
-const PIPELINES: [&str; 4] = ["sd1", "sd2", "sdxl_base", "sdxl_refiner"];
+const PIPELINES: [&str; 7] =
+    ["sd1", "sd2", "sdxl_base", "sdxl_refiner", "optimum_sd1", "optimum_sdxl_base", "optimum_sdxl_refiner"];
 
 #[derive(Deserialize)]
 struct Oracle {
@@ -111,7 +113,7 @@ fn every_timestep_and_picture_is_diffusers_from_the_seed_alone() {
     for pipeline in PIPELINES {
         let files = DiffusionFiles::inspect(&folder(pipeline)).unwrap();
         let (oracle, (mut encoders, mut denoiser)) = (oracle(pipeline), load(&files));
-        assert!(oracle.cases.len() >= 12, "{pipeline}");
+        assert!(oracle.cases.len() >= if pipeline.starts_with("optimum") { 2 } else { 12 }, "{pipeline}");
         for case in &oracle.cases {
             follow(&files, &mut encoders, &mut denoiser, case, &oracle.sources[&case.source], pipeline);
         }
