@@ -3,9 +3,10 @@
     pip install torch torchvision deltalake pyarrow pillow
     python benches/peers/loader.py LAKE/NAME EXPORT/epoch_0000 CACHE [--workers 2] [--batch 64] [--rounds 3]
 
-LAKE/NAME is a lake whose epoch 0 was exported with `--as imagefolder --epoch 0`: both read the same pictures. Rounds
-are interleaved. `warm` reads the cache that an earlier epoch filled; `cold` begins with an empty one, and its clock
-runs while it is filled. `ImageFolder` goes in its own order, class by class.
+LAKE/NAME is a lake whose epoch 0 was exported with `--as imagefolder --epoch 0` to a local folder: both read the same
+pictures. The lake may be in S3, with the credentials and endpoint in AWS's variables. Rounds are interleaved. `warm`
+reads the cache that an earlier epoch filled; `cold` begins with an empty one, and its clock runs while it is filled.
+`ImageFolder` goes in its own order, class by class.
 """
 
 import argparse
@@ -32,7 +33,7 @@ def drain(data: torch.utils.data.Dataset, known: argparse.Namespace, sampler: Re
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tables", type=Path)
+    parser.add_argument("tables")
     parser.add_argument("folder", type=Path)
     parser.add_argument("cache", type=Path)
     parser.add_argument("--workers", type=int, default=2)

@@ -46,15 +46,15 @@ class PictureCache:
         """Where a picture is, or will be."""
         return self.folder / picture[:2] / picture
 
-    def fill(self, table: ds.Dataset, key: str, wanted: list[str]) -> None:
-        """Copies those of `wanted` that are not there. Of each data file the column `key` is read, and of its row
-        groups those that hold something wanted, once."""
+    def fill(self, table: Callable[[], ds.Dataset], key: str, wanted: list[str]) -> None:
+        """Copies those of `wanted` that are not there from a table, which is opened where any is not. Of each data file
+        the column `key` is read, and of its row groups those that hold something wanted, once."""
         missing = {picture for picture in wanted if not self.path(picture).exists()}
         if missing:
             for part in {picture[:2] for picture in missing}:
                 (self.folder / part).mkdir(parents=True, exist_ok=True)
             with ThreadPoolExecutor(STREAMS) as pool:
-                list(pool.map(lambda fragment: self._copy(fragment, key, missing), table.get_fragments()))
+                list(pool.map(lambda fragment: self._copy(fragment, key, missing), table().get_fragments()))
 
     def _copy(self, fragment: ds.ParquetFileFragment, key: str, missing: set[str]) -> None:
         here = [picture in missing for picture in fragment.to_table(columns=[key])[key].to_pylist()]
@@ -123,8 +123,9 @@ class ManifestDataset:
         # a real image by the version of its file that was read: a changed one has another id
         pixels = dict(zip(images["source_id"].to_pylist(), images["pixel_id"].to_pylist(), strict=True))
         self.pictures = [pixels.get(sample, sample) for sample in self.samples]
-        self.cache.fill(self._table("pixels"), "pixel_id", list(pixels.values()))
-        self.cache.fill(self._table("spectrum"), "sample_id", rows["sample_id"].filter(pc.invert(real)).to_pylist())
+        self.cache.fill(lambda: self._table("pixels"), "pixel_id", list(pixels.values()))
+        synthetic = rows["sample_id"].filter(pc.invert(real)).to_pylist()
+        self.cache.fill(lambda: self._table("spectrum"), "sample_id", synthetic)
 
     def _table(self, name: str) -> ds.Dataset:
         return DeltaTable(f"{self.tables}/{name}", storage_options=self.options).to_pyarrow_dataset()
