@@ -256,19 +256,24 @@ fn check_columns(name: &str, schema: &Schema, image_column: &str, label_column: 
     Ok(())
 }
 
-/// Refuses a file whose rows or pictures take far more memory than the file could hold: a few KiB of run lengths are a
-/// thousand million rows, and a few KiB of compressed zeros a picture of 2 GiB.
-fn check_sizes(name: &str, bytes: u64, footer: &ParquetMetaData, image_column: &str) -> Result<()> {
+/// Refuses a file that says it has far more rows than it could hold: a few KiB of run lengths are a thousand million.
+/// What is wrong comes back in words that follow the file's name.
+pub(super) fn check_rows(bytes: u64, footer: &ParquetMetaData) -> Result<(), String> {
     let rows = u64::try_from(footer.file_metadata().num_rows()).unwrap_or(u64::MAX);
     let groups = footer.row_groups().iter().map(|group| u64::try_from(group.num_rows()).unwrap_or(u64::MAX));
     let rows = rows.max(groups.fold(0, u64::saturating_add));
     let most = ROWS.max(bytes / BYTES_PER_ROW);
     if rows > most {
-        return Err(Error::Data(format!(
-            "`{name}` says that it has {rows} rows in {bytes} bytes, {most} are allowed; no \
-             file of pictures has so many"
-        )));
+        return Err(format!("says that it has {rows} rows in {bytes} bytes, {most} are allowed"));
     }
+    Ok(())
+}
+
+/// Refuses a file whose rows or pictures take far more memory than the file could hold: a few KiB of compressed zeros
+/// are a picture of 2 GiB.
+fn check_sizes(name: &str, bytes: u64, footer: &ParquetMetaData, image_column: &str) -> Result<()> {
+    check_rows(bytes, footer)
+        .map_err(|said| Error::Data(format!("`{name}` {said}; no file of pictures has so many")))?;
     for (group, metadata) in footer.row_groups().iter().enumerate() {
         let columns = metadata.columns().iter();
         let pictures =
