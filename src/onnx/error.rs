@@ -86,6 +86,18 @@ pub(crate) enum OnnxError {
         /// Why.
         source: std::io::Error,
     },
+    /// The directory has the model as PyTorch saves it.
+    #[error(
+        "`{}` is not there, and `{weights}` beside it holds weights of PyTorch\n\
+         hint: export the model to ONNX by `optimum-cli export onnx`, as docs/models.md says",
+        path.display()
+    )]
+    NotExported {
+        /// The graph that is missing.
+        path: PathBuf,
+        /// The name of a file with weights.
+        weights: String,
+    },
     /// A file that is no ONNX graph, or the beginning of one.
     #[error("`{}` is not a complete ONNX file: {reason}", path.display())]
     NotOnnx {

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
@@ -145,6 +145,13 @@ pub(crate) struct Signature {
     pub(super) nodes: Vec<Node>,
 }
 
+/// The file beside a graph that is not there in which PyTorch keeps weights, if there is one.
+fn pytorch_weights(path: &Path) -> Option<String> {
+    let names = fs::read_dir(path.parent()?).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let weights = names.filter(|name| !path.exists() && (name.ends_with(".safetensors") || name.ends_with(".bin")));
+    weights.min()
+}
+
 /// Operators that draw random numbers from a stream of the runtime's.
 const RANDOM: [&str; 6] =
     ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"];
@@ -153,10 +160,14 @@ impl Signature {
     /// Reads a file's signature. Weights are skipped, so this takes milliseconds whatever the file's size.
     ///
     /// # Errors
-    /// [`OnnxError::Io`] where the file cannot be read, [`OnnxError::NotOnnx`] where it is something else or ends
-    /// too early, [`OnnxError::NoWeights`] where a file with its weights is not beside it.
+    /// [`OnnxError::Io`] where the file cannot be read, [`OnnxError::NotExported`] where PyTorch's weights are in its
+    /// place, [`OnnxError::NotOnnx`] where it is something else or ends too early, [`OnnxError::NoWeights`] where a file
+    /// with its weights is not beside it.
     pub(crate) fn read(path: &Path) -> Result<Self, OnnxError> {
-        let file = File::open(path).map_err(OnnxError::io("read", path))?;
+        let file = File::open(path).map_err(|error| match pytorch_weights(path) {
+            Some(weights) => OnnxError::NotExported { path: path.to_owned(), weights },
+            None => OnnxError::io("read", path)(error),
+        })?;
         let length = file.metadata().map_err(OnnxError::io("read", path))?.len();
         // A small buffer: most of the file is sought over, and what was buffered beyond is read in vain.
         Self::parse(BufReader::with_capacity(512, file), length, path)

@@ -53,6 +53,22 @@ fn cut_off_and_foreign_files_are_errors_and_never_panics() {
     }
 }
 
+#[test]
+fn weights_of_pytorch_in_the_place_of_a_graph_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let graph = folder.path().join("model.onnx");
+    assert!(matches!(Signature::read(&graph), Err(OnnxError::Io { .. })));
+    std::fs::write(folder.path().join("diffusion_pytorch_model.safetensors"), "").unwrap();
+    let said = Signature::read(&graph).unwrap_err().to_string().replace(&folder.path().display().to_string(), "DIR");
+    assert_eq!(
+        said,
+        "`DIR/model.onnx` is not there, and `diffusion_pytorch_model.safetensors` beside it holds weights of PyTorch\n\
+         hint: export the model to ONNX by `optimum-cli export onnx`, as docs/models.md says"
+    );
+    std::fs::copy(path(), &graph).unwrap();
+    Signature::read(&graph).unwrap();
+}
+
 fn axis(signature: &Signature, axis: usize) -> Dim {
     signature.input("x").unwrap().dims.clone().unwrap()[axis].clone()
 }
