@@ -5,7 +5,7 @@
 
 FOLDER takes about 200 kB for each picture, half of it for the source and half for the lake, and is emptied first. The
 pictures are noise, so that nothing compresses; the few hard ones are kept as they are (level 100), so that no diffusion
-model runs. Prints one line of JSON: seconds of each step, and the most memory that the process has had, in MiB.
+model runs. Queries have 1 GiB. Prints one line of JSON: seconds of each step, and the most memory that the process has had, in MiB.
 """
 
 import argparse
@@ -78,6 +78,7 @@ def main() -> None:
         "spectrum.seeds": "[10]",
         "filter.min_text_similarity": -1,
         "experiment.strategies": "diverse_to_specific",
+        "queries.memory_limit_mib": 1024,
     }
     command = [arguments.program, "run", ROOT / "pipelines/digits_lt.toml", "--format", "json"]
     command += ["--lake", arguments.folder / "lake", *(part for key, value in edits.items() for part in ("--set", f"{key}={value}"))]

@@ -92,8 +92,8 @@ impl Error {
         match own(error) {
             Ok(own) => own,
             Err(error) => {
-                let message = error.find_root().message().into_owned();
-                Self::Query { query: query.into(), message: advise(message) }
+                let root = error.find_root();
+                Self::Query { query: query.into(), message: advise(root) }
             }
         }
     }
@@ -124,8 +124,13 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// DataFusion's message where a model stands in a place that it moved into a scan or a join.
-fn advise(message: String) -> String {
+/// DataFusion's message, with what to do where memory was not enough; another one where a model stands in a place that
+/// DataFusion moved into a scan or a join.
+fn advise(error: &datafusion::error::DataFusionError) -> String {
+    let message = error.message().into_owned();
+    if matches!(error, datafusion::error::DataFusionError::ResourcesExhausted(_)) {
+        return format!("{message}\nhint: raise `memory_limit_mib` of `[queries]`, or leave it out");
+    }
     if message.contains("async functions should not be called directly") {
         return "a model function (`img2img`, `clip_image`, `clip_text`, `read_image`) stands where the engine cannot \
                 wait for it: in a join, a GROUP BY or ORDER BY, or a filter that was moved below one; select it in a \

@@ -5,8 +5,8 @@
 
 use sha2::{Digest as _, Sha256};
 
-/// Hexadecimal digits of an id: 128 bits, enough for 10¹⁵ rows at a collision chance below 10⁻⁸.
-const ID_DIGITS: usize = 32;
+/// Bytes of an id: 128 bits, enough for 10¹⁵ rows at a collision chance below 10⁻⁸.
+const ID_BYTES: usize = 16;
 
 /// A SHA-256 over a sequence of parts, each preceded by its length, so that `("ab", "c")` and
 /// `("a", "bc")` differ.
@@ -40,9 +40,7 @@ impl Digest {
 
     /// The first 128 bits as 32 lower-case hexadecimal digits: the form of every id in the lake.
     pub fn id(self) -> String {
-        let mut id = hex(&self.bytes());
-        id.truncate(ID_DIGITS);
-        id
+        hex(&self.bytes()[..ID_BYTES])
     }
 
     /// A uniform draw from `0..n`, `n` ≥ 1 (Lemire's multiply-shift on 64 bits of the digest: the
@@ -59,7 +57,11 @@ impl Digest {
 /// Lower-case hexadecimal digits of `bytes`.
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|nibble| char::from(DIGITS[usize::from(nibble)])).collect()
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.extend([byte >> 4, byte & 15].map(|nibble| char::from(DIGITS[usize::from(nibble)])));
+    }
+    text
 }
 
 /// The SHA-256 of `bytes` as 64 hexadecimal digits: how contents are named.
@@ -81,7 +83,7 @@ mod tests {
         let a = Digest::new("x").text("ab").text("c").id();
         let b = Digest::new("x").text("a").text("bc").id();
         assert_ne!(a, b);
-        assert_eq!(a.len(), ID_DIGITS);
+        assert_eq!(a.len(), 2 * ID_BYTES);
     }
 
     #[test]

@@ -27,10 +27,14 @@ use crate::{
     udf::{self, Meter},
 };
 
+/// Bytes that a partition of a query needs where memory is limited: its sorts and exchanges get equal shares, and each
+/// has to hold a few batches before it can go to disk.
+const PARTITION_MEMORY: usize = 512 << 20;
+
 /// How queries run here; never what they mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Partitions that a query is run in.
+    /// Partitions that a query is run in; fewer where memory is limited.
     pub target_partitions: usize,
     /// Rows of a batch.
     pub batch_size: usize,
@@ -74,6 +78,8 @@ impl Session {
         given: Vec<(String, RecordBatch)>,
         settings: Settings,
     ) -> Result<Self> {
+        let partitions = settings.memory_limit.map_or(usize::MAX, |limit| (limit / PARTITION_MEMORY).max(1));
+        let settings = Settings { target_partitions: settings.target_partitions.min(partitions), ..settings };
         let runtime = match settings.memory_limit {
             // shared fairly among those that can go to disk
             Some(limit) => RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(limit))),

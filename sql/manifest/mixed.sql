@@ -155,6 +155,9 @@ rows AS (
 )
 SELECT
     curriculum, trial, epoch,
-    cast(row_number() OVER (PARTITION BY curriculum, trial, epoch ORDER BY rank) AS bigint) - 1 AS position,
+    -- how many rows come before it; by its frame it is known to grow, so that nothing is sorted once more for the table
+    count(*) OVER (
+        PARTITION BY curriculum, trial, epoch ORDER BY rank ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ) AS position,
     sample_id, source_id, label, origin, image_guidance, seed, attempt
 FROM (SELECT rows.*, digest('position', $seed, epoch, sample_id, draw) AS rank FROM rows)

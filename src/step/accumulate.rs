@@ -11,7 +11,7 @@ use futures::{StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{
-    Runner, Shard,
+    PICTURES_PER_BATCH, Runner, Shard,
     journal::{self, Entry, Reject},
     rows::{check_schema, conform, sorted, text_column},
     units::{self, Unit},
@@ -26,8 +26,6 @@ use crate::{
     udf::Meter,
 };
 
-/// Rows of a batch where rows carry pictures.
-const PICTURES_PER_BATCH: usize = 32;
 /// Images of a unit that only refers to them.
 const LISTED_PER_UNIT: usize = 1 << 16;
 /// Units that share a commit at most.

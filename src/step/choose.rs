@@ -20,8 +20,8 @@ use crate::{
     session,
 };
 
-/// Rows of a data file of a chosen table.
-const ROWS_PER_FILE: usize = 1 << 20;
+/// Rows of a data file of a chosen table: they are in memory until it is written.
+const ROWS_PER_FILE: usize = 1 << 18;
 
 /// The rows of `step`, in the order of its table's key, as data files; and where they are to be kept, as batches.
 ///
@@ -58,13 +58,14 @@ pub(super) async fn files(
     Ok((files, kept))
 }
 
-/// Sorted by the table's key, or by every column where it has none: equal rows make equal files.
+/// Sorted by the table's key, or by every column where it has none: equal rows make equal files. Nulls come last, as they
+/// do in windows by default, so that what a window has sorted is not sorted again.
 fn in_order(rows: DataFrame, step: &Step) -> Result<DataFrame> {
     let columns: Vec<String> = match step.table.key.is_empty() {
         true => rows.schema().fields().iter().map(|field| field.name().clone()).collect(),
         false => step.table.key.iter().map(|&column| column.to_owned()).collect(),
     };
-    let order = columns.into_iter().map(|column| ident(column).sort(true, true)).collect();
+    let order = columns.into_iter().map(|column| ident(column).sort(true, false)).collect();
     rows.sort(order).map_err(|error| Error::query(&step.query.name, error))
 }
 

@@ -40,6 +40,8 @@ use crate::{
 const MAX_ROUNDS: usize = 1000;
 /// Offending rows that a failed expectation shows.
 const SHOWN_ROWS: usize = 10;
+/// Rows of a batch where rows carry pictures.
+const PICTURES_PER_BATCH: usize = 32;
 
 /// How steps run here; never what they mean.
 #[derive(Debug, Clone)]
@@ -263,7 +265,10 @@ impl Runner {
     }
 
     async fn choose(&self, step: &Step, snapshot: &Snapshot, keep: bool) -> Result<Choice> {
-        let context = self.session.context(snapshot, &Arc::default())?;
+        let context = match step.asks_models() {
+            true => self.session.context_with(snapshot, &Arc::default(), PICTURES_PER_BATCH)?,
+            false => self.session.context(snapshot, &Arc::default())?,
+        };
         let (files, rows) = choose::files(&context, step, keep).await?;
         Ok(Choice { files, rows, base: snapshot.version(&step.table.name) })
     }
