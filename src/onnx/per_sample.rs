@@ -44,10 +44,12 @@ impl Signature {
     pub(super) fn per_sample(&self, input: &str) -> Result<PerSample, OnnxError> {
         let floats_or_integers = [Element::F32, Element::F16, Element::I64, Element::I32];
         let one = self.expect_input(input, &floats_or_integers, &[Want::Any("batch")]);
-        let Some(Port { dims: Some(dims), .. }) = self.input(input) else { return one.map(|_| PerSample::Already) };
+        let Some(Port { element, dims: Some(dims), .. }) = self.input(input) else {
+            return one.map(|_| PerSample::Already);
+        };
         match dims.as_slice() {
             [Dim::Fixed(1)] => one.map(|_| PerSample::Edit),
-            [] if self.is_unsqueezed(input) => Ok(PerSample::Edit),
+            [] if floats_or_integers.contains(element) && self.is_unsqueezed(input) => Ok(PerSample::Edit),
             _ => one.map(|_| PerSample::Already),
         }
     }
@@ -226,6 +228,10 @@ mod tests {
         assert!(cast.to_string().contains("`timestep` is int64 []; expected"), "a Cast reads it: {cast}");
         assert!(signature.per_sample("x").is_err(), "two axes");
         assert!(signature.per_sample("z").is_err(), "no such input");
+        let mut signature = Signature::read(&path("scalar_timestep.onnx")).unwrap();
+        signature.inputs.iter_mut().for_each(|port| port.element = Element::from_code(11));
+        let double = signature.per_sample("timestep").unwrap_err().to_string();
+        assert!(double.contains("`timestep` is element type 11 []; expected float32"), "{double}");
     }
 
     #[test]
