@@ -75,7 +75,7 @@ pub(super) fn edited(model: &[u8], input: &str) -> io::Result<Vec<u8>> {
 fn graph_field(field: u64, bytes: &[u8], input: &str) -> io::Result<Rewrite> {
     match field {
         1 if reads(bytes, input)? => passes_through(bytes).map(Rewrite::To),
-        11 if texts(bytes, 1)?.last().is_some_and(|name| name == input) => {
+        11 if texts(bytes, 1)?.last().map_or("", String::as_str) == input => {
             rewritten(bytes, |field, bytes| match field {
                 2 => rewritten(bytes, tensor_type).map(Rewrite::To),
                 _ => Ok(Rewrite::Keep),
@@ -232,6 +232,21 @@ mod tests {
         signature.inputs.iter_mut().for_each(|port| port.element = Element::from_code(11));
         let double = signature.per_sample("timestep").unwrap_err().to_string();
         assert!(double.contains("`timestep` is element type 11 []; expected float32"), "{double}");
+    }
+
+    #[test]
+    fn an_input_without_a_name_is_edited_too() {
+        let message = |number, bytes: &[u8]| {
+            let mut out = Vec::new();
+            put(&mut out, number, bytes);
+            out
+        };
+        let tensor = [&[8, 1][..], &message(2, b"")].concat();
+        let input = message(11, &message(2, &message(1, &tensor)));
+        let model = message(7, &[input, message(12, &message(1, b"out"))].concat());
+        let edited = edited(&model, "").unwrap();
+        let signature = Signature::parse(Cursor::new(&edited), edited.len() as u64, Path::new("graph")).unwrap();
+        assert_eq!(signature.inputs[0].dims, Some(vec![Dim::Free("batch".to_owned())]));
     }
 
     #[test]
