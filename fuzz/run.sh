@@ -5,8 +5,9 @@ cd "$(dirname "$0")/.."
 seconds=${1:-900}
 [ $# -gt 0 ] && shift
 python3 fuzz/seeds.py
-for target in ${*:-onnx picture pipeline preprocess scheduler}; do
+for target in ${*:-listing onnx picture pipeline preprocess scheduler}; do
     case $target in
+        listing) options="-max_len=12288 -malloc_limit_mb=64 -dict=fuzz/seeds/listing.dict" ;;
         onnx) options="-max_len=65536 -malloc_limit_mb=64" ;;
         # a picture of the target's limits takes 2 MiB at 16 bits with transparency
         picture) options="-max_len=32768 -malloc_limit_mb=64" ;;

@@ -5,9 +5,11 @@ was found on top and is committed.
 """
 
 import hashlib
+import io
 import json
 import re
 import struct
+import tarfile
 import zlib
 from pathlib import Path
 
@@ -99,6 +101,9 @@ def png(width, height, chunks, scanlines):
 def onnx():
     for path in files("tests/fixtures/onnx/**/*.onnx", "tests/fixtures/classifier/*.onnx"):
         put("onnx", path.read_bytes())
+    # weights in a file of their own, which is there: the target runs in the root
+    model = (ROOT / "tests/fixtures/onnx/external/scalar_timestep.onnx").read_bytes()
+    put("onnx", model.replace(b"weights", b"LICENSE"))
     models = [*ROOT.glob("models/digits/**/*.onnx"), *ROOT.glob("tests/fixtures/pipelines/*/*/*.onnx")]
     for path in models:
         small = skeleton(path.read_bytes())
@@ -152,9 +157,65 @@ def configurations():
         put("scheduler", b"\x0f" + path.read_bytes())
 
 
+def tar(members, kind=tarfile.USTAR_FORMAT):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=kind) as archive:
+        for name, contents in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(contents)
+            archive.addfile(info, io.BytesIO(contents))
+    # without the empty blocks at its end, of which one is enough
+    data = out.getvalue().rstrip(b"\0")
+    return data + bytes(-len(data) % 512 + 512)
+
+
+def listings():
+    """The first byte chooses the parser, see fuzz_targets/listing.rs."""
+
+    def seed(choice, *parts):
+        put("listing", bytes([choice]) + b"\n=====\n".join(p if isinstance(p, bytes) else p.encode() for p in parts))
+
+    seed(0, "a/n01/x_1.JPEG 0\na/n02/x 2.png\t1\r\n\n./b.jpg 7\n", "\ufeffval/y.webp 3\n../z.jpg 1\nC:/z.jpg 1\n")
+    seed(0, "a.jpg 0\na.jpg 1\n", "a.jpg 0\nb.jpg cat\nb.jpg -1\nb.jpg\n/b.jpg 1\n")
+    seed(1, "path,label,split\na.jpg,0,train\nb.jpg,1,test\nc.jpg,0,val\n")
+    seed(1, 'split,x,label,path\n0,"a\nb",cat,"d/e.jpg"\r\ntest,,dog,f.jpg\n\n"train",1,"a, b",g.jpg\n')
+    seed(2, "path,label\na.jpg,cat\nb.jpg,dog\n", 'label,path\n"the ""cat""",c.jpg\n,d.jpg\ne\n')
+    seed(3, "file_name,label,text\n0001.png,0,hello\nsub/0002.png,1,\n", "file_name,label\n0001.png,1\n")
+    line = json.dumps({"file_name": "0001.png", "label": 0, "text": "a"})
+    seed(4, line + "\n" + line.replace("0001", "2").replace(" 0,", ' "cat",'), '{"label": 1}\n[]\n')
+    seed(5, "a/cat/1.jpg\na/dog/b/2.PNG\na/dog/c.txt\nb/cat/3.webp\nc/d/cat/4.jpeg\na/x\u0085y/5.jpg\nz.jpg")
+    sample = [("s1.jpg", b"picture"), ("s1.cls", b"0"), ("d/s2.cls", b"1"), ("d/s2.seg.png", b"x"), ("d/s2.png", b"y")]
+    objects = [("s1.jpg", b"picture"), ("s1.json", b'{"label": "cat"}'), ("s2.webp", b""), ("s2.json", b'{"label": 3}')]
+    long = [("a/" * 60 + "x.jpg", b"picture"), ("a/" * 60 + "x.cls", b"2")]
+    for kind in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        seed(6, tar(sample, kind), tar(long, kind))
+        seed(7, tar(objects, kind))
+    seed(6, tar([("../s1.jpg", b"p"), ("./s1.jpg", b"p"), ("s1.cls", b"x"), ("s1.png", b"p"), ("s1.cls", b"1")]))
+    seed(8, "cat\ndog\n")
+    seed(8, "\ufeffthe cat\r\ncat\ncat\n\n")
+    seed(9, 'y,category_id,name\n1,3,"cow, wild"\n0,0,empty\n99999,5,bear\n99999,6,wolf\n')
+    seed(9, "label,name\n1,b\n0,a")
+    seed(10, '["cat", "dog"]')
+    seed(10, '{"0": "cat", "1": "dog", "01": "bird"}')
+    seed(11, '{"cat": ["a red one"], "dog": ["a wet one", "an old one"]}')
+    lines = [{"class_name": "cat", "texts": ["a"], "model": "m", "date": "2026-11-23", "request": "r"}]
+    lines.append({"class_name": "dog", "texts": ["a", "b"]})
+    seed(12, "\n\n".join(json.dumps(line) for line in lines))
+    seed(13, '{"panthera onca": "jaguar", "felis catus": " "}')
+    for pattern in ("t-{000..146}.tar", "a/{0..9}/b{00..12}.tar", "{0..99999}", "a.tar", "{1..11}{1..11}", "{5..2}{"):
+        seed(14, pattern)
+    for path in files("data/**/*.json", "data/**/*.csv", "data/**/*.txt"):
+        for choice in {".json": (10, 11, 13), ".csv": (1, 2, 9), ".txt": (0, 8)}[path.suffix]:
+            seed(choice, path.read_bytes())
+
+
 def dictionary(name, words):
-    escaped = {"".join(c if c.isalnum() or c in "_-. []" else f"\\x{ord(c):02x}" for c in word) for word in words}
-    (ROOT / "fuzz/seeds" / f"{name}.dict").write_text("".join(f'"{word}"\n' for word in sorted(escaped) if word))
+    def escaped(character):
+        plain = character.isascii() and (character.isalnum() or character in "_-. []")
+        return character if plain else "".join(f"\\x{byte:02x}" for byte in character.encode())
+
+    escaped_words = {"".join(map(escaped, word)) for word in words if word}
+    (ROOT / "fuzz/seeds" / f"{name}.dict").write_text("".join(f'"{word}"\n' for word in sorted(escaped_words)))
 
 
 def dictionaries():
@@ -163,6 +224,10 @@ def dictionaries():
     words = set(re.findall(r'"([a-z][a-z_0-9]{2,40})"', sources))
     toml = {"--set ", '"""', "'''", "[[", "]]", "inf", "nan", "0x", "1e308", "-0.0", "1979-05-27T07:32:00Z", "\\u0000"}
     dictionary("pipeline", words | {f"[{word}]" for word in words} | toml)
+    names = {"path", "label", "split", "train", "test", "name", "file_name", "class_name", "texts", "cls", "json"}
+    places = {"../", "./", "/", "C:", "\\", "..", "{0..9}", "{000..146}", ".jpg", ".png", ".cls", ".json", "ustar", "#"}
+    others = {"\n=====\n", '""', '"', ",", "\r\n", "\t", "\x00", "\ufeff", "9223372036854775807", "-1", "null"}
+    dictionary("listing", names | places | others)
     sources = "".join(path.read_text() for path in files("src/diffusion/schedulers/*.rs", "src/imaging/preprocess.rs"))
     numbers = {"1e308", "-1", "4294967295", "1e-45", "null", "true", "false", "0.0", "100000"}
     dictionary("json", set(re.findall(r'"([A-Za-z_][A-Za-z_0-9]{2,40})"', sources)) | numbers)
@@ -173,6 +238,7 @@ if __name__ == "__main__":
     pictures()
     pipelines()
     configurations()
+    listings()
     dictionaries()
     for folder in sorted((ROOT / "fuzz/seeds").iterdir()):
         if folder.is_dir():

@@ -15,6 +15,7 @@ mod onnx {
     mod per_sample;
     mod protobuf;
     mod signature;
+    mod weights;
 
     pub(crate) use error::OnnxError;
     pub(crate) use signature::{Dim, Element, Port, Signature, Want};

@@ -24,6 +24,7 @@ pub use parameters::BUILT_IN_PARAMETERS;
 pub use source::SourceKind;
 pub use text::similar;
 
+mod braces;
 mod diagnostics;
 mod document;
 mod edit;

@@ -1,11 +1,11 @@
 //! `[source]`: the kinds of data sets, and the keys that each of them has.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{cell::Cell, collections::BTreeSet, path::PathBuf};
 
 use serde::Serialize;
 
 use super::{
-    Source, Split,
+    Source, Split, braces,
     diagnostics::Problems,
     document::Node,
     kinds::{Choice, Distinct, Kind},
@@ -71,11 +71,8 @@ const KEYS_OF_KINDS: [&str; 7] =
 /// What is before the name of a field in `label_column` of the kind `webdataset`.
 const JSON_FIELD: &str = "json:";
 
-/// Most shards that braces may stand for.
-const MOST_SHARDS: usize = 100_000;
-
-/// Most ranges in a name of shards.
-const MOST_RANGES: usize = 4;
+/// Most bytes of the names that a split's shards may have in all: some 500,000 names as they usually are.
+const MOST_BYTES: usize = 32 << 20;
 
 /// Reads the section.
 pub(super) fn source(mut source: Section<'_, '_>) -> Source {
@@ -93,7 +90,7 @@ pub(super) fn source(mut source: Section<'_, '_>) -> Source {
         "csv" => csv(&mut source),
         "webdataset" => {
             let kind = SourceKind::WebDataset { label_field: label_field(&mut source) };
-            (kind, splits(source.section("splits"), &Shards))
+            (kind, splits(source.section("splits"), &Shards { left: Cell::new(MOST_BYTES) }))
         }
         _ => (parquet(&mut source), splits(source.section("splits"), &RELATIVE_PATH)),
     };
@@ -204,8 +201,11 @@ fn refuse_shared(splits: &mut Section<'_, '_>, split: Split, found: &[String], e
 }
 
 /// Tar files: a relative path in which `{000..146}` stands for a number, with as many digits as it is written with.
-#[derive(Debug, Clone, Copy)]
-struct Shards;
+#[derive(Debug, Clone)]
+struct Shards {
+    /// Bytes that names may still have.
+    left: Cell<usize>,
+}
 
 impl Kind for Shards {
     type Out = Vec<String>;
@@ -216,59 +216,16 @@ impl Kind for Shards {
 
     fn read(&self, key: &str, node: &Node, problems: &mut Problems) -> Option<Vec<String>> {
         let pattern = RELATIVE_PATH.read(key, node, problems)?;
-        match expand(&pattern) {
-            Ok(names) => Some(names),
+        match braces::expand(&pattern, self.left.get()) {
+            Ok(names) => {
+                let taken = names.iter().map(String::len).sum();
+                self.left.set(self.left.get().saturating_sub(taken));
+                Some(names)
+            }
             Err(why) => {
                 problems.add(Some(node.place), key, format!("found {}, {why}", text::quote(&pattern)));
                 None
             }
         }
-    }
-}
-
-/// The names that a pattern stands for, the last range counting first.
-fn expand(pattern: &str) -> Result<Vec<String>, String> {
-    const ALLOWED: &str = "allowed in braces are ascending numbers such as `{000..146}`";
-    if pattern.matches('{').count() > MOST_RANGES {
-        return Err(format!("allowed are up to {MOST_RANGES} ranges"));
-    }
-    let Some((before, rest)) = pattern.split_once('{') else {
-        return if pattern.contains('}') { Err(ALLOWED.to_owned()) } else { Ok(vec![pattern.to_owned()]) };
-    };
-    let (range, after) = rest.split_once('}').ok_or(ALLOWED)?;
-    let (first, last) = range.split_once("..").ok_or(ALLOWED)?;
-    let number = |digits: &str| {
-        let plain = !digits.is_empty() && digits.len() <= 9 && digits.bytes().all(|byte| byte.is_ascii_digit());
-        plain.then(|| digits.parse::<usize>().ok()).flatten()
-    };
-    let (Some(low), Some(high)) = (number(first), number(last)) else { return Err(ALLOWED.to_owned()) };
-    let width = if first.starts_with('0') { first.len() } else { 1 };
-    let after = expand(after)?;
-    if before.contains('}') || low > high {
-        return Err(ALLOWED.to_owned());
-    }
-    if (high - low + 1).saturating_mul(after.len()) > MOST_SHARDS {
-        return Err(format!("which stands for over {MOST_SHARDS} shards"));
-    }
-    Ok((low..=high).flat_map(|n| after.iter().map(move |after| format!("{before}{n:0width$}{after}"))).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn braces_stand_for_numbers() {
-        assert_eq!(expand("a.tar").unwrap(), ["a.tar"]);
-        assert_eq!(expand("t-{008..010}.tar").unwrap(), ["t-008.tar", "t-009.tar", "t-010.tar"]);
-        assert_eq!(expand("t-{9..10}.tar").unwrap(), ["t-9.tar", "t-10.tar"]);
-        assert_eq!(expand("{0..1}/{0..1}.tar").unwrap(), ["0/0.tar", "0/1.tar", "1/0.tar", "1/1.tar"]);
-        assert_eq!(expand("{000000..000146}").unwrap().len(), 147);
-        for wrong in ["{", "}", "{}", "{1}", "{1..}", "{..2}", "{2..1}", "{a..b}", "}{0..1}", "{0..1}{", "{-1..1}"] {
-            assert!(expand(wrong).unwrap_err().starts_with("allowed in braces"), "{wrong}");
-        }
-        assert_eq!(expand("{0..999}{0..999}.tar").unwrap_err(), "which stands for over 100000 shards");
-        assert!(expand("{0..9999999999}").is_err());
-        assert_eq!(expand(&"{0..1}".repeat(100_000)).unwrap_err(), "allowed are up to 4 ranges");
     }
 }

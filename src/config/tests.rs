@@ -345,6 +345,16 @@ fn keys_of_another_kind_of_source_are_refused() {
 }
 
 #[test]
+fn the_shards_of_a_split_are_bounded_however_many_patterns_name_them() {
+    let patterns: Vec<String> = (0..9).map(|n| format!("\"{n}/{}{{0..99999}}\"", "a".repeat(250))).collect();
+    let keys = format!("kind = \"webdataset\"\nsplits.train = [{}]", patterns.join(", "));
+    let said = refused(&of_source(&keys), &[]).to_string();
+    let said = said.lines().next().unwrap();
+    assert!(said.starts_with("x.toml:7: `source.splits.train[1]`: found \"1/aaa"), "{said}");
+    assert!(said.ends_with(", whose names are too long, with those before it in the split"), "{said}");
+}
+
+#[test]
 fn sections_of_a_wrong_type_are_reported_once() {
     let text = "filter = 3\n".to_owned() + &SMALL.replace("[lake]\nroot = \"lake\"\n", "[[lake]]\n");
     assert_snapshot!(refused(&text, &[]), @r"

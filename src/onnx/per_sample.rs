@@ -44,10 +44,12 @@ impl Signature {
     pub(super) fn per_sample(&self, input: &str) -> Result<PerSample, OnnxError> {
         let floats_or_integers = [Element::F32, Element::F16, Element::I64, Element::I32];
         let one = self.expect_input(input, &floats_or_integers, &[Want::Any("batch")]);
-        let Some(Port { dims: Some(dims), .. }) = self.input(input) else { return one.map(|_| PerSample::Already) };
+        let Some(Port { element, dims: Some(dims), .. }) = self.input(input) else {
+            return one.map(|_| PerSample::Already);
+        };
         match dims.as_slice() {
             [Dim::Fixed(1)] => one.map(|_| PerSample::Edit),
-            [] if self.is_unsqueezed(input) => Ok(PerSample::Edit),
+            [] if floats_or_integers.contains(element) && self.is_unsqueezed(input) => Ok(PerSample::Edit),
             _ => one.map(|_| PerSample::Already),
         }
     }
@@ -73,7 +75,7 @@ pub(super) fn edited(model: &[u8], input: &str) -> io::Result<Vec<u8>> {
 fn graph_field(field: u64, bytes: &[u8], input: &str) -> io::Result<Rewrite> {
     match field {
         1 if reads(bytes, input)? => passes_through(bytes).map(Rewrite::To),
-        11 if texts(bytes, 1)?.last().is_some_and(|name| name == input) => {
+        11 if texts(bytes, 1)?.last().map_or("", String::as_str) == input => {
             rewritten(bytes, |field, bytes| match field {
                 2 => rewritten(bytes, tensor_type).map(Rewrite::To),
                 _ => Ok(Rewrite::Keep),
@@ -226,6 +228,25 @@ mod tests {
         assert!(cast.to_string().contains("`timestep` is int64 []; expected"), "a Cast reads it: {cast}");
         assert!(signature.per_sample("x").is_err(), "two axes");
         assert!(signature.per_sample("z").is_err(), "no such input");
+        let mut signature = Signature::read(&path("scalar_timestep.onnx")).unwrap();
+        signature.inputs.iter_mut().for_each(|port| port.element = Element::from_code(11));
+        let double = signature.per_sample("timestep").unwrap_err().to_string();
+        assert!(double.contains("`timestep` is element type 11 []; expected float32"), "{double}");
+    }
+
+    #[test]
+    fn an_input_without_a_name_is_edited_too() {
+        let message = |number, bytes: &[u8]| {
+            let mut out = Vec::new();
+            put(&mut out, number, bytes);
+            out
+        };
+        let tensor = [&[8, 1][..], &message(2, b"")].concat();
+        let input = message(11, &message(2, &message(1, &tensor)));
+        let model = message(7, &[input, message(12, &message(1, b"out"))].concat());
+        let edited = edited(&model, "").unwrap();
+        let signature = Signature::parse(Cursor::new(&edited), edited.len() as u64, Path::new("graph")).unwrap();
+        assert_eq!(signature.inputs[0].dims, Some(vec![Dim::Free("batch".to_owned())]));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read, Seek};
-use std::path::Path;
+use std::path::{Component, Path};
 
 use super::protobuf::{Value, Walker};
 use super::{Element, OnnxError};
@@ -39,7 +39,8 @@ impl Weights {
             let known = self.files.entry(file.clone()).or_default();
             *known = end.max(*known);
         }
-        *self.bytes.entry(tensor.code).or_default() += tensor.bytes.max(number("length"));
+        let bytes = self.bytes.entry(tensor.code).or_default();
+        *bytes = bytes.saturating_add(tensor.bytes.max(number("length")));
     }
 
     /// The element type of most of them; none where there are none.
@@ -58,9 +59,16 @@ impl Weights {
     /// Sees that the files are there, beside the graph at `path`, and long enough.
     pub(super) fn are_beside(&self, path: &Path) -> Result<(), OnnxError> {
         for (file, &expected) in &self.files {
-            let found = fs::metadata(path.with_file_name(file)).ok().map(|found| found.len());
-            if found.is_none_or(|found| found < expected) {
-                let found = found.map_or("is not there".to_owned(), |found| format!("has {found} bytes"));
+            let below =
+                Path::new(file).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+            let found = fs::metadata(path.with_file_name(file)).ok().filter(fs::Metadata::is_file);
+            let found = found.map(|found| found.len());
+            if !below || found.is_none_or(|found| found < expected) {
+                let found = match found {
+                    _ if !below => "leads out of the graph's folder".to_owned(),
+                    None => "is not there".to_owned(),
+                    Some(found) => format!("has {found} bytes"),
+                };
                 return Err(OnnxError::NoWeights { path: path.to_owned(), file: file.clone(), found, expected });
             }
         }
@@ -135,5 +143,35 @@ mod tests {
         fs::remove_file(&file).unwrap();
         assert!(message().starts_with("`DIR/scalar_timestep.onnx` keeps weights in `"), "{}", message());
         assert!(message().contains("is not there"), "{}", message());
+    }
+    #[test]
+    fn weights_elsewhere_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let outside = folder.path().join("outside");
+        fs::write(&outside, "weights").unwrap();
+        fs::create_dir(folder.path().join("model")).unwrap();
+        let graph = folder.path().join("model/graph.onnx");
+        let outside = outside.to_str().unwrap();
+        for (file, wanted) in [
+            ("../outside", "leads out of the graph's folder"),
+            (outside, "leads out of the graph's folder"),
+            ("a/../../outside", "leads out of the graph's folder"),
+            (".", "is not there"),
+            ("", "is not there"),
+        ] {
+            let weights = Weights { files: [(file.to_owned(), 1)].into(), ..Weights::default() };
+            let said = weights.are_beside(&graph).unwrap_err().to_string();
+            assert!(said.contains(wanted), "{file}: {said}");
+        }
+    }
+
+    #[test]
+    fn lengths_beyond_all_files_do_not_overflow() {
+        let mut weights = Weights::default();
+        let elsewhere = [("length", u64::MAX), ("offset", 1)].map(|(key, value)| (key.to_owned(), value.to_string()));
+        let tensor = Initializer { code: 1, elsewhere: elsewhere.into(), ..Initializer::default() };
+        weights.add(&tensor);
+        weights.add(&tensor);
+        assert_eq!(weights.bytes[&1], u64::MAX);
     }
 }

@@ -6,10 +6,13 @@ use std::{
 };
 
 use super::{
-    named::{LONGEST_FIELD, Label, quote},
-    read_json,
+    named::{LONGEST_FIELD, LONGEST_NAME, Label, one_line, quote},
+    texts::read_json,
 };
-use crate::error::{Error, Result};
+use crate::{
+    bounded,
+    error::{Error, Result},
+};
 
 /// Columns that a `.csv` may have for the label.
 const LABEL_COLUMNS: [&str; 2] = ["label", "y"];
@@ -38,12 +41,22 @@ impl Classes {
     pub(super) fn read(path: &Path) -> Result<Self> {
         let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_ascii_lowercase();
         let wrong = |what: String| Error::Data(format!("`{}` (`source.classes`){what}", path.display()));
-        let read = || std::fs::read_to_string(path).map_err(|error| wrong(format!(" cannot be read: {error}")));
+        let read =
+            || bounded::read_text(path, bounded::TABLE).map_err(|error| wrong(format!(" cannot be read: {error}")));
         let classes = match ending.as_str() {
             "txt" => of_lines(&read()?).map_err(wrong)?,
             "csv" => of_table(&read()?).map_err(wrong)?,
             _ => of_json(path)?,
         };
+        // they go into prompts and reports
+        let bad = |name: &str| name.trim().is_empty() || name.len() > LONGEST_FIELD || name.contains(char::is_control);
+        if let Some((label, name)) = classes.names.iter().find(|(_, name)| bad(name)) {
+            return Err(wrong(format!(
+                ": class {label} has the name {}, allowed are names that are not blank, without control characters, of \
+                 up to {LONGEST_FIELD} bytes",
+                quote(name)
+            )));
+        }
         Ok(Self { path: Some(path.to_owned()), ..classes })
     }
 
@@ -67,7 +80,7 @@ impl Classes {
     /// Where the label of the picture at `path` has no name, or several.
     pub(super) fn check(&self, path: &str, label: i64) -> Result<()> {
         let Some(file) = &self.path else { return Ok(()) };
-        let file = file.display();
+        let (file, path) = (file.display(), one_line(path, LONGEST_NAME));
         if self.unclear.contains(&label) {
             let what =
                 format!("`{path}` has the label {label}, for which `{file}` (`source.classes`) has several names");
@@ -143,7 +156,7 @@ fn of_table(text: &str) -> Result<Classes, String> {
     let headers = reader.headers().map_err(|error| format!(" is no CSV: {error}"))?.clone();
     let place = |names: &[&str]| headers.iter().position(|header| names.contains(&header));
     let (Some(label), Some(name)) = (place(&LABEL_COLUMNS), place(&["name"])) else {
-        let found: Vec<String> = headers.iter().map(|header| format!("`{header}`")).collect();
+        let found: Vec<String> = headers.iter().take(50).map(quote).collect();
         return Err(format!(" needs the columns `label` or `y`, and `name`; its columns are {}", found.join(", ")));
     };
     let mut classes = Classes::default();
@@ -180,7 +193,15 @@ fn of_json(path: &Path) -> Result<Classes> {
         Json::List(names) => Ok(Classes::of(names.iter().map(String::as_str))),
         Json::Numbered(names) => {
             let numbered = names.into_iter().map(|(number, name)| Some((number.parse::<usize>().ok()?, name)));
-            let names: BTreeMap<usize, String> = numbered.collect::<Option<_>>().ok_or_else(other)?;
+            let numbered: Vec<(usize, String)> = numbered.collect::<Option<_>>().ok_or_else(other)?;
+            let given = numbered.len();
+            let names: BTreeMap<usize, String> = numbered.into_iter().collect();
+            if names.len() < given {
+                return Err(Error::Data(format!(
+                    "`{}` (`source.classes`) has a number twice, such as `1` and `01`",
+                    path.display()
+                )));
+            }
             let count = names.keys().next_back().map_or(0, |last| last.saturating_add(1));
             if count > names.len() {
                 let missing = (0..count).find(|number| !names.contains_key(number)).unwrap_or(0);
@@ -235,7 +256,7 @@ mod tests {
         let said = |text| read("c.csv", text).unwrap_err();
         assert_eq!(
             said("id,name\n"),
-            "`FILE` (`source.classes`) needs the columns `label` or `y`, and `name`; its columns are `id`, `name`"
+            "`FILE` (`source.classes`) needs the columns `label` or `y`, and `name`; its columns are \"id\", \"name\""
         );
         assert_eq!(
             said("y,name\n0,a\nx,b\n"),
@@ -243,5 +264,23 @@ mod tests {
         );
         assert_eq!(said("y,name\n0,\n"), "`FILE` (`source.classes`): line 2 has no name");
         assert!(said("y,name\n0\n").contains("is no CSV"));
+    }
+
+    #[test]
+    fn a_name_is_a_line_of_text() {
+        let said = |name, text: &str| read(name, text).unwrap_err();
+        assert_eq!(
+            said("c.json", r#"["cat", "a\nb"]"#),
+            "`FILE` (`source.classes`): class 1 has the name \"a\\nb\", allowed are names that are not blank, without \
+             control characters, of up to 65536 bytes"
+        );
+        assert!(said("c.txt", "cat\nn01\ttench").contains("class 1 has the name \"n01\\ttench\""));
+        for (name, text) in [("c.json", r#"[" "]"#), ("c.csv", "y,name\n0,\"a\nb\"\n"), ("c.json", r#"{"0": ""}"#)] {
+            assert!(said(name, text).contains(": class 0 has the name "), "{text}");
+        }
+        let many: Vec<String> = (0..100_000).map(|column| column.to_string()).collect();
+        assert!(said("c.csv", &many.join(",")).len() < 1000);
+        let twice = r#"{"0": "cat", "00": "dog"}"#;
+        assert_eq!(said("c.json", twice), "`FILE` (`source.classes`) has a number twice, such as `1` and `01`");
     }
 }

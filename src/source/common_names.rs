@@ -8,7 +8,7 @@ use std::{
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
 
-use super::{Source, read_json};
+use super::{Source, texts};
 use crate::{
     config,
     error::{Error, Result},
@@ -31,16 +31,7 @@ pub struct CommonNames {
 /// # Errors
 /// Where it is unreadable, is not an object from class name to name, or a name is blank or has control characters.
 pub fn common_names(path: Option<&Path>) -> Result<CommonNames> {
-    let names: BTreeMap<String, String> = match path {
-        None => BTreeMap::new(),
-        Some(path) => read_json(path, "an object from class name to the name in prompts")?,
-    };
-    let bad = |name: &str| name.trim().is_empty() || name.contains(char::is_control);
-    if let Some((class, _)) = names.iter().find(|(_, name)| bad(name)) {
-        let message =
-            format!("`prompts.common_names`: the name of class `{class}` is blank, or has control characters");
-        return Err(Error::Data(message));
-    }
+    let names = path.map(texts::common_names).transpose()?.unwrap_or_default();
     let columns: Vec<ArrayRef> = vec![
         Arc::new(names.keys().map(Some).collect::<StringArray>()),
         Arc::new(names.values().map(Some).collect::<StringArray>()),

@@ -20,13 +20,15 @@ mod parquet_files;
 mod tars;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod window;
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 pub use common_names::{CommonNames, check_excluded, common_names};
 pub use confidences::confidences;
-pub use descriptions::{Line, descriptions, lines};
+pub use descriptions::descriptions;
+pub use texts::{Line, lines};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 
@@ -36,7 +38,6 @@ use self::{
     object::too_large,
 };
 use crate::{
-    bounded,
     config::{self, SourceKind, Split},
     error::{Error, Result},
     identity::{self, Digest},
@@ -229,10 +230,4 @@ fn listing(rows: &[Listed], classes: &Classes, reader: &str) -> Result<RecordBat
     let table = schema::find(schema::LISTING).map(|table| Arc::clone(&table.schema));
     let table = table.ok_or_else(|| Error::Data("no schema of `listing`".into()))?;
     RecordBatch::try_new(table, columns).map_err(|error| Error::Data(format!("the listing is no table: {error}")))
-}
-
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path, expected: &str) -> Result<T> {
-    let text = bounded::read_text(path, bounded::TABLE)
-        .map_err(|error| Error::Data(format!("`{}` cannot be read: {error}", path.display())))?;
-    serde_json::from_str(&text).map_err(|error| Error::Data(format!("`{}` is not {expected}: {error}", path.display())))
 }

@@ -18,6 +18,8 @@ pub(super) const LONGEST_FIELD: usize = 64 << 10;
 const SHOWN: usize = 10;
 /// Longest piece of a data set's text that a message repeats, in characters.
 const SHOWN_CHARS: usize = 80;
+/// Longest name of a file that a message has, in characters: as long as stores allow.
+pub(super) const LONGEST_NAME: usize = 1024;
 
 /// A picture that a data set names.
 #[derive(Debug)]
@@ -90,9 +92,11 @@ pub(super) struct Origin {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // a file that a store lists may be called anything
+        let file = one_line(&self.file, LONGEST_NAME);
         match self.line {
-            Some(line) => write!(f, "`{}`:{line}", self.file),
-            None => write!(f, "`{}`", self.file),
+            Some(line) => write!(f, "`{file}`:{line}"),
+            None => write!(f, "`{file}`"),
         }
     }
 }
@@ -130,14 +134,19 @@ impl Problems {
 
 /// A text of a data set in double quotes, short and on one line.
 pub(super) fn quote(text: &str) -> String {
-    let mut shown = String::from("\"");
-    for character in text.chars().take(SHOWN_CHARS) {
+    format!("\"{}\"", one_line(text, SHOWN_CHARS))
+}
+
+/// Up to `most` characters of a text, on one line: control characters are shown as escapes.
+pub(super) fn one_line(text: &str, most: usize) -> String {
+    let mut shown = String::new();
+    for character in text.chars().take(most) {
         match character.is_control() {
             true => shown.extend(character.escape_debug()),
             false => shown.push(character),
         }
     }
-    shown + if text.chars().nth(SHOWN_CHARS).is_some() { "…\"" } else { "\"" }
+    shown + if text.chars().nth(most).is_some() { "…" } else { "" }
 }
 
 /// The path of a picture as a data set has it, without a `./` before it.
@@ -297,5 +306,16 @@ mod tests {
         );
         assert_eq!(said.lines().count(), 11);
         Problems::default().finish().unwrap();
+    }
+
+    #[test]
+    fn a_file_may_be_called_anything() {
+        let origin = Origin { file: "a\u{85}\n".repeat(1000).into(), line: None };
+        let mut problems = Problems::default();
+        problems.add(&origin, "no");
+        let said = problems.finish().unwrap_err().to_string();
+        assert_eq!(said.lines().count(), 2);
+        assert!(said.contains(r"`a\u{85}\na") && said.ends_with("…`: no"), "{said}");
+        assert!(!said.replace('\n', "").contains(char::is_control), "{said}");
     }
 }
