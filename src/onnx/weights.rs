@@ -144,6 +144,7 @@ mod tests {
         assert!(message().starts_with("`DIR/scalar_timestep.onnx` keeps weights in `"), "{}", message());
         assert!(message().contains("is not there"), "{}", message());
     }
+
     #[test]
     fn weights_elsewhere_are_refused() {
         let folder = tempfile::tempdir().unwrap();
