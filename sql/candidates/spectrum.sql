@@ -4,13 +4,12 @@
 WITH slots AS (
     SELECT
         h.source_id, i.pixel_id, i.digest, h.label, h.class_name, g.image_guidance, g.unet_evaluations, s.seed, a.attempt
-    FROM hard_samples h
-    JOIN images i ON i.source_id = h.source_id
-    CROSS JOIN (
-        SELECT unnest($image_guidance) AS image_guidance, unnest($unet_evaluations) AS unet_evaluations
-    ) g
+    -- a cross join holds its left side, so the images are on the right
+    FROM (SELECT unnest($image_guidance) AS image_guidance, unnest($unet_evaluations) AS unet_evaluations) g
     CROSS JOIN unnest($seeds) AS s(seed)
     CROSS JOIN (SELECT unnest(range(0, $max_attempts)) AS attempt) a
+    CROSS JOIN hard_samples h
+    JOIN images i ON i.source_id = h.source_id
 ),
 described AS (
     SELECT

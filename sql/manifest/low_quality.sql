@@ -23,9 +23,10 @@ rows AS (
                 PARTITION BY e.curriculum, e.trial, e.epoch
                 ORDER BY digest('non_hard', $seed, e.epoch, r.source_id)
             ) AS place
+        -- a cross join holds its left side, so the images are on the right
         FROM epochs e
-        CROSS JOIN real_images r
         CROSS JOIN totals t
+        CROSS JOIN real_images r
         WHERE NOT r.hard
     )
     WHERE place <= non_hard
@@ -43,9 +44,9 @@ rows AS (
 )
 SELECT
     curriculum, trial, epoch,
-    cast(row_number() OVER (
-        PARTITION BY curriculum, trial, epoch
-        ORDER BY digest('position', $seed, epoch, sample_id)
-    ) AS bigint) - 1 AS position,
+    -- how many rows come before it; by its frame it is known to grow, so that nothing is sorted once more for the table
+    count(*) OVER (
+        PARTITION BY curriculum, trial, epoch ORDER BY rank ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ) AS position,
     sample_id, source_id, label, origin, image_guidance, seed, attempt
-FROM rows
+FROM (SELECT rows.*, digest('position', $seed, epoch, sample_id) AS rank FROM rows)

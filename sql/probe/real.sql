@@ -7,9 +7,10 @@ FROM (
         cast(row_number() OVER (
             PARTITION BY t.trial, e.epoch ORDER BY digest('probe', $seed, t.trial, e.epoch, i.source_id)
         ) AS bigint) - 1 AS position
-    FROM images i
-    CROSS JOIN (SELECT unnest($trials) AS trial) t
+    -- a cross join holds its left side, so the images are on the right
+    FROM (SELECT unnest($trials) AS trial) t
     CROSS JOIN (SELECT unnest(range(0, CASE WHEN $probe_size > 0 THEN $curriculum_epochs ELSE 0 END)) AS epoch) e
+    CROSS JOIN images i
     WHERE i.split = 'train' AND NOT EXISTS (SELECT 1 FROM validation v WHERE v.source_id = i.source_id)
 )
 WHERE position < $probe_size

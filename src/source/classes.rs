@@ -48,16 +48,21 @@ impl Classes {
             "csv" => of_table(&read()?).map_err(wrong)?,
             _ => of_json(path)?,
         };
-        // they go into prompts and reports
+        classes.check_names().map_err(|said| wrong(format!(": {said}")))?;
+        Ok(Self { path: Some(path.to_owned()), ..classes })
+    }
+
+    /// Refuses names that are no line of text: they go into prompts and reports.
+    pub(super) fn check_names(&self) -> Result<(), String> {
         let bad = |name: &str| name.trim().is_empty() || name.len() > LONGEST_FIELD || name.contains(char::is_control);
-        if let Some((label, name)) = classes.names.iter().find(|(_, name)| bad(name)) {
-            return Err(wrong(format!(
-                ": class {label} has the name {}, allowed are names that are not blank, without control characters, of \
+        match self.names.iter().find(|(_, name)| bad(name)) {
+            None => Ok(()),
+            Some((label, name)) => Err(format!(
+                "class {label} has the name {}, allowed are names that are not blank, without control characters, of \
                  up to {LONGEST_FIELD} bytes",
                 quote(name)
-            )));
+            )),
         }
-        Ok(Self { path: Some(path.to_owned()), ..classes })
     }
 
     /// The name of a class, or its number where it has none.

@@ -82,6 +82,9 @@ impl Source {
                 let files = parquet_files::ParquetFiles::open(place, config, image_column, label_column).await?;
                 let given = config.classes.as_deref().map(Classes::read).transpose()?;
                 let classes = given.unwrap_or_else(|| Classes::of(files.class_names().iter().map(String::as_str)));
+                classes.check_names().map_err(|said| {
+                    Error::Data(format!("the metadata of the Parquet files: {said}; `source.classes` gives others"))
+                })?;
                 let rows = files.labels().await?;
                 let digest = files.fingerprint(Digest::new("listing"));
                 (Reader::Parquet(files), rows, classes, digest)

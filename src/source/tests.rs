@@ -4,7 +4,10 @@
 
 use std::{fs, path::PathBuf};
 
-use arrow::{array::AsArray, datatypes::Int64Type};
+use arrow::{
+    array::{AsArray, BinaryArray},
+    datatypes::{DataType, Field, Int64Type, Schema},
+};
 
 use super::*;
 use crate::config::Config;
@@ -476,4 +479,27 @@ async fn tars_that_are_cut_or_none_are_refused() {
     std::io::Write::write_all(&mut &file, header.as_bytes()).unwrap();
     file.set_len(1 << 39).unwrap();
     assert!(folder.said(lines).await.ends_with("it describes its members at impossible length"));
+}
+
+#[tokio::test]
+async fn names_in_the_metadata_of_parquet_files_are_lines_of_text() {
+    let folder = Folder::new();
+    let features = r#"{"info": {"features": {"label": {"names": ["cat", "a\tdog"], "_type": "ClassLabel"}}}}"#;
+    let field = |name: &str, data_type| Field::new(name, data_type, true);
+    let fields = vec![field("image", DataType::Binary), field("label", DataType::Int64)];
+    let schema = Schema::new_with_metadata(fields, [("huggingface".into(), features.into())].into());
+    let columns: Vec<ArrayRef> = vec![Arc::new(BinaryArray::from_vec(vec![b"x"])), Arc::new(Int64Array::from(vec![0]))];
+    let batch = RecordBatch::try_new(Arc::new(schema), columns).unwrap();
+    let file = fs::File::create(folder.path("a.parquet")).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    assert_eq!(
+        folder.said("kind = \"parquet\"\nsplits.train = \"a.parquet\"").await,
+        "the metadata of the Parquet files: class 1 has the name \"a\\tdog\", allowed are names that are not blank, \
+         without control characters, of up to 65536 bytes; `source.classes` gives others"
+    );
+    folder.write("names.txt", "cat\ndog\n");
+    let lines = "kind = \"parquet\"\nsplits.train = \"a.parquet\"\nclasses = \"ROOT/names.txt\"";
+    assert_eq!(folder.listed(lines).await, ["a.parquet#0 0 cat train"]);
 }
