@@ -77,7 +77,7 @@ fn four_runs_of_which_two_are_killed_again_and_again_make_one_clean_lake() {
     shared.run();
     shared.ok("verify", &["--deep"]);
     shared.assert_equals(&quiet);
-    println!("{killed} of {RUNS} runs killed in {seconds} s");
+    println!("{killed} kills among {RUNS} runs in {seconds} s");
     assert!(killed > 0, "the job ended before anything could be killed");
     assert!(failed.is_empty(), "a run that nobody killed failed: {failed:?}");
 }
