@@ -15,7 +15,7 @@ use crate::{
     lake::UnitRows,
     pipeline::Pipeline,
     schema::{self, Table},
-    session, step,
+    session,
 };
 
 const ID: &str = "feedback_id";
@@ -106,7 +106,7 @@ async fn read(pipeline: &Pipeline, context: &SessionContext, file: &Path, table:
         let columns: Vec<_> = table.schema.fields().iter().skip(1).map(|field| format!("`{}`", field.name())).collect();
         Error::Data(format!("`{name}` is no feedback, which has {}: {error}", columns.join(", ")))
     })?;
-    let batches = step::conform_batches(&name, &batches, &table.schema)?;
+    let batches = schema::conform::conform_batches(&name, &batches, &table.schema)?;
     concat_batches(&table.schema, &batches).map_err(failed)
 }
 

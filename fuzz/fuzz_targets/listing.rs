@@ -16,10 +16,10 @@ use libfuzzer_sys::fuzz_target;
 extern crate self as object_store;
 extern crate self as tokio;
 
-#[path = "../../src/bounded.rs"]
-mod bounded;
+#[path = "../../src/limited_read.rs"]
+mod limited_read;
 
-#[path = "../../src/config/braces.rs"]
+#[path = "../../src/config/brace_expansion.rs"]
 mod braces;
 
 #[path = "../../src/config/mod.rs"]

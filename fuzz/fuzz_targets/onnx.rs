@@ -9,7 +9,7 @@ use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../src/onnx"]
+#[path = "../../src/models/onnx"]
 mod onnx {
     mod error;
     mod per_sample;

@@ -10,8 +10,8 @@ use std::path::Path;
 use image::{Rgb, RgbImage};
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../src/bounded.rs"]
-mod bounded;
+#[path = "../../src/limited_read.rs"]
+mod limited_read;
 
 #[path = "../../src/imaging/mod.rs"]
 mod imaging;

@@ -12,8 +12,8 @@ use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../src/bounded.rs"]
-mod bounded;
+#[path = "../../src/limited_read.rs"]
+mod limited_read;
 
 mod onnx {
     /// Stands for the error of that name, which no scheduler has.
@@ -29,7 +29,7 @@ mod tokens {
     pub(crate) struct TokenError;
 }
 
-#[path = "../../src/diffusion"]
+#[path = "../../src/models/diffusion"]
 mod diffusion {
     mod error;
     mod noise;

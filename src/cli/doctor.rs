@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{Format, output};
 use crate::{
     error::{self, Result},
-    onnx::{Device, Runtime},
+    models::onnx::{Device, Runtime},
 };
 
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ use super::{Format, Target, output, progress::Bars};
 use crate::{
     error::Result,
     export::{self, Bound, Epochs, Options},
-    step::Stop,
+    run::Stop,
 };
 
 /// How long the chunk that is being written may take after a signal.

@@ -27,11 +27,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     error::{self, Error, Result},
+    models::onnx::Device,
     models::{Machine, Notes},
-    onnx::Device,
     pipeline::{self, Pipeline},
+    run::Stop,
     session,
-    step::Stop,
 };
 
 /// Threads of the queries; models have their own.

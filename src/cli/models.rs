@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Format, output};
 use crate::{
     error::{Error, Result},
-    hub::bytes,
+    models::hub::bytes,
     models::{self, Description, Graph, Kind, Notes},
 };
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::{Format, Target, output};
 use crate::{
     error::Result,
-    forecast::{Amount, forecast, rate},
+    report::forecast::{Amount, forecast, rate},
 };
 
 pub(super) async fn execute(target: &Target) -> Result<ExitCode> {

@@ -9,7 +9,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output;
-use crate::step::{Outcome, Progress};
+use crate::run::{Outcome, Progress};
 
 const LINE_EVERY: Duration = Duration::from_secs(30);
 

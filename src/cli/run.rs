@@ -7,12 +7,12 @@ use serde_json::json;
 
 use super::{Format, Target, output, progress::Bars};
 use crate::{
-    config::{Diagnostic, Diagnostics},
-    diffusion::Stats,
-    error::{Error, Result},
+    error::{Diagnostic, Diagnostics, Error, Result},
     feedback::{self, Awaited},
-    lake, report, retry, run,
-    step::{Shard, Stop},
+    models::diffusion::Stats,
+    report, run,
+    run::{Shard, Stop},
+    storage,
 };
 
 #[derive(Debug, Args)]
@@ -85,7 +85,7 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
         stop: stop.clone(),
     };
     if arguments.retry_rejects {
-        let forgotten = retry::forget_rejects(&target.open().await?).await?;
+        let forgotten = run::forget_rejects(&target.open().await?).await?;
         output::note(format!("{forgotten} rejects are tried again"));
     }
     let (pipeline, outcomes, awaited) = loop {
@@ -122,7 +122,7 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
         }));
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(slowed) = lake::slow_downs() {
+    if let Some(slowed) = storage::slow_downs() {
         output::note(format!("stores asked for less: {slowed}"));
     }
     if let Some(stats) = models.stats() {

@@ -20,7 +20,7 @@ use super::{Format, Target, output};
 use crate::{
     error::{self, Error, Result},
     pipeline::Pipeline,
-    queries::{self, Query},
+    plan::catalogue::{self, Query},
     schema, session,
 };
 
@@ -82,7 +82,7 @@ async fn from_stdin(pipeline: &Pipeline, context: &SessionContext, format: Forma
 
 async fn answer(pipeline: &Pipeline, context: &SessionContext, text: &str, format: Format) -> Result<()> {
     let fail = |error| Error::query("sql", error);
-    queries::hold_chains("sql", text)?;
+    catalogue::hold_chains("sql", text)?;
     let rows = match Query::parse("sql", text) {
         Ok(query) => session::query(context, "sql", &query.bind(&pipeline.plan.parameters)?).await?,
         // EXPLAIN and SHOW are no queries, and still only read

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::{Format, Target, output};
-use crate::{error::Result, report, status::status};
+use crate::{error::Result, report, report::status::status};
 
 pub(super) async fn execute(target: &Target) -> Result<ExitCode> {
     let pipeline = target.open().await?;

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Format, Target, output};
-use crate::{error::Result, verify::verify};
+use crate::{error::Result, report::verify::verify};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

@@ -5,20 +5,11 @@
 
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostics::Diagnostics;
-use super::text;
+use crate::error::diagnostics::{Diagnostics, Place};
+use crate::error::text;
 
 /// Deepest nesting of sections and lists; the deepest that has a meaning is 3.
 const MAX_DEPTH: usize = 16;
-
-/// Where a key or value was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// A line of the file, counted from 1.
-    Line(usize),
-    /// A `--set` edit, counted from 0.
-    Edit(usize),
-}
 
 /// A value and its place.
 #[derive(Debug, Clone)]

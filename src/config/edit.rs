@@ -3,9 +3,9 @@
 //! An edit counts as part of the file, so an unknown key or a wrong value is reported like one of
 //! the file, under the name of the edit.
 
-use super::diagnostics::Problems;
-use super::document::{self, Node, Place, Table, Value};
-use super::text;
+use super::document::{self, Node, Table, Value};
+use crate::error::diagnostics::{Place, Problems};
+use crate::error::text;
 
 /// Most parts of a key; the longest that has a meaning has 3 (`source.splits.train`).
 const MAX_PARTS: usize = 8;

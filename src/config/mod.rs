@@ -17,29 +17,26 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-pub use diagnostics::{Diagnostic, Diagnostics};
-pub use learning::{DataSplit, Experiment, Learner};
+use crate::error::{Diagnostics, diagnostics::Problems};
+pub use experiment::{DataSplit, Experiment, Learner};
 pub use location::{HubFolder, ModelLocation};
 pub use parameters::BUILT_IN_PARAMETERS;
 pub use source::SourceKind;
-pub use text::similar;
 
-mod braces;
-mod diagnostics;
+mod brace_expansion;
 mod document;
 mod edit;
-mod kinds;
-mod learning;
+mod experiment;
 mod location;
 mod parameters;
 mod reader;
-mod rules;
 mod sections;
 mod source;
+mod strings;
 mod template;
 #[cfg(test)]
 mod tests;
-mod text;
+mod values;
 
 /// Largest pipeline file, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -216,7 +213,7 @@ pub struct Spectrum {
 /// `[filter]`: which generated images are kept.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Filter {
-    /// The query; default `filter/text_similarity.sql`.
+    /// The query; default `kept/text_similarity.sql`.
     pub sql: String,
     /// What CLIP sees of an image: `center_crop`, as its preprocessor says, or `whole`, squeezed into the crop's size.
     /// Default `center_crop`.
@@ -336,7 +333,7 @@ impl Config {
     /// Everything that is wrong with the text and the edits.
     pub fn parse(text: &str, origin: &str, set: &[String]) -> Result<Self, Diagnostics> {
         let mut root = document::parse(text, origin)?;
-        let mut problems = diagnostics::Problems::new(origin, set);
+        let mut problems = Problems::new(origin, set);
         edit::apply(&mut root, set, &mut problems);
         let config = sections::config(reader::Section::root(&root, &mut problems));
         problems.finish().map(|()| config)

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::Parameter;
-use super::diagnostics::Problems;
 use super::document::{Entry, Node, Value};
-use super::kinds::Kind;
 use super::reader::Section;
-use super::rules::{IDENTIFIER, LINE};
+use super::strings::{IDENTIFIER, LINE};
+use super::values::Kind;
+use crate::error::diagnostics::Problems;
 
 /// Names of the parameters that the program itself gives to SQL; `[parameters]` may not have them.
 pub const BUILT_IN_PARAMETERS: [&str; 30] = [

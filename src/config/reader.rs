@@ -1,9 +1,9 @@
 //! Reads sections key by key, and knows afterwards which keys nobody asked for.
 
-use super::diagnostics::Problems;
-use super::document::{Entry, Place, Table, Value};
-use super::kinds::Kind;
-use super::text::{self, join_key, key_in_backticks};
+use super::document::{Entry, Table, Value};
+use super::values::Kind;
+use crate::error::diagnostics::{Place, Problems};
+use crate::error::text::{self, join_key, key_in_backticks};
 
 /// What stands in the file where a section is expected.
 #[derive(Debug, Clone, Copy)]

@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::document::Entry;
-use super::kinds::{Choice, Distinct, Kind, Truth, integer, number, number_below};
 use super::parameters::parameters;
 use super::reader::Section;
-use super::rules::{FILLED_LINE, IDENTIFIER, LINE, LOCATION, MODEL, NAME, PATH, QUERY, SQL_PATH};
+use super::strings::{FILLED_LINE, IDENTIFIER, LINE, LOCATION, MODEL, NAME, PATH, QUERY, SQL_PATH};
 use super::template::{Template, asks_for};
+use super::values::{Choice, Distinct, Kind, Truth, integer, number, number_below};
 use super::{
     Config, Cuda, Curriculum, Expect, Filter, HardSamples, Models, Prompts, Queries, Rejects, Spectrum, UserStep,
-    Validation, learning, source, text,
+    Validation, experiment, source,
 };
+use crate::error::text;
 
 /// Most training epochs.
 const MAX_EPOCHS: i64 = 100_000;
@@ -35,8 +36,8 @@ pub(super) fn config(mut root: Section<'_, '_>) -> Config {
     let filter = filter(root.section("filter"));
     let validation = validation(root.section("validation"));
     let curriculum = curriculum(root.section("curriculum"), &spectrum.image_guidance, validation.sources);
-    let learner = learning::learner(root.section("learner"));
-    let experiment = learning::experiment(root.section("experiment"), &curriculum.strategy);
+    let learner = experiment::learner(root.section("learner"));
+    let experiment = experiment::experiment(root.section("experiment"), &curriculum.strategy);
     let config = Config {
         name,
         seed,
@@ -201,7 +202,7 @@ fn size(spectrum: &mut Section<'_, '_>) -> Option<(i64, i64)> {
 fn filter(mut filter: Section<'_, '_>) -> Filter {
     let cosine = number(-1.0, 1.0, "cosine");
     let out = Filter {
-        sql: filter.or("sql", &SQL_PATH, "filter/text_similarity.sql"),
+        sql: filter.or("sql", &SQL_PATH, "kept/text_similarity.sql"),
         frame: filter.or("frame", &Choice { words: &["center_crop", "whole"] }, "center_crop").to_owned(),
         min_text_similarity: filter.or("min_text_similarity", &cosine, 0.3),
         max_attempts: filter.or("max_attempts", &integer(1..=100, ""), 6),

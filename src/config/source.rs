@@ -5,14 +5,13 @@ use std::{cell::Cell, collections::BTreeSet, path::PathBuf};
 use serde::Serialize;
 
 use super::{
-    Source, Split, braces,
-    diagnostics::Problems,
+    Source, Split, brace_expansion,
     document::Node,
-    kinds::{Choice, Distinct, Kind},
     reader::Section,
-    rules::{FILLED_LINE, LINE, LIST_PATH, LOCATION, PATH, RELATIVE_PATH, SQL_PATH},
-    text,
+    strings::{FILLED_LINE, LINE, LIST_PATH, LOCATION, PATH, RELATIVE_PATH, SQL_PATH},
+    values::{Choice, Distinct, Kind},
 };
+use crate::error::{diagnostics::Problems, text};
 
 /// How a data set is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -153,7 +152,7 @@ trait Names: Kind {
     fn names(out: Self::Out) -> Vec<String>;
 }
 
-impl Names for super::rules::Rule {
+impl Names for super::strings::Rule {
     fn names(out: String) -> Vec<String> {
         vec![out]
     }
@@ -216,7 +215,7 @@ impl Kind for Shards {
 
     fn read(&self, key: &str, node: &Node, problems: &mut Problems) -> Option<Vec<String>> {
         let pattern = RELATIVE_PATH.read(key, node, problems)?;
-        match braces::expand(&pattern, self.left.get()) {
+        match brace_expansion::expand(&pattern, self.left.get()) {
             Ok(names) => {
                 let taken = names.iter().map(String::len).sum();
                 self.left.set(self.left.get().saturating_sub(taken));

@@ -1,10 +1,10 @@
 //! Prompt templates: text with `{class}` and, where there are any, `{description}`.
 
-use super::diagnostics::Problems;
 use super::document::{Node, Value};
-use super::kinds::Kind;
-use super::rules::FILLED_LINE;
-use super::text;
+use super::strings::FILLED_LINE;
+use super::values::Kind;
+use crate::error::diagnostics::Problems;
+use crate::error::text;
 
 /// A prompt template with these placeholders.
 #[derive(Debug, Clone, Copy)]

@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    learner::{Learner, LearnerError, Loss, Sampling},
-    queries::Parameter,
+    experiment::learner::{Learner, LearnerError, Loss, Sampling},
+    plan::catalogue::Parameter,
     schema,
 };
 

@@ -5,16 +5,16 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray};
 
 use super::{
+    dataset::{Picture, grey_pictures},
     failed,
-    task::{Picture, grey_pictures},
     train::in_parallel,
 };
 use crate::{
     config::{Config, Split},
     error::{Error, Result},
+    experiment::learner::{Architecture, Data, Learner, Loss, Sampling, Schedule, Settings, Shape, mean},
     identity::Digest,
     lake::DataFile,
-    learner::{Architecture, Data, Learner, Loss, Sampling, Schedule, Settings, Shape, mean},
     schema,
     source::Source,
 };

@@ -8,15 +8,14 @@ use arrow::{
     datatypes::{DataType, Int64Type},
 };
 
-use super::task::Task;
+use super::dataset::Task;
 use crate::{
     error::{Error, Result},
     pipeline::Pipeline,
     plan,
-    queries::Parameter,
+    plan::catalogue::Parameter,
     schema,
     session::{self, Snapshot},
-    step,
 };
 
 /// The rows of a task, epoch by epoch.
@@ -56,7 +55,7 @@ impl<'a> Questions<'a> {
     /// Where they have other columns.
     pub(super) fn put(&mut self, table: &str, rows: &[RecordBatch]) -> Result<()> {
         let found = schema::find(table).ok_or_else(|| Error::Data(format!("no schema of `{table}`")))?;
-        let rows = step::conform_batches(table, rows, &found.schema)?;
+        let rows = schema::conform::conform_batches(table, rows, &found.schema)?;
         self.snapshot.set(table, Arc::clone(&found.schema), rows)
     }
 

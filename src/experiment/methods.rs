@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{manifests::Epochs, task::Task};
+use super::{dataset::Task, manifests::Epochs};
 use crate::{
+    experiment::learner::{Loss, Sampling},
     identity::Digest,
-    learner::{Loss, Sampling},
 };
 
 /// The strategy whose epochs after the curriculum every method shares.

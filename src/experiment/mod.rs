@@ -6,10 +6,11 @@
 
 mod adaptive;
 mod confidences;
+mod dataset;
+mod learner;
 mod manifests;
 mod methods;
 mod summary;
-mod task;
 mod train;
 
 use std::{path::Path, sync::Arc};
@@ -24,13 +25,13 @@ pub use confidences::confidences;
 pub use summary::Summary;
 
 use crate::{
-    config::{Config, DataSplit, Diagnostic, Diagnostics, Split},
-    error::{self, Error, Result},
+    config::{Config, DataSplit, Split},
+    error::{self, Diagnostic, Diagnostics, Error, Result},
+    experiment::learner::Architecture,
     lake::{DataFile, Lake},
-    learner::Architecture,
     pipeline::{self, Pipeline},
-    run, schema,
-    step::Progress,
+    run::{self, Progress},
+    schema,
 };
 
 /// A measure of one learner.
@@ -97,7 +98,7 @@ pub async fn run(
         let pipeline = open(path, &config, options, split).await?;
         note(&format!("split {}: `{}`", split.seed, pipeline.config.name));
         run::run(&pipeline, &run::Options::default(), Arc::clone(&progress)).await?;
-        let task = task::Task::load(&pipeline).await?;
+        let task = dataset::Task::load(&pipeline).await?;
         let found = train::split(&pipeline, &task, split.seed, &note).await?;
         findings.measured.extend(found.measured);
         findings.fixed_levels.extend(found.fixed_levels);

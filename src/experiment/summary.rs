@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Measured;
-use crate::learner::{Comparison, LearnerError, Score, mean, standard_deviation};
+use crate::experiment::learner::{Comparison, LearnerError, Score, mean, standard_deviation};
 
 /// The seed of the bootstrap's resamples.
 const BOOTSTRAP_SEED: u64 = 0;

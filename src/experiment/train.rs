@@ -5,15 +5,16 @@ use std::{collections::BTreeMap, sync::Mutex};
 use super::{
     ChosenLevel, Findings, Measured,
     adaptive::{self, Adaptive},
-    architectures, failed,
+    architectures,
+    dataset::Task,
+    failed,
     manifests::{Questions, REAL, fixed},
     methods::{self, Method, REAL_ONLY},
-    task::Task,
 };
 use crate::{
     config::{Config, Split},
     error::{Error, Result},
-    learner::{Architecture, Borders, Data, Learner, LearnerError, Metrics, Schedule, Settings},
+    experiment::learner::{Architecture, Borders, Data, Learner, LearnerError, Metrics, Schedule, Settings},
     pipeline::Pipeline,
 };
 
@@ -149,7 +150,7 @@ impl<'a> Budget<'a> {
             let seeds = self.train(method)?;
             let validation = seeds.iter().flatten().filter(|(split, _)| *split == Split::Validation);
             let scores: Vec<f64> = validation.map(|(_, metrics)| metrics.macro_f1).collect();
-            let score = crate::learner::mean(&scores).unwrap_or_default();
+            let score = crate::experiment::learner::mean(&scores).unwrap_or_default();
             if best.as_ref().is_none_or(|(least, _, _)| score > *least) {
                 best = Some((score, level, seeds));
             }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::{Classes, Sample};
 use crate::{
     error::Result,
-    lake::{Place, Upload},
+    storage::{Place, Upload},
 };
 
 /// Names of the classes by label, once for all epochs.

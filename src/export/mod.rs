@@ -24,9 +24,9 @@ use self::{
 use crate::{
     error::{Error, Result},
     imaging,
-    lake::Place,
-    pipeline::Pipeline,
-    step::{self, Progress, Stop},
+    pipeline::{Pipeline, staleness::why},
+    run::{Progress, Stop},
+    storage::Place,
 };
 
 /// What progress is told under.
@@ -161,7 +161,7 @@ pub async fn export(
     }
     let manifest = pipeline.plan.steps.iter().find(|step| step.table.name == "manifest");
     let stale = match manifest {
-        Some(manifest) => step::why(&pipeline.session, &pipeline.own_tables, manifest).await?,
+        Some(manifest) => why(&pipeline.session, &pipeline.own_tables, manifest).await?,
         None => None,
     };
     let mut summary = Summary { destination: place.url.to_string(), stale, ..Summary::default() };

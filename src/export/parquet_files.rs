@@ -15,8 +15,9 @@ use serde_json::{Map, Value, json};
 use super::{Classes, Sample};
 use crate::{
     error::{Error, Result},
-    lake::{Growing, Place, Upload},
+    lake::Growing,
     schema,
+    storage::{Place, Upload},
 };
 
 static COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| {

@@ -21,7 +21,7 @@ use crate::{
     session::{self, Snapshot},
 };
 
-const QUERY: &str = "export/pictures.sql";
+const QUERY: &str = "export/images.sql";
 /// Rows of a chunk: what is asked for in one query, in which each id is looked for in the statistics of each file.
 const CHUNK_ROWS: usize = 256;
 /// Bytes of the pictures of a chunk; one alone may have more.

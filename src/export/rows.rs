@@ -13,7 +13,7 @@ use super::{Classes, Form, Options};
 use crate::{
     error::{Error, Result},
     pipeline::Pipeline,
-    queries::Parameter,
+    plan::catalogue::Parameter,
     session::{self, Snapshot},
 };
 

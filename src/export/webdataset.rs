@@ -3,7 +3,7 @@
 
 use crate::{
     error::{Error, Result},
-    lake::{Place, Upload},
+    storage::{Place, Upload},
 };
 
 use super::Sample;

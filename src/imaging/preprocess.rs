@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Filter, ImageError, centre_crop, resize, to_chw};
-use crate::bounded;
+use crate::limited_read;
 
 /// Why a preprocessing cannot be followed.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +119,7 @@ impl Preprocess {
     /// # Errors
     /// [`PreprocessError::Unsupported`] names a key whose value would change the tensors and is not supported.
     pub(crate) fn read(path: &Path) -> Result<Self, PreprocessError> {
-        let text = bounded::read(path, bounded::CONFIGURATION)
+        let text = limited_read::read(path, limited_read::CONFIGURATION)
             .map_err(|source| PreprocessError::Read { path: path.to_owned(), source })?;
         Self::parse(&text, path)
     }

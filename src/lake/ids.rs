@@ -10,8 +10,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectMeta;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 
-use super::{Place, object::Object};
 use crate::error::{Error, Result};
+use crate::storage::{Object, Place};
 
 /// Files that are read at once.
 const READ_AT_ONCE: usize = 16;

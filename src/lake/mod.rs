@@ -6,20 +6,12 @@
 //! commits have brought are read, and rows with these ids are dropped from ours: a row is in a table once,
 //! whoever works on it beside us.
 
-mod beside;
-mod credentials;
 mod data_file;
-mod folder;
 mod gc;
 mod ids;
-mod object;
-mod pace;
 #[cfg(test)]
 mod simulation;
-mod store;
-mod upload;
 mod verify;
-mod whole;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -50,17 +42,14 @@ use object_store::{ObjectStoreExt, PutPayload};
 use tokio::sync::{Mutex, MutexGuard};
 
 pub use data_file::{DataFile, Growing};
-pub use folder::StoredFile;
 pub use gc::gc;
-pub use object::Object;
-pub use store::{Place, slow_downs};
-pub use upload::Upload;
 pub use verify::{Finding, verify_files};
 
 use self::ids::Ids;
 use crate::{
     error::{Error, Result},
     schema::Table,
+    storage::Place,
 };
 
 /// The application id under which a table carries the fingerprint of the step that completed it.

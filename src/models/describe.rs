@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    classifier::ClassifierFiles,
-    clip::ClipFiles,
-    diffusion,
     error::{self, Error, Result},
-    hub::{self, Notes},
     imaging::Preprocess,
-    onnx::{Port, Signature},
-    tokens::Tokenizer,
+    models::classifier::ClassifierFiles,
+    models::clip::ClipFiles,
+    models::diffusion,
+    models::hub::{self, Notes},
+    models::onnx::{Port, Signature},
+    models::tokenizer::Tokenizer,
 };
 
 /// A model as it was found.

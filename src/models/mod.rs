@@ -1,6 +1,12 @@
 //! The models of a pipeline: known by the digests of their files, loaded when one is first asked for.
 
+pub(crate) mod classifier;
+pub(crate) mod clip;
 mod describe;
+pub(crate) mod diffusion;
+pub(crate) mod hub;
+pub(crate) mod onnx;
+pub(crate) mod tokenizer;
 
 use std::{
     collections::BTreeMap,
@@ -11,17 +17,16 @@ use std::{
 use tokio::sync::OnceCell;
 
 use crate::{
-    classifier::{Classifier, ClassifierFiles},
-    clip::{ClipEngine, ClipFiles, ClipSettings, ClipStats},
     config::{Config, Spectrum},
-    diffusion::{
-        DiffusionFiles, Engine, NoiseSource, Scheduler, SchedulerName, Settings, Stats, rows_per_sample, timesteps_run,
-    },
     error::{self, Error, Result},
-    hub,
     identity::Digest,
     imaging::Fit,
-    onnx::{Chosen, CudaOptions, Device, Runtime},
+    models::classifier::{Classifier, ClassifierFiles},
+    models::clip::{ClipEngine, ClipFiles, ClipSettings, ClipStats},
+    models::diffusion::{
+        DiffusionFiles, Engine, NoiseSource, Scheduler, SchedulerName, Settings, Stats, rows_per_sample, timesteps_run,
+    },
+    models::onnx::{Chosen, CudaOptions, Device, Runtime},
 };
 
 pub use describe::{Description, Graph, Kind, describe};

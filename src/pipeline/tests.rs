@@ -55,7 +55,7 @@ impl Curricula {
         let step = self.pipeline.plan.steps.iter().find(|step| step.table.name == table).unwrap();
         let context = self.pipeline.session.context(&self.snapshot, &Arc::default()).unwrap();
         let rows = session::query(&context, table, &step.statement).await.unwrap().collect().await.unwrap();
-        let rows = step::conform_batches(table, &rows, &step.table.schema).unwrap();
+        let rows = schema::conform::conform_batches(table, &rows, &step.table.schema).unwrap();
         self.snapshot.set(table, Arc::clone(&step.table.schema), rows.clone()).unwrap();
         rows
     }

@@ -4,6 +4,7 @@
 //! names, its models are the functions that it calls. Its fingerprint covers just these, by meaning:
 //! neither white space, nor a parameter that it does not use, nor where a model's folder stands.
 
+pub mod catalogue;
 mod parameters;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,7 @@ use crate::{
     config::Config,
     error::{Error, Result},
     identity::Digest,
-    queries::{Catalogue, Parameter, Query},
+    plan::catalogue::{Catalogue, Parameter, Query},
     schema::{self, Kind, Table},
 };
 
@@ -124,7 +125,7 @@ pub fn chosen_queries(config: &Config) -> Vec<String> {
 
 /// The query of a strategy, by its name.
 pub fn curriculum_query(strategy: &str) -> String {
-    format!("curriculum/{strategy}.sql")
+    format!("schedule/{strategy}.sql")
 }
 
 fn built_in_steps(config: &Config) -> Vec<(&'static str, String)> {

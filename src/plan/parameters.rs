@@ -7,7 +7,7 @@ use crate::{
     config::{self, Config},
     error::Result,
     identity::Digest,
-    queries::{Catalogue, Parameter, Query},
+    plan::catalogue::{Catalogue, Parameter, Query},
 };
 
 /// Raised when the same models, settings and queries make other rows than before: after a correction of

@@ -1,7 +1,10 @@
 //! Read-only digests of the lake for people: the closing tables and the contact sheet.
 
 mod contact_sheet;
+pub mod forecast;
 mod levels;
+pub mod status;
+pub mod verify;
 
 pub use contact_sheet::{has_contact_sheet, write_contact_sheet};
 pub use levels::{levels, tables};

@@ -6,12 +6,12 @@ use std::{
 };
 
 use super::{
-    named::{LONGEST_FIELD, LONGEST_NAME, Label, one_line, quote},
-    texts::read_json,
+    entry::{LONGEST_FIELD, LONGEST_NAME, Label, one_line, quote},
+    side_tables::read_json,
 };
 use crate::{
-    bounded,
     error::{Error, Result},
+    limited_read,
 };
 
 /// Columns that a `.csv` may have for the label.
@@ -41,8 +41,10 @@ impl Classes {
     pub(super) fn read(path: &Path) -> Result<Self> {
         let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_ascii_lowercase();
         let wrong = |what: String| Error::Data(format!("`{}` (`source.classes`){what}", path.display()));
-        let read =
-            || bounded::read_text(path, bounded::TABLE).map_err(|error| wrong(format!(" cannot be read: {error}")));
+        let read = || {
+            limited_read::read_text(path, limited_read::TABLE)
+                .map_err(|error| wrong(format!(" cannot be read: {error}")))
+        };
         let classes = match ending.as_str() {
             "txt" => of_lines(&read()?).map_err(wrong)?,
             "csv" => of_table(&read()?).map_err(wrong)?,

@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    named::{LONGEST_FIELD, Label, Named, Origin, Problems, quote, relative},
+    entry::{LONGEST_FIELD, Label, Named, Origin, Problems, quote, relative},
     object::list_file,
 };
 use crate::{
     config::{SourceKind, Split},
     error::{Error, Result},
-    lake::Place,
+    storage::Place,
 };
 
 /// The pictures of a source of the kind `csv`.

@@ -7,12 +7,12 @@ use object_store::ObjectMeta;
 
 use super::{
     Read,
-    named::Named,
+    entry::Named,
     object::{Version, picture},
 };
 use crate::{
     error::{Error, Result},
-    lake::Place,
+    storage::Place,
 };
 
 /// Requests to the store at one time.

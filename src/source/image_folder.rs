@@ -8,15 +8,15 @@ use object_store::{ObjectMeta, path::Path};
 
 use super::{
     csv_table::{Column, rows},
+    entry::{Label, Named, Origin, Problems, quote, relative},
     files::AT_ONCE,
     list::lines,
-    named::{Label, Named, Origin, Problems, quote, relative},
     object::{Version, list_file},
 };
 use crate::{
     config::Split,
     error::{Error, Result},
-    lake::Place,
+    storage::Place,
 };
 
 /// Endings of pictures, those of torchvision that are decoded here.

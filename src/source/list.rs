@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::{
-    named::{LONGEST_FIELD, Label, Named, Origin, Problems, quote, relative},
+    entry::{LONGEST_FIELD, Label, Named, Origin, Problems, quote, relative},
     object::list_file,
 };
-use crate::{config::Split, error::Result, lake::Place};
+use crate::{config::Split, error::Result, storage::Place};
 
 /// The pictures of every list.
 ///

@@ -7,42 +7,36 @@
 //! ```
 
 mod classes;
-mod common_names;
-mod confidences;
 mod csv_table;
-mod descriptions;
+mod entry;
 mod files;
 mod image_folder;
 mod list;
-mod named;
 mod object;
 mod parquet_files;
+mod range_reader;
+mod side_tables;
 mod tars;
 #[cfg(test)]
 mod tests;
-mod texts;
-mod window;
 
 use std::sync::Arc;
 
-pub use common_names::{CommonNames, check_excluded, common_names};
-pub use confidences::confidences;
-pub use descriptions::descriptions;
-pub use texts::{Line, lines};
+pub use side_tables::{CommonNames, Line, check_excluded, common_names, confidences, descriptions, lines};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 
 use self::{
     classes::Classes,
-    named::{Named, Problems},
+    entry::{Named, Problems},
     object::too_large,
 };
 use crate::{
     config::{self, SourceKind, Split},
     error::{Error, Result},
     identity::{self, Digest},
-    lake::Place,
     schema,
+    storage::Place,
 };
 
 /// The version of a file that is named and not there.
@@ -175,7 +169,7 @@ async fn named_source(place: Place, config: &config::Source) -> Result<(Reader, 
         }
     };
     refuse_absent(&named, splits, &config.root)?;
-    let (labels, classes) = named::number(&named, given)?;
+    let (labels, classes) = entry::number(&named, given)?;
     let mut digest = Digest::new("listing of names");
     let mut rows = Vec::with_capacity(named.len());
     for (Named { path, split, version, .. }, label) in named.into_iter().zip(labels) {
@@ -188,7 +182,7 @@ async fn named_source(place: Place, config: &config::Source) -> Result<(Reader, 
 
 /// Sees that names are sound, none is there twice, and every split has one.
 fn check(named: &[Named], splits: &[(Split, Vec<String>)], mut problems: Problems) -> Result<()> {
-    named::refuse_twice(named, &mut problems);
+    entry::refuse_twice(named, &mut problems);
     problems.finish()?;
     match splits.iter().find(|(split, _)| !named.iter().any(|row| row.split == *split)) {
         None => Ok(()),
@@ -210,7 +204,7 @@ fn refuse_absent(named: &[Named], splits: &[(Split, Vec<String>)], root: &str) -
                 "none of the images of the split {} is there; the first is {} of {}, below `{root}`\nhint: is \
                  `source.root` the directory that the paths are relative to?",
                 split.as_str(),
-                named::quote(&first.path),
+                entry::quote(&first.path),
                 first.origin
             )));
         }

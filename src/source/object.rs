@@ -8,7 +8,7 @@ use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStoreExt};
 use super::Read;
 use crate::{
     error::{Error, Result},
-    lake::Place,
+    storage::Place,
 };
 
 /// Encoded bytes of a picture: readers of Parquet fail on values of 8 MiB and more.

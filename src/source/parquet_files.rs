@@ -23,7 +23,7 @@ use crate::{
     config,
     error::{Error, Result},
     identity::Digest,
-    lake::{Object, Place},
+    storage::{Object, Place},
 };
 
 /// What is between a file's path and the number of a row in it, in a listing's `path`.

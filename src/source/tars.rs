@@ -14,16 +14,16 @@ use tar::Archive;
 
 use super::{
     Read,
+    entry::{LONGEST_FIELD, Label, Named, Origin, Problems, quote, relative},
     files::AT_ONCE,
     image_folder::is_picture,
-    named::{LONGEST_FIELD, Label, Named, Origin, Problems, quote, relative},
     object::{LARGEST, Version, head, picture},
-    window::Window,
+    range_reader::Window,
 };
 use crate::{
     config::Split,
     error::{Error, Result},
-    lake::Place,
+    storage::Place,
 };
 
 /// What is between a tar's path and the name of a member in it, in a listing's `path`.

@@ -17,7 +17,7 @@ use super::{
     load_image::load,
 };
 use crate::{
-    clip::EmbedError,
+    models::clip::EmbedError,
     models::{self, Models},
     source::Source,
 };

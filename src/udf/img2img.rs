@@ -27,8 +27,8 @@ use super::{
     load_image::load,
 };
 use crate::{
-    diffusion::{EngineError, Job},
     identity::Digest,
+    models::diffusion::{EngineError, Job},
     models::{self, Models},
     schema,
     source::Source,

@@ -670,7 +670,7 @@ fn replace(workspace: &mut Workspace, name: &str, text: &str) {
     workspace.edit(&at(workspace, "sql_dir", "sql"));
 }
 
-const FILTER: &str = "filter/text_similarity.sql";
+const FILTER: &str = "kept/text_similarity.sql";
 
 fn built_in(name: &str) -> String {
     std::fs::read_to_string(root().join("sql").join(name)).unwrap()
@@ -687,7 +687,7 @@ fn a_replacement_with_other_columns() {
     replace(&mut workspace, FILTER, &text);
     assert_snapshot!(check(&mut workspace, &[]), @r"
     exit code 2
-    error: query `filter/text_similarity.sql`: column `label` is Utf8, Int64 is expected; column `attempt` is missing; `kept` has no column `more`; `kept` is (sample_id utf8, source_id utf8, label int64, class_name utf8, image_guidance int64, seed int64, attempt int64, text_similarity float32, image_similarity float32)
+    error: query `kept/text_similarity.sql`: column `label` is Utf8, Int64 is expected; column `attempt` is missing; `kept` has no column `more`; `kept` is (sample_id utf8, source_id utf8, label int64, class_name utf8, image_guidance int64, seed int64, attempt int64, text_similarity float32, image_similarity float32)
     1 problem; nothing was run
     ");
 }
@@ -695,10 +695,10 @@ fn a_replacement_with_other_columns() {
 #[test]
 fn a_replacement_of_nothing() {
     let (mut workspace, _guard) = shipped();
-    replace(&mut workspace, "filter/text_similarty.sql", &built_in(FILTER));
+    replace(&mut workspace, "kept/text_similarty.sql", &built_in(FILTER));
     assert_snapshot!(check(&mut workspace, &[]), @r"
     exit code 2
-    error: query `filter/text_similarty.sql`: it replaces no built-in query and the pipeline does not name it; built-in are candidates/spectrum.sql, curriculum/adaptive.sql, curriculum/all_levels.sql, curriculum/diverse_to_specific.sql, curriculum/fixed.sql, curriculum/random.sql, curriculum/real_only.sql, curriculum/recursive.sql, curriculum/shrink.sql, curriculum/specific_to_diverse.sql, curriculum/text_only.sql, experiment/pictures.sql, experiment/samples.sql, experiment/validation.sql, export/classes.sql, export/epochs.sql, export/manifest.sql, export/pictures.sql, export/problems.sql, feedback/incoming.sql, feedback/problems.sql, filter/text_similarity.sql, hard_samples/classifier.sql, hard_samples/few_shot.sql, hard_samples/low_confidence.sql, images/all.sql, manifest/low_quality.sql, manifest/mixed.sql, pixels/embed.sql, pixels/reference.sql, probe/real.sql, progress/gain.sql, report/awaited.sql, report/contact_sheet.sql, report/forecast.sql, report/levels.sql, report/rate.sql, report/rejects.sql, scores/clip.sql, spectrum/img2img.sql, validation/spectrum.sql, verify/deep.sql, verify/rows.sql
+    error: query `kept/text_similarty.sql`: it replaces no built-in query and the pipeline does not name it; built-in are candidates/spectrum.sql, experiment/images.sql, experiment/samples.sql, experiment/validation.sql, export/classes.sql, export/epochs.sql, export/images.sql, export/manifest.sql, export/problems.sql, feedback/incoming.sql, feedback/problems.sql, hard_samples/classifier.sql, hard_samples/few_shot.sql, hard_samples/low_confidence.sql, images/all.sql, kept/text_similarity.sql, manifest/low_quality.sql, manifest/mixed.sql, pixels/embed.sql, pixels/reference.sql, probe/real.sql, progress/gain.sql, report/awaited.sql, report/contact_sheet.sql, report/forecast.sql, report/levels.sql, report/rate.sql, report/rejects.sql, schedule/adaptive.sql, schedule/all_levels.sql, schedule/diverse_to_specific.sql, schedule/fixed.sql, schedule/random.sql, schedule/real_only.sql, schedule/recursive.sql, schedule/shrink.sql, schedule/specific_to_diverse.sql, schedule/text_only.sql, scores/clip.sql, spectrum/img2img.sql, validation/spectrum.sql, verify/deep.sql, verify/rows.sql
     1 problem; nothing was run
     ");
     let (mut workspace, _guard) = shipped();
@@ -728,27 +728,27 @@ fn replacements_that_are_no_query() {
     });
     assert_snapshot!(said.join("\n"), @r"
     exit code 2
-    error: query `filter/text_similarity.sql`: it is no SQL: Expected: an SQL statement, found: SELEC at Line: 1, Column: 1
+    error: query `kept/text_similarity.sql`: it is no SQL: Expected: an SQL statement, found: SELEC at Line: 1, Column: 1
     1 problem; nothing was run
 
     exit code 2
-    error: query `filter/text_similarity.sql`: it is no SQL: Expected: ), found: EOF
+    error: query `kept/text_similarity.sql`: it is no SQL: Expected: ), found: EOF
     1 problem; nothing was run
 
     exit code 2
-    error: query `filter/text_similarity.sql`: only one SELECT is allowed here, nothing that writes
+    error: query `kept/text_similarity.sql`: only one SELECT is allowed here, nothing that writes
     1 problem; nothing was run
 
     exit code 2
-    error: query `filter/text_similarity.sql`: only one SELECT is allowed here, nothing that writes
+    error: query `kept/text_similarity.sql`: only one SELECT is allowed here, nothing that writes
     1 problem; nothing was run
 
     exit code 2
-    error: query `filter/text_similarity.sql`: it is empty, one SELECT is expected
+    error: query `kept/text_similarity.sql`: it is empty, one SELECT is expected
     1 problem; nothing was run
 
     exit code 2
-    error: query `filter/text_similarity.sql`: it cannot be read: stream did not contain valid UTF-8
+    error: query `kept/text_similarity.sql`: it cannot be read: stream did not contain valid UTF-8
     1 problem; nothing was run
     ");
 }
@@ -786,7 +786,7 @@ fn queries_that_reach_beyond_the_lake() {
     for query in queries.iter().map(String::as_str).chain(["EXPLAIN SELECT * FROM images", "SHOW TABLES"]) {
         std::fs::write(workspace.path("sql").join(FILTER), query).unwrap();
         let said = check(&mut workspace, &[]);
-        assert!(said.starts_with("exit code 2\nerror: query `filter/text_similarity.sql`: "), "{query}\n{said}");
+        assert!(said.starts_with("exit code 2\nerror: query `kept/text_similarity.sql`: "), "{query}\n{said}");
     }
     assert!(!target.exists());
 }
@@ -830,7 +830,7 @@ fn an_unknown_strategy() {
     let (mut workspace, _guard) = shipped();
     assert_snapshot!(check(&mut workspace, &["curriculum.strategy=divers_to_specific"]), @r"
     exit code 2
-    error: query `curriculum/divers_to_specific.sql`: there is no such file; in that folder are `curriculum/adaptive.sql`, `curriculum/all_levels.sql`, `curriculum/diverse_to_specific.sql`, `curriculum/fixed.sql`, `curriculum/random.sql`, `curriculum/real_only.sql`, `curriculum/recursive.sql`, `curriculum/shrink.sql`, `curriculum/specific_to_diverse.sql`, `curriculum/text_only.sql`; `sql_dir` may add to them
+    error: query `schedule/divers_to_specific.sql`: there is no such file; in that folder are `schedule/adaptive.sql`, `schedule/all_levels.sql`, `schedule/diverse_to_specific.sql`, `schedule/fixed.sql`, `schedule/random.sql`, `schedule/real_only.sql`, `schedule/recursive.sql`, `schedule/shrink.sql`, `schedule/specific_to_diverse.sql`, `schedule/text_only.sql`; `sql_dir` may add to them
     ");
 }
 

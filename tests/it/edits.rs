@@ -32,9 +32,9 @@ fn meaning_is_fingerprinted_and_not_text() {
     // a replacement that says the same in other words: comments, white space, case of keywords
     let sql = workspace.path("sql");
     std::fs::create_dir_all(sql.join("filter")).unwrap();
-    let query = std::fs::read_to_string("sql/filter/text_similarity.sql").unwrap();
+    let query = std::fs::read_to_string("sql/kept/text_similarity.sql").unwrap();
     let query = query.replace("SELECT", "select\n  ").replace("WHERE", "-- why\nwhere");
-    std::fs::write(sql.join("filter/text_similarity.sql"), query).unwrap();
+    std::fs::write(sql.join("kept/text_similarity.sql"), query).unwrap();
     workspace.pipeline = workspace.path("digits_lt.toml");
     std::fs::write(&workspace.pipeline, format!("sql_dir = {sql:?}\n{text}")).unwrap();
     let run = workspace.run();

@@ -133,7 +133,7 @@ fn what_cannot_be_exported_is_said_before_anything_is_written() {
     let mut several = copy();
     let sql = several.path("sql");
     fs::create_dir_all(sql.join("curriculum")).unwrap();
-    fs::write(sql.join("curriculum/diverse_to_specific.sql"), TWO_TRIALS).unwrap();
+    fs::write(sql.join("schedule/diverse_to_specific.sql"), TWO_TRIALS).unwrap();
     several.edit(&format!("sql_dir={}", sql.display()));
     several.run();
     let there = several.path("out");

@@ -10,7 +10,7 @@ fn schedule(epochs: u32, curriculum_epochs: u32, levels: &str) -> Vec<Value> {
     workspace.edit(&format!("curriculum.epochs={epochs}"));
     workspace.edit(&format!("curriculum.curriculum_epochs={curriculum_epochs}"));
     workspace.edit(&format!("spectrum.image_guidance={levels}"));
-    workspace.json("sql", &["-f", "sql/curriculum/diverse_to_specific.sql"]).as_array().unwrap().clone()
+    workspace.json("sql", &["-f", "sql/schedule/diverse_to_specific.sql"]).as_array().unwrap().clone()
 }
 
 /// Epochs per level, in the order in which the levels come.

@@ -1,0 +1,203 @@
+//! Against diffusers, number by number (`tests/fixtures/diffusers/digits.json`), and the promises of the engine, on
+//! the bundle in `models/digits`.
+
+#![expect(clippy::cast_possible_truncation, reason = "numbers in tests are small")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::batch::{Batch, Guidance, Sample};
+use super::denoiser::Denoiser;
+use super::encoders::{Counters, Encoders};
+use super::engine::Generated;
+use super::img2img::{Size, latents, prepare};
+use super::noise::{Normals, Purpose};
+use super::schedulers::SchedulerConfig;
+use super::*;
+use crate::imaging::testing::base64;
+use crate::imaging::{Limits, decode, encode_png, from_chw};
+use crate::models::onnx::{CudaOptions, Device, Loader, Provider, Runtime};
+
+mod batch_invariance;
+mod oracle;
+
+#[derive(Deserialize)]
+struct Golden {
+    num_inference_steps: u32,
+    guidance_scale: f64,
+    prompt: String,
+    negative_prompt: String,
+    source_png: String,
+    posterior_noise: Vec<f32>,
+    noise: Vec<f32>,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    scheduler: String,
+    timesteps: Vec<f32>,
+    image_rgb: String,
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn bundle() -> DiffusionFiles {
+    DiffusionFiles::inspect(&root().join("models/digits")).unwrap()
+}
+
+fn golden() -> Golden {
+    let text = std::fs::read(root().join("tests/fixtures/diffusers/digits.json")).unwrap();
+    serde_json::from_slice(&text).unwrap()
+}
+
+fn load(files: &DiffusionFiles) -> (Encoders, Denoiser) {
+    let (runtime, counters) = (Runtime::open(None).unwrap(), Arc::new(Counters::default()));
+    let (provider, cuda) = (Provider::Cpu, CudaOptions::default());
+    let loader = Loader { runtime: &runtime, provider, cuda, threads: 1, busy: &counters.busy };
+    let encoders = Encoders::load(&loader, files).unwrap();
+    (encoders, Denoiser::load(&loader, files, Arc::clone(&counters)).unwrap())
+}
+
+/// Within 1e-5 of the largest value, and 1e-5 more.
+#[track_caller]
+fn assert_close(ours: &[f32], theirs: &[f32], what: &str) {
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    let largest = theirs.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+    let tolerance = 1e-5 * largest + 1e-5;
+    let worst = ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst <= tolerance, "{what}: off by {worst}, allowed {tolerance}");
+}
+
+/// At most one value in a thousand off by more than 1/255.
+#[track_caller]
+fn assert_same_picture(ours: &[u8], theirs: &[u8], what: &str) {
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    let off = ours.iter().zip(theirs).filter(|(a, b)| a.abs_diff(**b) > 1).count();
+    assert!(off * 1000 <= ours.len(), "{what}: {off} of {} values", ours.len());
+}
+
+/// Draws that another implementation made.
+#[derive(Debug)]
+struct Recorded(VecDeque<Vec<f32>>);
+
+impl Normals for Recorded {
+    fn draw(&mut self, _: Purpose, count: usize) -> Vec<f32> {
+        let draw = self.0.pop_front().unwrap();
+        assert_eq!(draw.len(), count);
+        draw
+    }
+}
+
+#[tokio::test]
+async fn the_engine_makes_diffusers_pictures_with_the_digits() {
+    let golden = golden();
+    for name in ["ddim", "euler"] {
+        let settings = Settings {
+            scheduler: Some(name.parse().unwrap()),
+            timesteps: NonZeroU32::new(golden.num_inference_steps).unwrap(),
+            guidance_scale: golden.guidance_scale,
+            negative_prompt: Some(golden.negative_prompt.clone()),
+            batch_size: 4,
+            ..Settings::default()
+        };
+        let engine = Engine::start(&Runtime::open(None).unwrap(), &bundle(), settings, &Device::Cpu).unwrap();
+        for case in golden.cases.iter().filter(|case| case.scheduler == name) {
+            let job = Job {
+                image: base64(&golden.source_png).into(),
+                prompt: golden.prompt.clone().into(),
+                image_guidance: 0,
+                seed: 0,
+            };
+            let draws = [golden.posterior_noise.clone(), golden.noise.clone()];
+            let run = u32::try_from(case.timesteps.len()).unwrap();
+            let made = engine.ask(job, run, Box::new(Recorded(draws.into()))).await.unwrap();
+            assert_eq!((made.timesteps, made.unet_evaluations), (run, 2 * u64::from(run)));
+            let picture = decode(&made.png, &Limits::default()).unwrap();
+            assert_same_picture(picture.as_raw(), &base64(&case.image_rgb), name);
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_does_not_fit_is_named() {
+    let copy = tempfile::tempdir().unwrap();
+    copy_dir(&root().join("models/digits"), copy.path());
+    let message = |dir: &Path| {
+        let error = DiffusionFiles::inspect(dir).unwrap_err()[0].to_string();
+        error.replace(&dir.display().to_string(), "DIR")
+    };
+    let replace = |name: &str, from: &str, to: &str| {
+        let path = copy.path().join(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from}");
+        std::fs::write(path, text.replace(from, to)).unwrap();
+    };
+    DiffusionFiles::inspect(copy.path()).unwrap();
+
+    replace("unet/config.json", "\"in_channels\": 4", "\"in_channels\": 9");
+    let inpainting = message(copy.path());
+    assert_eq!(
+        inpainting,
+        "`DIR/unet/config.json`: `in_channels` is 9; the VAE has 4 latent channels, and only those are fed"
+    );
+    replace("unet/config.json", "\"in_channels\": 9", "\"in_channels\": 4");
+
+    replace("scheduler/scheduler_config.json", "DDIMScheduler", "UniPCMultistepScheduler");
+    let files = DiffusionFiles::inspect(copy.path()).unwrap();
+    let unknown = files.scheduler_name().unwrap_err().to_string();
+    assert!(unknown.contains("`_class_name` is `UniPCMultistepScheduler`; supported are `DDIMScheduler`"), "{unknown}");
+    files.scheduler(Some(SchedulerName::Ddim), 10).unwrap();
+    replace("scheduler/scheduler_config.json", "UniPCMultistepScheduler", "DDIMScheduler");
+
+    std::fs::copy(copy.path().join("vae_encoder/model.onnx"), copy.path().join("unet/model.onnx")).unwrap();
+    assert_eq!(
+        message(copy.path()),
+        "`DIR/unet/model.onnx`: input `sample` is float32 [batch, 3, height, width]; \
+         expected float32 or float16 [batch, 4, height, width]"
+    );
+
+    replace("model_index.json", "StableDiffusionPipeline", "StableDiffusionXLPipeline");
+    let xl = message(copy.path());
+    assert!(xl.ends_with("no output `hidden_states.0`; it has `last_hidden_state`, `pooler_output`"), "{xl}");
+    replace("model_index.json", "StableDiffusionXLPipeline", "FluxPipeline");
+    let other = message(copy.path());
+    assert!(
+        other.starts_with("`DIR/model_index.json`: `_class_name` is `FluxPipeline`; supported are `Stable"),
+        "{other}"
+    );
+}
+
+#[test]
+fn the_digest_is_of_everything_that_makes_a_picture() {
+    let copy = tempfile::tempdir().unwrap();
+    copy_dir(&root().join("models/digits"), copy.path());
+    let digest = || DiffusionFiles::inspect(copy.path()).unwrap().digest().unwrap();
+    let original = digest();
+    assert_eq!(original, bundle().digest().unwrap(), "wherever it lies");
+    std::fs::write(copy.path().join("README.md"), "notes").unwrap();
+    assert_eq!(digest(), original);
+    let path = copy.path().join("scheduler/scheduler_config.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("\"steps_offset\": 1", "\"steps_offset\": 0")).unwrap();
+    assert_ne!(digest(), original);
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_dir(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! One graph, loaded and ready to run.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use half::f16;
+use ort::session::Session;
+use ort::session::builder::SessionBuilder;
+use ort::value::{DynValue, Outlet, TensorElementType, ValueType};
+
+use super::batched_input::{self, PerSample};
+use super::{Busy, CudaOptions, Dim, Element, OnnxError, Outputs, Port, Provider, Runtime, Signature, Tensor};
+
+/// Threads within one model on the CPU, where nobody says otherwise: all cores.
+pub(crate) fn default_threads() -> usize {
+    available_parallelism().map_or(1, |threads| threads.get())
+}
+
+/// ONNX Runtime's key for the folder of weights that lie outside of a graph.
+const EXTERNAL_FOLDER: &str = "session.model_external_initializers_file_folder_path";
+
+/// How graphs are loaded for one engine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Loader<'a> {
+    /// The library.
+    pub(crate) runtime: &'a Runtime,
+    /// What they run on.
+    pub(crate) provider: Provider,
+    /// How that is set up, where it is a GPU.
+    pub(crate) cuda: CudaOptions,
+    /// Cores that one operator may use on the CPU.
+    pub(crate) threads: usize,
+    /// Counts the time in which one of them runs.
+    pub(crate) busy: &'a Arc<Busy>,
+}
+
+impl Loader<'_> {
+    /// Loads a graph with its weights.
+    ///
+    /// # Errors
+    /// [`OnnxError::Open`] where the runtime refuses the graph or the provider.
+    pub(crate) fn open(&self, path: &Path) -> Result<Model, OnnxError> {
+        self.load(path, |builder| builder.commit_from_file(path))
+    }
+
+    /// Loads a graph, with an input that holds one value for the whole batch made to hold one for each sample.
+    ///
+    /// # Errors
+    /// As [`Loader::open`]; [`OnnxError::Misfit`] where the input cannot be made so; [`OnnxError::Io`].
+    pub(crate) fn open_per_sample(&self, path: &Path, input: &str) -> Result<Model, OnnxError> {
+        if Signature::read(path)?.per_sample(input)? == PerSample::Already {
+            return self.open(path);
+        }
+        let bytes = fs::read(path).and_then(|bytes| batched_input::edited(&bytes, input));
+        let bytes = bytes.map_err(OnnxError::io("read", path))?;
+        let folder = path.parent().unwrap_or(Path::new(".")).to_string_lossy();
+        self.load(path, |builder| {
+            // weights may lie in files beside the graph, which memory has no place for
+            builder.clone().with_config_entry(EXTERNAL_FOLDER, folder)?.commit_from_memory(&bytes)
+        })
+    }
+
+    fn load(
+        &self,
+        path: &Path,
+        commit: impl FnOnce(&mut SessionBuilder) -> ort::Result<Session>,
+    ) -> Result<Model, OnnxError> {
+        let session = self.builder().and_then(|mut builder| commit(&mut builder));
+        let session = session.map_err(|error| OnnxError::Open { path: path.to_owned(), reason: error.to_string() })?;
+        let inputs = session.inputs().iter().map(port).collect();
+        Ok(Model { session, path: path.to_owned(), inputs, busy: Arc::clone(self.busy) })
+    }
+
+    fn builder(&self) -> ort::Result<SessionBuilder> {
+        let builder = Session::builder(self.runtime.environment())?
+            .with_intra_threads(self.threads.max(1))?
+            // Idle threads that spin take the cores that decode and encode pictures beside the model.
+            .with_intra_op_spinning(false)?;
+        Ok(match self.provider.dispatch(self.cuda) {
+            Some(dispatch) => builder.with_execution_providers([dispatch])?,
+            None => builder,
+        })
+    }
+}
+
+/// A loaded graph. Running needs `&mut`: a model belongs to one thread, and others send it their rows.
+pub(crate) struct Model {
+    session: Session,
+    path: PathBuf,
+    inputs: Vec<Port>,
+    busy: Arc<Busy>,
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model").field("path", &self.path).field("inputs", &self.inputs).finish_non_exhaustive()
+    }
+}
+
+impl Model {
+    /// Runs the graph. Inputs are converted to the element types that it wants: floats to half precision, or
+    /// truncated to integers as optimum's pipelines do with a timestep; integers to 32 bits or to floats.
+    ///
+    /// # Errors
+    /// [`OnnxError::MissingPort`] for an input that the graph does not have, [`OnnxError::Convert`] for a type
+    /// that nothing is converted to, [`OnnxError::Run`] where the runtime fails.
+    pub(crate) fn run(&mut self, inputs: Vec<(&str, Tensor)>) -> Result<Outputs, OnnxError> {
+        let inputs = inputs
+            .into_iter()
+            .map(|(name, tensor)| Ok((Cow::from(name), self.convert(name, tensor)?)))
+            .collect::<Result<Vec<_>, OnnxError>>()?;
+        let path = &self.path;
+        let session = &mut self.session;
+        let outputs = self.busy.during(|| session.run(inputs)).map_err(|error| run_failed(path, &error))?;
+        let mut by_name = Vec::with_capacity(outputs.len());
+        for (name, value) in &outputs {
+            if let Some((shape, data)) = floats(&value).map_err(|error| run_failed(path, &error))? {
+                by_name.push((name.to_owned(), shape, data));
+            }
+        }
+        Ok(Outputs { by_name })
+    }
+
+    /// Takes an output's values, of which there must be `count`.
+    ///
+    /// # Errors
+    /// [`OnnxError::Run`] where the graph gave none of that name, no floats or another number of them.
+    pub(crate) fn take(&self, outputs: &mut Outputs, name: &str, count: usize) -> Result<Vec<f32>, OnnxError> {
+        let wrong = |reason| OnnxError::Run { path: self.path.clone(), reason };
+        let (shape, values) = outputs.take(name).ok_or_else(|| wrong(format!("it gave no `{name}` of floats")))?;
+        if values.len() == count {
+            return Ok(values);
+        }
+        Err(wrong(format!("its `{name}` came as {shape:?}, which is not {count} values")))
+    }
+
+    fn convert(&self, name: &str, tensor: Tensor) -> Result<DynValue, OnnxError> {
+        let port = self.inputs.iter().find(|port| port.name == name).ok_or_else(|| OnnxError::MissingPort {
+            path: self.path.clone(),
+            side: "input",
+            name: name.to_owned(),
+            has: self.inputs.iter().map(|port| format!("`{}`", port.name)).collect::<Vec<_>>().join(", "),
+        })?;
+        let value = match tensor {
+            Tensor::F32 { shape, data } => from_floats(shape, data, port.element),
+            Tensor::I64 { shape, data } => from_integers(shape, data, port.element),
+        };
+        value.map_err(|error| run_failed(&self.path, &error))?.ok_or_else(|| OnnxError::Convert {
+            path: self.path.clone(),
+            name: name.to_owned(),
+            element: port.element,
+        })
+    }
+}
+
+fn run_failed(path: &Path, error: &ort::Error) -> OnnxError {
+    OnnxError::Run { path: PathBuf::from(path), reason: error.to_string() }
+}
+
+fn port(outlet: &Outlet) -> Port {
+    let name = outlet.name().to_owned();
+    let ValueType::Tensor { ty, shape, dimension_symbols } = outlet.dtype() else {
+        return Port { name, element: Element::Other(-1), dims: None };
+    };
+    let dim = |(length, symbol): (&i64, &String)| match usize::try_from(*length) {
+        Ok(length) => Dim::Fixed(length),
+        Err(_) => Dim::Free(symbol.clone()),
+    };
+    let dims = shape.iter().zip(dimension_symbols.iter()).map(dim).collect();
+    Port { name, element: element(*ty), dims: Some(dims) }
+}
+
+fn element(ty: TensorElementType) -> Element {
+    match ty {
+        TensorElementType::Float32 => Element::F32,
+        TensorElementType::Float16 => Element::F16,
+        TensorElementType::Int64 => Element::I64,
+        TensorElementType::Int32 => Element::I32,
+        _ => Element::Other(-1),
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "timesteps are truncated where a graph takes integers")]
+fn from_floats(shape: Vec<usize>, data: Vec<f32>, element: Element) -> ort::Result<Option<DynValue>> {
+    Ok(Some(match element {
+        Element::F32 => tensor(shape, data)?,
+        Element::F16 => tensor(shape, data.into_iter().map(f16::from_f32).collect::<Vec<_>>())?,
+        Element::I64 => tensor(shape, data.into_iter().map(|value| value as i64).collect::<Vec<_>>())?,
+        Element::I32 => tensor(shape, data.into_iter().map(|value| value as i32).collect::<Vec<_>>())?,
+        Element::Other(_) => return Ok(None),
+    }))
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "token ids and masks are small")]
+fn from_integers(shape: Vec<usize>, data: Vec<i64>, element: Element) -> ort::Result<Option<DynValue>> {
+    Ok(Some(match element {
+        Element::I64 => tensor(shape, data)?,
+        Element::I32 => tensor(shape, data.into_iter().map(|value| value as i32).collect::<Vec<_>>())?,
+        Element::F32 => tensor(shape, data.into_iter().map(|value| value as f32).collect::<Vec<_>>())?,
+        Element::F16 | Element::Other(_) => return Ok(None),
+    }))
+}
+
+fn tensor<T>(shape: Vec<usize>, data: Vec<T>) -> ort::Result<DynValue>
+where
+    T: ort::value::PrimitiveTensorElementType + fmt::Debug + Clone + 'static,
+{
+    Ok(ort::value::Tensor::from_array((shape, data))?.into_dyn())
+}
+
+/// Shape and values of an output of floats; `None` for any other type.
+fn floats(value: &DynValue) -> ort::Result<Option<(Vec<usize>, Vec<f32>)>> {
+    let Some(ty) = value.dtype().tensor_type() else { return Ok(None) };
+    let lengths = |shape: &[i64]| shape.iter().map(|length| usize::try_from(*length).unwrap_or(0)).collect();
+    Ok(match ty {
+        TensorElementType::Float32 => {
+            let (shape, data) = value.try_extract_tensor::<f32>()?;
+            Some((lengths(shape), data.to_vec()))
+        }
+        TensorElementType::Float16 => {
+            let (shape, data) = value.try_extract_tensor::<f16>()?;
+            Some((lengths(shape), data.iter().map(|value| value.to_f32()).collect()))
+        }
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

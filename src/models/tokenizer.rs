@@ -1,0 +1,357 @@
+//! CLIP's tokenizers: text to token ids of one fixed length.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokenizers::AddedToken;
+
+use crate::limited_read;
+
+/// CLIP's own split into words, as transformers' `CLIPTokenizer` has it.
+const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+/// The longest text that any CLIP encoder takes; a `model_max_length` beyond it means that the config has none.
+const LONGEST: f64 = 4096.0;
+
+/// Why a tokenizer could not be made or used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TokenError {
+    /// A file is missing or unreadable.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is not what its name says.
+    #[error("`{}` is not a tokenizer file that can be used: {reason}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The vocabulary lacks a special token that the config names.
+    #[error("`{}`: the token `{token}` is not in the vocabulary", path.display())]
+    NoSuchToken {
+        /// The tokenizer's directory.
+        path: PathBuf,
+        /// The token.
+        token: String,
+    },
+    /// A text that the tokenizer refuses.
+    #[error("the text cannot be tokenized: {reason}")]
+    Encode {
+        /// What the tokenizer says.
+        reason: String,
+    },
+}
+
+/// A text as a model takes it. Both lists have the tokenizer's fixed length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tokens {
+    /// Token ids: start, text, end, then padding.
+    pub(crate) ids: Vec<i64>,
+    /// 1 for every id up to and with the end token, 0 for padding.
+    pub(crate) attention_mask: Vec<i64>,
+}
+
+/// A tokenizer with its length and padding.
+#[derive(Debug)]
+pub(crate) struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    length: usize,
+    pad: i64,
+}
+
+/// What matters of `tokenizer_config.json`. A token is written as text or as an object with its text.
+#[derive(Deserialize)]
+struct Config {
+    model_max_length: f64,
+    bos_token: Option<Token>,
+    eos_token: Option<Token>,
+    pad_token: Option<Token>,
+    unk_token: Option<Token>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Token {
+    Text(String),
+    Object {
+        content: String,
+        /// Whether it is found in a text after lower-casing, so in any case.
+        #[serde(default)]
+        normalized: bool,
+    },
+}
+
+impl Token {
+    fn or(token: Option<Self>, default: &str) -> (String, bool) {
+        match token {
+            Some(Self::Text(content)) => (content, false),
+            Some(Self::Object { content, normalized }) => (content, normalized),
+            None => (default.to_owned(), false),
+        }
+    }
+}
+
+impl Tokenizer {
+    /// Reads a tokenizer's directory: `tokenizer_config.json`, and `tokenizer.json` or else `vocab.json` with
+    /// `merges.txt`, which become the byte-level BPE of transformers' `CLIPTokenizer`.
+    ///
+    /// # Errors
+    /// [`TokenError::Read`], [`TokenError::Invalid`] and [`TokenError::NoSuchToken`] name the file.
+    pub(crate) fn from_dir(dir: &Path) -> Result<Self, TokenError> {
+        let config_path = dir.join("tokenizer_config.json");
+        let config: Config = parse(&config_path)?;
+        if !(3.0..=LONGEST).contains(&config.model_max_length) {
+            let reason = format!("`model_max_length` is {}, expected 3 to {LONGEST}", config.model_max_length);
+            return Err(TokenError::Invalid { path: config_path, reason });
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "3 to 4096")]
+        let length = config.model_max_length as usize;
+        let bos = Token::or(config.bos_token, "<|startoftext|>");
+        let eos = Token::or(config.eos_token, "<|endoftext|>");
+        let (unk, _) = Token::or(config.unk_token, &eos.0);
+        let (pad, _) = Token::or(config.pad_token, &eos.0);
+        let ready_made = dir.join("tokenizer.json");
+        let mut inner = if ready_made.is_file() {
+            from_json(&ready_made, &read(&ready_made)?)?
+        } else {
+            let json = clip_bpe(dir, &bos, &eos, &unk)?;
+            from_json(&dir.join("vocab.json"), json.to_string().as_bytes())?
+        };
+        let missing = |token: &str| TokenError::NoSuchToken { path: dir.to_owned(), token: token.to_owned() };
+        let id = inner.token_to_id(&pad).ok_or_else(|| missing(&pad))?;
+        // A padding token is special, so `!`, where it pads, is cut out of a text before BPE. One that is special
+        // already stays as the file has it.
+        let known = inner.get_added_vocabulary().is_special_token(&pad);
+        let special = (!known).then(|| AddedToken::from(pad, true));
+        inner
+            .add_special_tokens(special)
+            .and_then(|_| inner.with_truncation(None).map(|inner| inner.with_padding(None)).map(|_| ()))
+            .map_err(|error| TokenError::Invalid { path: ready_made, reason: error.to_string() })?;
+        Ok(Self { inner, length, pad: i64::from(id) })
+    }
+
+    /// How many ids every text becomes.
+    pub(crate) fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Turns a text into ids: start, text, end and padding. A text that is too long loses its tail, never its end
+    /// token.
+    ///
+    /// # Errors
+    /// [`TokenError::Encode`], which no text is known to cause.
+    pub(crate) fn encode(&self, text: &str) -> Result<Tokens, TokenError> {
+        let encoding =
+            self.inner.encode_fast(text, true).map_err(|error| TokenError::Encode { reason: error.to_string() })?;
+        let all = encoding.get_ids();
+        let mut ids: Vec<i64> = all.iter().take(self.length).map(|id| i64::from(*id)).collect();
+        if all.len() > self.length
+            && let (Some(kept), Some(end)) = (ids.last_mut(), all.last())
+        {
+            *kept = i64::from(*end);
+        }
+        let mut attention_mask = vec![1; ids.len()];
+        ids.resize(self.length, self.pad);
+        attention_mask.resize(self.length, 0);
+        Ok(Tokens { ids, attention_mask })
+    }
+}
+
+/// The `tokenizer.json` that transformers would write for CLIP's vocabulary and merges.
+fn clip_bpe(dir: &Path, bos: &(String, bool), eos: &(String, bool), unk: &str) -> Result<Value, TokenError> {
+    let vocab: Value = parse(&dir.join("vocab.json"))?;
+    let merges_path = dir.join("merges.txt");
+    let merges = String::from_utf8(read(&merges_path)?)
+        .map_err(|error| TokenError::Invalid { path: merges_path, reason: error.to_string() })?;
+    let merges: Vec<&str> =
+        merges.lines().filter(|line| !line.starts_with("#version") && !line.trim().is_empty()).collect();
+    let id = |token: &str| {
+        let id = vocab.get(token).and_then(Value::as_u64);
+        id.ok_or_else(|| TokenError::NoSuchToken { path: dir.to_owned(), token: token.to_owned() })
+    };
+    let added = |(token, normalized): &(String, bool)| -> Result<Value, TokenError> {
+        Ok(json!({
+            "id": id(token)?, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": normalized, "special": true,
+        }))
+    };
+    Ok(json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": [added(bos)?, added(eos)?],
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "NFC"},
+            {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
+            {"type": "Lowercase"},
+        ]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Removed", "invert": true},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        ]},
+        "post_processor": {"type": "RobertaProcessing", "sep": [eos.0, id(&eos.0)?], "cls": [bos.0, id(&bos.0)?],
+            "trim_offsets": false, "add_prefix_space": false},
+        "decoder": null,
+        "model": {"type": "BPE", "dropout": null, "unk_token": unk, "continuing_subword_prefix": "",
+            "end_of_word_suffix": "</w>", "fuse_unk": false, "vocab": vocab, "merges": merges},
+    }))
+}
+
+fn from_json(path: &Path, json: &[u8]) -> Result<tokenizers::Tokenizer, TokenError> {
+    tokenizers::Tokenizer::from_bytes(json)
+        .map_err(|error| TokenError::Invalid { path: path.to_owned(), reason: error.to_string() })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TokenError> {
+    limited_read::read(path, limited_read::TABLE).map_err(|source| TokenError::Read { path: path.to_owned(), source })
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, TokenError> {
+    serde_json::from_slice(&read(path)?)
+        .map_err(|error| TokenError::Invalid { path: path.to_owned(), reason: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    use super::*;
+
+    fn bundle() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits/tokenizer")
+    }
+
+    /// A copy of the bundle's tokenizer without `tokenizer.json`, with an edited config.
+    fn from_vocabulary(edit: impl FnOnce(&mut Value)) -> Result<Tokenizer, TokenError> {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["vocab.json", "merges.txt"] {
+            fs::copy(bundle().join(name), dir.path().join(name)).unwrap();
+        }
+        let mut config: Value = parse(&bundle().join("tokenizer_config.json")).unwrap();
+        edit(&mut config);
+        fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+        Tokenizer::from_dir(dir.path())
+    }
+
+    #[derive(Deserialize)]
+    struct Golden {
+        tokens: Vec<Case>,
+    }
+
+    #[derive(Deserialize)]
+    struct Case {
+        text: String,
+        ids: Vec<i64>,
+    }
+
+    fn golden() -> Vec<Case> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/diffusers/digits.json");
+        parse::<Golden>(&path).unwrap().tokens
+    }
+
+    #[test]
+    fn ids_are_transformers_from_either_kind_of_file() {
+        let ready_made = Tokenizer::from_dir(&bundle()).unwrap();
+        let from_vocabulary = from_vocabulary(|_| ()).unwrap();
+        let golden = golden();
+        assert!(golden.len() >= 10);
+        for Case { text, ids } in golden {
+            assert_eq!(ready_made.encode(&text).unwrap().ids, ids, "{text:?}");
+            assert_eq!(from_vocabulary.encode(&text).unwrap().ids, ids, "{text:?} from vocab.json");
+        }
+    }
+
+    #[derive(Deserialize)]
+    struct Thousand {
+        start: i64,
+        end: i64,
+        pads: BTreeMap<String, i64>,
+        lengths: [usize; 2],
+        cases: Vec<Vec<Value>>,
+    }
+
+    /// `tests/fixtures/tokens`: emoji, scripts, accents, 300 words, nothing at all.
+    #[test]
+    fn a_thousand_texts_are_transformers() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokens/tokens.json");
+        let Thousand { start, end, pads, lengths, cases } = parse(&path).unwrap();
+        assert_eq!((cases.len(), pads.len()), (1000, 2));
+        for (pad, pad_id) in &pads {
+            for length in lengths {
+                let tokenizer = from_vocabulary(|config| {
+                    config["pad_token"] = json!(pad);
+                    config["model_max_length"] = json!(length);
+                })
+                .unwrap();
+                for case in &cases {
+                    let text = case[0].as_str().unwrap();
+                    // the third is that of the other padding, where it makes a difference
+                    let ids = if pad == "!" { case.last() } else { case.get(1) };
+                    let ids = ids.unwrap().as_array().unwrap().iter().map(|id| id.as_i64().unwrap());
+                    let mut expected: Vec<i64> = std::iter::once(start).chain(ids.take(length - 2)).collect();
+                    expected.push(end);
+                    expected.resize(length, *pad_id);
+                    assert_eq!(tokenizer.encode(text).unwrap().ids, expected, "{text:?} to {length} with {pad}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn special_tokens_are_found_in_any_case_where_the_config_says_so() {
+        let normalized = |normalized: bool| {
+            let token = json!({"content": "<|endoftext|>", "normalized": normalized});
+            let tokenizer = from_vocabulary(|config| {
+                config["eos_token"] = token.clone();
+                config["pad_token"] = token;
+            });
+            tokenizer.unwrap().encode("<|ENDOFTEXT|>").unwrap()
+        };
+        assert_eq!(normalized(true).attention_mask[..4], [1, 1, 1, 0], "start, the token, end");
+        assert_eq!(normalized(false).attention_mask[3], 1, "letters");
+    }
+
+    #[test]
+    fn a_long_text_keeps_its_end_and_a_short_one_is_masked() {
+        let tokenizer = Tokenizer::from_dir(&bundle()).unwrap();
+        let end = *tokenizer.encode("").unwrap().ids.get(1).unwrap();
+        let long = tokenizer.encode(&"zero ".repeat(100)).unwrap();
+        assert_eq!((long.ids.len(), long.ids.last()), (tokenizer.length(), Some(&end)));
+        assert_eq!(long.attention_mask, vec![1; tokenizer.length()]);
+        assert_eq!(tokenizer.encode("").unwrap().attention_mask[..3], [1, 1, 0]);
+    }
+
+    #[test]
+    fn another_padding_token_is_cut_out_of_texts() {
+        let tokenizer = from_vocabulary(|config| config["pad_token"] = json!({"content": "!"})).unwrap();
+        let pad = tokenizer.pad;
+        let tokens = tokenizer.encode("zero!!").unwrap();
+        assert_eq!(
+            tokens.ids.iter().filter(|id| **id == pad).count(),
+            2 + tokens.attention_mask.iter().filter(|bit| **bit == 0).count()
+        );
+        assert_eq!(tokens.ids.last(), Some(&pad));
+    }
+
+    #[test]
+    fn broken_directories_are_named() {
+        let message = |edit: &dyn Fn(&mut Value)| from_vocabulary(|config| edit(config)).unwrap_err().to_string();
+        let endless = message(&|config| config["model_max_length"] = json!(1e30));
+        assert!(
+            endless.contains("`model_max_length` is 1000000000000000000000000000000, expected 3 to 4096"),
+            "{endless}"
+        );
+        let absent = message(&|config| config["pad_token"] = json!("<pad>"));
+        assert!(absent.ends_with("the token `<pad>` is not in the vocabulary"), "{absent}");
+        let error = Tokenizer::from_dir(Path::new("/no/such")).unwrap_err();
+        assert_eq!(error.to_string(), "cannot read `/no/such/tokenizer_config.json`");
+    }
+}

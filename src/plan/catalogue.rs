@@ -1,0 +1,544 @@
+//! The catalogue of `sql/**`: everything that chooses is a query here, embedded in the binary, and
+//! replaceable from the pipeline by a file at the same relative path.
+//!
+//! A query is one `SELECT`. Its parameters are `$name` placeholders, which are replaced in the parsed
+//! tree and never in the text. What a query reads, calls and is parameterised by is taken from the
+//! tree too, so that a step's inputs and its fingerprint follow from its SQL.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
+    path::Path,
+};
+
+use datafusion::sql::sqlparser::{
+    ast::{
+        Array, Expr, Ident, ObjectName, Query as Ast, SetExpr, Statement, Value, ValueWithSpan, Visit, Visitor,
+        visit_expressions, visit_expressions_mut, visit_relations,
+    },
+    dialect::GenericDialect,
+    parser::Parser,
+    tokenizer::{Span, Token, Tokenizer},
+};
+
+use crate::{
+    error::{Error, Result},
+    identity::Digest,
+};
+
+/// The built-in files, by their path under `sql/`.
+const BUILT_IN: &[(&str, &str)] = &[
+    ("pixels/embed.sql", include_str!("../../sql/pixels/embed.sql")),
+    ("pixels/reference.sql", include_str!("../../sql/pixels/reference.sql")),
+    ("images/all.sql", include_str!("../../sql/images/all.sql")),
+    ("hard_samples/few_shot.sql", include_str!("../../sql/hard_samples/few_shot.sql")),
+    ("hard_samples/classifier.sql", include_str!("../../sql/hard_samples/classifier.sql")),
+    ("hard_samples/low_confidence.sql", include_str!("../../sql/hard_samples/low_confidence.sql")),
+    ("candidates/spectrum.sql", include_str!("../../sql/candidates/spectrum.sql")),
+    ("spectrum/img2img.sql", include_str!("../../sql/spectrum/img2img.sql")),
+    ("scores/clip.sql", include_str!("../../sql/scores/clip.sql")),
+    ("kept/text_similarity.sql", include_str!("../../sql/kept/text_similarity.sql")),
+    ("validation/spectrum.sql", include_str!("../../sql/validation/spectrum.sql")),
+    ("probe/real.sql", include_str!("../../sql/probe/real.sql")),
+    ("progress/gain.sql", include_str!("../../sql/progress/gain.sql")),
+    ("feedback/incoming.sql", include_str!("../../sql/feedback/incoming.sql")),
+    ("feedback/problems.sql", include_str!("../../sql/feedback/problems.sql")),
+    ("schedule/adaptive.sql", include_str!("../../sql/schedule/adaptive.sql")),
+    ("schedule/all_levels.sql", include_str!("../../sql/schedule/all_levels.sql")),
+    ("schedule/diverse_to_specific.sql", include_str!("../../sql/schedule/diverse_to_specific.sql")),
+    ("schedule/fixed.sql", include_str!("../../sql/schedule/fixed.sql")),
+    ("schedule/random.sql", include_str!("../../sql/schedule/random.sql")),
+    ("schedule/real_only.sql", include_str!("../../sql/schedule/real_only.sql")),
+    ("schedule/recursive.sql", include_str!("../../sql/schedule/recursive.sql")),
+    ("schedule/shrink.sql", include_str!("../../sql/schedule/shrink.sql")),
+    ("schedule/specific_to_diverse.sql", include_str!("../../sql/schedule/specific_to_diverse.sql")),
+    ("schedule/text_only.sql", include_str!("../../sql/schedule/text_only.sql")),
+    ("manifest/low_quality.sql", include_str!("../../sql/manifest/low_quality.sql")),
+    ("manifest/mixed.sql", include_str!("../../sql/manifest/mixed.sql")),
+    ("experiment/images.sql", include_str!("../../sql/experiment/images.sql")),
+    ("experiment/samples.sql", include_str!("../../sql/experiment/samples.sql")),
+    ("experiment/validation.sql", include_str!("../../sql/experiment/validation.sql")),
+    ("export/classes.sql", include_str!("../../sql/export/classes.sql")),
+    ("export/epochs.sql", include_str!("../../sql/export/epochs.sql")),
+    ("export/manifest.sql", include_str!("../../sql/export/manifest.sql")),
+    ("export/images.sql", include_str!("../../sql/export/images.sql")),
+    ("export/problems.sql", include_str!("../../sql/export/problems.sql")),
+    ("report/levels.sql", include_str!("../../sql/report/levels.sql")),
+    ("report/awaited.sql", include_str!("../../sql/report/awaited.sql")),
+    ("report/rate.sql", include_str!("../../sql/report/rate.sql")),
+    ("report/rejects.sql", include_str!("../../sql/report/rejects.sql")),
+    ("report/forecast.sql", include_str!("../../sql/report/forecast.sql")),
+    ("verify/deep.sql", include_str!("../../sql/verify/deep.sql")),
+    ("verify/rows.sql", include_str!("../../sql/verify/rows.sql")),
+    ("report/contact_sheet.sql", include_str!("../../sql/report/contact_sheet.sql")),
+];
+
+/// A replacement is a query, not a program.
+const MAX_SQL_BYTES: u64 = 1 << 20;
+
+/// The value of a `$name` placeholder.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Parameter {
+    /// An integer.
+    Integer(i64),
+    /// A real number, finite.
+    Float(f64),
+    /// A text.
+    Text(String),
+    /// A value that is not given.
+    Null,
+    /// True or false.
+    Boolean(bool),
+    /// A list of integers, for `unnest`.
+    Integers(Vec<i64>),
+    /// A list of texts, for `unnest`.
+    Texts(Vec<String>),
+}
+
+impl std::fmt::Display for Parameter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Integer(value) => write!(f, "{value}"),
+            Self::Float(value) => write!(f, "{value:?}"),
+            Self::Text(value) => write!(f, "{value:?}"),
+            Self::Null => write!(f, "NULL"),
+            Self::Boolean(value) => write!(f, "{value}"),
+            Self::Integers(values) => write!(f, "{values:?}"),
+            Self::Texts(values) => write!(f, "{values:?}"),
+        }
+    }
+}
+
+fn list(values: impl Iterator<Item = Parameter>) -> Expr {
+    Expr::Array(Array { elem: values.map(|value| value.expression()).collect(), named: false })
+}
+
+impl Parameter {
+    fn expression(&self) -> Expr {
+        match self {
+            Self::Integer(value) => number(&value.unsigned_abs().to_string(), *value < 0),
+            // the exponent keeps 10.0 a real number in the plan's types
+            Self::Float(value) => number(&format!("{:e}", value.abs()), value.is_sign_negative()),
+            Self::Text(value) => literal(Value::SingleQuotedString(value.clone())),
+            Self::Null => literal(Value::Null),
+            Self::Boolean(value) => literal(Value::Boolean(*value)),
+            Self::Integers(values) => list(values.iter().map(|value| Self::Integer(*value))),
+            Self::Texts(values) => list(values.iter().map(|value| Self::Text(value.clone()))),
+        }
+    }
+}
+
+fn literal(value: Value) -> Expr {
+    Expr::Value(ValueWithSpan { value, span: Span::empty() })
+}
+
+fn number(digits: &str, negative: bool) -> Expr {
+    let value = literal(Value::Number(digits.to_owned(), false));
+    if negative {
+        let op = datafusion::sql::sqlparser::ast::UnaryOperator::Minus;
+        return Expr::Nested(Box::new(Expr::UnaryOp { op, expr: Box::new(value) }));
+    }
+    value
+}
+
+/// One parsed `SELECT`, with what it reads, calls and is parameterised by.
+#[derive(Debug, Clone)]
+pub struct Query {
+    /// Its path under `sql/`, or what it is called in messages.
+    pub name: String,
+    /// Tables that it reads, its own CTEs left out.
+    pub tables: BTreeSet<String>,
+    /// Names of its `$name` placeholders.
+    pub parameters: BTreeSet<String>,
+    /// Functions that it calls, in lower case.
+    pub functions: BTreeSet<String>,
+    /// Names that its WITH clauses define.
+    pub defined: BTreeSet<String>,
+    ast: Box<Ast>,
+}
+
+impl Query {
+    /// Parses `text`, which must hold exactly one reading statement.
+    ///
+    /// # Errors
+    /// Where the text is no SQL, holds several statements, or anything but a `SELECT`.
+    pub fn parse(name: &str, text: &str) -> Result<Self> {
+        let fail = |message: String| Error::Query { query: name.into(), message };
+        hold_chains(name, text)?;
+        let mut statements = Parser::new(&GenericDialect {})
+            .with_recursion_limit(64)
+            .try_with_sql(text)
+            .and_then(|mut parser| parser.parse_statements())
+            .map_err(|error| {
+                let text = error.to_string();
+                fail(format!("it is no SQL: {}", text.strip_prefix("sql parser error: ").unwrap_or(&text)))
+            })?;
+        let ast = match (statements.pop(), statements.is_empty()) {
+            (Some(Statement::Query(ast)), true) if ast.visit(&mut Writes).is_continue() => ast,
+            (None, _) => return Err(fail("it is empty, one SELECT is expected".into())),
+            _ => {
+                return Err(fail("only one SELECT is allowed here, nothing that writes".into()));
+            }
+        };
+        let mut query = Self {
+            name: name.into(),
+            tables: BTreeSet::new(),
+            parameters: BTreeSet::new(),
+            functions: BTreeSet::new(),
+            defined: BTreeSet::new(),
+            ast,
+        };
+        query.collect_tables();
+        query.collect_expressions();
+        Ok(query)
+    }
+
+    /// A CTE hides a table of its name everywhere: so it is in our queries, and no step may give a CTE the
+    /// name of a table.
+    fn collect_tables(&mut self) {
+        let mut defined = Defined(BTreeSet::new());
+        let _ = self.ast.visit(&mut defined);
+        self.defined = defined.0;
+        let mut tables = BTreeSet::new();
+        let _ = visit_relations(&*self.ast, |name: &ObjectName| {
+            tables.insert(last_name(name));
+            ControlFlow::<()>::Continue(())
+        });
+        tables.retain(|name| !self.defined.contains(name) && !TABLE_FUNCTIONS.contains(&name.as_str()));
+        self.tables = tables;
+    }
+
+    fn collect_expressions(&mut self) {
+        let (mut parameters, mut functions) = (BTreeSet::new(), BTreeSet::new());
+        let _ = visit_expressions(&*self.ast, |expression| {
+            match expression {
+                Expr::Value(ValueWithSpan { value: Value::Placeholder(name), .. }) => {
+                    parameters.insert(name.trim_start_matches('$').to_owned());
+                }
+                Expr::Function(function) => {
+                    functions.insert(last_name(&function.name));
+                }
+                _ => {}
+            }
+            ControlFlow::<()>::Continue(())
+        });
+        (self.parameters, self.functions) = (parameters, functions);
+    }
+
+    /// The statement with every placeholder replaced by its value.
+    ///
+    /// # Errors
+    /// Where a placeholder has no value; the known names are listed.
+    pub fn bind(&self, values: &BTreeMap<String, Parameter>) -> Result<Statement> {
+        let unknown: Vec<_> = self.parameters.iter().filter(|name| !values.contains_key(*name)).collect();
+        if let Some(name) = unknown.first() {
+            let known: Vec<_> = values.keys().map(|name| format!("${name}")).collect();
+            return Err(Error::Query {
+                query: self.name.clone(),
+                message: format!("no parameter `${name}`; known are {}", known.join(", ")),
+            });
+        }
+        let mut ast = self.ast.clone();
+        let _ = visit_expressions_mut(&mut *ast, |expression| {
+            if let Expr::Value(ValueWithSpan { value: Value::Placeholder(name), .. }) = expression
+                && let Some(value) = values.get(name.trim_start_matches('$'))
+            {
+                *expression = value.expression();
+            }
+            ControlFlow::<()>::Continue(())
+        });
+        Ok(Statement::Query(ast))
+    }
+
+    /// A digest of what the query means: comments, white space and the case of keywords do not count.
+    pub fn digest(&self) -> String {
+        Digest::new("query").text(&self.ast.to_string()).id()
+    }
+}
+
+/// Table functions, which look like tables where they are called.
+const TABLE_FUNCTIONS: &[&str] = &["unnest", "generate_series", "range"];
+
+/// Operators that may follow one another without a comma, at one level of parentheses. Unoptimised, each takes 10 to 20
+/// KiB of a thread's 2 MiB.
+const MAX_CHAIN: usize = 200;
+
+/// Operators that are words, those of queries among them.
+const OPERATORS: &[&str] =
+    &["AND", "OR", "UNION", "EXCEPT", "INTERSECT", "MINUS", "IS", "IN", "LIKE", "ILIKE", "BETWEEN", "COLLATE", "AT"];
+
+/// Refuses chains such as `1 + 1 + 1 …` of thousands: the parser makes a tree of them that is as deep, and whatever
+/// walks or frees it takes the stack for that. Its own limit is on parentheses alone.
+///
+/// # Errors
+/// Where a chain is longer than 200. What is no SQL is left to the parser.
+pub fn hold_chains(name: &str, text: &str) -> Result<()> {
+    let mut levels = vec![0];
+    for token in Tokenizer::new(&GenericDialect {}, text).tokenize().unwrap_or_default() {
+        let deeper = match &token {
+            Token::LParen | Token::LBracket | Token::LBrace => {
+                levels.push(0);
+                continue;
+            }
+            Token::RParen | Token::RBracket | Token::RBrace => {
+                // one that closes nothing is the parser's to refuse; what was closed may be part of a chain
+                if levels.len() > 1 {
+                    levels.pop();
+                }
+                true
+            }
+            Token::Word(word) => OPERATORS.iter().any(|known| word.value.eq_ignore_ascii_case(known)),
+            Token::Whitespace(_) | Token::Number(..) | Token::SingleQuotedString(_) | Token::Period => false,
+            _ => true,
+        };
+        let Some(length) = levels.last_mut() else { continue };
+        *length = if matches!(token, Token::Comma | Token::SemiColon) { 0 } else { *length + usize::from(deeper) };
+        if *length > MAX_CHAIN {
+            let message = format!(
+                "over {MAX_CHAIN} operators follow one another without a comma\n\
+                 hint: a list such as `x IN (1, 2, 3)`, or a table of values, says what a chain of `OR` says"
+            );
+            return Err(Error::Query { query: name.into(), message });
+        }
+    }
+    Ok(())
+}
+
+/// Breaks where a query writes: into a new table, or by a statement in the place of a SELECT.
+struct Writes;
+
+impl Visitor for Writes {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Ast) -> ControlFlow<()> {
+        // the rest of a chain of UNIONs; what is in parentheses is a query of its own
+        let mut pending = vec![&*query.body];
+        while let Some(body) = pending.pop() {
+            match body {
+                SetExpr::Select(select) if select.into.is_none() => {}
+                SetExpr::Query(_) | SetExpr::Values(_) | SetExpr::Table(_) => {}
+                SetExpr::SetOperation { left, right, .. } => pending.extend([&**left, &**right]),
+                _ => return ControlFlow::Break(()),
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Collects the names of CTEs, also of those in subqueries.
+struct Defined(BTreeSet<String>);
+
+impl Visitor for Defined {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Ast) -> ControlFlow<()> {
+        let ctes = query.with.iter().flat_map(|with| &with.cte_tables);
+        self.0.extend(ctes.map(|cte| normal(&cte.alias.name)));
+        ControlFlow::Continue(())
+    }
+}
+
+/// The last part of a name, as DataFusion looks it up.
+fn last_name(name: &ObjectName) -> String {
+    let last = name.0.last().and_then(|part| part.as_ident());
+    last.map_or_else(|| name.to_string(), normal)
+}
+
+/// Without quotes a name is in lower case.
+fn normal(name: &Ident) -> String {
+    if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() }
+}
+
+/// The built-in queries, with the pipeline's replacements and additions in their place.
+#[derive(Debug, Clone)]
+pub struct Catalogue(BTreeMap<String, Query>);
+
+impl Catalogue {
+    /// The built-in files, and those of `folder` where there is one. `chosen` are the paths that the
+    /// pipeline names: a file of the folder is a replacement of a built-in one, or one of these.
+    ///
+    /// # Errors
+    /// Where a file is unreadable, is no query, or is neither a replacement nor named by the pipeline.
+    pub fn load(folder: Option<&Path>, chosen: &[&str]) -> Result<Self> {
+        let mut queries = BTreeMap::new();
+        for (name, text) in BUILT_IN {
+            queries.insert((*name).to_owned(), Query::parse(name, text)?);
+        }
+        for (name, text) in folder.map(read_folder).transpose()?.unwrap_or_default() {
+            if !queries.contains_key(&name) && !chosen.contains(&name.as_str()) {
+                return Err(Error::Query {
+                    message: format!(
+                        "it replaces no built-in query and the pipeline does not name it; built-in are {}",
+                        queries.keys().cloned().collect::<Vec<_>>().join(", ")
+                    ),
+                    query: name,
+                });
+            }
+            queries.insert(name.clone(), Query::parse(&name, &text)?);
+        }
+        Ok(Self(queries))
+    }
+
+    /// The query at `name`.
+    ///
+    /// # Errors
+    /// Where there is none; those of the same folder are listed.
+    pub fn get(&self, name: &str) -> Result<&Query> {
+        self.0.get(name).ok_or_else(|| {
+            let folder = name.split('/').next().unwrap_or_default();
+            let near: Vec<_> = self
+                .0
+                .keys()
+                .filter(|key| key.starts_with(&format!("{folder}/")))
+                .map(|key| format!("`{key}`"))
+                .collect();
+            let known = if near.is_empty() { "none".into() } else { near.join(", ") };
+            Error::Query {
+                query: name.into(),
+                message: format!("there is no such file; in that folder are {known}; `sql_dir` may add to them"),
+            }
+        })
+    }
+}
+
+/// Every `*.sql` below `folder`, by its path relative to it with `/` between its parts.
+fn read_folder(folder: &Path) -> Result<Vec<(String, String)>> {
+    let mut files = Vec::new();
+    let mut pending = vec![(folder.to_path_buf(), String::new())];
+    while let Some((directory, prefix)) = pending.pop() {
+        let fail = |error: std::io::Error| {
+            Error::lake(directory.display().to_string(), "the folder `sql_dir` cannot be read", error)
+        };
+        for entry in std::fs::read_dir(&directory).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+            let kind = entry.metadata().map_err(fail)?;
+            if kind.is_dir() {
+                pending.push((entry.path(), format!("{name}/")));
+            } else if name.ends_with(".sql") {
+                files.push((name.clone(), read_query(&entry.path(), &name, kind.len())?));
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read_query(path: &Path, name: &str, bytes: u64) -> Result<String> {
+    let fail = |message: String| Error::Query { query: name.into(), message };
+    if bytes > MAX_SQL_BYTES {
+        return Err(fail(format!("it has {bytes} bytes, {MAX_SQL_BYTES} are allowed")));
+    }
+    std::fs::read_to_string(path).map_err(|error| fail(format!("it cannot be read: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn built_in_queries_parse() {
+        let catalogue = Catalogue::load(None, &[]).unwrap();
+        let candidates = catalogue.get("candidates/spectrum.sql").unwrap();
+        assert_eq!(
+            candidates.tables.iter().map(String::as_str).collect::<Vec<_>>(),
+            ["common_names", "descriptions", "hard_samples", "images", "rejects", "scores"]
+        );
+        assert!(candidates.parameters.contains("image_guidance"));
+        assert!(candidates.functions.contains("draw"));
+    }
+
+    #[test]
+    fn placeholders_are_replaced_in_the_tree() {
+        let query = Query::parse("q", "SELECT $a + 1, $t FROM unnest($list) AS g(x) WHERE y > $f").unwrap();
+        let values = BTreeMap::from([
+            ("a".to_owned(), Parameter::Integer(-3)),
+            ("f".to_owned(), Parameter::Float(10.0)),
+            ("t".to_owned(), Parameter::Text("it's; DROP".into())),
+            ("list".to_owned(), Parameter::Integers(vec![0, 90])),
+        ]);
+        assert_eq!(
+            query.bind(&values).unwrap().to_string(),
+            "SELECT (-3) + 1, 'it''s; DROP' FROM UNNEST([0, 90]) AS g (x) WHERE y > 1e1"
+        );
+    }
+
+    #[test]
+    fn meaning_is_what_is_digested() {
+        let a = Query::parse("q", "select a from t -- why\n where a > 1").unwrap();
+        let b = Query::parse("q", "SELECT a FROM t WHERE a > 1").unwrap();
+        let c = Query::parse("q", "SELECT a FROM t WHERE a > 2").unwrap();
+        assert_eq!(a.digest(), b.digest());
+        assert_ne!(a.digest(), c.digest());
+    }
+
+    #[test]
+    fn only_reading_is_allowed() {
+        for text in [
+            "DROP TABLE t",
+            "SELECT 1; SELECT 2",
+            "INSERT INTO t VALUES (1)",
+            "",
+            "COPY t TO 'x'",
+            "COPY (SELECT * FROM images) TO '/tmp/x.csv'",
+            "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'",
+            "CREATE TABLE t AS SELECT 1",
+            "CREATE VIEW t AS SELECT 1",
+            "SET datafusion.catalog.location = '/'",
+            "EXPLAIN SELECT 1",
+            "EXPLAIN ANALYZE INSERT INTO images SELECT * FROM images",
+            "SELECT * INTO t FROM images",
+            "SELECT 1 UNION ALL (SELECT 2 UNION SELECT * INTO t FROM images)",
+            "SELECT * FROM (SELECT * INTO t FROM images)",
+            "WITH a AS (SELECT 1) INSERT INTO images SELECT * FROM a",
+            "WITH a AS (UPDATE images SET label = 1) SELECT * FROM a",
+            "WITH a AS (DELETE FROM images) SELECT * FROM a",
+        ] {
+            assert!(Query::parse("q", text).is_err(), "{text}");
+        }
+    }
+    #[test]
+    fn reading_of_every_kind_is_allowed() {
+        for text in [
+            "SELECT 1 UNION ALL (SELECT 2 EXCEPT SELECT 3) ORDER BY 1",
+            "VALUES (1), (2)",
+            "WITH a AS (SELECT 1 AS x) SELECT * FROM a WHERE x IN (SELECT 1)",
+        ] {
+            assert!(Query::parse("q", text).is_ok(), "{text}");
+        }
+    }
+
+    /// A file that is no larger than allowed must not take the stack.
+    #[test]
+    fn deep_queries_are_refused() {
+        let deep = |start: &str, middle: &str, times: usize, end: &str| {
+            assert!(Query::parse("q", &format!("{start}{}{end}", middle.repeat(times))).is_err(), "{middle}");
+        };
+        deep("SELECT ", "(", 100_000, "1");
+        deep("SELECT ", "NOT ", 100_000, "true");
+        deep("SELECT ", "- ", 100_000, "1");
+        deep("SELECT ", "CASE WHEN ", 50_000, "1");
+        deep("", "(SELECT * FROM ", 20_000, "t");
+        deep("SELECT 1", "+1", 100_000, "");
+        deep("SELECT true", " AND true", 50_000, "");
+        deep("SELECT 1", " UNION ALL SELECT 1", 20_000, "");
+        deep("SELECT a", "[1]", 50_000, "");
+        deep("SELECT a", "::int", 50_000, "");
+    }
+
+    #[test]
+    fn long_queries_are_read() {
+        let long = |start: &str, middle: &str, times: usize, end: &str| {
+            let query = Query::parse("q", &format!("{start}{}{end}", middle.repeat(times))).unwrap();
+            assert!(!query.digest().is_empty());
+            query.bind(&BTreeMap::new()).unwrap();
+        };
+        long("SELECT x IN (", "1, ", 100_000, "2)");
+        long("VALUES ", "(1, 'a'), ", 50_000, "(2, 'b')");
+        long("SELECT ", "a + b AS c, ", 10_000, "d FROM t");
+        long("SELECT 1", "+1", 60, "");
+        long("SELECT true", " AND x = 1", 30, " FROM t");
+        long("SELECT 1", " UNION ALL SELECT 1", 60, "");
+        long("SELECT CASE", " WHEN x = 1 THEN 2", 200, " END FROM t");
+    }
+}

@@ -1,0 +1,121 @@
+//! Cutting a step into units: rows that are made and committed together.
+//!
+//! What is in a unit follows from the rows that ask for the work and from nothing else: not from what is
+//! done already, nor from who works beside us. So two workers cut alike, and a unit's transaction in the
+//! table's log means the same to both.
+
+use std::collections::{BTreeMap, HashSet};
+
+use arrow::{
+    array::{RecordBatch, UInt32Array},
+    compute::{concat_batches, take_record_batch},
+};
+
+use super::shard::Shard;
+use crate::{
+    error::{Error, Result},
+    identity::Digest,
+    schema::conform::text_column,
+};
+
+/// Some of the rows that ask for a step's work.
+#[derive(Debug, Clone)]
+pub(super) struct Unit {
+    /// Names the unit: a digest of the step and of every id in it, done or not.
+    pub(super) id: String,
+    /// The rows whose work is not done.
+    pub(super) wanted: RecordBatch,
+}
+
+/// Cuts `asking`, the rows of the table that a step works over, and leaves out units with nothing to do, and those of
+/// other workers.
+pub(super) fn cut(
+    step: &str,
+    asking: &[RecordBatch],
+    id: &str,
+    sources_per_unit: usize,
+    done: &HashSet<String>,
+    shard: Option<Shard>,
+) -> Result<Vec<Unit>> {
+    let Some(first) = asking.first() else {
+        return Ok(Vec::new());
+    };
+    let fail = |error: arrow::error::ArrowError| Error::Data(format!("step `{step}`: {error}"));
+    let asking = concat_batches(&first.schema(), asking).map_err(fail)?;
+    let ids = text_column(&asking, id);
+    let sources = text_column(&asking, "source_id");
+    let distinct: HashSet<&str> = sources.iter().flatten().collect();
+    let buckets = distinct.len().div_ceil(sources_per_unit.max(1)) as u64;
+    let mut units: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for row in 0..asking.num_rows() {
+        let key = if sources_per_unit == 1 {
+            sources.value(row).to_owned()
+        } else {
+            format!("{:08}", bucket(sources.value(row), buckets))
+        };
+        units.entry(key).or_default().push(row);
+    }
+    let mut cut = Vec::new();
+    let own = |key: &String| shard.is_none_or(|shard| shard.owns(key));
+    for (_, mut rows) in units.into_iter().filter(|(key, _)| own(key)) {
+        rows.sort_by_key(|&row| ids.value(row));
+        let digest = rows.iter().fold(Digest::new("unit").text(step), |digest, &row| digest.text(ids.value(row)));
+        rows.retain(|&row| !done.contains(ids.value(row)));
+        if !rows.is_empty() {
+            let order: UInt32Array = rows.iter().filter_map(|&row| u32::try_from(row).ok()).collect();
+            cut.push(Unit { id: digest.id(), wanted: take_record_batch(&asking, &order).map_err(fail)? });
+        }
+    }
+    Ok(cut)
+}
+
+/// The range of ids, among `buckets` equal ones, that holds `source_id`. Ids are uniform, and ranges leave
+/// each data file with ids that no other file has, so that readers skip files.
+fn bucket(source_id: &str, buckets: u64) -> u64 {
+    let leading = source_id.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0);
+    ((u128::from(leading) * u128::from(buckets)) >> 64) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::{
+        array::{ArrayRef, StringArray},
+        datatypes::{DataType, Field, Schema},
+    };
+
+    use super::*;
+
+    fn asking(rows: &[(&str, &str)]) -> RecordBatch {
+        let schema = Schema::new(vec![
+            Field::new("sample_id", DataType::Utf8, true),
+            Field::new("source_id", DataType::Utf8, true),
+        ]);
+        let ids: StringArray = rows.iter().map(|row| Some(row.0)).collect();
+        let sources: StringArray = rows.iter().map(|row| Some(row.1)).collect();
+        RecordBatch::try_new(Arc::new(schema), vec![Arc::new(ids) as ArrayRef, Arc::new(sources)]).unwrap()
+    }
+
+    #[test]
+    fn a_unit_keeps_its_id_while_it_is_worked_off() {
+        let rows = asking(&[("1", "a"), ("2", "a"), ("3", "b")]);
+        let all = cut("s", std::slice::from_ref(&rows), "sample_id", 1, &HashSet::new(), None).unwrap();
+        let done = HashSet::from(["1".to_owned(), "3".to_owned()]);
+        let rest = cut("s", &[rows], "sample_id", 1, &done, None).unwrap();
+        assert_eq!(all.len(), 2);
+        assert_eq!(rest.len(), 1);
+        assert_eq!(rest[0].id, all[0].id);
+        assert_eq!(rest[0].wanted.num_rows(), 1);
+    }
+
+    #[test]
+    fn the_order_of_rows_does_not_matter() {
+        let a = asking(&[("1", "a"), ("2", "b"), ("3", "c"), ("4", "d")]);
+        let b = asking(&[("4", "d"), ("2", "b"), ("1", "a"), ("3", "c")]);
+        let ids = |rows| -> Vec<String> {
+            cut("s", &[rows], "sample_id", 2, &HashSet::new(), None).unwrap().into_iter().map(|unit| unit.id).collect()
+        };
+        assert_eq!(ids(a), ids(b));
+    }
+}

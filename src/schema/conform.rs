@@ -1,0 +1,161 @@
+//! From what a query gives to the rows of its table: columns by name, types as the schema says, and the
+//! rows that failed apart.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, StructArray, UInt32Array},
+    compute::{SortColumn, cast, concat_batches, lexsort_to_indices, take_record_batch},
+    datatypes::{DataType, Schema, SchemaRef},
+    error::ArrowError,
+};
+
+use crate::{
+    error::{Error, Result},
+    schema::{self, ERROR_FIELD, Table},
+};
+
+/// Checks that a query's columns are those of its table: every one, by name, of a fitting type, no other.
+///
+/// # Errors
+/// Where they are not; the message lists what is expected.
+pub(crate) fn check_schema(query: &str, found: &Schema, table: &Table) -> Result<()> {
+    let mut problems = Vec::new();
+    for field in table.schema.fields() {
+        match found.field_with_name(field.name()) {
+            Err(_) => problems.push(format!("column `{}` is missing", field.name())),
+            Ok(column) if !fits(column.data_type(), field.data_type()) => problems.push(format!(
+                "column `{}` is {}, {} is expected",
+                field.name(),
+                column.data_type(),
+                field.data_type()
+            )),
+            Ok(_) => {}
+        }
+    }
+    for column in found.fields() {
+        if table.schema.field_with_name(column.name()).is_err() {
+            problems.push(format!("`{}` has no column `{}`", table.name, column.name()));
+        }
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let expected: Vec<_> = table
+        .schema
+        .fields()
+        .iter()
+        .map(|field| format!("{} {}", field.name(), short_type(field.data_type())))
+        .collect();
+    Err(Error::Query {
+        query: query.into(),
+        message: format!("{}; `{}` is ({})", problems.join("; "), table.name, expected.join(", ")),
+    })
+}
+
+fn short_type(data_type: &DataType) -> String {
+    match data_type {
+        other if schema::is_image(other) => "image".into(),
+        DataType::Struct(_) => "struct".into(),
+        other => other.to_string().to_lowercase(),
+    }
+}
+
+/// Whether values of `from` are values of `to` in another encoding, or integers where reals are expected.
+fn fits(from: &DataType, to: &DataType) -> bool {
+    let real = |ty: &DataType| ty.is_floating() || ty.is_integer() || matches!(ty, DataType::Decimal128(..));
+    match (from, to) {
+        (DataType::Null, _) => true,
+        (DataType::Struct(found), DataType::Struct(wanted)) => wanted
+            .iter()
+            .all(|field| found.iter().any(|f| f.name() == field.name() && fits(f.data_type(), field.data_type()))),
+        (DataType::List(found) | DataType::LargeList(found), DataType::List(wanted)) => {
+            fits(found.data_type(), wanted.data_type())
+        }
+        (DataType::Timestamp(..), DataType::Timestamp(..)) => true,
+        (from, to) if to.is_integer() => from.is_integer(),
+        (from, to) if to.is_floating() => real(from),
+        (from, to) if to.is_string() => from.is_string(),
+        (from, to) if to.is_binary() => from.is_binary(),
+        (from, to) => from == to,
+    }
+}
+
+/// The rows of a batch as those of a table, and for each row why it failed, if it did.
+pub(crate) struct Rows {
+    pub(crate) batch: RecordBatch,
+    pub(crate) errors: StringArray,
+}
+
+/// Brings a batch that passed [`check_schema`] into the columns of `table`.
+pub(crate) fn conform(query: &str, batch: &RecordBatch, table: &SchemaRef) -> Result<Rows> {
+    let fail = |error: ArrowError| Error::Query { query: query.into(), message: error.to_string() };
+    let mut columns = Vec::with_capacity(table.fields().len());
+    for field in table.fields() {
+        let column = batch.column_by_name(field.name()).ok_or_else(|| Error::Query {
+            query: query.into(),
+            message: format!("column `{}` is missing", field.name()),
+        })?;
+        columns.push(conform_column(column, field.data_type()).map_err(fail)?);
+    }
+    Ok(Rows { batch: RecordBatch::try_new(Arc::clone(table), columns).map_err(fail)?, errors: first_errors(batch) })
+}
+
+/// The same for batches whose rows cannot fail.
+pub(crate) fn conform_batches(query: &str, batches: &[RecordBatch], table: &SchemaRef) -> Result<Vec<RecordBatch>> {
+    batches.iter().map(|batch| Ok(conform(query, batch, table)?.batch)).collect()
+}
+
+fn conform_column(column: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, ArrowError> {
+    match (column.as_struct_opt(), data_type) {
+        (Some(parts), DataType::Struct(fields)) => {
+            let children = fields
+                .iter()
+                .map(|field| {
+                    let child = parts
+                        .column_by_name(field.name())
+                        .ok_or_else(|| ArrowError::SchemaError(format!("field `{}` is missing", field.name())))?;
+                    conform_column(child, field.data_type())
+                })
+                .collect::<Result<_, _>>()?;
+            Ok(Arc::new(StructArray::try_new(fields.clone(), children, parts.nulls().cloned())?))
+        }
+        _ => cast(column, data_type),
+    }
+}
+
+/// The first `error` among a row's structs.
+fn first_errors(batch: &RecordBatch) -> StringArray {
+    let columns: Vec<StringArray> = batch
+        .columns()
+        .iter()
+        .filter_map(|column| column.as_struct_opt()?.column_by_name(ERROR_FIELD))
+        .filter_map(|errors| Some(cast(errors, &DataType::Utf8).ok()?.as_string::<i32>().clone()))
+        .collect();
+    (0..batch.num_rows())
+        .map(|row| columns.iter().find(|errors| errors.is_valid(row)).map(|errors| errors.value(row)))
+        .collect()
+}
+
+/// `batches` as one, sorted by the columns called `key`.
+pub(crate) fn sorted(table: &SchemaRef, batches: &[RecordBatch], key: &[&str]) -> Result<RecordBatch, ArrowError> {
+    let batch = concat_batches(table, batches)?;
+    let columns: Vec<SortColumn> = key
+        .iter()
+        .filter_map(|name| batch.column_by_name(name))
+        .map(|values| SortColumn { values: Arc::clone(values), options: None })
+        .collect();
+    if columns.is_empty() {
+        return Ok(batch);
+    }
+    let order: UInt32Array = lexsort_to_indices(&columns, None)?;
+    take_record_batch(&batch, &order)
+}
+
+/// The texts of the column called `name`; none where there is no such column of texts.
+pub(crate) fn text_column(batch: &RecordBatch, name: &str) -> StringArray {
+    batch
+        .column_by_name(name)
+        .and_then(|column| Some(cast(column, &DataType::Utf8).ok()?.as_string::<i32>().clone()))
+        .unwrap_or_else(|| StringArray::new_null(batch.num_rows()))
+}

@@ -1,0 +1,14 @@
+//! Object stores: a directory or a bucket, read and written with one rate limit for the whole process.
+
+mod aws_profile;
+mod buffer_body;
+mod download;
+mod location;
+mod parquet_reader;
+mod rate_limit;
+mod upload;
+
+pub use download::StoredFile;
+pub use location::{Place, slow_downs};
+pub use parquet_reader::Object;
+pub use upload::Upload;
