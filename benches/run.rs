@@ -1,6 +1,6 @@
 //! Whole processes against limits. The digits pipeline: how much of the spectrum step some model is running, how full
 //! its batches are, and how much memory the run takes. `benches/million`, where no model runs: what the schedule and
-//! the manifest of a million kept pictures take.
+//! the manifest of a million kept images take.
 //!
 //! `make bench` runs it in the profile that everything else has. Figures of a busy machine say little: of the
 //! digits the median of the runs is printed with the least and the greatest.

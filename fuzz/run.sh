@@ -5,12 +5,12 @@ cd "$(dirname "$0")/.."
 seconds=${1:-900}
 [ $# -gt 0 ] && shift
 python3 fuzz/seeds.py
-for target in ${*:-listing onnx picture pipeline preprocess scheduler}; do
+for target in ${*:-listing onnx image pipeline preprocess scheduler}; do
     case $target in
         listing) options="-max_len=12288 -malloc_limit_mb=64 -dict=fuzz/seeds/listing.dict" ;;
         onnx) options="-max_len=65536 -malloc_limit_mb=64" ;;
-        # a picture of the target's limits takes 2 MiB at 16 bits with transparency
-        picture) options="-max_len=32768 -malloc_limit_mb=64" ;;
+        # an image of the target's limits takes 2 MiB at 16 bits with transparency
+        image) options="-max_len=32768 -malloc_limit_mb=64" ;;
         pipeline) options="-max_len=8192 -malloc_limit_mb=64 -dict=fuzz/seeds/pipeline.dict" ;;
         # resizing to a limit of 4096 x 4096 takes 48 MiB in bytes, 192 MiB as numbers
         # and its sanitized loops are slow

@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn ids_are_pinned() {
-        // These stand in users' lakes: a change here orphans every picture ever made.
+        // These stand in users' lakes: a change here orphans every image ever made.
         assert_eq!(source_id("train.parquet#0"), "57d83eebaf5618212017e42d41138f6a");
         assert_eq!(Digest::new("draw").text("k").draw(1_000_000), 372_548);
     }

@@ -2,7 +2,7 @@
 //! descriptions and common names, and ranges of shard names.
 //!
 //! Nothing may panic. Paths that are accepted stay below the root, none is accepted twice, and each line or row is either
-//! a picture or a problem. Problems are counted, few are shown, each on one short line with its place. A picture of a tar
+//! an image or a problem. Problems are counted, few are shown, each on one short line with its place. An image of a tar
 //! has the bytes that the tar's own reader gives.
 //!
 //! The first byte of the input chooses the parser. `=====` on a line of its own is between the files of two splits.
@@ -213,7 +213,7 @@ mod source {
             }
         }
 
-        pub(super) async fn picture(place: &Place, name: &str, _: &Version, range: Range<u64>) -> Result<Read> {
+        pub(super) async fn image(place: &Place, name: &str, _: &Version, range: Range<u64>) -> Result<Read> {
             let bytes = place.store.0.get(name).expect("it was listed");
             let bytes = bytes.get(range.start as usize..range.end as usize).expect("it is in the file");
             Ok(Ok(Some(bytes.to_vec())))
@@ -360,7 +360,7 @@ mod source {
             Err(error) => return is_short(error),
         };
         if let Some(rows) = rows {
-            assert_eq!(named.len() + problems.count(), rows, "a row is neither a picture nor a problem");
+            assert_eq!(named.len() + problems.count(), rows, "a row is neither an image nor a problem");
         }
         let Some(mut named) = check(&place, named, problems, rows.is_some()) else { return };
         let files = block_on(Files::open(place.clone(), &mut named)).expect("the store lists everything");
@@ -404,7 +404,7 @@ mod source {
                 SourceKind::Csv { table, split_column, path_column, path_prefix: String::new(), label_column }
             }
             false => {
-                let path_prefix = text("pictures/");
+                let path_prefix = text("images/");
                 SourceKind::Csv { table: None, split_column: None, path_column, path_prefix, label_column }
             }
         };
@@ -443,7 +443,7 @@ mod source {
         let Some(named) = check(&place, named, problems, false) else { return };
         let paths: Vec<_> = named.iter().map(|row| Some(row.path.as_str())).collect();
         let read = block_on(tars.read(&paths)).expect("nothing changes");
-        let pictures: HashMap<_, _> = paths.iter().flatten().zip(read).collect();
+        let images: HashMap<_, _> = paths.iter().flatten().zip(read).collect();
         for (shard, bytes) in &place.store.0 {
             let mut archive = tar::Archive::new(bytes.as_slice());
             for entry in archive.entries().expect("it was opened") {
@@ -451,11 +451,11 @@ mod source {
                 let Ok(mut entry) = entry else { break };
                 let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
                 let path = format!("{shard}#{}", name.trim_start_matches("./"));
-                let Some(Ok(Some(picture))) = pictures.get(&path.as_str()) else { continue };
+                let Some(Ok(Some(image))) = images.get(&path.as_str()) else { continue };
                 if entry.header().entry_type().is_file() {
                     let mut whole = Vec::new();
                     entry.read_to_end(&mut whole).expect("it was read");
-                    assert_eq!(picture, &whole, "{path}");
+                    assert_eq!(image, &whole, "{path}");
                 }
             }
         }

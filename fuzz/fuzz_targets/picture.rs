@@ -1,7 +1,7 @@
-//! Pictures: told from their first bytes, held to limits, decoded.
+//! Images: told from their first bytes, held to limits, decoded.
 //!
-//! Nothing may panic out of `decode`, no picture may be larger than the limits say, and `-malloc_limit_mb` (see
-//! README.md) holds every allocation to what a picture of these limits takes. What decodes is the same picture with and
+//! Nothing may panic out of `decode`, no image may be larger than the limits say, and `-malloc_limit_mb` (see
+//! README.md) holds every allocation to what an image of these limits takes. What decodes is the same image with and
 //! without transparency, in size, and survives being written and read again.
 #![no_main]
 #![allow(dead_code, unused_imports, missing_docs)]

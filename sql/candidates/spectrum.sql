@@ -1,4 +1,4 @@
--- Every picture that is asked for: hard sample × guidance level × seed × attempt.
+-- Every image that is asked for: hard sample × guidance level × seed × attempt.
 -- A slot's next attempt is asked for once each earlier one has failed: scored below the threshold, or rejected.
 -- Prompts call a class by its common name where it has one.
 WITH slots AS (
@@ -30,7 +30,7 @@ prompted AS (
         draw(9223372036854775807, 'noise', $seed, source_id, image_guidance, seed, attempt) AS noise_seed,
         $timesteps * (100 - image_guidance) / 100 AS timesteps
     FROM described
-    -- where no timestep is left, a further attempt would be the same picture
+    -- where no timestep is left, a further attempt would be the same image
     WHERE attempt = 0 OR $timesteps * (100 - image_guidance) / 100 > 0
 ),
 identified AS (

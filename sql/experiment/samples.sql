@@ -1,9 +1,9 @@
--- What the built-in learner may see, by name: real images of every split, and the pictures that were kept. `trained`
+-- What the built-in learner may see, by name: real images of every split, and the images that were kept. `trained`
 -- says which images a baseline trains on: those of the split train whose source is not in the spectrum validation set.
 SELECT
-    i.source_id AS sample_id, i.pixel_id AS picture_id, i.label, i.split,
+    i.source_id AS sample_id, i.pixel_id AS image_id, i.label, i.split,
     i.split = 'train' AND v.source_id IS NULL AS trained
 FROM images i
 LEFT JOIN (SELECT DISTINCT source_id FROM validation) v ON v.source_id = i.source_id
 UNION ALL
-SELECT sample_id, sample_id AS picture_id, label, 'synthetic' AS split, false AS trained FROM kept
+SELECT sample_id, sample_id AS image_id, label, 'synthetic' AS split, false AS trained FROM kept

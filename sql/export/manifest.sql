@@ -1,6 +1,6 @@
 -- The rows of an export in training order: those of the manifest for the epochs, curriculum and trial that are asked
--- for (NULL asks for any), each with the picture that it stands for. `pictures` says how many rows of `pixels` and
--- `spectrum` hold that picture, which has to be 1; `path` and `digest` are of real images.
+-- for (NULL asks for any), each with the image that it stands for. `images` says how many rows of `pixels` and
+-- `spectrum` hold that image, which has to be 1; `path` and `digest` are of real images.
 WITH wanted AS (
     SELECT *
     FROM manifest
@@ -8,24 +8,24 @@ WITH wanted AS (
         AND ($curriculum IS NULL OR curriculum = $curriculum)
         AND ($trial IS NULL OR trial = $trial)
 ),
-pictures AS (
-    SELECT sample_id, min(picture_id) AS picture_id, cast(sum(rows) AS bigint) AS pictures
+resolved AS (
+    SELECT sample_id, min(image_id) AS image_id, cast(sum(rows) AS bigint) AS images
     FROM (
-        SELECT i.source_id AS sample_id, i.pixel_id AS picture_id, p.rows
+        SELECT i.source_id AS sample_id, i.pixel_id AS image_id, p.rows
         FROM images i
         JOIN (SELECT pixel_id, count(*) AS rows FROM pixels GROUP BY pixel_id) p ON p.pixel_id = i.pixel_id
         UNION ALL
-        SELECT sample_id, sample_id AS picture_id, count(*) AS rows FROM spectrum GROUP BY sample_id
+        SELECT sample_id, sample_id AS image_id, count(*) AS rows FROM spectrum GROUP BY sample_id
     )
     GROUP BY sample_id
 )
 SELECT
     w.curriculum, w.trial, w.epoch, w.position, w.sample_id, w.source_id, w.label, i.class_name,
     w.origin, w.image_guidance, w.seed, w.attempt,
-    p.picture_id, coalesce(p.pictures, 0) AS pictures,
+    p.image_id, coalesce(p.images, 0) AS images,
     CASE WHEN w.sample_id = w.source_id THEN i.path END AS path,
     CASE WHEN w.sample_id = w.source_id THEN i.digest END AS digest
 FROM wanted w
-LEFT JOIN pictures p ON p.sample_id = w.sample_id
+LEFT JOIN resolved p ON p.sample_id = w.sample_id
 LEFT JOIN images i ON i.source_id = w.source_id
 ORDER BY w.epoch, w.position

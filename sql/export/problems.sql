@@ -1,7 +1,7 @@
--- Rows of an export that stand for no picture, for several, or for an image that is not there any more: the first few,
+-- Rows of an export that stand for no image, for several, or for an image that is not there any more: the first few,
 -- and how many there are. `export_rows` is the query `export/manifest.sql`.
-SELECT epoch, position, sample_id, pictures, count(*) OVER () AS total
+SELECT epoch, position, sample_id, images, count(*) OVER () AS total
 FROM export_rows
-WHERE pictures <> 1 OR class_name IS NULL
+WHERE images <> 1 OR class_name IS NULL
 ORDER BY epoch, position
 LIMIT 5

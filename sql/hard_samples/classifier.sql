@@ -1,6 +1,6 @@
 -- Training images whose class the classifier $classifier of [models.classifiers] finds improbable: those below
 -- $max_probability, and no more than $hard_fraction of all training images, the least probable. Images of
--- $exclude_classes are left out. Its classes are the labels. Pictures are classified below the join: what is joined is
+-- $exclude_classes are left out. Its classes are the labels. Images are classified below the join: what is joined is
 -- probabilities.
 SELECT source_id, label, class_name, concat('its class has the probability ', probability) AS reason
 FROM (

@@ -1,5 +1,5 @@
 -- What the trainer reads in each epoch where images are hard because they are poor. In the curriculum: a fresh share
--- of the real images that are not hard, and every picture of the epoch's level(s), of which 100 is the hard real
+-- of the real images that are not hard, and every image of the epoch's level(s), of which 100 is the hard real
 -- images themselves; afterwards all hard real images in their place. Sources of the spectrum validation set are left out.
 WITH real_images AS (
     SELECT i.source_id, i.label, h.source_id IS NOT NULL AS hard

@@ -32,7 +32,7 @@ totals AS (
         )
     )
 ),
-pictures AS (
+generated AS (
     SELECT
         k.sample_id, k.source_id, k.label, k.image_guidance, k.seed, k.attempt,
         CASE WHEN $class_balanced THEN k.label ELSE 0 END AS part
@@ -44,14 +44,14 @@ hard_pool AS (
     FROM real_images
     WHERE hard
 ),
--- the groups of pictures that an epoch may draw from
+-- the groups of images that an epoch may draw from
 parts AS (
     SELECT
         s.curriculum, s.trial, s.epoch, p.part, cast(sum(p.size) AS bigint) AS size,
         cast(row_number() OVER (PARTITION BY s.curriculum, s.trial, s.epoch ORDER BY p.part) AS bigint) - 1 AS number,
         count(*) OVER (PARTITION BY s.curriculum, s.trial, s.epoch) AS parts
     FROM schedule s
-    JOIN (SELECT image_guidance, part, count(*) AS size FROM pictures GROUP BY image_guidance, part) p
+    JOIN (SELECT image_guidance, part, count(*) AS size FROM generated GROUP BY image_guidance, part) p
         ON p.image_guidance = s.image_guidance
     GROUP BY s.curriculum, s.trial, s.epoch, p.part
 ),
@@ -82,7 +82,7 @@ cuts AS (
     FROM (SELECT wanted.*, (wanted + 10 * sqrt(wanted) + 100) / size AS share FROM wanted) w
     JOIN schedule s ON s.curriculum = w.curriculum AND s.trial = w.trial AND s.epoch = w.epoch
 ),
--- the pictures of each part below its cut, in their order
+-- the images of each part below its cut, in their order
 pool AS (
     SELECT
         curriculum, trial, epoch, part, sample_id, source_id, label, image_guidance, seed, attempt,
@@ -93,14 +93,14 @@ pool AS (
             p.sample_id, p.source_id, p.label, p.image_guidance, p.seed, p.attempt,
             digest('synthetic', $seed, c.epoch, p.sample_id) AS rank
         FROM cuts c
-        JOIN pictures p ON p.image_guidance = c.image_guidance AND p.part = c.part
+        JOIN generated p ON p.image_guidance = c.image_guidance AND p.part = c.part
     )
     WHERE rank < cut
 ),
 draws AS (
     SELECT wanted.*, unnest(range(0, wanted)) AS draw FROM wanted
 ),
--- without replacement where there are more pictures than are wanted, with replacement otherwise
+-- without replacement where there are more images than are wanted, with replacement otherwise
 places AS (
     SELECT
         draws.*,

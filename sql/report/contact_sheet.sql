@@ -1,4 +1,4 @@
--- The pictures of the contact sheet: for the first hard samples, per guidance level, the kept picture of the first
+-- The images of the contact sheet: for the first hard samples, per guidance level, the kept image of the first
 -- seed, or the last attempt where none was kept; and the real image as guidance 100.
 WITH sources AS (SELECT source_id FROM hard_samples ORDER BY source_id LIMIT 24),
 shown AS (

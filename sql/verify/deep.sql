@@ -1,15 +1,15 @@
--- What must not be, by opening every picture, and by making some rows again from what is recorded of them. Each row
+-- What must not be, by opening every image, and by making some rows again from what is recorded of them. Each row
 -- names a table, a problem, and how many rows have it.
-SELECT 'pixels' AS table_name, 'a picture that cannot be decoded, or is not the one that was read' AS problem, count(*) AS rows
+SELECT 'pixels' AS table_name, 'an image that cannot be decoded, or is not the one that was read' AS problem, count(*) AS rows
 FROM (SELECT info['digest'] AS digest, image_info(load_image(image)) AS seen FROM pixels)
 WHERE seen['error'] IS NOT NULL OR seen['digest'] IS NULL OR seen['digest'] <> digest
 UNION ALL
-SELECT 'spectrum', 'a picture that cannot be decoded', count(*)
+SELECT 'spectrum', 'an image that cannot be decoded', count(*)
 FROM (SELECT image_info(image) AS seen FROM spectrum)
 WHERE seen['error'] IS NOT NULL OR seen['digest'] IS NULL
 UNION ALL
 -- rounding differs between devices, by a step or two of 255
-SELECT 'spectrum', 'a picture that its prompt, guidance and noise do not make again', count(*)
+SELECT 'spectrum', 'an image that its prompt, guidance and noise do not make again', count(*)
 FROM (
     SELECT pixel_difference(made.image, s.image) AS difference
     FROM (
@@ -28,7 +28,7 @@ FROM (
 )
 WHERE difference IS NULL OR difference > 3
 UNION ALL
-SELECT 'scores', 'a similarity that its picture and prompt do not give again', count(*)
+SELECT 'scores', 'a similarity that its image and prompt do not give again', count(*)
 FROM (
     SELECT c.text_similarity, cosine_similarity(s.embedding, t.embedding) AS again
     FROM (

@@ -1,4 +1,4 @@
-//! `export`: the manifest out to a trainer, with its pictures.
+//! `export`: the manifest out to a trainer, with its images.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -68,11 +68,11 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
     match arguments.target.format {
         Format::Json => output::json(&summary),
         Format::Text => output::line(format!(
-            "{} epochs, {} rows, {} files, {} bytes of pictures in {}",
+            "{} epochs, {} rows, {} files, {} bytes of images in {}",
             summary.epochs.len(),
             summary.rows,
             summary.files,
-            summary.picture_bytes,
+            summary.image_bytes,
             summary.destination
         )),
     }

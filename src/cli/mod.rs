@@ -60,7 +60,7 @@ enum Command {
     Prompts(prompts::Arguments),
     /// Compares strategies and baselines on the built-in learner
     Experiment(Target),
-    /// Writes the manifest with its pictures for a trainer: WebDataset, image folders or Parquet
+    /// Writes the manifest with its images for a trainer: WebDataset, image folders or Parquet
     Export(export::Arguments),
     /// Says what is in the lake, and what is left to do
     Status(Target),

@@ -112,12 +112,12 @@ async fn answer(pipeline: &Pipeline, context: &SessionContext, text: &str, forma
     Ok(())
 }
 
-/// Pictures are shown as their size: a terminal has no use for their bytes.
+/// Images are shown as their size: a terminal has no use for their bytes.
 fn without_pixels(batch: &RecordBatch) -> Result<RecordBatch, arrow::error::ArrowError> {
     let shown = |field: &Arc<Field>, column: &ArrayRef| -> (Field, ArrayRef) {
-        let pictures = matches!(field.data_type(), DataType::Struct(fields) if fields.find("bytes").is_some());
-        match schema::picture_bytes(column) {
-            Some(bytes) if pictures || column.data_type().is_binary() => {
+        let images = matches!(field.data_type(), DataType::Struct(fields) if fields.find("bytes").is_some());
+        match schema::image_bytes(column) {
+            Some(bytes) if images || column.data_type().is_binary() => {
                 let errors =
                     column.as_struct_opt().and_then(|parts| parts.column_by_name(schema::ERROR_FIELD)).cloned();
                 let texts: StringArray = (0..bytes.len())

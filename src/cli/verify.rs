@@ -12,7 +12,7 @@ use crate::{error::Result, report::verify::verify};
 pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) target: Target,
-    /// Decodes every picture, and makes some pictures and scores again from what is recorded of them
+    /// Decodes every image, and makes some images and scores again from what is recorded of them
     #[arg(long)]
     deep: bool,
 }

@@ -15,9 +15,9 @@ use crate::error::text;
 pub struct Learner {
     /// Networks to compare, out of `softmax`, `mlp` and `cnn`; default `mlp` alone.
     pub architectures: Vec<String>,
-    /// Width and height, in pixels, of the grey pictures that it sees; 4 to 256, default 16.
+    /// Width and height, in pixels, of the grey images that it sees; 4 to 256, default 16.
     pub image_side: i64,
-    /// Pictures of a batch, 1 to 65536; default 64.
+    /// Images of a batch, 1 to 65536; default 64.
     pub batch_size: i64,
     /// Batches of an epoch, whatever its rows; 1 to 100000, default 16.
     pub iterations_per_epoch: i64,
@@ -38,7 +38,7 @@ pub struct Experiment {
     pub many_class_count: i64,
     /// Classes of the metric `worst_k`; default 3.
     pub worst_classes: i64,
-    /// A Parquet file of pictures that the diffusion model has seen, in the source's form: another baseline.
+    /// A Parquet file of images that the diffusion model has seen, in the source's form: another baseline.
     pub pretraining: Option<PathBuf>,
     /// `[[experiment.split]]`: divisions of the data, with different seeds; none is the pipeline's own alone.
     pub splits: Vec<DataSplit>,
@@ -61,7 +61,7 @@ pub(super) fn learner(mut learner: Section<'_, '_>) -> Learner {
     let out = Learner {
         architectures: architectures.into_iter().map(str::to_owned).collect(),
         image_side: learner.or("image_side", &integer(4..=256, "pixels"), 16),
-        batch_size: learner.or("batch_size", &integer(1..=65_536, "pictures"), 64),
+        batch_size: learner.or("batch_size", &integer(1..=65_536, "images"), 64),
         iterations_per_epoch: learner.or("iterations_per_epoch", &integer(1..=100_000, "batches"), 16),
         learning_rate: learner.or("learning_rate", &number(1e-9, 1.0, "learning rate"), 0.001),
         weight_decay: learner.or("weight_decay", &number(0.0, 1.0, "weight decay"), 0.0001),

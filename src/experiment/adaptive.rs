@@ -41,7 +41,7 @@ pub struct Stage {
     pub image_guidance: i64,
     /// Mean gain in the probability of the true class.
     pub gain: f64,
-    /// Its standard error; none of one picture.
+    /// Its standard error; none of one image.
     pub standard_error: Option<f64>,
     /// Whether it is the level of the epoch.
     pub chosen: bool,
@@ -121,7 +121,7 @@ impl Adaptive<'_> {
         Ok((method, in_parallel(learners.iter_mut().collect(), finish)?, stages))
     }
 
-    /// The pictures of the spectrum validation set.
+    /// The images of the spectrum validation set.
     async fn validation(&self, questions: &Questions<'_>) -> Result<Vec<String>> {
         let mut samples = Vec::new();
         for batch in questions.ask("experiment/validation.sql", &[]).await? {
@@ -129,7 +129,7 @@ impl Adaptive<'_> {
             samples.extend(ids.iter().flat_map(|ids| ids.as_string::<i32>()).flatten().map(str::to_owned));
         }
         if samples.is_empty() {
-            let message = "the spectrum validation set is empty: no hard image has kept a picture at every level; lower \
+            let message = "the spectrum validation set is empty: no hard image has kept an image at every level; lower \
                 `filter.min_text_similarity`, or raise `filter.max_attempts`";
             return Err(Error::Data(message.into()));
         }

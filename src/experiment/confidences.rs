@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray};
 
 use super::{
-    dataset::{Picture, grey_pictures},
+    dataset::{Image, grey_images},
     failed,
     train::in_parallel,
 };
@@ -31,31 +31,31 @@ pub async fn confidences(path: &Path, set: &[String], file: &Path) -> Result<usi
     let config = Config::load(path, set)?;
     let source = Source::open(&config.source, "").await?;
     let side = u32::try_from(config.learner.image_side).unwrap_or(u32::MAX);
-    let mut pictures = grey_pictures(&source, side, Some(Split::Train)).await?;
+    let mut images = grey_images(&source, side, Some(Split::Train)).await?;
     // an order that neither the source's nor the classes' order decides
-    pictures.sort_by_cached_key(|picture| key(config.seed, &picture.path));
-    let probabilities = out_of_fold(&config, &pictures, side)?;
+    images.sort_by_cached_key(|image| key(config.seed, &image.path));
+    let probabilities = out_of_fold(&config, &images, side)?;
     let table = schema::find(schema::CONFIDENCES).ok_or_else(|| Error::Data("no schema of `confidences`".into()))?;
-    let paths: ArrayRef = Arc::new(pictures.iter().map(|picture| Some(picture.path.as_str())).collect::<StringArray>());
+    let paths: ArrayRef = Arc::new(images.iter().map(|image| Some(image.path.as_str())).collect::<StringArray>());
     let values: ArrayRef = Arc::new(Float64Array::from(probabilities));
     let rows = RecordBatch::try_new(Arc::clone(&table.schema), vec![paths, values]);
     let rows = rows.map_err(|error| Error::query(schema::CONFIDENCES, error.into()))?;
     let written = DataFile::write("confidences", &table.schema, &[rows])?;
     std::fs::write(file, &written.bytes)
         .map_err(|error| Error::Data(format!("`{}` cannot be written: {error}", file.display())))?;
-    Ok(pictures.len())
+    Ok(images.len())
 }
 
 fn key(seed: i64, path: &str) -> String {
     Digest::new("out_of_fold").part(&seed.to_le_bytes()).text(path).id()
 }
 
-/// The probability of each picture's class, in their order.
-fn out_of_fold(config: &Config, pictures: &[Picture], side: u32) -> Result<Vec<f64>> {
-    let labels: Vec<u32> = pictures.iter().map(|picture| picture.label).collect();
+/// The probability of each image's class, in their order.
+fn out_of_fold(config: &Config, images: &[Image], side: u32) -> Result<Vec<f64>> {
+    let labels: Vec<u32> = images.iter().map(|image| image.label).collect();
     let classes = labels.iter().max().map_or(1, |label| *label as usize + 1);
     let shape = Shape { channels: 1, height: side as usize, width: side as usize, classes };
-    let pixels = pictures.iter().flat_map(|picture| picture.pixels.iter().copied()).collect();
+    let pixels = images.iter().flat_map(|image| image.pixels.iter().copied()).collect();
     let data = Data::new(shape, pixels, labels).map_err(failed)?;
     let architecture: Architecture = super::architectures(config)?.first().copied().unwrap_or(Architecture::Mlp);
     let folds = folds(data.labels());
@@ -84,7 +84,7 @@ fn out_of_fold(config: &Config, pictures: &[Picture], side: u32) -> Result<Vec<f
         let probabilities = learner.probabilities(&data, &judged)?;
         Ok(judged.into_iter().zip(probabilities).collect())
     })?;
-    let mut values = vec![Vec::new(); pictures.len()];
+    let mut values = vec![Vec::new(); images.len()];
     for (row, probability) in judged.into_iter().flatten() {
         values[row].push(f64::from(probability));
     }

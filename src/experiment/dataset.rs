@@ -1,4 +1,4 @@
-//! What the learner sees of a pipeline: every picture as a small grey one, in memory.
+//! What the learner sees of a pipeline: every image as a small grey one, in memory.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
 /// A classification problem.
 #[derive(Debug)]
 pub(super) struct Task {
-    /// What may be trained on: real images of the split train, kept pictures, and the diffusion model's own.
+    /// What may be trained on: real images of the split train, kept images, and the diffusion model's own.
     pub(super) data: Data,
     /// The row of each by its `sample_id`.
     pub(super) rows: BTreeMap<String, usize>,
@@ -40,33 +40,33 @@ pub(super) struct Task {
 /// A row of `sql/experiment/samples.sql`.
 struct Sample {
     sample_id: String,
-    picture_id: String,
+    image_id: String,
     label: u32,
     split: String,
     trained: bool,
 }
 
 impl Task {
-    /// Reads the pictures of a pipeline that has run.
+    /// Reads the images of a pipeline that has run.
     ///
     /// # Errors
-    /// Where tables or pictures cannot be read.
+    /// Where tables or images cannot be read.
     pub(super) async fn load(pipeline: &Pipeline) -> Result<Self> {
         let side = u32::try_from(pipeline.config.learner.image_side).unwrap_or(u32::MAX);
         let samples = samples(pipeline).await?;
-        let mut pictures = BTreeMap::new();
+        let mut decoded = BTreeMap::new();
         for batch in report::rows(pipeline, "experiment/images.sql").await? {
-            read_pictures(&batch, side, &mut pictures)?;
+            read_images(&batch, side, &mut decoded)?;
         }
         let seen = seen(pipeline, side).await?;
-        let labels = samples.iter().map(|sample| sample.label).chain(seen.iter().map(|picture| picture.label));
+        let labels = samples.iter().map(|sample| sample.label).chain(seen.iter().map(|image| image.label));
         let classes = labels.max().map_or(1, |label| label as usize + 1);
         let shape = Shape { channels: 1, height: side as usize, width: side as usize, classes };
         let mut trained = Vec::new();
         let (mut train, mut rows) = (Rows::default(), BTreeMap::new());
         let mut judged: BTreeMap<&str, Rows> = BTreeMap::new();
         for sample in &samples {
-            let Some(pixels) = pictures.get(&sample.picture_id) else { continue };
+            let Some(pixels) = decoded.get(&sample.image_id) else { continue };
             if matches!(sample.split.as_str(), "train" | "synthetic") {
                 rows.insert(sample.sample_id.clone(), train.labels.len());
                 trained.extend(sample.trained.then_some(train.labels.len()));
@@ -76,7 +76,7 @@ impl Task {
             }
         }
         let first = train.labels.len();
-        seen.iter().for_each(|picture| train.push(&picture.pixels, picture.label));
+        seen.iter().for_each(|image| train.push(&image.pixels, image.label));
         let pretraining = (first..train.labels.len()).collect();
         let mut sets = Vec::new();
         for split in Split::ALL {
@@ -116,7 +116,7 @@ async fn samples(pipeline: &Pipeline) -> Result<Vec<Sample>> {
             found.ok_or_else(|| Error::Data(format!("`experiment/samples.sql` has no column `{name}` of {to}s")))
         };
         let ids = column("sample_id", DataType::Utf8)?;
-        let pictures = column("picture_id", DataType::Utf8)?;
+        let image_ids = column("image_id", DataType::Utf8)?;
         let labels = column("label", DataType::Int64)?;
         let splits = column("split", DataType::Utf8)?;
         let trained = column("trained", DataType::Boolean)?;
@@ -124,7 +124,7 @@ async fn samples(pipeline: &Pipeline) -> Result<Vec<Sample>> {
             let label = labels.as_primitive::<Int64Type>().value(row);
             samples.push(Sample {
                 sample_id: ids.as_string::<i32>().value(row).to_owned(),
-                picture_id: pictures.as_string::<i32>().value(row).to_owned(),
+                image_id: image_ids.as_string::<i32>().value(row).to_owned(),
                 label: class(label)?,
                 split: splits.as_string::<i32>().value(row).to_owned(),
                 trained: trained.as_boolean().value(row),
@@ -140,23 +140,23 @@ fn class(label: i64) -> Result<u32> {
     small.ok_or_else(|| Error::Data(format!("an image has the label {label}; the learner takes 0 to 65535")))
 }
 
-fn read_pictures(batch: &RecordBatch, side: u32, pictures: &mut BTreeMap<String, Vec<f32>>) -> Result<()> {
-    let ids = batch.column_by_name("picture_id").and_then(|ids| cast(ids, &DataType::Utf8).ok());
-    let images = batch.column_by_name("image").and_then(crate::schema::picture_bytes);
+fn read_images(batch: &RecordBatch, side: u32, decoded: &mut BTreeMap<String, Vec<f32>>) -> Result<()> {
+    let ids = batch.column_by_name("image_id").and_then(|ids| cast(ids, &DataType::Utf8).ok());
+    let images = batch.column_by_name("image").and_then(crate::schema::image_bytes);
     let (Some(ids), Some(images)) = (ids, images) else {
         return Err(Error::Data("`experiment/images.sql` has not its columns".into()));
     };
     for (id, bytes) in ids.as_string::<i32>().iter().zip(&images) {
         if let (Some(id), Some(bytes)) = (id, bytes) {
-            let pixels = grey(bytes, side).map_err(|error| Error::Data(format!("picture `{id}`: {error}")))?;
-            pictures.insert(id.to_owned(), pixels);
+            let pixels = grey(bytes, side).map_err(|error| Error::Data(format!("image `{id}`: {error}")))?;
+            decoded.insert(id.to_owned(), pixels);
         }
     }
     Ok(())
 }
 
 /// The images of `experiment.pretraining`.
-async fn seen(pipeline: &Pipeline, side: u32) -> Result<Vec<Picture>> {
+async fn seen(pipeline: &Pipeline, side: u32) -> Result<Vec<Image>> {
     let Some(path) = &pipeline.config.experiment.pretraining else { return Ok(Vec::new()) };
     let (Some(folder), Some(file)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
         return Err(Error::Data(format!("`{}` (`experiment.pretraining`) is no file", path.display())));
@@ -167,22 +167,22 @@ async fn seen(pipeline: &Pipeline, side: u32) -> Result<Vec<Picture>> {
     // it is a Parquet file, whatever the kind of the source
     let kind = if matches!(config.kind, SourceKind::Parquet { .. }) { config.kind } else { SourceKind::parquet() };
     let source = Source::open(&config::Source { kind, root, splits, ..config }, "").await?;
-    grey_pictures(&source, side, None).await
+    grey_images(&source, side, None).await
 }
 
-/// A picture of a source as the learner sees it.
-pub(super) struct Picture {
+/// An image of a source as the learner sees it.
+pub(super) struct Image {
     /// As in the listing.
     pub(super) path: String,
     pub(super) label: u32,
     pub(super) pixels: Vec<f32>,
 }
 
-/// The pictures of a source, or of one of its splits.
+/// The images of a source, or of one of its splits.
 ///
 /// # Errors
 /// Where one cannot be read.
-pub(super) async fn grey_pictures(source: &Source, side: u32, split: Option<Split>) -> Result<Vec<Picture>> {
+pub(super) async fn grey_images(source: &Source, side: u32, split: Option<Split>) -> Result<Vec<Image>> {
     let listing = source.listing();
     let text = |name: &str| listing.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
     let labels = listing.column_by_name("label").and_then(|labels| labels.as_primitive_opt::<Int64Type>());
@@ -193,21 +193,21 @@ pub(super) async fn grey_pictures(source: &Source, side: u32, split: Option<Spli
     let rows: Vec<usize> = (0..listing.num_rows()).filter(wanted).collect();
     let paths: Vec<&str> = rows.iter().map(|&row| paths.value(row)).collect();
     let asked: Vec<Option<&str>> = paths.iter().copied().map(Some).collect();
-    let mut pictures = Vec::new();
+    let mut images = Vec::new();
     for ((row, path), bytes) in rows.into_iter().zip(paths).zip(source.read(&asked).await?) {
         let wrong = |what: String| Error::Data(format!("`{path}`: {what}"));
         let bytes = bytes.map_err(wrong)?.unwrap_or_default();
         let pixels = grey(&bytes, side).map_err(|error| wrong(error.to_string()))?;
-        pictures.push(Picture { path: path.to_owned(), label: class(labels.value(row))?, pixels });
+        images.push(Image { path: path.to_owned(), label: class(labels.value(row))?, pixels });
     }
-    Ok(pictures)
+    Ok(images)
 }
 
-/// A picture as a grey one of `side` by `side` pixels, 0 to 1.
+/// An image as a grey one of `side` by `side` pixels, 0 to 1.
 fn grey(bytes: &[u8], side: u32) -> Result<Vec<f32>, ImageError> {
-    let picture = resize(&decode(bytes, &Limits::default())?, side, side, Filter::Bilinear)?;
+    let image = resize(&decode(bytes, &Limits::default())?, side, side, Filter::Bilinear)?;
     let weigh = |pixel: &image::Rgb<u8>| {
         pixel.0.iter().zip(LUMA).map(|(&value, weight)| f32::from(value) * weight).sum::<f32>()
     };
-    Ok(picture.pixels().map(|pixel| weigh(pixel) / 255.0).collect())
+    Ok(image.pixels().map(|pixel| weigh(pixel) / 255.0).collect())
 }

@@ -124,7 +124,7 @@ fn by_epoch(batches: &[RecordBatch], task: &Task, epochs: usize) -> Result<BTree
         for row in 0..batch.num_rows() {
             let sample = samples.as_string::<i32>().value(row);
             let Some(&place) = task.rows.get(sample) else {
-                return Err(Error::Data(format!("a manifest has the row `{sample}`, whose picture is not there")));
+                return Err(Error::Data(format!("a manifest has the row `{sample}`, whose image is not there")));
             };
             let curriculum = curricula.as_string::<i32>().value(row);
             if !placed.contains_key(curriculum) {

@@ -1,7 +1,7 @@
 //! What a curriculum is worth: the built-in learner, trained along strategies and baselines with one budget.
 //!
 //! For each split of the data the pipeline is run under a name of its own; then every method trains as many learners
-//! as there are seeds. All of them see as many batches of as many pictures, and the same real images in the epochs
+//! as there are seeds. All of them see as many batches of as many images, and the same real images in the epochs
 //! after the curriculum. What has to be chosen (the level of `fixed`) is chosen on the validation images of the split.
 
 mod adaptive;

@@ -1,12 +1,12 @@
-//! Manifests out to trainers: the rows of each epoch in their order, with their pictures as encoded bytes, exactly as
+//! Manifests out to trainers: the rows of each epoch in their order, with their images as encoded bytes, exactly as
 //! they are in the lake. One form for each kind of reader: tar shards for WebDataset, class folders, Parquet.
 //!
 //! Rows are written in chunks that are bounded in rows and in bytes. What is in memory at once: the rows of one epoch
-//! without pictures, some 500 bytes each; the pictures of a chunk; and what is on its way to the store.
+//! without images, some 500 bytes each; the images of a chunk; and what is on its way to the store.
 
 mod imagefolder;
+mod images;
 mod parquet_files;
-mod pictures;
 mod rows;
 mod webdataset;
 
@@ -16,8 +16,8 @@ use bytes::Bytes;
 
 use self::{
     imagefolder::Folder,
+    images::Images,
     parquet_files::Parts,
-    pictures::Pictures,
     rows::{Epoch, Row, Selection},
     webdataset::Shards,
 };
@@ -35,7 +35,7 @@ const STEP: &str = "export";
 /// The form that an export has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// Tar shards of samples: picture, `.cls` and `.json`.
+    /// Tar shards of samples: image, `.cls` and `.json`.
     WebDataset,
     /// A folder for each label, and `metadata.jsonl` in training order.
     ImageFolder,
@@ -132,8 +132,8 @@ pub struct Summary {
     pub rows: usize,
     /// Files, of every kind.
     pub files: usize,
-    /// Bytes of the pictures.
-    pub picture_bytes: u64,
+    /// Bytes of the images.
+    pub image_bytes: u64,
     /// Why a run would choose the manifest anew; nothing where it is up to date.
     pub stale: Option<String>,
 }
@@ -142,8 +142,8 @@ pub struct Summary {
 /// there. Equal tables give equal files, to the byte.
 ///
 /// # Errors
-/// Every problem with the rows and the destination, before anything is written: rows without exactly one picture, no
-/// such epoch, several curricula or trials, files that are there. Later, where a picture or the destination fails;
+/// Every problem with the rows and the destination, before anything is written: rows without exactly one image, no
+/// such epoch, several curricula or trials, files that are there. Later, where an image or the destination fails;
 /// [`Error::ExportInterrupted`] where it was asked to stop. Then the epoch has whole files, but not all of them.
 pub async fn export(
     pipeline: &Pipeline,
@@ -170,9 +170,9 @@ pub async fn export(
         place.put(imagefolder::CLASSES, files.classes().into()).await?;
         summary.files += 1;
     }
-    let mut pictures = Pictures::new(pipeline, &selection.snapshot);
+    let mut images = Images::new(pipeline, &selection.snapshot);
     for epoch in &selection.epochs {
-        files.write(epoch, &mut pictures, &mut summary, progress).await?;
+        files.write(epoch, &mut images, &mut summary, progress).await?;
     }
     Ok(summary)
 }
@@ -233,13 +233,13 @@ impl Files<'_> {
     async fn write(
         &self,
         epoch: &Epoch,
-        pictures: &mut Pictures<'_>,
+        images: &mut Images<'_>,
         summary: &mut Summary,
         progress: &dyn Progress,
     ) -> Result<()> {
         let rows = self.selection.rows(epoch).await?;
         let mut writer = self.writer(epoch).await?;
-        let written = self.write_rows(epoch, &rows, &mut writer, pictures, summary, progress).await;
+        let written = self.write_rows(epoch, &rows, &mut writer, images, summary, progress).await;
         match written {
             Ok(()) => summary.files += writer.finish().await?,
             Err(error) => {
@@ -267,7 +267,7 @@ impl Files<'_> {
         epoch: &Epoch,
         mut rows: &[Row],
         writer: &mut Writer,
-        pictures: &mut Pictures<'_>,
+        images: &mut Images<'_>,
         summary: &mut Summary,
         progress: &dyn Progress,
     ) -> Result<()> {
@@ -278,30 +278,30 @@ impl Files<'_> {
                     files: format!("{}{}", self.place.url, self.stem(epoch.epoch)),
                 });
             }
-            let samples = pictures.next(&mut rows).await?;
+            let samples = images.next(&mut rows).await?;
             writer.add(&samples).await?;
             summary.rows += samples.len();
-            summary.picture_bytes += samples.iter().map(|sample| sample.picture.len() as u64).sum::<u64>();
+            summary.image_bytes += samples.iter().map(|sample| sample.image.len() as u64).sum::<u64>();
             progress.advanced(STEP, samples.len());
         }
         Ok(())
     }
 }
 
-/// A row with its picture.
+/// A row with its image.
 struct Sample<'a> {
     row: &'a Row,
     /// Its encoded bytes.
-    picture: Bytes,
+    image: Bytes,
     /// How its file's name ends, by its contents.
     extension: &'static str,
 }
 
 impl<'a> Sample<'a> {
-    fn new(row: &'a Row, picture: Bytes) -> Result<Self> {
-        match imaging::extension(&picture) {
-            Ok(extension) => Ok(Self { row, picture, extension }),
-            Err(error) => Err(Error::Data(format!("the picture of {row}: {error}"))),
+    fn new(row: &'a Row, image: Bytes) -> Result<Self> {
+        match imaging::extension(&image) {
+            Ok(extension) => Ok(Self { row, image, extension }),
+            Err(error) => Err(Error::Data(format!("the image of {row}: {error}"))),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Parquet files in training order: `epoch_NNNN/part-SSSSS.parquet`, with the metadata by which Hugging Face's
-//! `datasets` shows pictures and class names. Pictures lie in small row groups, as in the lake.
+//! `datasets` shows images and class names. Images lie in small row groups, as in the lake.
 
 use std::{
     collections::BTreeSet,
@@ -41,7 +41,7 @@ pub(super) struct Parts {
 struct Part {
     upload: Upload,
     rows: Growing,
-    /// Bytes of its pictures.
+    /// Bytes of its images.
     bytes: u64,
 }
 
@@ -57,7 +57,7 @@ impl Parts {
             // at least one, also where it is larger than a part should be
             let mut fit = 0;
             for sample in samples {
-                let bytes = sample.picture.len() as u64;
+                let bytes = sample.image.len() as u64;
                 if part.bytes > 0 && part.bytes + bytes > bound {
                     break;
                 }
@@ -131,7 +131,7 @@ fn batch(samples: &[Sample<'_>]) -> Result<RecordBatch> {
     };
     let numbers =
         |of: fn(&Sample<'_>) -> Option<i64>| -> ArrayRef { Arc::new(samples.iter().map(of).collect::<Int64Array>()) };
-    let bytes: ArrayRef = Arc::new(samples.iter().map(|sample| Some(&sample.picture[..])).collect::<BinaryArray>());
+    let bytes: ArrayRef = Arc::new(samples.iter().map(|sample| Some(&sample.image[..])).collect::<BinaryArray>());
     let paths = texts(|sample| format!("{}.{}", sample.row.sample_id, sample.extension));
     let failed = |error: arrow::error::ArrowError| Error::Data(format!("rows of an export are no table: {error}"));
     let image = StructArray::try_new(schema::image_fields(), vec![bytes, paths], None).map_err(failed)?;

@@ -21,7 +21,7 @@ const MANIFEST: &str = "export/manifest.sql";
 /// The largest label where each has a folder.
 const MOST_FOLDERS: i64 = 1 << 16;
 
-/// A row of the manifest, and the picture that it stands for. As JSON, what is of use to a trainer.
+/// A row of the manifest, and the image that it stands for. As JSON, what is of use to a trainer.
 #[derive(Debug, Clone, serde::Serialize)]
 pub(super) struct Row {
     pub(super) curriculum: String,
@@ -38,7 +38,7 @@ pub(super) struct Row {
     pub(super) attempt: Option<i64>,
     /// Of `pixels` or `spectrum`.
     #[serde(skip)]
-    pub(super) picture_id: String,
+    pub(super) image_id: String,
     /// Of a real image, in the source.
     #[serde(skip)]
     pub(super) path: Option<String>,
@@ -190,18 +190,18 @@ fn epochs(batch: &RecordBatch) -> Result<Vec<Epoch>> {
     Ok((0..batch.num_rows()).map(epoch).collect())
 }
 
-/// The rows without exactly one picture.
+/// The rows without exactly one image.
 fn unresolved(batch: &RecordBatch) -> Result<Option<Error>> {
     let columns = Columns("export/problems.sql", batch);
     let (epochs, positions) = (columns.integers("epoch")?, columns.integers("position")?);
-    let (samples, pictures) = (columns.texts("sample_id")?, columns.integers("pictures")?);
+    let (samples, images) = (columns.texts("sample_id")?, columns.integers("images")?);
     let total = columns.integers("total")?;
     let rows: Vec<_> = (0..batch.num_rows())
         .map(|row| {
-            let what = match pictures.value(row) {
-                0 => "no picture".to_owned(),
+            let what = match images.value(row) {
+                0 => "no image".to_owned(),
                 1 => "no image of its source".to_owned(),
-                several => format!("{several} pictures"),
+                several => format!("{several} images"),
             };
             let (epoch, position, sample) = (epochs.value(row), positions.value(row), samples.value(row));
             format!("epoch {epoch}, position {position}, sample `{sample}` has {what}")
@@ -210,7 +210,7 @@ fn unresolved(batch: &RecordBatch) -> Result<Option<Error>> {
     let total = total.iter().flatten().next();
     Ok(total.map(|total| {
         Error::Data(format!(
-            "{total} rows of the manifest have not exactly one picture: {}\nhint: `discl-pipe verify` looks for the \
+            "{total} rows of the manifest have not exactly one image: {}\nhint: `discl-pipe verify` looks for the \
              cause, `discl-pipe run` brings the manifest up to date",
             rows.join("; ")
         ))
@@ -219,10 +219,9 @@ fn unresolved(batch: &RecordBatch) -> Result<Option<Error>> {
 
 fn manifest_rows(batch: &RecordBatch) -> Result<Vec<Row>> {
     let columns = Columns(MANIFEST, batch);
-    let names =
-        ["curriculum", "trial", "sample_id", "source_id", "class_name", "origin", "picture_id", "path", "digest"];
+    let names = ["curriculum", "trial", "sample_id", "source_id", "class_name", "origin", "image_id", "path", "digest"];
     let texts = names.map(|name| columns.texts(name));
-    let [curricula, trials, samples, sources, classes, origins, pictures, paths, digests] = all(texts)?;
+    let [curricula, trials, samples, sources, classes, origins, images, paths, digests] = all(texts)?;
     let numbers =
         ["epoch", "position", "label", "image_guidance", "seed", "attempt"].map(|name| columns.integers(name));
     let [epochs, positions, labels, guidances, seeds, attempts] = all(numbers)?;
@@ -242,7 +241,7 @@ fn manifest_rows(batch: &RecordBatch) -> Result<Vec<Row>> {
         image_guidance: guidances.value(row),
         seed: optional(&seeds, row),
         attempt: optional(&attempts, row),
-        picture_id: text(&pictures, row),
+        image_id: text(&images, row),
         path: optional_text(&paths, row),
         digest: optional_text(&digests, row),
     };

@@ -1,5 +1,5 @@
 //! Tar shards for WebDataset: `NAME-epochNNNN-SSSSSS.tar`, with three members for each row of the manifest, in its
-//! order: the picture, its label as `.cls`, and the row as `.json`. Headers say nothing of the time or the machine.
+//! order: the image, its label as `.cls`, and the row as `.json`. Headers say nothing of the time or the machine.
 
 use crate::{
     error::{Error, Result},
@@ -82,8 +82,8 @@ fn members(sample: &Sample<'_>) -> Result<Vec<u8>> {
     let key = format!("{:04}-{:08}", row.epoch, row.position);
     let label = row.label.to_string();
     let json = serde_json::to_vec(row).map_err(|error| failed(&error))?;
-    let contents = [(sample.extension, &sample.picture[..]), ("cls", label.as_bytes()), ("json", &json)];
-    let mut bytes = Vec::with_capacity(sample.picture.len() + json.len() + 8 * BLOCK);
+    let contents = [(sample.extension, &sample.image[..]), ("cls", label.as_bytes()), ("json", &json)];
+    let mut bytes = Vec::with_capacity(sample.image.len() + json.len() + 8 * BLOCK);
     for (extension, content) in contents {
         let mut header = tar::Header::new_ustar();
         header.set_path(format!("{key}.{extension}")).map_err(|error| failed(&error))?;

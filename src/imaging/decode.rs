@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::ImageError;
 use super::sniff::{format_of, name_of};
 
-/// The largest picture that is opened. Checked against the file's length and its header before anything is
+/// The largest image that is opened. Checked against the file's length and its header before anything is
 /// decoded, so that a small file cannot ask for a large amount of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
@@ -31,7 +31,7 @@ impl Default for Limits {
     }
 }
 
-/// What a picture is, known after it was really decoded.
+/// What an image is, known after it was really decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ImageInfo {
     /// Width in pixels.
@@ -58,7 +58,7 @@ pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageErr
     decode_with_format(bytes, limits).map(|(image, _)| image.into_rgb8())
 }
 
-/// As [`decode`], but that what is transparent shows white: as transformers' image processors see a picture.
+/// As [`decode`], but that what is transparent shows white: as transformers' image processors see an image.
 ///
 /// # Errors
 /// As [`decode`].
@@ -80,7 +80,7 @@ fn over_white(value: u8, alpha: u8) -> u8 {
     ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
 }
 
-/// Decodes a picture and says what it is.
+/// Decodes an image and says what it is.
 ///
 /// # Errors
 /// As [`decode`]: a file whose header is fine and whose pixels are cut off is an error.
@@ -93,7 +93,7 @@ pub(crate) fn info(bytes: &[u8], limits: &Limits) -> Result<ImageInfo, ImageErro
 /// Encodes as 8-bit RGB PNG. Equal pixels give equal bytes.
 ///
 /// # Errors
-/// [`ImageError::Encode`] where the encoder refuses, as for a picture without area.
+/// [`ImageError::Encode`] where the encoder refuses, as for an image without area.
 pub(crate) fn encode_png(image: &RgbImage) -> Result<Vec<u8>, ImageError> {
     let mut png = Vec::new();
     PngEncoder::new_with_quality(&mut png, CompressionType::Default, FilterType::Adaptive)
@@ -102,10 +102,10 @@ pub(crate) fn encode_png(image: &RgbImage) -> Result<Vec<u8>, ImageError> {
     Ok(png)
 }
 
-/// A decoder that panics on a picture must not end the run: others' pictures are in it.
+/// A decoder that panics on an image must not end the run: others' images are in it.
 fn decode_with_format(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, ImageFormat), ImageError> {
     std::panic::catch_unwind(|| decode_checked(bytes, limits))
-        .unwrap_or_else(|_| Err(ImageError::Corrupt { format: "picture", source: "its decoder gave up on it".into() }))
+        .unwrap_or_else(|_| Err(ImageError::Corrupt { format: "image", source: "its decoder gave up on it".into() }))
 }
 
 fn decode_checked(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, ImageFormat), ImageError> {
@@ -120,7 +120,7 @@ fn decode_checked(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, ImageF
     let (width, height) = decoder.dimensions();
     check_size(width, height, limits)?;
     if !is_complete(bytes, format) {
-        return Err(corrupt("the end of the picture is missing".into()));
+        return Err(corrupt("the end of the image is missing".into()));
     }
     // A decoder's bug on a corrupt file is that file's problem; on rayon a panic would end the process.
     let decoded = catch_unwind(AssertUnwindSafe(|| DynamicImage::from_decoder(decoder)));
@@ -142,7 +142,7 @@ fn check_size(width: u32, height: u32, limits: &Limits) -> Result<(), ImageError
 }
 
 /// Whether the file reaches its format's end. The JPEG decoder fills what is missing with grey, and a cut-off
-/// picture must never enter a training set unnoticed.
+/// image must never enter a training set unnoticed.
 fn is_complete(bytes: &[u8], format: ImageFormat) -> bool {
     match format {
         ImageFormat::Jpeg => jpeg_reaches_end(bytes),

@@ -1,28 +1,28 @@
-//! What can be wrong with one picture. Every variant is about the picture, never about the job.
+//! What can be wrong with one image. Every variant is about the image, never about the job.
 
 use std::error::Error;
 use std::iter::successors;
 
-/// Why bytes could not become a picture, or a picture bytes.
+/// Why bytes could not become an image, or an image bytes.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ImageError {
     /// There are no bytes at all.
     #[error("the file is empty")]
     Empty,
     /// The bytes are something else.
-    #[error("not a picture: it looks like {looks_like}")]
-    NotAPicture {
+    #[error("not an image: it looks like {looks_like}")]
+    NotAImage {
         /// What the first bytes look like, as words.
         looks_like: &'static str,
     },
-    /// A picture, in a format that is not read.
-    #[error("the picture format `{format}` is not supported; supported are `png`, `jpeg` and `webp`")]
+    /// An image, in a format that is not read.
+    #[error("the image format `{format}` is not supported; supported are `png`, `jpeg` and `webp`")]
     Unsupported {
         /// The format's name.
         format: &'static str,
     },
     /// The right format, but its contents end early or contradict themselves.
-    #[error("the `{format}` picture is truncated or corrupt")]
+    #[error("the `{format}` image is truncated or corrupt")]
     Corrupt {
         /// The format's name.
         format: &'static str,
@@ -38,7 +38,7 @@ pub(crate) enum ImageError {
         limit: u64,
     },
     /// More pixels than the limit.
-    #[error("the picture is {width} x {height} pixels, more than the limit of {limit} pixels")]
+    #[error("the image is {width} x {height} pixels, more than the limit of {limit} pixels")]
     TooManyPixels {
         /// Width in pixels.
         width: u32,
@@ -48,7 +48,7 @@ pub(crate) enum ImageError {
         limit: u64,
     },
     /// A side longer than the limit.
-    #[error("the picture is {width} x {height} pixels, and a side may have {limit} at most")]
+    #[error("the image is {width} x {height} pixels, and a side may have {limit} at most")]
     SideTooLong {
         /// Width in pixels.
         width: u32,
@@ -58,15 +58,15 @@ pub(crate) enum ImageError {
         limit: u32,
     },
     /// A side of no pixels.
-    #[error("a picture of {width} x {height} pixels has no area")]
+    #[error("an image of {width} x {height} pixels has no area")]
     NoArea {
         /// Width in pixels.
         width: u32,
         /// Height in pixels.
         height: u32,
     },
-    /// A tensor that does not hold a picture of that size.
-    #[error("{values} values are not a picture of 3 x {height} x {width}")]
+    /// A tensor that does not hold an image of that size.
+    #[error("{values} values are not an image of 3 x {height} x {width}")]
     WrongLength {
         /// How many values there are.
         values: usize,
@@ -76,10 +76,10 @@ pub(crate) enum ImageError {
         height: u32,
     },
     /// A tensor with a NaN or an infinity in it.
-    #[error("the picture has values that are not numbers")]
+    #[error("the image has values that are not numbers")]
     NotFinite,
     /// The PNG encoder refused.
-    #[error("the picture cannot be written as png")]
+    #[error("the image cannot be written as png")]
     Encode {
         /// What the encoder says.
         source: Box<dyn Error + Send + Sync>,

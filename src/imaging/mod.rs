@@ -1,6 +1,6 @@
-//! Pictures on the CPU: decode, resize, turn into tensors and back, encode.
+//! Images on the CPU: decode, resize, turn into tensors and back, encode.
 //!
-//! Nothing here knows a model but by what its preprocessing asks for. Everything is a pure function of its arguments, so that a picture is the same to
+//! Nothing here knows a model but by what its preprocessing asks for. Everything is a pure function of its arguments, so that an image is the same to
 //! the bit whichever thread made it.
 
 mod decode;

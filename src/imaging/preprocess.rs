@@ -1,4 +1,4 @@
-//! `preprocessor_config.json`: what becomes of a picture before a model sees it. As transformers' `CLIPImageProcessor`,
+//! `preprocessor_config.json`: what becomes of an image before a model sees it. As transformers' `CLIPImageProcessor`,
 //! `BitImageProcessor` and `ViTImageProcessor`.
 
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ pub(crate) enum PreprocessError {
 /// MiB.
 const LONGEST_SIDE: u32 = 4096;
 
-/// Most pixels that a picture may have once it is resized by its shorter side: as many as may be decoded. A picture of
+/// Most pixels that an image may have once it is resized by its shorter side: as many as may be decoded. An image of
 /// 16384 x 1 would have 800 million.
 const MOST_PIXELS: u64 = 64 << 20;
 
@@ -60,7 +60,7 @@ pub(crate) struct Preprocess {
     std: [f32; 3],
 }
 
-/// What a picture is resized to.
+/// What an image is resized to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
     /// The shorter side gets this many pixels, the other follows.
@@ -203,7 +203,7 @@ impl Preprocess {
         None
     }
 
-    /// The same, but that the whole picture is resized to what the crop would have, whatever its aspect: nothing at
+    /// The same, but that the whole image is resized to what the crop would have, whatever its aspect: nothing at
     /// its edges is left out.
     pub(crate) fn of_whole_frame(self) -> Self {
         let Some((width, height)) = self.crop else { return self };
@@ -211,7 +211,7 @@ impl Preprocess {
         Self { resize: Some((Target::Exactly(width, height), filter)), crop: None, ..self }
     }
 
-    /// Width and height of what comes out, where that does not depend on the picture.
+    /// Width and height of what comes out, where that does not depend on the image.
     pub(crate) fn output(&self) -> Option<(u32, u32)> {
         match (self.crop, self.resize) {
             (Some(crop), _) => Some(crop),
@@ -223,13 +223,13 @@ impl Preprocess {
     /// As [`Preprocess::output`], of the file at `path`.
     ///
     /// # Errors
-    /// [`PreprocessError::Unsupported`] where what comes out depends on the picture.
+    /// [`PreprocessError::Unsupported`] where what comes out depends on the image.
     pub(crate) fn one_size(&self, path: &Path) -> Result<(u32, u32), PreprocessError> {
         self.output().ok_or_else(|| PreprocessError::Unsupported {
             path: path.to_owned(),
             key: "do_center_crop",
             found: "off".to_owned(),
-            allowed: "pictures need one size: a crop, or a height and a width to resize to",
+            allowed: "images need one size: a crop, or a height and a width to resize to",
         })
     }
 
@@ -238,7 +238,7 @@ impl Preprocess {
         (self.mean, self.std)
     }
 
-    /// A picture as [3, height, width].
+    /// An image as [3, height, width].
     ///
     /// # Errors
     /// As [`resize`]; [`ImageError::TooManyPixels`] where one side is so short that the other would get too long.
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_becomes_a_tensor_of_the_crop() {
+    fn a_image_becomes_a_tensor_of_the_crop() {
         let preprocess = read(r#"{"size": 4, "crop_size": {"height": 2, "width": 4}, "do_normalize": false}"#).unwrap();
         assert_eq!(preprocess.output(), Some((4, 2)));
         let tensor = preprocess.apply(&RgbImage::from_pixel(9, 16, image::Rgb([255, 0, 51]))).unwrap();
@@ -369,9 +369,9 @@ mod tests {
     }
 
     #[test]
-    fn a_thin_picture_does_not_become_a_huge_one() {
+    fn a_thin_image_does_not_become_a_huge_one() {
         let error = read("{}").unwrap().apply(&RgbImage::new(16_384, 1)).unwrap_err().to_string();
-        assert_eq!(error, "the picture is 3670016 x 224 pixels, more than the limit of 67108864 pixels");
+        assert_eq!(error, "the image is 3670016 x 224 pixels, more than the limit of 67108864 pixels");
     }
 
     #[test]

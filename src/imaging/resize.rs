@@ -63,7 +63,7 @@ struct Window {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "as in Pillow, which truncates")]
 fn windows(from: u32, to: u32, filter: Filter) -> Vec<Window> {
     let scale = f64::from(from) / f64::from(to);
-    // a smaller picture is blurred first, a larger one is not
+    // a smaller image is blurred first, a larger one is not
     let stretch = scale.max(1.0);
     let (reach, shrink) = (filter.support() * stretch, 1.0 / stretch);
     let window = |index: u32| {
@@ -80,17 +80,17 @@ fn windows(from: u32, to: u32, filter: Filter) -> Vec<Window> {
     (0..to).map(window).collect()
 }
 
-/// The size in pixels that pictures are brought to.
+/// The size in pixels that images are brought to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fit {
     pub(crate) width: u32,
     pub(crate) height: u32,
-    /// Takes the largest size inside that has the picture's aspect.
+    /// Takes the largest size inside that has the image's aspect.
     pub(crate) keep_aspect: bool,
 }
 
 impl Fit {
-    /// The sides of a picture of `width` x `height` once it is brought to this size; each at least 1.
+    /// The sides of an image of `width` x `height` once it is brought to this size; each at least 1.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a side is no longer than ours")]
     pub(crate) fn sides(self, width: u32, height: u32) -> (u32, u32) {
         if !self.keep_aspect {
@@ -149,7 +149,7 @@ fn weighted(pixels: impl Iterator<Item = [u8; 3]>, weights: &[i32]) -> Rgb<u8> {
     Rgb(sums.map(|sum: i32| (sum >> PRECISION).clamp(0, 255) as u8))
 }
 
-/// The middle `width` x `height` pixels. Where the picture is smaller the rest is black, and an odd pixel goes as
+/// The middle `width` x `height` pixels. Where the image is smaller the rest is black, and an odd pixel goes as
 /// in `center_crop` of transformers' image transforms.
 pub(crate) fn centre_crop(image: &RgbImage, width: u32, height: u32) -> RgbImage {
     if image.width() >= width && image.height() >= height {
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crop_larger_than_the_picture_is_padded_with_black() {
+    fn a_crop_larger_than_the_image_is_padded_with_black() {
         let image = RgbImage::from_pixel(2, 4, image::Rgb([9, 9, 9]));
         let cropped = centre_crop(&image, 4, 2);
         assert_eq!(cropped.dimensions(), (4, 2));

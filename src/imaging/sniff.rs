@@ -21,7 +21,7 @@ const UNSUPPORTED: &[(usize, &[u8], &str)] = &[
     (0, b"\0\0\x01\0", "ico"),
 ];
 
-/// Things that are no picture: offset, magic bytes, what to call it.
+/// Things that are no image: offset, magic bytes, what to call it.
 const OTHER: &[(usize, &[u8], &str)] = &[
     (0, b"%PDF", "a pdf document"),
     (0, b"PK\x03\x04", "a zip archive"),
@@ -34,7 +34,7 @@ const OTHER: &[(usize, &[u8], &str)] = &[
 /// Tells the format from the contents.
 ///
 /// # Errors
-/// [`ImageError::Empty`], [`ImageError::Unsupported`] or [`ImageError::NotAPicture`], which says what it looks like.
+/// [`ImageError::Empty`], [`ImageError::Unsupported`] or [`ImageError::NotAImage`], which says what it looks like.
 pub(super) fn format_of(bytes: &[u8]) -> Result<ImageFormat, ImageError> {
     if bytes.is_empty() {
         return Err(ImageError::Empty);
@@ -52,7 +52,7 @@ pub(super) fn format_of(bytes: &[u8]) -> Result<ImageFormat, ImageError> {
     if let Some((_, _, format)) = UNSUPPORTED.iter().find(|(offset, magic, _)| has(*offset, magic)) {
         return Err(ImageError::Unsupported { format });
     }
-    Err(ImageError::NotAPicture { looks_like: other(bytes, has) })
+    Err(ImageError::NotAImage { looks_like: other(bytes, has) })
 }
 
 fn other(bytes: &[u8], has: impl Fn(usize, &[u8]) -> bool) -> &'static str {

@@ -4,7 +4,7 @@ use image::RgbImage;
 
 use super::ImageError;
 
-/// A picture as [3, height, width], each value (v / 255 - mean) / std of its channel. With mean and std 0.5 this
+/// An image as [3, height, width], each value (v / 255 - mean) / std of its channel. With mean and std 0.5 this
 /// is diffusers' range -1..1.
 pub(crate) fn to_chw(image: &RgbImage, mean: [f32; 3], std: [f32; 3]) -> Vec<f32> {
     let mut planes = Vec::with_capacity(image.as_raw().len());
@@ -15,7 +15,7 @@ pub(crate) fn to_chw(image: &RgbImage, mean: [f32; 3], std: [f32; 3]) -> Vec<f32
     planes
 }
 
-/// A picture from [3, height, width] in -1..1, as diffusers' `VaeImageProcessor`: (x / 2 + 0.5) clamped to 0..1,
+/// An image from [3, height, width] in -1..1, as diffusers' `VaeImageProcessor`: (x / 2 + 0.5) clamped to 0..1,
 /// times 255, rounded half to even.
 ///
 /// # Errors
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_and_back_is_the_same_picture() {
+    fn there_and_back_is_the_same_image() {
         let image = RgbImage::from_fn(16, 16, |x, y| image::Rgb([(16 * y + x) as u8, x as u8, y as u8]));
         let planes = to_chw(&image, [0.5; 3], [0.5; 3]);
         assert_eq!(planes[0], -1.0);

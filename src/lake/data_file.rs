@@ -21,16 +21,16 @@ use crate::{
     identity, schema,
 };
 
-/// Pictures of a row group: what Hugging Face's viewer and random readers cope with.
-const PICTURES_PER_ROW_GROUP: usize = 100;
-/// Encoded bytes of a row group with pictures.
+/// Images of a row group: what Hugging Face's viewer and random readers cope with.
+const IMAGES_PER_ROW_GROUP: usize = 100;
+/// Encoded bytes of a row group with images.
 const ROW_GROUP_BYTES: usize = 32 << 20;
-/// Encoded bytes of a page of pictures.
+/// Encoded bytes of a page of images.
 const PAGE_BYTES: usize = 1 << 20;
 /// Characters of a text in the statistics.
 const LONGEST_BOUND: usize = 32;
-/// The writer looks at the page's size after so many values: few, since each is a picture.
-const PICTURES_PER_CHECK: usize = 4;
+/// The writer looks at the page's size after so many values: few, since each is an image.
+const IMAGES_PER_CHECK: usize = 4;
 
 /// One immutable Parquet file, in memory until it is put into the lake.
 #[derive(Debug, Clone)]
@@ -79,7 +79,7 @@ pub struct Growing {
 }
 
 impl Growing {
-    /// Begins a file with the columns of `schema`, of which some hold pictures. `features` says what Hugging Face's
+    /// Begins a file with the columns of `schema`, of which some hold images. `features` says what Hugging Face's
     /// `datasets` makes of a column, where that does not follow from its type.
     ///
     /// # Errors
@@ -110,7 +110,7 @@ impl Growing {
 }
 
 fn unwritable(error: parquet::errors::ParquetError) -> Error {
-    Error::lake("rows with pictures", "they cannot be written as Parquet", error)
+    Error::lake("rows with images", "they cannot be written as Parquet", error)
 }
 
 /// Whether `bytes` are those that `name` was given to; `None` where the name is not one of ours, as
@@ -122,14 +122,14 @@ pub fn matches_name(name: &str, bytes: &[u8]) -> Option<bool> {
 }
 
 fn properties(table_schema: &Schema) -> WriterProperties {
-    let has_pictures = table_schema.fields().iter().any(|field| schema::is_image(field.data_type()));
+    let has_images = table_schema.fields().iter().any(|field| schema::is_image(field.data_type()));
     let zstd = Compression::ZSTD(ZstdLevel::default());
     let mut properties = WriterProperties::builder().set_compression(zstd);
-    if has_pictures {
+    if has_images {
         properties = properties
-            .set_max_row_group_row_count(Some(PICTURES_PER_ROW_GROUP))
+            .set_max_row_group_row_count(Some(IMAGES_PER_ROW_GROUP))
             .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
-            .set_write_batch_size(PICTURES_PER_CHECK);
+            .set_write_batch_size(IMAGES_PER_CHECK);
     }
     for field in table_schema.fields().iter().filter(|field| schema::is_image(field.data_type())) {
         let bytes = ColumnPath::new(vec![field.name().clone(), "bytes".into()]);
@@ -142,7 +142,7 @@ fn properties(table_schema: &Schema) -> WriterProperties {
     properties.build()
 }
 
-/// The schema with the metadata by which Hugging Face `datasets` shows the image columns as pictures:
+/// The schema with the metadata by which Hugging Face `datasets` shows the image columns as images:
 /// the key `huggingface`, of which only the `info` form is decoded. `known` goes before what follows from types.
 fn with_features(table_schema: &SchemaRef, known: &Map<String, Value>) -> SchemaRef {
     if !table_schema.fields().iter().any(|field| schema::is_image(field.data_type())) {

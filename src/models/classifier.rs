@@ -1,4 +1,4 @@
-//! Image classifiers of the user's own, exported to ONNX: a picture to the probability of each class.
+//! Image classifiers of the user's own, exported to ONNX: an image to the probability of each class.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub(crate) enum ClassifierError {
     /// The graph or the runtime.
     #[error(transparent)]
     Onnx(#[from] OnnxError),
-    /// How pictures are prepared.
+    /// How images are prepared.
     #[error(transparent)]
     Preprocess(#[from] PreprocessError),
     /// The directory cannot be listed.
@@ -42,7 +42,7 @@ pub(crate) enum ClassifierError {
 pub(crate) struct ClassifierFiles {
     dir: PathBuf,
     preprocess: Preprocess,
-    /// Height and width of the pictures that the graph takes.
+    /// Height and width of the images that the graph takes.
     sides: (usize, usize),
 }
 
@@ -87,7 +87,7 @@ impl ClassifierFiles {
     }
 }
 
-/// Where a graph is not a classifier of pictures of this height and width, where these are known.
+/// Where a graph is not a classifier of images of this height and width, where these are known.
 fn misfits(graph: &Signature, sides: Option<(usize, usize)>) -> Vec<OnnxError> {
     use Want::{Any, Exactly};
     let (height, width) =
@@ -98,7 +98,7 @@ fn misfits(graph: &Signature, sides: Option<(usize, usize)>) -> Vec<OnnxError> {
     [only.err(), pixels.err(), logits.err()].into_iter().flatten().collect()
 }
 
-/// A loaded classifier. Calls take turns; the pictures of one are prepared on all cores.
+/// A loaded classifier. Calls take turns; the images of one are prepared on all cores.
 #[derive(Debug)]
 pub(crate) struct Classifier {
     model: Mutex<Model>,
@@ -124,19 +124,19 @@ impl Classifier {
         Ok(Self { model, files: files.clone() })
     }
 
-    /// The probability of each class for each picture's file: the softmax of its logits. None for a picture that
+    /// The probability of each class for each image's file: the softmax of its logits. None for an image that
     /// cannot be opened.
     ///
     /// # Errors
-    /// [`OnnxError::Run`] where the runtime fails, or gives no logits for each picture.
-    pub(crate) fn probabilities(&self, pictures: &[&[u8]]) -> Result<Vec<Option<Vec<f32>>>, OnnxError> {
+    /// [`OnnxError::Run`] where the runtime fails, or gives no logits for each image.
+    pub(crate) fn probabilities(&self, images: &[&[u8]]) -> Result<Vec<Option<Vec<f32>>>, OnnxError> {
         let prepare = |bytes: &&[u8]| {
-            let picture = decode(bytes, &Limits::default()).ok()?;
-            self.files.preprocess.apply(&picture).ok()
+            let image = decode(bytes, &Limits::default()).ok()?;
+            self.files.preprocess.apply(&image).ok()
         };
-        let mut answers = Vec::with_capacity(pictures.len());
-        for pictures in pictures.chunks(ROWS) {
-            let tensors: Vec<Option<Vec<f32>>> = pictures.par_iter().map(prepare).collect();
+        let mut answers = Vec::with_capacity(images.len());
+        for images in images.chunks(ROWS) {
+            let tensors: Vec<Option<Vec<f32>>> = images.par_iter().map(prepare).collect();
             let mut rows = self.run(tensors.iter().flatten())?.into_iter();
             answers.extend(tensors.iter().map(|tensor| tensor.as_ref().and_then(|_| rows.next())));
         }

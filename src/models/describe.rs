@@ -133,7 +133,7 @@ fn of_clip(dir: &Path) -> Description {
         kind: Kind::Clip,
         facts: json!({
             "embedding_size": width.or_else(|| in_config(dir, "projection_dim")),
-            "picture_size": size,
+            "image_size": size,
             "mean": mean,
             "std": std,
         }),
@@ -152,7 +152,7 @@ fn of_classifier(dir: &Path) -> Description {
         kind: Kind::Classifier,
         facts: json!({
             "classes": classes.or_else(|| in_config(dir, "id2label")),
-            "picture_size": size,
+            "image_size": size,
             "mean": mean,
             "std": std,
         }),
@@ -198,7 +198,7 @@ fn in_json(path: &Path, key: &str) -> Option<Value> {
     config.get_mut(key).map(Value::take)
 }
 
-/// Width × height of the pictures that the model sees, and what their values are normalised by, with the digits of the
+/// Width × height of the images that the model sees, and what their values are normalised by, with the digits of the
 /// file where it says so.
 fn preprocessing(dir: &Path) -> (Option<String>, Value, Value) {
     let path = dir.join("preprocessor_config.json");

@@ -100,7 +100,7 @@ impl Models {
         })
     }
 
-    /// Names all that makes a picture but its prompt, guidance and noise: files and settings.
+    /// Names all that makes an image but its prompt, guidance and noise: files and settings.
     pub fn generator_digest(&self) -> &str {
         &self.generator_digest
     }
@@ -120,7 +120,7 @@ impl Models {
         self.scheduler.to_string()
     }
 
-    /// Evaluations of the UNet for one picture of a level of image guidance, 0 to 100.
+    /// Evaluations of the UNet for one image of a level of image guidance, 0 to 100.
     pub fn unet_evaluations(&self, image_guidance: i64) -> i64 {
         let level = u8::try_from(image_guidance.clamp(0, 100)).unwrap_or(100);
         let run = timesteps_run(self.settings.timesteps.get(), level);

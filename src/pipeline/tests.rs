@@ -60,7 +60,7 @@ impl Curricula {
         rows
     }
 
-    /// A long-tailed data set: how many training images each class has, and of each hard one how many kept pictures
+    /// A long-tailed data set: how many training images each class has, and of each hard one how many kept images
     /// at each level. Every class also has a test image.
     async fn long_tail(&mut self, classes: &[i64], levels: &[i64], kept: impl Fn(usize, i64) -> usize) {
         let id = |parts: [i64; 3]| parts.iter().fold(Digest::new("t"), |d, part| d.part(&part.to_le_bytes())).id();

@@ -26,9 +26,9 @@ use crate::{
 const MODEL_FUNCTIONS: &[(&str, &str)] =
     &[("img2img", "generator"), ("clip_image", "clip"), ("clip_text", "clip"), ("classify", "classifiers")];
 
-/// The query that asks for pictures.
+/// The query that asks for images.
 const ASK: &str = "candidates/spectrum.sql";
-/// The query that makes pictures.
+/// The query that makes images.
 const GENERATE: &str = "spectrum/img2img.sql";
 /// The query that scores them.
 const SCORE: &str = "scores/clip.sql";
@@ -48,7 +48,7 @@ pub struct Inputs {
     pub common_names: String,
     /// Of how probable the images' classes are to a classifier.
     pub confidences: String,
-    /// Of all that makes a picture but prompt, guidance and noise: model files and settings.
+    /// Of all that makes an image but prompt, guidance and noise: model files and settings.
     pub generator: String,
     /// Of the CLIP model's files.
     pub clip: String,
@@ -58,7 +58,7 @@ pub struct Inputs {
     pub scheduler: String,
     /// Of the feedback of trainers.
     pub feedback: String,
-    /// Evaluations of the UNet for one picture, for each level of image guidance of the pipeline.
+    /// Evaluations of the UNet for one image, for each level of image guidance of the pipeline.
     pub unet_evaluations: Vec<i64>,
 }
 

@@ -14,7 +14,7 @@ use crate::{
 /// a scheduler, a resampling filter or a random draw.
 const ALGORITHM: &str = "1";
 
-/// The digest by which pictures of the source are known to be read already.
+/// The digest by which images of the source are known to be read already.
 ///
 /// # Errors
 /// Where the catalogue has not the query that reads them.
@@ -23,7 +23,7 @@ pub fn reader(config: &Config, catalogue: &Catalogue) -> Result<String> {
 }
 
 /// The value of every placeholder: the pipeline's settings, its own `[parameters]`, and `$generator` and
-/// `$clip`, which name all that makes a picture and a score: the model, and the query that asks it.
+/// `$clip`, which name all that makes an image and a score: the model, and the query that asks it.
 ///
 /// # Errors
 /// Where the catalogue has not these queries.

@@ -47,7 +47,7 @@ pub async fn has_contact_sheet(pipeline: &Pipeline) -> Result<bool> {
     pipeline.session.lake().place().exists(NAME).await
 }
 
-/// Pictures by source and guidance.
+/// Images by source and guidance.
 async fn cells(pipeline: &Pipeline) -> Result<BTreeMap<String, BTreeMap<i64, RgbImage>>> {
     let mut cells: BTreeMap<String, BTreeMap<i64, RgbImage>> = BTreeMap::new();
     for batch in super::rows(pipeline, "report/contact_sheet.sql").await? {
@@ -55,15 +55,15 @@ async fn cells(pipeline: &Pipeline) -> Result<BTreeMap<String, BTreeMap<i64, Rgb
         let (Some(sources), Some(guidances), Some(images)) = (
             column("source_id", &DataType::Utf8),
             column("image_guidance", &DataType::Int64),
-            batch.column_by_name("image").and_then(schema::picture_bytes),
+            batch.column_by_name("image").and_then(schema::image_bytes),
         ) else {
             continue;
         };
         for row in (0..batch.num_rows()).filter(|&row| images.is_valid(row)) {
             let source = sources.as_string::<i32>().value(row);
-            if let Ok(picture) = imaging::decode(images.value(row), &Limits::default()) {
+            if let Ok(image) = imaging::decode(images.value(row), &Limits::default()) {
                 let guidance = guidances.as_primitive::<Int64Type>().value(row);
-                cells.entry(source.to_owned()).or_default().insert(guidance, picture);
+                cells.entry(source.to_owned()).or_default().insert(guidance, image);
             }
         }
     }
@@ -76,16 +76,16 @@ fn draw(cells: &BTreeMap<String, BTreeMap<i64, RgbImage>>) -> RgbImage {
     let side = longest.clamp(*CELL.start(), *CELL.end());
     let (columns, rows) = (guidances.len() as u32, cells.len() as u32);
     let mut sheet = RgbImage::from_pixel(GAP + columns * (side + GAP), GAP + rows * (side + GAP), GROUND);
-    for (row, pictures) in (0u32..).zip(cells.values()) {
+    for (row, row_of_images) in (0u32..).zip(cells.values()) {
         // the real image, guidance 100, comes first
         for (column, guidance) in (0u32..).zip(guidances.iter().rev()) {
-            let Some(picture) = pictures.get(guidance) else {
+            let Some(image) = row_of_images.get(guidance) else {
                 continue;
             };
-            let scale = f64::from(side) / f64::from(picture.width().max(picture.height()));
+            let scale = f64::from(side) / f64::from(image.width().max(image.height()));
             let scaled = |length: u32| ((f64::from(length) * scale).round() as u32).clamp(1, side);
-            let (width, height) = (scaled(picture.width()), scaled(picture.height()));
-            if let Ok(fitted) = imaging::resize(picture, width, height, Filter::Bicubic) {
+            let (width, height) = (scaled(image.width()), scaled(image.height()));
+            if let Ok(fitted) = imaging::resize(image, width, height, Filter::Bicubic) {
                 let (x, y) = (GAP + column * (side + GAP), GAP + row * (side + GAP));
                 imageops::replace(&mut sheet, &fitted, i64::from(x), i64::from(y));
             }

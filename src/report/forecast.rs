@@ -50,12 +50,12 @@ const BYTES_PER_PIXEL: f64 = 1.5;
 /// Bytes of a photo as PNG for each that it has as JPEG; the same photos at quality 90 took 5.1 to 7.2.
 const PNG_PER_JPEG: f64 = 6.0;
 
-/// How fast pictures are made.
+/// How fast images are made.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Rate {
     /// UNet evaluations a second.
     pub unet_evaluations: f64,
-    /// Whether this lake's own pictures were made at this rate; else it is the paper's.
+    /// Whether this lake's own images were made at this rate; else it is the paper's.
     pub measured: bool,
 }
 
@@ -68,18 +68,18 @@ pub struct StepForecast {
     pub skipped: bool,
     /// Why it would run, or not.
     pub reason: String,
-    /// Rows that it would make; none where they depend on pictures that are not made yet.
+    /// Rows that it would make; none where they depend on images that are not made yet.
     pub rows: Option<Amount>,
     /// Evaluations of the UNet; none where it is the same for `rows`.
     pub unet_evaluations: Option<Amount>,
     /// Seconds that these evaluations take, by [`rate`].
     pub seconds: Option<Amount>,
-    /// Bytes of the rows' pictures, where they have some: those of the source, and of made ones as many as the table's
+    /// Bytes of the rows' images, where they have some: those of the source, and of made ones as many as the table's
     /// have in the mean, or a guess before there are any.
     pub bytes: Option<Amount>,
 }
 
-/// How fast this lake's pictures were made so far; the paper's rate where there are none.
+/// How fast this lake's images were made so far; the paper's rate where there are none.
 ///
 /// # Errors
 /// Where the ledger cannot be read.
@@ -123,7 +123,7 @@ pub async fn forecast(pipeline: &Pipeline) -> Result<Vec<StepForecast>> {
         if !forecast.skipped {
             match step.table.kind {
                 Kind::Accumulated { over: LISTING, .. } => {
-                    forecast.rows = Some(expect_pictures(pipeline, &mut snapshot, step).await?);
+                    forecast.rows = Some(expect_images(pipeline, &mut snapshot, step).await?);
                 }
                 Kind::Accumulated { .. } => {
                     let work = work(pipeline, &snapshot, &step.table).await?;
@@ -150,7 +150,7 @@ pub async fn forecast(pipeline: &Pipeline) -> Result<Vec<StepForecast>> {
     Ok(forecasts)
 }
 
-/// Bytes of the picture of a row that `step` makes; none where it makes none, or nobody can say.
+/// Bytes of the image of a row that `step` makes; none where it makes none, or nobody can say.
 async fn bytes_of_a_row(pipeline: &Pipeline, step: &Step) -> Result<Option<f64>> {
     let source = pipeline.session.functions().source.mean_bytes();
     if step.query.functions.contains("read_image") {
@@ -178,9 +178,9 @@ async fn choose(pipeline: &Pipeline, snapshot: &mut Snapshot, step: &Step) -> Re
     Ok(Amount::exactly(count as i64))
 }
 
-/// Expects every picture that is not there yet to be readable: their number, and rows without pixels beside
+/// Expects every image that is not there yet to be readable: their number, and rows without pixels beside
 /// those that are there.
-async fn expect_pictures(pipeline: &Pipeline, snapshot: &mut Snapshot, step: &Step) -> Result<Amount> {
+async fn expect_images(pipeline: &Pipeline, snapshot: &mut Snapshot, step: &Step) -> Result<Amount> {
     let fail = |error| Error::query(&step.query.name, error);
     let context = pipeline.session.context(snapshot, &Arc::default())?;
     let made = context.table(step.table.name.as_str()).await.and_then(|rows| rows.select_columns(&["pixel_id"]));

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Everything that is wrong with the lake of `pipeline`; nothing where it is clean and complete. A `deep` look decodes
-/// every picture, and makes some rows again.
+/// every image, and makes some rows again.
 ///
 /// # Errors
 /// Where the tables cannot be read at all.

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{
     ledger::{self, Entry, Reject},
-    runner::{PICTURES_PER_BATCH, Runner},
+    runner::{IMAGES_PER_BATCH, Runner},
     shard::Shard,
     units::{self, Unit},
 };
@@ -53,7 +53,7 @@ impl<'a> Accumulation<'a> {
     /// How the table of `step` accumulates; none where it is chosen.
     pub(super) fn of(step: &'a Step) -> Option<Self> {
         let Kind::Accumulated { over, id, sources_per_unit } = step.table.kind else { return None };
-        // without pictures, what a unit costs is its commit and its plan
+        // without images, what a unit costs is its commit and its plan
         let light = over == schema::LISTING && !step.query.functions.contains("read_image");
         let sources_per_unit = if light { sources_per_unit.max(LISTED_PER_UNIT) } else { sources_per_unit };
         Some(Self { over, id, sources_per_unit })
@@ -215,7 +215,7 @@ async fn make(
         }
     }
     snapshot.set(over, unit.wanted.schema(), vec![unit.wanted.clone()])?;
-    let context = session.context_with(&snapshot, &meter, PICTURES_PER_BATCH)?;
+    let context = session.context_with(&snapshot, &meter, IMAGES_PER_BATCH)?;
     let name = &step.query.name;
     let rows = session::query(&context, name, &step.statement).await?;
     check_schema(name, rows.schema().as_arrow(), &step.table)?;

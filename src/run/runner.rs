@@ -33,8 +33,8 @@ use crate::{
 const MAX_ROUNDS: usize = 1000;
 /// Offending rows that a failed expectation shows.
 const SHOWN_ROWS: usize = 10;
-/// Rows of a batch where rows carry pictures.
-pub(super) const PICTURES_PER_BATCH: usize = 32;
+/// Rows of a batch where rows carry images.
+pub(super) const IMAGES_PER_BATCH: usize = 32;
 
 /// How steps run here; never what they mean.
 #[derive(Debug, Clone)]
@@ -259,7 +259,7 @@ impl Runner {
 
     async fn choose(&self, step: &Step, snapshot: &Snapshot, keep: bool) -> Result<Choice> {
         let context = match step.asks_models() {
-            true => self.session.context_with(snapshot, &Arc::default(), PICTURES_PER_BATCH)?,
+            true => self.session.context_with(snapshot, &Arc::default(), IMAGES_PER_BATCH)?,
             false => self.session.context(snapshot, &Arc::default())?,
         };
         let (files, rows) = replace::files(&context, step, keep).await?;

@@ -63,7 +63,7 @@ pub const EXPERIMENTS: &str = "experiments";
 /// What trainers measured on the spectrum validation set.
 pub const FEEDBACK: &str = "feedback";
 
-/// A picture by the convention of Hugging Face `datasets`: encoded bytes, and an optional path.
+/// An image by the convention of Hugging Face `datasets`: encoded bytes, and an optional path.
 pub fn image_type() -> DataType {
     DataType::Struct(image_fields())
 }
@@ -73,7 +73,7 @@ pub fn image_fields() -> Fields {
     vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)].into()
 }
 
-/// What `image_info` finds in a picture: width and height in pixels, format, SHA-256 of the bytes.
+/// What `image_info` finds in an image: width and height in pixels, format, SHA-256 of the bytes.
 pub fn info_type() -> DataType {
     DataType::Struct(info_fields())
 }
@@ -89,17 +89,17 @@ pub fn info_fields() -> Fields {
     .into()
 }
 
-/// The field that a function adds to its struct where one picture failed: such a row is a reject.
+/// The field that a function adds to its struct where one image failed: such a row is a reject.
 pub const ERROR_FIELD: &str = "error";
 
-/// Whether `data_type` is that of pictures.
+/// Whether `data_type` is that of images.
 pub fn is_image(data_type: &DataType) -> bool {
     *data_type == image_type()
 }
 
-/// The encoded bytes in a column of pictures: a `struct<bytes, path>`, or the bytes alone. `None` where
-/// the column holds no pictures.
-pub fn picture_bytes(column: &ArrayRef) -> Option<BinaryArray> {
+/// The encoded bytes in a column of images: a `struct<bytes, path>`, or the bytes alone. `None` where
+/// the column holds no images.
+pub fn image_bytes(column: &ArrayRef) -> Option<BinaryArray> {
     let bytes = match column.as_struct_opt() {
         Some(parts) => parts.column_by_name("bytes")?,
         None => column,

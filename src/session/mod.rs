@@ -146,7 +146,7 @@ impl Session {
         self.context_with(snapshot, meter, self.settings.batch_size)
     }
 
-    /// The same, with batches of at most `batch_size` rows: of pictures few.
+    /// The same, with batches of at most `batch_size` rows: of images few.
     ///
     /// # Errors
     /// As [`Session::context`].
@@ -155,7 +155,7 @@ impl Session {
             .with_target_partitions(self.settings.target_partitions)
             .with_batch_size(batch_size.min(self.settings.batch_size))
             .with_information_schema(true)
-            // a query that needs few pictures of a table reads the pages of these alone
+            // a query that needs few images of a table reads the pages of these alone
             .set_bool("datafusion.execution.parquet.pushdown_filters", true);
         let state = SessionStateBuilder::new()
             .with_config(config)

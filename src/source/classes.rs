@@ -84,7 +84,7 @@ impl Classes {
     /// A file of names that lacks one is an error: its class would go into prompts as a number.
     ///
     /// # Errors
-    /// Where the label of the picture at `path` has no name, or several.
+    /// Where the label of the image at `path` has no name, or several.
     pub(super) fn check(&self, path: &str, label: i64) -> Result<()> {
         let Some(file) = &self.path else { return Ok(()) };
         let (file, path) = (file.display(), one_line(path, LONGEST_NAME));

@@ -12,7 +12,7 @@ use crate::{
     storage::Place,
 };
 
-/// The pictures of a source of the kind `csv`.
+/// The images of a source of the kind `csv`.
 ///
 /// # Errors
 /// Where a table cannot be read or lacks a column, or a split has no row. What is wrong in rows is added to `problems`.

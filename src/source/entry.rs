@@ -1,4 +1,4 @@
-//! The pictures that a data set names: where, with which label, and what is wrong with that.
+//! The images that a data set names: where, with which label, and what is wrong with that.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
@@ -21,7 +21,7 @@ const SHOWN_CHARS: usize = 80;
 /// Longest name of a file that a message has, in characters: as long as stores allow.
 pub(super) const LONGEST_NAME: usize = 1024;
 
-/// A picture that a data set names.
+/// An image that a data set names.
 #[derive(Debug)]
 pub(super) struct Named {
     /// Relative to the source's root; it passed [`relative`].
@@ -82,7 +82,7 @@ impl Label {
     }
 }
 
-/// Where a data set names a picture.
+/// Where a data set names an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) file: Arc<str>,
@@ -124,9 +124,9 @@ impl Problems {
     pub(super) fn finish(self) -> Result<()> {
         let first = match self.count {
             0 => return Ok(()),
-            1 => "the source names a picture wrongly:".to_owned(),
-            count if count <= SHOWN => format!("the source names pictures wrongly, {count} times:"),
-            count => format!("the source names pictures wrongly, {count} times; the first {SHOWN}:"),
+            1 => "the source names an image wrongly:".to_owned(),
+            count if count <= SHOWN => format!("the source names images wrongly, {count} times:"),
+            count => format!("the source names images wrongly, {count} times; the first {SHOWN}:"),
         };
         Err(Error::Data(first + &self.first.concat()))
     }
@@ -149,7 +149,7 @@ pub(super) fn one_line(text: &str, most: usize) -> String {
     shown + if text.chars().nth(most).is_some() { "…" } else { "" }
 }
 
-/// The path of a picture as a data set has it, without a `./` before it.
+/// The path of an image as a data set has it, without a `./` before it.
 ///
 /// # Errors
 /// Where it is none that stays below the source's root, on every system.
@@ -167,7 +167,7 @@ pub(super) fn relative(path: &str) -> Result<&str, String> {
     ))
 }
 
-/// Sees that no picture is named twice: it would be in two splits, or count twice.
+/// Sees that no image is named twice: it would be in two splits, or count twice.
 pub(super) fn refuse_twice(named: &[Named], problems: &mut Problems) {
     let mut seen: HashMap<&str, &Named> = HashMap::with_capacity(named.len());
     for row in named {
@@ -299,7 +299,7 @@ mod tests {
         let rows: Vec<Named> = (0..14).map(|line| row("a/b", Label::Number(0), line)).collect();
         refuse_twice(&rows, &mut problems);
         let said = problems.finish().unwrap_err().to_string();
-        assert!(said.starts_with("the source names pictures wrongly, 13 times; the first 10:\n"), "{said}");
+        assert!(said.starts_with("the source names images wrongly, 13 times; the first 10:\n"), "{said}");
         assert!(
             said.contains("`l.txt`:1: \"a/b\" of train is in `l.txt`:0 already; an image may be named once"),
             "{said}"

@@ -1,4 +1,4 @@
-//! Pictures that are files of their own, in a directory or a bucket.
+//! Images that are files of their own, in a directory or a bucket.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,7 +8,7 @@ use object_store::ObjectMeta;
 use super::{
     Read,
     entry::Named,
-    object::{Version, picture},
+    object::{Version, image},
 };
 use crate::{
     error::{Error, Result},
@@ -50,23 +50,23 @@ impl Files {
         Ok(Self { place, versions })
     }
 
-    /// The size of all pictures that are there.
+    /// The size of all images that are there.
     pub(super) fn bytes(&self) -> u64 {
         self.versions.values().flatten().map(|version| version.size).sum()
     }
 
-    /// The pictures at `paths`, up to [`AT_ONCE`] side by side.
+    /// The images at `paths`, up to [`AT_ONCE`] side by side.
     pub(super) async fn read(&self, paths: &[Option<&str>]) -> Result<Vec<Read>> {
-        let pictures: Vec<_> = paths.iter().map(|path| self.picture(*path)).collect();
-        stream::iter(pictures).buffered(AT_ONCE).try_collect().await
+        let images: Vec<_> = paths.iter().map(|path| self.image(*path)).collect();
+        stream::iter(images).buffered(AT_ONCE).try_collect().await
     }
 
-    async fn picture(&self, path: Option<&str>) -> Result<Read> {
+    async fn image(&self, path: Option<&str>) -> Result<Read> {
         let Some(path) = path else { return Ok(Ok(None)) };
         match self.versions.get(path) {
-            None => Ok(Err(format!("`{path}` is no picture of the source"))),
+            None => Ok(Err(format!("`{path}` is no image of the source"))),
             Some(None) => Ok(Err("no such file".into())),
-            Some(Some(version)) => picture(&self.place, path, version, 0..version.size).await,
+            Some(Some(version)) => image(&self.place, path, version, 0..version.size).await,
         }
     }
 }

@@ -19,23 +19,23 @@ use crate::{
     storage::Place,
 };
 
-/// Endings of pictures, those of torchvision that are decoded here.
-const PICTURES: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+/// Endings of images, those of torchvision that are decoded here.
+const IMAGES: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 /// Hugging Face's files of labels.
 const CSV: &str = "metadata.csv";
 const JSON_LINES: &str = "metadata.jsonl";
-/// Their column with the path of a picture, relative to the folder that they are in.
+/// Their column with the path of an image, relative to the folder that they are in.
 const FILE_NAME: &str = "file_name";
 
-/// Whether a file is a picture by the ending of its name.
-pub(super) fn is_picture(ending: &str) -> bool {
-    PICTURES.iter().any(|picture| picture.eq_ignore_ascii_case(ending))
+/// Whether a file is an image by the ending of its name.
+pub(super) fn is_image(ending: &str) -> bool {
+    IMAGES.iter().any(|image| image.eq_ignore_ascii_case(ending))
 }
 
-/// The pictures of every split.
+/// The images of every split.
 ///
 /// # Errors
-/// Where a folder or file cannot be read, or a split has no picture. What is wrong with one picture is added to
+/// Where a folder or file cannot be read, or a split has no image. What is wrong with one image is added to
 /// `problems`.
 pub(super) async fn read(
     place: &Place,
@@ -66,7 +66,7 @@ pub(super) async fn read(
             return Err(Error::Lake {
                 url: format!("{}{folder}", place.url),
                 message: format!(
-                    "the split {} has no picture there; expected is a folder for each class with `.jpg`, `.jpeg`, \
+                    "the split {} has no image there; expected is a folder for each class with `.jpg`, `.jpeg`, \
                      `.png` or `.webp` files, or `{CSV}` or `{JSON_LINES}`",
                     split.as_str()
                 ),
@@ -81,13 +81,13 @@ fn unlisted(place: &Place, folder: &str, error: object_store::Error) -> Error {
     Error::lake(format!("{}{folder}", place.url), "it cannot be listed", error)
 }
 
-/// The pictures below folders that are called as their classes, whatever the folders between are called.
+/// The images below folders that are called as their classes, whatever the folders between are called.
 async fn of_folders(place: &Place, split: Split, classes: &[Path], problems: &mut Problems) -> Result<Vec<Named>> {
     let found: Vec<(String, Vec<ObjectMeta>)> = stream::iter(classes)
         .map(|class| async move {
             let name = class.filename().unwrap_or_default().to_owned();
-            let is_picture = |meta: &ObjectMeta| meta.location.extension().is_some_and(is_picture);
-            let listed = place.store.list(Some(class)).try_filter(|meta| std::future::ready(is_picture(meta)));
+            let is_image = |meta: &ObjectMeta| meta.location.extension().is_some_and(is_image);
+            let listed = place.store.list(Some(class)).try_filter(|meta| std::future::ready(is_image(meta)));
             let mut files: Vec<ObjectMeta> =
                 listed.try_collect().await.map_err(|error| unlisted(place, class.as_ref(), error))?;
             files.sort_by(|a, b| a.location.cmp(&b.location));
@@ -129,7 +129,7 @@ impl Metadata<'_> {
 
 fn of_csv(of: &Metadata<'_>, bytes: &[u8], problems: &mut Problems, named: &mut Vec<Named>) -> Result<()> {
     let columns = [
-        Column { name: FILE_NAME, what: "the path of a picture" },
+        Column { name: FILE_NAME, what: "the path of an image" },
         Column { name: of.label_column, what: "`source.label_column`" },
     ];
     let of_row = |_: &Origin, fields: &[&str]| {

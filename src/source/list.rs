@@ -1,4 +1,4 @@
-//! Lists as ImageNet-LT has them: on each line the path of a picture, white space, and the number of its class.
+//! Lists as ImageNet-LT has them: on each line the path of an image, white space, and the number of its class.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{config::Split, error::Result, storage::Place};
 
-/// The pictures of every list.
+/// The images of every list.
 ///
 /// # Errors
 /// Where a list cannot be read. What is wrong in one is added to `problems`.
@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(rows.len(), 1);
         let said = problems.finish().unwrap_err().to_string();
         let lines: Vec<&str> = said.lines().collect();
-        assert_eq!(lines[0], "the source names pictures wrongly, 8 times:");
+        assert_eq!(lines[0], "the source names images wrongly, 8 times:");
         assert_eq!(lines[1], "  `l.txt`:2: found \"b.jpg\", expected a path, a blank and a label");
         assert!(lines[2].starts_with("  `l.txt`:3: found the path \"../c.jpg\", allowed are paths relative to"));
         assert_eq!(lines[4], "  `l.txt`:5: found the label -1, allowed are integers from 0");

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Parquet files ─────────────────────► parquet_files ─┐
-//! list, csv_table, image_folder ─► named ─► files ────┼─► listing; pictures by path
+//! list, csv_table, image_folder ─► named ─► files ────┼─► listing; images by path
 //! tar files ─────────────────────► named ─► tars ─────┘
 //! ```
 
@@ -42,7 +42,7 @@ use crate::{
 /// The version of a file that is named and not there.
 const MISSING: &str = "missing";
 
-/// A picture that was asked for: its bytes, nothing where nothing was asked, or why there is none.
+/// An image that was asked for: its bytes, nothing where nothing was asked, or why there is none.
 pub type Read = Result<Option<Vec<u8>>, String>;
 
 /// The data set of a pipeline.
@@ -53,7 +53,7 @@ pub struct Source {
     fingerprint: String,
 }
 
-/// What has the pictures.
+/// What has the images.
 #[derive(Debug)]
 enum Reader {
     Parquet(parquet_files::ParquetFiles),
@@ -63,7 +63,7 @@ enum Reader {
 
 impl Source {
     /// Lists the data set: every image and its label, none of its pixels. `reader` names the query that
-    /// reads the pictures: with another one they are read again.
+    /// reads the images: with another one they are read again.
     ///
     /// # Errors
     /// Where a file that lists images is missing or is not what the kind says, a column is missing or has the wrong
@@ -113,24 +113,24 @@ impl Source {
         (self.listing.num_rows() > 0).then(|| bytes as f64 / self.listing.num_rows() as f64)
     }
 
-    /// The pictures at `paths` of the listing, in their order.
+    /// The images at `paths` of the listing, in their order.
     ///
     /// # Errors
-    /// Where a file cannot be read or has changed since it was listed; a picture that is not there is
+    /// Where a file cannot be read or has changed since it was listed; an image that is not there is
     /// an error of its own row.
     pub async fn read(&self, paths: &[Option<&str>]) -> Result<Vec<Read>> {
-        let mut pictures = match &self.reader {
+        let mut found = match &self.reader {
             Reader::Parquet(files) => files.read(paths).await?,
             Reader::Files(files) => files.read(paths).await?,
             Reader::Tars(tars) => tars.read(paths).await?,
         };
-        for picture in &mut pictures {
-            let bytes = picture.as_ref().ok().and_then(Option::as_ref).map_or(0, Vec::len);
+        for image in &mut found {
+            let bytes = image.as_ref().ok().and_then(Option::as_ref).map_or(0, Vec::len);
             if let Some(why) = too_large(bytes as u64) {
-                *picture = Err(why);
+                *image = Err(why);
             }
         }
-        Ok(pictures)
+        Ok(found)
     }
 }
 
@@ -143,7 +143,7 @@ struct Listed {
     split: &'static str,
 }
 
-/// A source that names its pictures: all that is wrong with names and labels is said at once.
+/// A source that names its images: all that is wrong with names and labels is said at once.
 async fn named_source(place: Place, config: &config::Source) -> Result<(Reader, Vec<Listed>, Classes, Digest)> {
     let given = config.classes.as_deref().map(Classes::read).transpose()?;
     let (splits, mut problems) = (&config.splits, Problems::default());

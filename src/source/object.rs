@@ -11,9 +11,9 @@ use crate::{
     storage::Place,
 };
 
-/// Encoded bytes of a picture: readers of Parquet fail on values of 8 MiB and more.
+/// Encoded bytes of an image: readers of Parquet fail on values of 8 MiB and more.
 pub(super) const LARGEST: usize = (8 << 20) - 1;
-/// Largest file that lists pictures, in bytes: it is held in memory.
+/// Largest file that lists images, in bytes: it is held in memory.
 const LARGEST_LIST: u64 = 1 << 30;
 
 /// Size and entity tag, or time where the store has no tag: another version is read again.
@@ -41,16 +41,16 @@ impl Version {
     }
 }
 
-/// What a picture of `size` bytes is rejected for, if it is too large.
+/// What an image of `size` bytes is rejected for, if it is too large.
 pub(super) fn too_large(size: u64) -> Option<String> {
     (size > LARGEST as u64).then(|| format!("it has {size} bytes, {LARGEST} are allowed"))
 }
 
-/// The bytes of a picture: all of the object `name`, or a range of it. A picture that is too large is not read.
+/// The bytes of an image: all of the object `name`, or a range of it. An image that is too large is not read.
 ///
 /// # Errors
 /// Where the object cannot be read, or is not the `version` that was listed.
-pub(super) async fn picture(place: &Place, name: &str, version: &Version, range: Range<u64>) -> Result<Read> {
+pub(super) async fn image(place: &Place, name: &str, version: &Version, range: Range<u64>) -> Result<Read> {
     let size = range.end - range.start;
     if let Some(why) = too_large(size) {
         return Ok(Err(why));
@@ -91,7 +91,7 @@ pub(super) async fn head(place: &Place, name: &str, key: &str) -> Result<Option<
     }
 }
 
-/// A file that lists pictures.
+/// A file that lists images.
 ///
 /// # Errors
 /// Where it is not there, too large, or cannot be read.

@@ -32,14 +32,14 @@ const ROW_MARK: char = '#';
 /// Rows that any file may have, whatever its size.
 const ROWS: u64 = 1 << 20;
 
-/// Fewest bytes of a file for each row beyond [`ROWS`]. The smallest picture of any format has some thirty, and no two
+/// Fewest bytes of a file for each row beyond [`ROWS`]. The smallest image of any format has some thirty, and no two
 /// that differ are stored in less than a few.
 const BYTES_PER_ROW: u64 = 8;
 
-/// Bytes that the pictures of one row group may take, whatever their size in the file.
+/// Bytes that the images of one row group may take, whatever their size in the file.
 const GROUP_BYTES: u64 = 64 << 20;
 
-/// How many times their size in the file they may take beyond [`GROUP_BYTES`]. Pictures are compressed already, and a
+/// How many times their size in the file they may take beyond [`GROUP_BYTES`]. Images are compressed already, and a
 /// codec takes a few per cent off them.
 const EXPANSION: u64 = 32;
 
@@ -144,7 +144,7 @@ impl ParquetFiles {
         Ok(rows)
     }
 
-    /// The pictures at `paths`. Rows are read file by file, and only the pages that hold them.
+    /// The images at `paths`. Rows are read file by file, and only the pages that hold them.
     pub(super) async fn read(&self, paths: &[Option<&str>]) -> Result<Vec<Read>> {
         let mut wanted: BTreeMap<&str, BTreeMap<usize, Vec<usize>>> = BTreeMap::new();
         let mut found: Vec<Read> = paths.iter().map(|_| Ok(None)).collect();
@@ -158,18 +158,18 @@ impl ParquetFiles {
             }
         }
         for (name, rows) in wanted {
-            let pictures = self.pictures(name, &rows.keys().copied().collect::<Vec<_>>()).await?;
-            for (indices, picture) in rows.values().zip(pictures) {
+            let images = self.images(name, &rows.keys().copied().collect::<Vec<_>>()).await?;
+            for (indices, image) in rows.values().zip(images) {
                 for &index in indices {
-                    found[index].clone_from(&picture);
+                    found[index].clone_from(&image);
                 }
             }
         }
         Ok(found)
     }
 
-    /// The pictures in `rows`, ascending, of the file called `name`.
-    async fn pictures(&self, name: &str, rows: &[usize]) -> Result<Vec<Read>> {
+    /// The images in `rows`, ascending, of the file called `name`.
+    async fn images(&self, name: &str, rows: &[usize]) -> Result<Vec<Read>> {
         let Some(file) = self.files.get(name) else {
             return Ok(rows.iter().map(|_| Err(format!("`{name}` is no file of the source"))).collect());
         };
@@ -177,11 +177,11 @@ impl ParquetFiles {
         let inside: Vec<usize> = rows.iter().copied().filter(|&row| row < total).collect();
         let ranges = inside.iter().map(|&row| row..row + 1);
         let selection = RowSelection::from_consecutive_ranges(ranges, total);
-        let mut pictures = Vec::with_capacity(rows.len());
+        let mut images = Vec::with_capacity(rows.len());
         for batch in self.column(name, file, &self.image_column, Some(selection)).await? {
-            let bytes = crate::schema::picture_bytes(batch.column(0))
-                .ok_or_else(|| Error::Data(format!("`{name}`: column `{}` holds no pictures", self.image_column)))?;
-            pictures.extend((0..bytes.len()).map(|row| {
+            let bytes = crate::schema::image_bytes(batch.column(0))
+                .ok_or_else(|| Error::Data(format!("`{name}`: column `{}` holds no images", self.image_column)))?;
+            images.extend((0..bytes.len()).map(|row| {
                 if bytes.is_null(row) {
                     Err("the source has no bytes for it".into())
                 } else {
@@ -189,8 +189,8 @@ impl ParquetFiles {
                 }
             }));
         }
-        pictures.resize_with(rows.len(), || Err(format!("`{name}` has {total} rows")));
-        Ok(pictures)
+        images.resize_with(rows.len(), || Err(format!("`{name}` has {total} rows")));
+        Ok(images)
     }
 
     async fn column(
@@ -226,7 +226,7 @@ impl ParquetFiles {
 
 type Fits = fn(&DataType) -> bool;
 
-fn is_pictures(data_type: &DataType) -> bool {
+fn is_images(data_type: &DataType) -> bool {
     match data_type {
         DataType::Struct(fields) => fields.iter().any(|f| f.name() == "bytes" && f.data_type().is_binary()),
         bytes => bytes.is_binary(),
@@ -236,7 +236,7 @@ fn is_pictures(data_type: &DataType) -> bool {
 fn check_columns(name: &str, schema: &Schema, image_column: &str, label_column: &str) -> Result<()> {
     let columns: Vec<_> = schema.fields().iter().map(|field| format!("`{}`", field.name())).collect();
     let keys = [
-        ("image_column", image_column, "pictures (their bytes, or a struct with `bytes`)", is_pictures as Fits),
+        ("image_column", image_column, "images (their bytes, or a struct with `bytes`)", is_images as Fits),
         ("label_column", label_column, "integers", DataType::is_integer as Fits),
     ];
     for (key, column, expected, fits) in keys {
@@ -269,23 +269,22 @@ pub(super) fn check_rows(bytes: u64, footer: &ParquetMetaData) -> Result<(), Str
     Ok(())
 }
 
-/// Refuses a file whose rows or pictures take far more memory than the file could hold: a few KiB of compressed zeros
-/// are a picture of 2 GiB.
+/// Refuses a file whose rows or images take far more memory than the file could hold: a few KiB of compressed zeros
+/// are an image of 2 GiB.
 fn check_sizes(name: &str, bytes: u64, footer: &ParquetMetaData, image_column: &str) -> Result<()> {
-    check_rows(bytes, footer)
-        .map_err(|said| Error::Data(format!("`{name}` {said}; no file of pictures has so many")))?;
+    check_rows(bytes, footer).map_err(|said| Error::Data(format!("`{name}` {said}; no file of images has so many")))?;
     for (group, metadata) in footer.row_groups().iter().enumerate() {
         let columns = metadata.columns().iter();
-        let pictures =
+        let images =
             columns.filter(|column| column.column_path().parts().first().is_some_and(|name| name == image_column));
-        for column in pictures {
+        for column in images {
             let size = |bytes: i64| u64::try_from(bytes).unwrap_or(u64::MAX);
             let (stored, takes) = (size(column.compressed_size()), size(column.uncompressed_size()));
             let most = GROUP_BYTES.max(stored.saturating_mul(EXPANSION));
             if takes > most {
                 return Err(Error::Data(format!(
                     "`{name}`: column `{}` of row group {group} says that it becomes {takes} bytes out of {stored}, \
-                     {most} are allowed; no pictures are compressed so far",
+                     {most} are allowed; no images are compressed so far",
                     image_column
                 )));
             }
@@ -327,11 +326,11 @@ mod tests {
         ParquetFiles::open(Place::open(&config.root)?, &config, "image", "label").await
     }
 
-    /// A file with these pictures, all of label 0.
-    fn write(path: &Path, pictures: BinaryArray) {
-        let labels = Int64Array::from(vec![0; pictures.len()]);
+    /// A file with these images, all of label 0.
+    fn write(path: &Path, images: BinaryArray) {
+        let labels = Int64Array::from(vec![0; images.len()]);
         let fields = vec![Field::new("image", DataType::Binary, true), Field::new("label", DataType::Int64, true)];
-        let columns: Vec<ArrayRef> = vec![Arc::new(pictures), Arc::new(labels)];
+        let columns: Vec<ArrayRef> = vec![Arc::new(images), Arc::new(labels)];
         let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
         let zstd = Compression::ZSTD(ZstdLevel::default());
         let properties = WriterProperties::builder().set_compression(zstd).set_dictionary_enabled(false).build();
@@ -346,22 +345,22 @@ mod tests {
         let bombs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/bombs");
         let said = opened(&bombs, "rows.parquet").await.unwrap_err().to_string();
         let expected = "`rows.parquet` says that it has 1000000000 rows in 5902 bytes, 1048576 are allowed; no file of \
-                        pictures has so many";
+                        images has so many";
         assert_eq!(said, expected);
     }
 
     #[tokio::test]
-    async fn a_picture_that_inflates_is_refused_unread() {
+    async fn a_image_that_inflates_is_refused_unread() {
         let folder = tempfile::tempdir().unwrap();
         let zeros = vec![0; (64 << 20) + 1];
         write(&folder.path().join("zeros.parquet"), BinaryArray::from_vec(vec![&zeros]));
         let said = opened(folder.path(), "zeros.parquet").await.unwrap_err().to_string();
         assert!(said.starts_with("`zeros.parquet`: column `image` of row group 0 says that it becomes 6710"), "{said}");
-        assert!(said.ends_with("67108864 are allowed; no pictures are compressed so far"), "{said}");
+        assert!(said.ends_with("67108864 are allowed; no images are compressed so far"), "{said}");
     }
 
     #[tokio::test]
-    async fn a_million_rows_of_one_small_picture_are_read() {
+    async fn a_million_rows_of_one_small_image_are_read() {
         let folder = tempfile::tempdir().unwrap();
         write(&folder.path().join("same.parquet"), BinaryArray::from_iter_values(vec![[7; 60]; 1_000_000]));
         let files = opened(folder.path(), "same.parquet").await.unwrap();

@@ -1,6 +1,6 @@
 //! Tar files as WebDataset has them: the members of a sample share their name up to the first dot of its last part.
 //!
-//! Only the headers of a tar are read to list it, and its labels. Pictures are then read by their place in it.
+//! Only the headers of a tar are read to list it, and its labels. Images are then read by their place in it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,8 +16,8 @@ use super::{
     Read,
     entry::{LONGEST_FIELD, Label, Named, Origin, Problems, quote, relative},
     files::AT_ONCE,
-    image_folder::is_picture,
-    object::{LARGEST, Version, head, picture},
+    image_folder::is_image,
+    object::{LARGEST, Version, head, image},
     range_reader::Window,
 };
 use crate::{
@@ -37,11 +37,11 @@ const JSON: &str = "json";
 pub(super) struct Tars {
     place: Place,
     shards: Vec<(String, Version)>,
-    /// By the path of the listing; none for a sample without a picture.
-    pictures: HashMap<String, Option<Member>>,
+    /// By the path of the listing; none for a sample without an image.
+    images: HashMap<String, Option<Member>>,
 }
 
-/// Where the bytes of a picture are.
+/// Where the bytes of an image are.
 #[derive(Debug, Clone)]
 struct Member {
     shard: usize,
@@ -51,13 +51,13 @@ struct Member {
 /// What shares a name.
 #[derive(Debug, Default)]
 struct Sample {
-    /// The picture's whole name, and where it is.
-    picture: Option<(String, Range<u64>)>,
+    /// The image's whole name, and where it is.
+    image: Option<(String, Range<u64>)>,
     label: Option<Label>,
 }
 
 impl Tars {
-    /// Indexes every tar, up to [`AT_ONCE`] side by side, and names the pictures in them.
+    /// Indexes every tar, up to [`AT_ONCE`] side by side, and names the images in them.
     ///
     /// # Errors
     /// Where a tar is missing, cannot be read, or is cut off. What is wrong with samples is added to `problems`.
@@ -76,7 +76,7 @@ impl Tars {
             .buffered(AT_ONCE)
             .try_collect()
             .await?;
-        let (mut shards, mut pictures, mut named) = (Vec::new(), HashMap::new(), Vec::new());
+        let (mut shards, mut images, mut named) = (Vec::new(), HashMap::new(), Vec::new());
         for (split, name, shard) in found {
             let origin = Origin { file: name.into(), line: None };
             let Some((version, samples, wrong)) = shard else {
@@ -84,44 +84,44 @@ impl Tars {
                 continue;
             };
             wrong.iter().for_each(|what| problems.add(&origin, what));
-            for (base, Sample { picture, label }) in samples {
+            for (base, Sample { image, label }) in samples {
                 let Some(label) = label else {
                     let member = if label_field.is_some() { JSON } else { CLASS };
                     problems.add(&origin, format!("the sample {} has no member `.{member}`", quote(&base)));
                     continue;
                 };
-                let path = format!("{name}{MEMBER_MARK}{}", picture.as_ref().map_or(&base, |(member, _)| member));
-                let member = picture.map(|(_, bytes)| Member { shard: shards.len(), bytes });
+                let path = format!("{name}{MEMBER_MARK}{}", image.as_ref().map_or(&base, |(member, _)| member));
+                let member = image.map(|(_, bytes)| Member { shard: shards.len(), bytes });
                 let there = member.is_some().then(|| version.clone());
                 named.push(Named { path: path.clone(), label, split, origin: origin.clone(), version: there });
-                pictures.insert(path, member);
+                images.insert(path, member);
             }
             shards.push((name.to_owned(), version));
         }
-        Ok((Self { place, shards, pictures }, named))
+        Ok((Self { place, shards, images }, named))
     }
 
-    /// The size of all pictures.
+    /// The size of all images.
     pub(super) fn bytes(&self) -> u64 {
-        self.pictures.values().flatten().map(|member| member.bytes.end - member.bytes.start).sum()
+        self.images.values().flatten().map(|member| member.bytes.end - member.bytes.start).sum()
     }
 
-    /// The pictures at `paths`, up to [`AT_ONCE`] side by side.
+    /// The images at `paths`, up to [`AT_ONCE`] side by side.
     pub(super) async fn read(&self, paths: &[Option<&str>]) -> Result<Vec<Read>> {
-        let pictures: Vec<_> = paths.iter().map(|path| self.picture(*path)).collect();
-        stream::iter(pictures).buffered(AT_ONCE).try_collect().await
+        let images: Vec<_> = paths.iter().map(|path| self.image(*path)).collect();
+        stream::iter(images).buffered(AT_ONCE).try_collect().await
     }
 
-    async fn picture(&self, path: Option<&str>) -> Result<Read> {
+    async fn image(&self, path: Option<&str>) -> Result<Read> {
         let Some(path) = path else { return Ok(Ok(None)) };
-        match self.pictures.get(path) {
-            None => Ok(Err(format!("`{path}` is no picture of the source"))),
-            Some(None) => Ok(Err("the sample has no picture, a `.jpg`, `.jpeg`, `.png` or `.webp`".into())),
+        match self.images.get(path) {
+            None => Ok(Err(format!("`{path}` is no image of the source"))),
+            Some(None) => Ok(Err("the sample has no image, a `.jpg`, `.jpeg`, `.png` or `.webp`".into())),
             Some(Some(Member { shard, bytes })) => {
                 let Some((name, version)) = self.shards.get(*shard) else {
-                    return Ok(Err(format!("`{path}` is no picture of the source")));
+                    return Ok(Err(format!("`{path}` is no image of the source")));
                 };
-                picture(&self.place, name, version, bytes.clone()).await
+                image(&self.place, name, version, bytes.clone()).await
             }
         }
     }
@@ -164,7 +164,7 @@ fn samples(
         let Some((base, ending)) = parts(&name) else { continue };
         let label_ending = if label_field.is_some() { JSON } else { CLASS };
         let is_label = ending.eq_ignore_ascii_case(label_ending);
-        if !is_label && !is_picture(ending) {
+        if !is_label && !is_image(ending) {
             continue;
         }
         let sample = match relative(base) {
@@ -181,10 +181,10 @@ fn samples(
                 Ok(label) => sample.label = Some(label),
                 Err(why) => wrong.push(format!("{}: {why}", quote(&name))),
             }
-        } else if let Some((other, _)) = &sample.picture {
-            wrong.push(format!("the sample {} has two pictures, {} and {}", quote(base), quote(other), quote(&name)));
+        } else if let Some((other, _)) = &sample.image {
+            wrong.push(format!("the sample {} has two images, {} and {}", quote(base), quote(other), quote(&name)));
         } else {
-            sample.picture = Some((name.trim_start_matches("./").to_owned(), bytes));
+            sample.image = Some((name.trim_start_matches("./").to_owned(), bytes));
         }
     }
     Ok((samples, wrong))

@@ -51,7 +51,7 @@ impl Folder {
     }
 
     /// Writes files that hold their own names.
-    fn pictures(&self, names: &[&str]) -> &Self {
+    fn images(&self, names: &[&str]) -> &Self {
         names.iter().for_each(|name| {
             self.write(name, name);
         });
@@ -113,17 +113,17 @@ fn rows(source: &Source) -> Vec<String> {
         .collect()
 }
 
-/// The bytes of every picture, as text, or why there are none.
+/// The bytes of every image, as text, or why there are none.
 async fn read(source: &Source) -> Vec<Result<String, String>> {
     let paths: Vec<Option<&str>> = column(source, "path").into_iter().map(Some).collect();
-    let pictures = source.read(&paths).await.unwrap();
-    pictures.into_iter().map(|picture| Ok(String::from_utf8(picture?.unwrap()).unwrap())).collect()
+    let images = source.read(&paths).await.unwrap();
+    images.into_iter().map(|image| Ok(String::from_utf8(image?.unwrap()).unwrap())).collect()
 }
 
 #[tokio::test]
-async fn lists_name_pictures() {
+async fn lists_name_images() {
     let folder = Folder::new();
-    folder.pictures(&["data/train/n01/a.JPEG", "data/train/n02/b c.JPEG", "data/val/d.JPEG"]);
+    folder.images(&["data/train/n01/a.JPEG", "data/train/n02/b c.JPEG", "data/val/d.JPEG"]);
     folder.write("lists/train.txt", "train/n01/a.JPEG 0\n\n./train/n02/b c.JPEG 1\n");
     folder.write("lists/val.txt", "val/d.JPEG 1");
     let lines = "kind = \"list\"\nlists = \"ROOT/lists\"\nsplits = { train = \"train.txt\", validation = \"val.txt\" }";
@@ -153,7 +153,7 @@ async fn lists_name_pictures() {
 async fn names_stay_as_they_are() {
     let folder = Folder::new();
     let names: Vec<String> = ODD.iter().map(|name| format!("sub [%41] #/{name}")).collect();
-    folder.pictures(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    folder.images(&names.iter().map(String::as_str).collect::<Vec<_>>());
     let list: String = names.iter().map(|name| format!("{name} 0\n")).collect();
     folder.write("my list #1%20.txt", list);
     let source = folder.open("kind = \"list\"\nsplits.train = \"my list #1%20.txt\"").await.unwrap();
@@ -163,7 +163,7 @@ async fn names_stay_as_they_are() {
     // the same below a folder of a split
     let folder = Folder::new();
     let names: Vec<String> = ODD.iter().map(|name| format!("train/sub [%41] #/{name}")).collect();
-    folder.pictures(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    folder.images(&names.iter().map(String::as_str).collect::<Vec<_>>());
     let source = folder.open("kind = \"imagefolder\"\nsplits.train = \"train\"").await.unwrap();
     let mut texts: Vec<String> = read(&source).await.into_iter().map(Result::unwrap).collect();
     texts.sort_by_key(|text| names.iter().position(|name| name == text));
@@ -174,7 +174,7 @@ async fn names_stay_as_they_are() {
 #[tokio::test]
 async fn what_is_missing_is_a_row() {
     let folder = Folder::new();
-    folder.pictures(&["a.png", "sub/b.png"]).write("empty.png", "").write("large.png", vec![0; 8 << 20]);
+    folder.images(&["a.png", "sub/b.png"]).write("empty.png", "").write("large.png", vec![0; 8 << 20]);
     folder.write(
         "l.txt",
         "a.png 0\ngone.png 0\nsub/b.png 1\nsub/gone.png 1\nno/folder.png 1\nempty.png 0\nlarge.png 0\nsub 0\n",
@@ -194,8 +194,8 @@ async fn what_is_missing_is_a_row() {
         missing(),
     ];
     assert_eq!(read(&source).await, expected);
-    // when it comes, it is another version of the picture, and the listing another one
-    folder.pictures(&["gone.png"]);
+    // when it comes, it is another version of the image, and the listing another one
+    folder.images(&["gone.png"]);
     let later = folder.open(lines).await.unwrap();
     let ids = |source: &Source| column(source, "pixel_id").into_iter().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(ids(&source)[0], ids(&later)[0]);
@@ -217,19 +217,19 @@ async fn what_is_missing_is_a_row() {
 #[tokio::test]
 async fn lists_say_all_that_is_wrong() {
     let folder = Folder::new();
-    folder.pictures(&["a.png", "b.png"]);
+    folder.images(&["a.png", "b.png"]);
     folder.write("l.txt", "a.png 0\n../b.png 0\nb.png x\n").write("t.txt", "b.png 0\n./a.png 1\nb.png 0\n");
     let lines = "kind = \"list\"\nsplits = { train = \"l.txt\", test = \"t.txt\" }";
     assert_eq!(
         folder.said(lines).await,
-        "the source names pictures wrongly, 4 times:\n  `l.txt`:2: found the path \"../b.png\", allowed are paths relative to \
+        "the source names images wrongly, 4 times:\n  `l.txt`:2: found the path \"../b.png\", allowed are paths relative to \
          `source.root` with `/`, without empty, `.` or `..` parts, drive letters, backslashes and control characters\n  \
          `l.txt`:3: found the label \"x\", allowed are integers from 0\n  \
          `t.txt`:2: \"a.png\" of test is in `l.txt`:1 already, of train; an image may be named once\n  \
          `t.txt`:3: \"b.png\" of test is in `t.txt`:1 already; an image may be named once"
     );
     folder.write("l.txt", "\n\n");
-    assert_eq!(folder.said(lines).await.lines().next(), Some("the source names a picture wrongly:"));
+    assert_eq!(folder.said(lines).await.lines().next(), Some("the source names an image wrongly:"));
     folder.write("t.txt", "b.png 0\n");
     assert_eq!(folder.said(lines).await, "the split train has no image; it is `l.txt` (`source.splits`)");
     fs::remove_file(folder.path("l.txt")).unwrap();
@@ -244,14 +244,14 @@ async fn lists_say_all_that_is_wrong() {
 #[tokio::test]
 async fn folders_are_classes() {
     let folder = Folder::new();
-    folder.pictures(&[
+    folder.images(&[
         "train/b cat/x/deep.JPG",
         "train/b cat/1.png",
         "train/10/2.webp",
         "train/10/notes.txt",
         "train/stray.png",
     ]);
-    folder.pictures(&["val/2/1.jpeg", "val/10/2.webp", "val/2/.hidden", "train/empty/readme.md"]);
+    folder.images(&["val/2/1.jpeg", "val/10/2.webp", "val/2/.hidden", "train/empty/readme.md"]);
     let lines = "kind = \"imagefolder\"\nsplits = { train = \"train\", validation = \"val\" }";
     let source = folder.open(lines).await.unwrap();
     assert_eq!(
@@ -267,7 +267,7 @@ async fn folders_are_classes() {
     assert_eq!(read(&source).await[2], Ok("train/b cat/x/deep.JPG".to_owned()));
     let none = folder.said("kind = \"imagefolder\"\nsplits = { train = \"train\", test = \"tset\" }").await;
     assert!(
-        none.starts_with("`file://ROOT/tset`: the split test has no picture there; expected is a folder for"),
+        none.starts_with("`file://ROOT/tset`: the split test has no image there; expected is a folder for"),
         "{none}"
     );
     let twice = folder.said("kind = \"imagefolder\"\nsplits = { train = \"train\", test = \"train/b cat\" }").await;
@@ -281,8 +281,8 @@ async fn folders_are_classes() {
 #[tokio::test]
 async fn links_are_followed() {
     let (folder, elsewhere) = (Folder::new(), Folder::new());
-    elsewhere.pictures(&["cat/1.png"]);
-    folder.pictures(&["train/dog/1.png"]);
+    elsewhere.images(&["cat/1.png"]);
+    folder.images(&["train/dog/1.png"]);
     std::os::unix::fs::symlink(elsewhere.path("cat"), folder.path("train/cat")).unwrap();
     std::os::unix::fs::symlink(folder.path("nowhere"), folder.path("train/dog/2.png")).unwrap();
     let source = folder.open("kind = \"imagefolder\"\nsplits.train = \"train\"").await.unwrap();
@@ -293,7 +293,7 @@ async fn links_are_followed() {
 #[tokio::test]
 async fn metadata_says_the_labels() {
     let folder = Folder::new();
-    folder.pictures(&["train/1.png", "train/sub/2.png", "test/3.png", "test/x/4.png"]);
+    folder.images(&["train/1.png", "train/sub/2.png", "test/3.png", "test/x/4.png"]);
     folder.write("train/metadata.csv", "file_name,text,species\n1.png,\"a, b\",dog\nsub/2.png,,cat\n");
     folder.write("test/metadata.jsonl", "{\"file_name\": \"3.png\", \"species\": \"cat\"}\n\n");
     let lines = "kind = \"imagefolder\"\nlabel_column = \"species\"\nsplits = { train = \"train\", test = \"test\" }";
@@ -330,7 +330,7 @@ const WILDS_LINES: &str = "kind = \"csv\"\ntable = \"metadata.csv\"\npath_column
 #[tokio::test]
 async fn one_table_has_all_splits() {
     let folder = Folder::new();
-    folder.pictures(&["train/a.jpg", "train/b.jpg", "train/c.jpg"]).write("metadata.csv", WILDS);
+    folder.images(&["train/a.jpg", "train/b.jpg", "train/c.jpg"]).write("metadata.csv", WILDS);
     folder.write("categories.csv", "y,category_id,name\n0,0,empty\n1,2,tayassu pecari\n99999,7,x\n99999,8,y\n");
     let source = folder.open(WILDS_LINES).await.unwrap();
     assert_eq!(
@@ -366,7 +366,7 @@ async fn one_table_has_all_splits() {
 #[tokio::test]
 async fn tables_of_their_own_have_texts_as_classes() {
     let folder = Folder::new();
-    folder.pictures(&["a.jpg", "b.jpg", "c.jpg"]);
+    folder.images(&["a.jpg", "b.jpg", "c.jpg"]);
     folder.write("train.csv", "\u{feff}path,label\r\n\r\na.jpg,\"zebra, \"\"grey\"\"\"\r\nb.jpg,ape\r\n");
     folder.write("test.csv", "label,path\nape,c.jpg\n");
     let lines = "kind = \"csv\"\nsplits = { train = \"train.csv\", test = \"test.csv\" }";
@@ -379,7 +379,7 @@ async fn tables_of_their_own_have_texts_as_classes() {
     );
     let said = folder.said(lines).await;
     let lines: Vec<&str> = said.lines().collect();
-    assert_eq!(lines[0], "the source names pictures wrongly, 6 times:");
+    assert_eq!(lines[0], "the source names images wrongly, 6 times:");
     assert_eq!(lines[1], "  `test.csv`:2: it has 1 fields, the header has 2");
     assert_eq!(lines[2], "  `test.csv`:3: it has no label; every image needs one");
     assert!(lines[3].starts_with("  `test.csv`:4: found the path \"/etc/passwd\""), "{said}");
@@ -415,7 +415,7 @@ async fn tars_hold_samples() {
     let texts = read(&source).await;
     assert_eq!(texts[..3], ["one", "two", "three"].map(|text| Ok(text.to_owned())));
     assert_eq!(texts[3].as_ref().unwrap().len(), 100_000);
-    assert_eq!(texts[4], Err("the sample has no picture, a `.jpg`, `.jpeg`, `.png` or `.webp`".to_owned()));
+    assert_eq!(texts[4], Err("the sample has no image, a `.jpg`, `.jpeg`, `.png` or `.webp`".to_owned()));
     folder.tar("t-00.tar", &[]);
     let said = source.read(&[Some("t-00.tar#000.jpg")]).await.unwrap_err().to_string();
     assert!(said.contains("t-00.tar`: it has changed since the source was listed"), "{said}");
@@ -441,7 +441,7 @@ async fn tars_have_labels_in_json_too() {
         "the sample \"a\" has no member `.cls`",
         "\"b.cls\": found the label \"cat\", allowed are integers from 0",
         "found the path \"../c\"",
-        "the sample \"d\" has two pictures, \"d.jpg\" and \"d.png\"",
+        "the sample \"d\" has two images, \"d.jpg\" and \"d.png\"",
     ] {
         assert!(said.contains(&format!("`t.tar`: {what}")), "{said}");
     }

@@ -1,5 +1,5 @@
 //! `classify(name, image)`: the probability of each class under the classifier of that name in `[models.classifiers]`,
-//! 0 to 1, the class 0 first; NULL where the picture is NULL or cannot be decoded.
+//! 0 to 1, the class 0 first; NULL where the image is NULL or cannot be decoded.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ pub(super) fn function(models: Arc<Models>, source: Arc<Source>) -> ScalarUDF {
 impl AsyncKernel for Classify {
     async fn call(&self, arguments: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
         let names = texts("classify", argument("classify", arguments, 0)?)?;
-        let pictures = load(&self.source, "classify", argument("classify", arguments, 1)?).await?;
+        let images = load(&self.source, "classify", argument("classify", arguments, 1)?).await?;
         let Some(name) = (0..rows).find(|&row| names.is_valid(row)).map(|row| names.value(row)) else {
             return Ok(embeddings(&vec![None; rows]));
         };
@@ -48,7 +48,7 @@ impl AsyncKernel for Classify {
             return exec_err!("`classify`: one call has one classifier; found `{name}` and another name");
         }
         let classifier = self.models.classifier(name).await?;
-        let there = (0..rows).filter_map(|row| Some((row, pictures.row(row).ok()??)));
+        let there = (0..rows).filter_map(|row| Some((row, images.row(row).ok()??)));
         let (there, bytes): (Vec<usize>, Vec<&[u8]>) = there.unzip();
         let found = tokio::task::block_in_place(|| classifier.probabilities(&bytes)).map_err(models::failed)?;
         let mut answers = vec![None; rows];

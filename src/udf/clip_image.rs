@@ -1,4 +1,4 @@
-//! `clip_image(image)`: the picture's CLIP embedding, L2-normalised; NULL where the picture is NULL or
+//! `clip_image(image)`: the image's CLIP embedding, L2-normalised; NULL where the image is NULL or
 //! cannot be decoded (`image_info` says why).
 
 use std::sync::Arc;
@@ -40,14 +40,14 @@ pub(super) fn function(models: Arc<Models>, source: Arc<Source>) -> ScalarUDF {
 #[async_trait]
 impl AsyncKernel for ClipImage {
     async fn call(&self, arguments: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
-        let pictures = load(&self.source, "clip_image", argument("clip_image", arguments, 0)?).await?;
+        let images = load(&self.source, "clip_image", argument("clip_image", arguments, 0)?).await?;
         let clip = self.models.clip().await?;
-        let pictures = (0..rows).map(|row| pictures.row(row));
-        let rows: Result<Vec<_>, crate::error::Error> = try_join_all(pictures.map(|picture| async move {
-            let Ok(Some(picture)) = picture else {
+        let images = (0..rows).map(|row| images.row(row));
+        let rows: Result<Vec<_>, crate::error::Error> = try_join_all(images.map(|image| async move {
+            let Ok(Some(image)) = image else {
                 return Ok(None);
             };
-            match clip.embed_image(Arc::from(picture)).await {
+            match clip.embed_image(Arc::from(image)).await {
                 Ok(embedding) => Ok(Some(embedding)),
                 Err(EmbedError::Row(_)) => Ok(None),
                 Err(error) => Err(models::failed(error)),

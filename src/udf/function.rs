@@ -175,12 +175,12 @@ pub(super) fn texts(name: &str, array: &ArrayRef) -> Result<StringArray> {
     Ok(cast(array, &DataType::Utf8)?.as_string::<i32>().clone())
 }
 
-/// The encoded bytes of pictures: a `struct<bytes, path>`, or the bytes alone.
-pub(super) fn pictures(name: &str, array: &ArrayRef) -> Result<BinaryArray> {
-    match schema::picture_bytes(array) {
+/// The encoded bytes of images: a `struct<bytes, path>`, or the bytes alone.
+pub(super) fn images(name: &str, array: &ArrayRef) -> Result<BinaryArray> {
+    match schema::image_bytes(array) {
         Some(bytes) => Ok(bytes),
         None => {
-            exec_err!("`{name}`: found {}, a picture is expected (struct<bytes, path>, or binary)", array.data_type())
+            exec_err!("`{name}`: found {}, an image is expected (struct<bytes, path>, or binary)", array.data_type())
         }
     }
 }
@@ -191,7 +191,7 @@ pub(super) fn fallible(fields: &Fields) -> Fields {
     fields.iter().cloned().chain([error]).collect()
 }
 
-/// A column of pictures, each with its bytes or its error.
+/// A column of images, each with its bytes or its error.
 pub(super) fn image_column<B: AsRef<[u8]>>(rows: Vec<Result<Option<B>, String>>) -> Result<ArrayRef> {
     let bytes: BinaryArray =
         rows.iter().map(|row| row.as_ref().ok().and_then(|b| b.as_ref()).map(AsRef::as_ref)).collect();

@@ -1,5 +1,5 @@
-//! `image_info(image)`: width and height in pixels, format and SHA-256 of a picture, or why it is none.
-//! The picture is decoded in full, so that a truncated one is found here and not in the middle of a run.
+//! `image_info(image)`: width and height in pixels, format and SHA-256 of an image, or why it is none.
+//! The image is decoded in full, so that a truncated one is found here and not in the middle of a run.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use arrow::{
 use datafusion::{error::Result, logical_expr::ScalarUDF};
 use rayon::prelude::*;
 
-use super::function::{Arguments, Kernel, Shape, argument, fallible, pictures, plain};
+use super::function::{Arguments, Kernel, Shape, argument, fallible, images, plain};
 use crate::{
     imaging::{self, ImageInfo, Limits},
     schema,
@@ -30,7 +30,7 @@ pub(super) fn function() -> ScalarUDF {
 
 impl Kernel for Info {
     fn call(&self, arguments: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
-        let bytes = pictures("image_info", argument("image_info", arguments, 0)?)?;
+        let bytes = images("image_info", argument("image_info", arguments, 0)?)?;
         let found: Vec<Option<Result<ImageInfo, String>>> = (0..rows)
             .into_par_iter()
             .map(|row| {

@@ -1,4 +1,4 @@
-//! `img2img(image, prompt, image_guidance, seed)`: the image-guided picture of the pipeline's diffusion
+//! `img2img(image, prompt, image_guidance, seed)`: the image-guided image of the pipeline's diffusion
 //! model. `image_guidance` is a percentage: 100 gives the image itself, 0 keeps nothing of it; `seed` is
 //! the stream of its noise. A row that fails carries its reason in `error`.
 //!
@@ -36,7 +36,7 @@ use crate::{
 
 const NAME: &str = "img2img";
 
-/// A picture, or why there is none.
+/// An image, or why there is none.
 type Made = Result<Arc<[u8]>, String>;
 
 struct Img2Img {

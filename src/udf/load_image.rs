@@ -1,6 +1,6 @@
-//! `load_image(image)`: a picture with its bytes: as it is where it has them, else read from the source by its `path`,
-//! which is what `pixels` holds of a picture that it only refers to. A row that cannot be read carries its reason in
-//! `error`. The functions of models load pictures by themselves, since the engine cannot wait for a call in a call.
+//! `load_image(image)`: an image with its bytes: as it is where it has them, else read from the source by its `path`,
+//! which is what `pixels` holds of an image that it only refers to. A row that cannot be read carries its reason in
+//! `error`. The functions of models load images by themselves, since the engine cannot wait for a call in a call.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use arrow::{
 use async_trait::async_trait;
 use datafusion::{error::Result, logical_expr::ScalarUDF};
 
-use super::function::{Arguments, AsyncKernel, Shape, argument, awaiting, fallible, image_column, pictures, texts};
+use super::function::{Arguments, AsyncKernel, Shape, argument, awaiting, fallible, image_column, images, texts};
 use crate::{
     schema,
     source::{Read, Source},
@@ -39,14 +39,14 @@ impl AsyncKernel for LoadImage {
     }
 }
 
-/// The bytes of a column of pictures, and why there are none.
+/// The bytes of a column of images, and why there are none.
 pub(super) struct Loaded {
     bytes: BinaryArray,
     reasons: Option<StringArray>,
 }
 
 impl Loaded {
-    /// The picture of a row, nothing where none was asked for, or why there is none.
+    /// The image of a row, nothing where none was asked for, or why there is none.
     pub(super) fn row(&self, row: usize) -> Result<Option<&[u8]>, String> {
         match &self.reasons {
             Some(reasons) if reasons.is_valid(row) => Err(reasons.value(row).to_owned()),
@@ -55,9 +55,9 @@ impl Loaded {
     }
 }
 
-/// The pictures of `column`, an argument of the function `name`; those that only have a path are read from `source`.
+/// The images of `column`, an argument of the function `name`; those that only have a path are read from `source`.
 pub(super) async fn load(source: &Source, name: &str, column: &ArrayRef) -> Result<Loaded> {
-    let bytes = pictures(name, column)?;
+    let bytes = images(name, column)?;
     let part = |field: &str| {
         let part = column.as_struct_opt().and_then(|parts| parts.column_by_name(field));
         part.map(|part| texts(name, part)).transpose()

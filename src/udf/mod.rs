@@ -3,16 +3,16 @@
 //! | function | gives |
 //! |---|---|
 //! | `classify(name, image)` | the probability of each class under a classifier of the user's |
-//! | `clip_image(image)` | the picture's CLIP embedding, L2-normalised |
+//! | `clip_image(image)` | the image's CLIP embedding, L2-normalised |
 //! | `clip_text(prompt)` | the text's CLIP embedding, L2-normalised |
 //! | `cosine_similarity(a, b)` | the cosine of two embeddings, −1..=1 |
 //! | `digest(…)` | an id of what it is given |
 //! | `draw(n, …)` | a uniform integer in `0..n`, a pure function of the rest |
-//! | `image_info(image)` | width, height, format and digest of a picture |
-//! | `img2img(image, prompt, image_guidance, seed)` | a picture by the pipeline's diffusion model |
-//! | `load_image(image)` | a picture with its bytes, from the source where it only has its path |
-//! | `pixel_difference(a, b)` | the largest difference of two pictures' values |
-//! | `read_image(path)` | a picture of the source |
+//! | `image_info(image)` | width, height, format and digest of an image |
+//! | `img2img(image, prompt, image_guidance, seed)` | an image by the pipeline's diffusion model |
+//! | `load_image(image)` | an image with its bytes, from the source where it only has its path |
+//! | `pixel_difference(a, b)` | the largest difference of two images' values |
+//! | `read_image(path)` | an image of the source |
 
 mod classify;
 mod clip_image;
@@ -49,7 +49,7 @@ pub struct Context {
 }
 
 /// Registers every function. The memo of `img2img` lives as long as the registration: within it, no
-/// picture is made twice, however often the optimizer has a call evaluated.
+/// image is made twice, however often the optimizer has a call evaluated.
 ///
 /// # Errors
 /// Where the registry refuses a function.

@@ -1,4 +1,4 @@
-//! `pixel_difference(a, b)`: the largest difference of two pictures' values, 0 to 255; 255 where their sizes differ, NULL
+//! `pixel_difference(a, b)`: the largest difference of two images' values, 0 to 255; 255 where their sizes differ, NULL
 //! where one of them is NULL or cannot be decoded.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use arrow::{
 use datafusion::{error::Result, logical_expr::ScalarUDF};
 use rayon::prelude::*;
 
-use super::function::{Arguments, Kernel, Shape, argument, pictures, plain};
+use super::function::{Arguments, Kernel, Shape, argument, images, plain};
 use crate::imaging::{Limits, decode};
 
 const NAME: &str = "pixel_difference";
@@ -24,8 +24,8 @@ pub(super) fn function() -> ScalarUDF {
 
 impl Kernel for PixelDifference {
     fn call(&self, arguments: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
-        let a = pictures(NAME, argument(NAME, arguments, 0)?)?;
-        let b = pictures(NAME, argument(NAME, arguments, 1)?)?;
+        let a = images(NAME, argument(NAME, arguments, 0)?)?;
+        let b = images(NAME, argument(NAME, arguments, 1)?)?;
         let found: Vec<Option<i64>> = (0..rows).into_par_iter().map(|row| difference(&a, &b, row)).collect();
         Ok(Arc::new(Int64Array::from(found)))
     }

@@ -1,4 +1,4 @@
-//! `read_image(path)`: a picture of the source, as encoded bytes; `path` is that of the listing.
+//! `read_image(path)`: an image of the source, as encoded bytes; `path` is that of the listing.
 
 use std::sync::Arc;
 

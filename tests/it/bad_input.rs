@@ -404,12 +404,12 @@ fn sources_that_are_no_parquet() {
 
 #[test]
 fn columns_that_are_missing_or_of_another_type() {
-    let edits = ["image_column=picture", "label_column=class", "image_column=label", "label_column=image"];
+    let edits = ["image_column=image", "label_column=class", "image_column=label", "label_column=image"];
     let (workspace, _guard) = shipped();
     let said = edits.map(|edit| said(&mut workspace.command("check", &["--set", &format!("source.{edit}")])));
     assert_snapshot!(said.join("\n"), @r#"
     exit code 2
-    error: `train.parquet` has no column `picture` (`source.image_column`); its columns are `image`, `label`, `scan`
+    error: `train.parquet` has no column `image` (`source.image_column`); its columns are `image`, `label`, `scan`
     1 problem; nothing was run
 
     exit code 2
@@ -417,7 +417,7 @@ fn columns_that_are_missing_or_of_another_type() {
     1 problem; nothing was run
 
     exit code 2
-    error: `train.parquet`: column `label` (`source.image_column`) holds Int64, pictures (their bytes, or a struct with `bytes`) are expected
+    error: `train.parquet`: column `label` (`source.image_column`) holds Int64, images (their bytes, or a struct with `bytes`) are expected
     1 problem; nothing was run
 
     exit code 2
@@ -444,8 +444,8 @@ fn write_source(path: &Path, rows: &[(Option<Vec<u8>>, Option<i64>)]) {
     writer.close().unwrap();
 }
 
-/// The first pictures of the shipped data set.
-fn pictures(count: usize) -> Vec<Vec<u8>> {
+/// The first images of the shipped data set.
+fn images(count: usize) -> Vec<Vec<u8>> {
     let file = std::fs::File::open(root().join("data/digits_lt/train.parquet")).unwrap();
     let mut reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().with_batch_size(count).build().unwrap();
     let batch = reader.next().unwrap().unwrap();
@@ -458,7 +458,7 @@ fn pictures(count: usize) -> Vec<Vec<u8>> {
 fn a_row_without_a_label() {
     let (mut workspace, _guard) = shipped();
     let path = own_source(&mut workspace);
-    let mut rows: Vec<_> = pictures(3).into_iter().map(|picture| (Some(picture), Some(1))).collect();
+    let mut rows: Vec<_> = images(3).into_iter().map(|image| (Some(image), Some(1))).collect();
     rows[1].1 = None;
     write_source(&path, &rows);
     assert_snapshot!(check(&mut workspace, &[]), @r"
@@ -487,9 +487,9 @@ fn huge_png() -> Vec<u8> {
     png
 }
 
-/// Every kind of picture that is none.
-fn bad_pictures() -> Vec<Option<Vec<u8>>> {
-    let png = pictures(1).remove(0);
+/// Every kind of image that is none.
+fn bad_images() -> Vec<Option<Vec<u8>>> {
+    let png = images(1).remove(0);
     let jpeg = std::fs::read(root().join("tests/fixtures/imaging/progressive.jpg")).unwrap();
     vec![
         Some(jpeg[..jpeg.len() / 2].to_vec()),
@@ -503,14 +503,14 @@ fn bad_pictures() -> Vec<Option<Vec<u8>>> {
 }
 
 #[test]
-fn bad_pictures_are_rejects_up_to_a_ceiling() {
+fn bad_images_are_rejects_up_to_a_ceiling() {
     const GOOD: usize = 20;
     let (mut workspace, _guard) = small();
     let path = own_source(&mut workspace);
-    let mut rows: Vec<_> = pictures(GOOD).into_iter().map(|picture| (Some(picture), Some(1))).collect();
-    let bad = bad_pictures();
-    for (index, picture) in bad.iter().enumerate() {
-        rows.insert(2 * index, (picture.clone(), Some(2)));
+    let mut rows: Vec<_> = images(GOOD).into_iter().map(|image| (Some(image), Some(1))).collect();
+    let bad = bad_images();
+    for (index, image) in bad.iter().enumerate() {
+        rows.insert(2 * index, (image.clone(), Some(2)));
     }
     write_source(&path, &rows);
     // no class is hard: what is asked here needs no model
@@ -518,7 +518,7 @@ fn bad_pictures_are_rejects_up_to_a_ceiling() {
     assert_snapshot!(said(&mut workspace.command("run", &[])), @r"
     exit code 1
     device: cpu (no usable GPU: this ONNX Runtime is built without CUDA)
-    error: step `pixels`: 7 of 27 rows failed, 1 are allowed (`rejects.max_fraction`); among the latest: not a picture: it looks like `text`
+    error: step `pixels`: 7 of 27 rows failed, 1 are allowed (`rejects.max_fraction`); among the latest: not an image: it looks like `text`
     hint: the table `rejects` has each with its reason
     ");
     workspace.edit("rejects.max_fraction=1.0");
@@ -526,12 +526,12 @@ fn bad_pictures_are_rejects_up_to_a_ceiling() {
     let rejects = workspace.query("SELECT step, reason FROM rejects ORDER BY reason");
     let reasons: Vec<_> = rejects.iter().map(|row| row["reason"].as_str().unwrap()).collect();
     assert_snapshot!(reasons.join("\n"), @r"
-    not a picture: it looks like `text`
-    the `jpeg` picture is truncated or corrupt: the end of the picture is missing
-    the `png` picture is truncated or corrupt: the end of the picture is missing
+    not an image: it looks like `text`
+    the `jpeg` image is truncated or corrupt: the end of the image is missing
+    the `png` image is truncated or corrupt: the end of the image is missing
     the file is empty
-    the picture format `gif` is not supported; supported are `png`, `jpeg` and `webp`
-    the picture is 30000 x 30000 pixels, and a side may have 16384 at most
+    the image format `gif` is not supported; supported are `png`, `jpeg` and `webp`
+    the image is 30000 x 30000 pixels, and a side may have 16384 at most
     the source has no bytes for it
     ");
     let distinct = workspace.number("SELECT count(DISTINCT source_id) FROM rejects");

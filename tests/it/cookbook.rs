@@ -50,7 +50,7 @@ struct Recipe {
 impl Recipe {
     /// The last table that the recipe is about: manifests take longer than all that is before them.
     fn last_table(&self) -> &'static str {
-        let schedules = self.blocks.iter().filter_map(Block::file).any(|name| name.starts_with("curriculum/"));
+        let schedules = self.blocks.iter().filter_map(Block::file).any(|name| name.starts_with("schedule/"));
         if schedules { "manifest" } else { "kept" }
     }
 }
@@ -73,7 +73,7 @@ fn blocks(section: &str) -> Vec<Block> {
         .collect()
 }
 
-/// The small pipeline with enough pictures that a choice has something to choose from, run once.
+/// The small pipeline with enough images that a choice has something to choose from, run once.
 fn base() -> Workspace {
     let mut workspace = Workspace::small();
     workspace.edit("spectrum.seeds=[10,20,30]");
@@ -246,8 +246,8 @@ fn best_of_each(base: &Workspace, edited: &Workspace, _: &Recipe, _: &Answers) {
 
 fn no_twins(_: &Workspace, edited: &Workspace, _: &Recipe, answers: &Answers) {
     assert!(sum(&answers[0], "kept") < sum(&answers[0], "passed"), "nothing was dropped: {:?}", answers[0]);
-    // by embeddings made anew, of kept pictures and of those that were dropped
-    let pictures = "WITH made AS (
+    // by embeddings made anew, of kept images and of those that were dropped
+    let images = "WITH made AS (
         SELECT c.sample_id, c.label, c.sample_id IN (SELECT sample_id FROM kept) AS kept, s.text_similarity, e.embedding
         FROM candidates c
         JOIN scores s ON s.score_id = c.score_id
@@ -256,14 +256,14 @@ fn no_twins(_: &Workspace, edited: &Workspace, _: &Recipe, answers: &Answers) {
     none(
         edited,
         &format!(
-            "{pictures} SELECT a.sample_id FROM made a JOIN made b ON b.label = a.label AND b.sample_id < a.sample_id
+            "{images} SELECT a.sample_id FROM made a JOIN made b ON b.label = a.label AND b.sample_id < a.sample_id
              WHERE a.kept AND b.kept AND cosine_similarity(a.embedding, b.embedding) >= 0.951"
         ),
     );
     none(
         edited,
         &format!(
-            "{pictures} SELECT a.sample_id FROM made a WHERE NOT a.kept AND NOT EXISTS (
+            "{images} SELECT a.sample_id FROM made a WHERE NOT a.kept AND NOT EXISTS (
                  SELECT 1 FROM made b WHERE b.label = a.label AND b.sample_id <> a.sample_id
                      AND b.text_similarity >= a.text_similarity
                      AND cosine_similarity(a.embedding, b.embedding) >= 0.949)"

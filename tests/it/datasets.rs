@@ -11,7 +11,7 @@ use parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
 
 use crate::{
-    sources::{DIGITS, Picture, pictures, write},
+    sources::{DIGITS, Image, images, write},
     support::{Workspace, root},
 };
 
@@ -75,7 +75,7 @@ const LISTS: [(&str, &str); 3] = [("train", "train"), ("validation", "val"), ("t
 fn a_small_imagenet_lt_runs_from_end_to_end() {
     let mut workspace = shipped("imagenet_lt.toml");
     let mut lists = LISTS.map(|(_, list)| (list, String::new()));
-    for (number, Picture { split, label, bytes }) in pictures().iter().enumerate() {
+    for (number, Image { split, label, bytes }) in images().iter().enumerate() {
         let index = LISTS.iter().position(|(name, _)| name == split).unwrap();
         // what the benchmark calls JPEG need not be one: formats go by content
         let path = format!("{}/n{label:08}/n{label:08}_{number}.JPEG", if index == 2 { "val" } else { "train" });
@@ -110,7 +110,7 @@ fn a_small_imagenet_lt_runs_from_end_to_end() {
     }
 }
 
-/// Embedded or where they are: the same pictures are made of them.
+/// Embedded or where they are: the same images are made of them.
 #[test]
 fn images_that_stay_where_they_are_give_the_same_spectrum() {
     const MADE: &str = "SELECT i.path, c.image_guidance, image_info(s.image)['digest'] AS digest, k.text_similarity
@@ -126,9 +126,9 @@ fn images_that_stay_where_they_are_give_the_same_spectrum() {
     referenced.ok("run", &["--until", "scores"]);
     assert_eq!(embedded.query(MADE), referenced.query(MADE));
     // and one that goes is a reject that says why
-    let picture = "SELECT load_image(image)['error'] AS error FROM (SELECT named_struct('path', 'train.parquet#9999',
+    let image = "SELECT load_image(image)['error'] AS error FROM (SELECT named_struct('path', 'train.parquet#9999',
         'bytes', arrow_cast(NULL, 'Binary')) AS image)";
-    let error = referenced.query(picture)[0]["error"].as_str().unwrap().to_owned();
+    let error = referenced.query(image)[0]["error"].as_str().unwrap().to_owned();
     assert!(error.contains("has 337 rows"), "{error}");
 }
 
@@ -164,7 +164,7 @@ fn a_small_iwildcam_runs_until_it_waits_for_its_trainer() {
     write(&workspace.path("names.json"), Value::from(common).to_string().as_bytes());
     let splits = [("train", "train"), ("validation", "val"), ("test", "test")];
     let mut rows = Vec::new();
-    for (number, Picture { split, label, bytes }) in pictures().iter().enumerate() {
+    for (number, Image { split, label, bytes }) in images().iter().enumerate() {
         let file = format!("{number:08x}-21bc-11ea-a13a-137349068a90.jpg");
         write(&workspace.path("iwildcam/train").join(&file), bytes);
         let split = splits.iter().find(|(name, _)| name == split).unwrap().1;

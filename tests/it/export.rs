@@ -73,7 +73,7 @@ const TWO_TRIALS: &str = "-- Two trials.
     FROM (SELECT unnest(['a', 'b']) AS trial)
     CROSS JOIN (SELECT unnest(range(0, $epochs)) AS epoch)";
 
-/// The rows of the first epochs of the manifest, with the digest of each picture.
+/// The rows of the first epochs of the manifest, with the digest of each image.
 const EXPECTED: &str = "
     SELECT m.epoch, m.position, m.sample_id, m.label, i.class_name, m.image_guidance, m.seed, p.digest
     FROM manifest m
@@ -150,16 +150,16 @@ fn what_cannot_be_exported_is_said_before_anything_is_written() {
 }
 
 #[test]
-fn a_row_without_exactly_one_picture_is_named() {
+fn a_row_without_exactly_one_image_is_named() {
     let row = &ran().query(
         "SELECT m.sample_id, k.source_id, i.pixel_id FROM manifest m JOIN kept k ON k.sample_id = m.sample_id
          JOIN images i ON i.source_id = m.source_id ORDER BY m.epoch, m.position LIMIT 1",
     )[0];
     let id = |name: &str| row[name].as_str().unwrap();
     let cases = [
-        ("reject", "spectrum", id("sample_id"), id("sample_id"), "has no picture"),
-        ("double", "spectrum", id("sample_id"), id("sample_id"), "has 2 pictures"),
-        ("double", "pixels", id("pixel_id"), id("source_id"), "has 2 pictures"),
+        ("reject", "spectrum", id("sample_id"), id("sample_id"), "has no image"),
+        ("double", "spectrum", id("sample_id"), id("sample_id"), "has 2 images"),
+        ("double", "pixels", id("pixel_id"), id("source_id"), "has 2 images"),
     ];
     for (what, step, touched, sample, expected) in cases {
         let spoilt = copy();
@@ -197,15 +197,15 @@ fn a_signal_leaves_no_half_file() {
     }
 }
 
-/// Where the lake only refers to its pictures, they come from the source.
+/// Where the lake only refers to its images, they come from the source.
 #[test]
-fn pictures_that_the_lake_refers_to_come_from_the_source() {
+fn images_that_the_lake_refers_to_come_from_the_source() {
     let mut workspace = Workspace::small();
     let sql = workspace.path("sql");
     let queries = [
         (
             "pixels/embed.sql",
-            "-- No picture.\nSELECT pixel_id, source_id, info,\n\
+            "-- No image.\nSELECT pixel_id, source_id, info,\n\
              named_struct('bytes', CAST(NULL AS bytea), 'path', path) AS image\n\
              FROM (SELECT pixel_id, source_id, path, image_info(read_image(path)) AS info FROM listing)",
         ),
@@ -232,7 +232,7 @@ fn pictures_that_the_lake_refers_to_come_from_the_source() {
     files.sort_by_key(|(name, _)| name.rsplit('/').next().unwrap().to_owned());
     let found: Vec<String> = files.iter().map(|(_, bytes)| digest(bytes)).collect();
     assert_eq!(found, expected);
-    // labels without a picture in this epoch have a folder all the same
+    // labels without an image in this epoch have a folder all the same
     let entries = fs::read_dir(there.join("epoch_0000")).unwrap();
     let names: BTreeSet<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     let labels = (0..10).map(|label| label.to_string());

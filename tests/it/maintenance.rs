@@ -78,16 +78,16 @@ fn what_was_rejected_is_tried_again_when_asked_for() {
 }
 
 #[test]
-fn a_deep_look_finds_a_picture_that_is_another() {
+fn a_deep_look_finds_a_image_that_is_another() {
     let workspace = Workspace::small();
     workspace.run();
     workspace.ok("verify", &["--deep"]);
     touch(&["shuffle", workspace.lake().join("digits_lt/spectrum").to_str().unwrap()]);
-    // every file is whole and every id is there once: nothing but the pictures themselves can tell
+    // every file is whole and every id is there once: nothing but the images themselves can tell
     workspace.ok("verify", &[]);
     let output = workspace.command("verify", &["--deep"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains("spectrum: a picture that its prompt, guidance and noise do not make again ("), "{said}");
-    assert!(said.contains("scores: a similarity that its picture and prompt do not give again ("), "{said}");
+    assert!(said.contains("spectrum: an image that its prompt, guidance and noise do not make again ("), "{said}");
+    assert!(said.contains("scores: a similarity that its image and prompt do not give again ("), "{said}");
 }

@@ -52,8 +52,8 @@ fn the_page_runs_as_it_stands() {
     for shared in ["data", "models"] {
         std::os::unix::fs::symlink(root().join(shared), folder.join(shared)).unwrap();
     }
-    let [pictures, training] = blocks("python").try_into().unwrap();
-    python(&pictures, folder);
+    let [images, training] = blocks("python").try_into().unwrap();
+    python(&images, folder);
     let [pipeline] = blocks("toml").try_into().unwrap();
     fs::write(folder.join("quickstart.toml"), pipeline).unwrap();
 
@@ -69,7 +69,7 @@ fn the_page_runs_as_it_stands() {
     let sheet = image::open(folder.join("lake/quickstart/contact_sheet.png")).unwrap();
     assert_eq!((sheet.width(), sheet.height()), (4 + 4 * 68, 4 + 12 * 68));
 
-    // each class is the folder's, and hard where it has few pictures
+    // each class is the folder's, and hard where it has few images
     let asked = shell(
         "discl-pipe sql quickstart.toml --format json \"SELECT class_name, count(*) AS n FROM hard_samples GROUP BY 1 ORDER BY 1\"",
         folder,

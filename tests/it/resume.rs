@@ -122,7 +122,7 @@ fn overlapping_pipelines_at_once_share_their_rows() {
     shared.assert_equals(&quiet);
 }
 
-/// A picture that changes in the source is read again, and what was made from the old one is not used.
+/// An image that changes in the source is read again, and what was made from the old one is not used.
 #[test]
 fn a_changed_source_is_read_again() {
     let mut workspace = Workspace::small();
@@ -134,7 +134,7 @@ fn a_changed_source_is_read_again() {
     workspace.edit(&format!("source.root={:?}", data.to_str().unwrap()));
     workspace.run();
     let before = workspace.query("SELECT source_id, digest FROM images WHERE path = 'train.parquet#0'");
-    // other pictures in the same place
+    // other images in the same place
     std::fs::copy("data/digits_lt/validation.parquet", data.join("train.parquet")).unwrap();
     std::fs::copy("data/digits_lt/train.parquet", data.join("validation.parquet")).unwrap();
     workspace.edit("hard_samples.max_class_count=3");

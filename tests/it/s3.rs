@@ -376,7 +376,7 @@ fn a_worker_says_which_step_waits_for_others() {
     };
     let said = shard("0/2");
     assert!(said.contains("step `pixels` waits for "), "{said}");
-    // the pixels are complete with this one's, the pictures are not
+    // the pixels are complete with this one's, the images are not
     let said = shard("1/2");
     assert!(said.contains("step `spectrum` waits for "), "{said}");
     workspace.run();
@@ -410,7 +410,7 @@ fn a_signal_lets_what_is_in_flight_end() {
     let said = ended(&run.wait_with_output().unwrap(), 130);
     assert!(signalled.elapsed() < Duration::from_secs(25), "it took {:?}", signalled.elapsed());
     assert!(said.contains("stopping: 25 s for what is in flight"), "{said}");
-    // a unit's row in the ledger comes before its pictures: where both are there, it is whole
+    // a unit's row in the ledger comes before its images: where both are there, it is whole
     let units = workspace.number("SELECT sum(rows) FROM ledger WHERE step = 'spectrum' AND unit IS NOT NULL");
     assert_eq!(workspace.number("SELECT count(*) FROM spectrum"), units);
     assert!(evaluations(&workspace) < quiet().1, "nothing was left to do: the signal came too late");

@@ -11,21 +11,21 @@ use crate::support::{Workspace, root, stderr};
 /// The classes, in the order of their labels.
 pub const DIGITS: [&str; 10] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
 const SPLITS: [&str; 3] = ["train", "validation", "test"];
-/// What does not depend on how a picture is stored.
+/// What does not depend on how an image is stored.
 const IMAGES: &str = "SELECT split, label, class_name, width, height, format, digest FROM images \
                       ORDER BY split, label, digest";
 const HARD: &str = "SELECT i.digest, h.label, h.class_name, h.reason FROM hard_samples h \
                     JOIN images i ON i.source_id = h.source_id ORDER BY h.label, i.digest";
 
-/// A picture of the digits.
-pub struct Picture {
+/// An image of the digits.
+pub struct Image {
     pub split: &'static str,
     pub label: i64,
     pub bytes: Vec<u8>,
 }
 
-pub fn pictures() -> Vec<Picture> {
-    let mut pictures = Vec::new();
+pub fn images() -> Vec<Image> {
+    let mut found = Vec::new();
     for split in SPLITS {
         let file = fs::File::open(root().join(format!("data/digits_lt/{split}.parquet"))).unwrap();
         for batch in ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap() {
@@ -34,10 +34,10 @@ pub fn pictures() -> Vec<Picture> {
             let images = batch.column_by_name("image").unwrap().as_struct();
             let bytes = images.column_by_name("bytes").unwrap().as_binary::<i32>();
             let rows = bytes.iter().zip(labels.values());
-            pictures.extend(rows.map(|(bytes, &label)| Picture { split, label, bytes: bytes.unwrap().to_vec() }));
+            found.extend(rows.map(|(bytes, &label)| Image { split, label, bytes: bytes.unwrap().to_vec() }));
         }
     }
-    pictures
+    found
 }
 
 /// The images and the hard ones among them, as the Parquet files give them.
@@ -87,15 +87,15 @@ fn a_list_is_the_same_data_set() {
         "kind = \"list\"\nroot = \"DIR/data\"\nlists = \"DIR/lists\"\nclasses = \"DIR/classes.txt\"\nsplits = {{ {keys} }}"
     ));
     let mut lists = SPLITS.map(|split| (split, String::new()));
-    for (number, picture) in pictures().iter().enumerate() {
-        let name = format!("{}/{number}, a digit #{}.PNG", picture.split, picture.label);
-        write(&workspace.path("data").join(&name), &picture.bytes);
-        let (_, list) = lists.iter_mut().find(|(split, _)| *split == picture.split).unwrap();
-        *list += &format!("{name} {}\n", picture.label);
+    for (number, image) in images().iter().enumerate() {
+        let name = format!("{}/{number}, a digit #{}.PNG", image.split, image.label);
+        write(&workspace.path("data").join(&name), &image.bytes);
+        let (_, list) = lists.iter_mut().find(|(split, _)| *split == image.split).unwrap();
+        *list += &format!("{name} {}\n", image.label);
     }
     lists.iter().for_each(|(split, list)| write(&workspace.path(&format!("lists/{split}.txt")), list.as_bytes()));
     assert_same(&workspace);
-    // a picture that goes is a reject, and no other is read again
+    // an image that goes is a reject, and no other is read again
     let gone = workspace.query("SELECT path FROM images WHERE split = 'test' ORDER BY path LIMIT 1");
     fs::remove_file(workspace.path("data").join(gone[0]["path"].as_str().unwrap())).unwrap();
     workspace.ok("run", &["--until", "images", "--set", "rejects.max_fraction=1"]);
@@ -112,10 +112,10 @@ fn folders_are_the_same_data_set() {
     let workspace = workspace(&format!(
         "kind = \"imagefolder\"\nroot = \"DIR/data\"\nclasses = \"DIR/classes.json\"\nsplits = {{ {keys} }}"
     ));
-    for (number, picture) in pictures().iter().enumerate() {
-        let class = DIGITS[usize::try_from(picture.label).unwrap()];
-        write(&workspace.path(&format!("data/{}/{class}/{number}.png", picture.split)), &picture.bytes);
-        write(&workspace.path(&format!("data/{}/{class}/thumbs.db", picture.split)), b"no picture");
+    for (number, image) in images().iter().enumerate() {
+        let class = DIGITS[usize::try_from(image.label).unwrap()];
+        write(&workspace.path(&format!("data/{}/{class}/{number}.png", image.split)), &image.bytes);
+        write(&workspace.path(&format!("data/{}/{class}/thumbs.db", image.split)), b"no image");
     }
     assert_same(&workspace);
 }
@@ -128,14 +128,14 @@ fn a_table_is_the_same_data_set() {
          splits = { train = \"train\", validation = \"id_val\", test = [\"id_test\"] }",
     );
     let mut table = String::from(",split,datetime,filename,y\n");
-    for (number, picture) in pictures().iter().enumerate() {
-        write(&workspace.path(&format!("data/train/{number}.png")), &picture.bytes);
-        let split = match picture.split {
+    for (number, image) in images().iter().enumerate() {
+        write(&workspace.path(&format!("data/train/{number}.png")), &image.bytes);
+        let split = match image.split {
             "train" => "train",
             "validation" => "id_val",
             _ => "id_test",
         };
-        table += &format!("{number},{split},2013-06-05 05:44:19,{number}.png,{}\n", picture.label);
+        table += &format!("{number},{split},2013-06-05 05:44:19,{number}.png,{}\n", image.label);
     }
     table += "9999,test,2013-06-05 05:44:19,of_no_split.png,3\n";
     write(&workspace.path("data/metadata.csv"), table.as_bytes());
@@ -148,11 +148,11 @@ fn tars_are_the_same_data_set_and_run_to_the_end() {
     let workspace = workspace(&format!(
         "kind = \"webdataset\"\nroot = \"DIR/data\"\nclasses = \"DIR/classes.json\"\nsplits = {{ {keys} }}"
     ));
-    let pictures = pictures();
+    let images = images();
     for split in SPLITS {
         let mut shards = [0, 1, 2].map(|_| tar::Builder::new(Vec::new()));
-        for (number, picture) in pictures.iter().enumerate().filter(|(_, picture)| picture.split == split) {
-            for (ending, bytes) in [("png", picture.bytes.as_slice()), ("cls", picture.label.to_string().as_bytes())] {
+        for (number, image) in images.iter().enumerate().filter(|(_, image)| image.split == split) {
+            for (ending, bytes) in [("png", image.bytes.as_slice()), ("cls", image.label.to_string().as_bytes())] {
                 let mut header = tar::Header::new_gnu();
                 header.set_size(bytes.len() as u64);
                 header.set_mode(0o644);

@@ -49,7 +49,7 @@ fn functions_answer() {
              cosine_similarity([1.0, 0.0], [1.0, 1.0]) AS cosine",
     );
     assert_eq!(rows, [json!({ "drawn": 3, "id": "e9e08b61ceef5f5e3620178fbc138fa8", "cosine": 0.70710677 })]);
-    // a class's own text is nearer to its pictures than another's
+    // a class's own text is nearer to its images than another's
     let nearer = workspace.number(
         "SELECT avg(CASE WHEN cosine_similarity(e, clip_text('a photo of six'))
                  > cosine_similarity(e, clip_text('a photo of two')) THEN 1.0 ELSE 0.0 END)
@@ -72,7 +72,7 @@ fn img2img_answers_in_sql() {
     let rows = workspace.query(query);
     assert_eq!(rows.len(), 2);
     assert!(rows.iter().all(|row| row["width"] == 32), "{rows:?}");
-    assert_eq!(rows, workspace.query(query), "the same seed gives the same picture");
+    assert_eq!(rows, workspace.query(query), "the same seed gives the same image");
     let whole = workspace.query(
         "SELECT count(*) AS n FROM (SELECT image, img2img(image, 'x', 100, 1) AS made FROM pixels LIMIT 3)
          WHERE image_info(made)['width'] = image_info(image)['width']",
@@ -80,9 +80,9 @@ fn img2img_answers_in_sql() {
     assert_eq!(whole, [json!({ "n": 3 })]);
 }
 
-/// DataFusion evaluates an expression once for each place where it stands; pictures are made once all the same.
+/// DataFusion evaluates an expression once for each place where it stands; images are made once all the same.
 #[test]
-fn pictures_are_made_once_whatever_the_query_does() {
+fn images_are_made_once_whatever_the_query_does() {
     let mut workspace = Workspace::small();
     let sql = workspace.path("sql");
     std::fs::create_dir_all(sql.join("spectrum")).unwrap();

@@ -1,11 +1,11 @@
-//! Pictures as numbers, with their classes.
+//! Images as numbers, with their classes.
 
 use super::LearnerError;
 
 /// The sizes of a classification problem; none is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
-    /// Channels of a picture: 1 for grey.
+    /// Channels of an image: 1 for grey.
     pub(crate) channels: usize,
     /// Rows of pixels.
     pub(crate) height: usize,
@@ -16,13 +16,13 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// Numbers of one picture.
+    /// Numbers of one image.
     pub(crate) fn features(self) -> usize {
         self.channels * self.height * self.width
     }
 }
 
-/// Pictures of one size and their labels. A row is a picture's place in them.
+/// Images of one size and their labels. A row is an image's place in them.
 #[derive(Clone, Debug)]
 pub(crate) struct Data {
     shape: Shape,

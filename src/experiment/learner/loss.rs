@@ -35,10 +35,10 @@ pub(super) enum Objective {
 }
 
 impl Objective {
-    /// A loss for a training set with `counts` real pictures of each class.
+    /// A loss for a training set with `counts` real images of each class.
     ///
     /// # Errors
-    /// A class without a picture where the loss takes logarithms of counts.
+    /// A class without an image where the loss takes logarithms of counts.
     pub(super) fn new(loss: Loss, counts: &[usize]) -> Result<Self, LearnerError> {
         match loss {
             Loss::CrossEntropy => Ok(Self::Plain),
@@ -74,7 +74,7 @@ impl Objective {
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "counts are small, logits are f32")]
 fn log_priors(counts: &[usize]) -> Result<Tensor, LearnerError> {
     if let Some(class) = counts.iter().position(|count| *count == 0) {
-        let allowed = "this loss needs a picture of every class";
+        let allowed = "this loss needs an image of every class";
         return Err(LearnerError::value("class_counts", format!("0 for class {class}"), allowed));
     }
     let total = counts.iter().sum::<usize>() as f64;
@@ -136,9 +136,9 @@ mod tests {
     }
 
     #[test]
-    fn a_class_without_pictures_is_refused_where_it_matters() {
+    fn a_class_without_images_is_refused_where_it_matters() {
         let error = Objective::new(Loss::BalancedSoftmax, &[3, 0]).unwrap_err();
-        assert_eq!(error.to_string(), "`class_counts` is 0 for class 1; this loss needs a picture of every class");
+        assert_eq!(error.to_string(), "`class_counts` is 0 for class 1; this loss needs an image of every class");
         assert!(Objective::new(Loss::LogitAdjustment, &[0, 1]).is_err());
         assert!(Objective::new(Loss::CrossEntropy, &[0, 1]).is_ok());
     }

@@ -3,7 +3,7 @@
 use super::LearnerError;
 use super::statistics::mean;
 
-/// Where class groups begin and end, by pictures in the real training set.
+/// Where class groups begin and end, by images in the real training set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Borders {
     /// A class with at least so many has many.
@@ -17,15 +17,15 @@ pub(crate) struct Borders {
 /// Measures of a set of predictions, all in percent.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Metrics {
-    /// Accuracy over the pictures of classes with many training pictures; none where there is no such picture.
+    /// Accuracy over the images of classes with many training images; none where there is no such image.
     pub(crate) many: Option<f64>,
     /// As `many`, between the borders.
     pub(crate) medium: Option<f64>,
     /// As `many`, of classes with few.
     pub(crate) few: Option<f64>,
-    /// Accuracy over all pictures.
+    /// Accuracy over all images.
     pub(crate) overall: f64,
-    /// Mean of the accuracies of the worst classes, among those with a picture; of all of them where they are fewer
+    /// Mean of the accuracies of the worst classes, among those with an image; of all of them where they are fewer
     /// than were asked for.
     pub(crate) worst: f64,
     /// Mean of the classes' F1 scores. A class that is neither a label nor predicted does not count, as in
@@ -36,11 +36,11 @@ pub(crate) struct Metrics {
 /// What was predicted for one class.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
-    /// Pictures of the class.
-    pictures: usize,
-    /// Pictures that are said to be of the class.
+    /// Images of the class.
+    images: usize,
+    /// Images that are said to be of the class.
     predicted: usize,
-    /// Pictures of the class that are said to be.
+    /// Images of the class that are said to be.
     correct: usize,
 }
 
@@ -89,24 +89,24 @@ fn tally(predictions: &[u32], labels: &[u32], classes: usize) -> Result<Vec<Tall
         if class >= classes {
             return Err(LearnerError::value("class", class, format!("there are {classes} classes")));
         }
-        tallies[label as usize].pictures += 1;
+        tallies[label as usize].images += 1;
         tallies[predicted as usize].predicted += 1;
         tallies[label as usize].correct += usize::from(predicted == label);
     }
     Ok(tallies)
 }
 
-/// Percent of the classes' pictures that are correct; none where there is no picture.
+/// Percent of the classes' images that are correct; none where there is no image.
 fn accuracy<'a>(tallies: impl IntoIterator<Item = &'a Tally>) -> Option<f64> {
-    let (mut correct, mut pictures) = (0, 0);
+    let (mut correct, mut images) = (0, 0);
     for tally in tallies {
         correct += tally.correct;
-        pictures += tally.pictures;
+        images += tally.images;
     }
-    (pictures > 0).then(|| percent(correct, pictures))
+    (images > 0).then(|| percent(correct, images))
 }
 
-/// Mean accuracy of the `count` worst classes that have a picture.
+/// Mean accuracy of the `count` worst classes that have an image.
 fn worst(tallies: &[Tally], count: usize) -> f64 {
     let mut accuracies: Vec<f64> = tallies.iter().filter_map(|tally| accuracy([tally])).collect();
     accuracies.sort_by(f64::total_cmp);
@@ -114,10 +114,10 @@ fn worst(tallies: &[Tally], count: usize) -> f64 {
     mean(&accuracies).unwrap_or_default()
 }
 
-/// Mean of 2 x correct / (pictures + predicted) over the classes that have either.
+/// Mean of 2 x correct / (images + predicted) over the classes that have either.
 fn macro_f1(tallies: &[Tally]) -> f64 {
-    let seen = tallies.iter().filter(|tally| tally.pictures + tally.predicted > 0);
-    let scores: Vec<f64> = seen.map(|tally| percent(2 * tally.correct, tally.pictures + tally.predicted)).collect();
+    let seen = tallies.iter().filter(|tally| tally.images + tally.predicted > 0);
+    let scores: Vec<f64> = seen.map(|tally| percent(2 * tally.correct, tally.images + tally.predicted)).collect();
     mean(&scores).unwrap_or_default()
 }
 
@@ -135,11 +135,11 @@ mod tests {
 
     #[test]
     fn a_known_example_gives_known_numbers() {
-        // Class 0: 4 pictures, 3 right. Class 1: 2, 1 right. Class 2: 3, 0 right. Class 3: 1, right.
+        // Class 0: 4 images, 3 right. Class 1: 2, 1 right. Class 2: 3, 0 right. Class 3: 1, right.
         let labels = [0, 0, 0, 0, 1, 1, 2, 2, 2, 3];
         let predictions = [0, 0, 0, 1, 1, 0, 0, 0, 3, 3];
         let metrics = Metrics::new(&predictions, &labels, &[500, 100, 20, 19], BORDERS).unwrap();
-        assert_eq!(metrics.many, Some(100.0 * 4.0 / 6.0), "pooled over pictures, not over classes");
+        assert_eq!(metrics.many, Some(100.0 * 4.0 / 6.0), "pooled over images, not over classes");
         assert_eq!((metrics.medium, metrics.few), (Some(0.0), Some(100.0)));
         assert_eq!((metrics.overall, metrics.worst), (50.0, 25.0));
         // F1: 6 of 4 + 6, 2 of 2 + 2, 0 of 3 + 0, 2 of 1 + 2.
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn empty_groups_and_unseen_classes_do_not_count() {
-        // Class 2 is predicted and has no picture; class 3 is neither.
+        // Class 2 is predicted and has no image; class 3 is neither.
         let metrics = Metrics::new(&[0, 2], &[0, 1], &[20, 99, 50, 5], Borders { worst: 9, ..BORDERS }).unwrap();
         assert_eq!((metrics.many, metrics.medium, metrics.few), (None, Some(50.0), None));
         assert_eq!((metrics.overall, metrics.worst), (50.0, 50.0));

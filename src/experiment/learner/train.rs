@@ -100,7 +100,7 @@ impl Learner {
     /// whatever the rows that are trained on.
     ///
     /// # Errors
-    /// A setting out of its range, counts that are not one for each class, a class without a picture where the loss
+    /// A setting out of its range, counts that are not one for each class, a class without an image where the loss
     /// needs one, or candle's.
     pub(crate) fn new(settings: Settings, shape: Shape, class_counts: &[usize]) -> Result<Self, LearnerError> {
         settings.check()?;

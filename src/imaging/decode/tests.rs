@@ -1,4 +1,4 @@
-//! Against pictures that Pillow wrote (`tests/fixtures/imaging`), and against broken ones.
+//! Against images that Pillow wrote (`tests/fixtures/imaging`), and against broken ones.
 
 use super::*;
 use crate::imaging::{Filter, resize};
@@ -8,7 +8,7 @@ fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn picture(name: &str) -> RgbImage {
+fn load(name: &str) -> RgbImage {
     decode(&fixture(name), &Limits::default()).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
@@ -18,20 +18,20 @@ fn largest_difference(a: &RgbImage, b: &RgbImage) -> u8 {
 }
 
 #[test]
-fn every_kind_of_picture_becomes_rgb() {
-    let reference = picture("rgb.png");
+fn every_kind_of_image_becomes_rgb() {
+    let reference = load("rgb.png");
     assert_eq!(reference.dimensions(), (53, 37));
     assert_eq!(reference.get_pixel(3, 2).0, [12, 12, 13]);
-    assert_eq!(largest_difference(&picture("alpha.png"), &reference), 0, "alpha is dropped, not composited");
-    assert_eq!(largest_difference(&picture("lossless.webp"), &reference), 0);
-    assert_eq!(largest_difference(&picture("animated.webp"), &reference), 0, "the first frame");
+    assert_eq!(largest_difference(&load("alpha.png"), &reference), 0, "alpha is dropped, not composited");
+    assert_eq!(largest_difference(&load("lossless.webp"), &reference), 0);
+    assert_eq!(largest_difference(&load("animated.webp"), &reference), 0, "the first frame");
     for lossy in ["cmyk.jpg", "progressive.jpg", "lossy.webp", "palette.png"] {
-        let other = picture(lossy);
+        let other = load(lossy);
         let sum: u64 = other.as_raw().iter().zip(reference.as_raw()).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
         let mean = sum as f64 / reference.as_raw().len() as f64;
         assert!(mean < 12.0, "{lossy}: mean difference {mean}");
     }
-    let grey = picture("grey16.png");
+    let grey = load("grey16.png");
     assert!(grey.pixels().zip(reference.pixels()).all(|(grey, rgb)| grey.0 == [rgb.0[0]; 3]));
 }
 
@@ -62,15 +62,15 @@ fn flipped_bytes_never_panic() {
 fn messages_say_what_is_wrong() {
     let message = |bytes: &[u8]| decode(bytes, &Limits::default()).unwrap_err().to_string();
     assert_eq!(message(b""), "the file is empty");
-    assert_eq!(message(b"hello there\n"), "not a picture: it looks like `text`");
-    assert_eq!(message(b"<!doctype html><p>404"), "not a picture: it looks like `html` or `xml`");
-    assert_eq!(message(b"%PDF-1.7"), "not a picture: it looks like a pdf document");
-    assert_eq!(message(&[0, 1, 2, 3]), "not a picture: it looks like binary data of no known kind");
+    assert_eq!(message(b"hello there\n"), "not an image: it looks like `text`");
+    assert_eq!(message(b"<!doctype html><p>404"), "not an image: it looks like `html` or `xml`");
+    assert_eq!(message(b"%PDF-1.7"), "not an image: it looks like a pdf document");
+    assert_eq!(message(&[0, 1, 2, 3]), "not an image: it looks like binary data of no known kind");
     assert_eq!(
         message(b"GIF89a......"),
-        "the picture format `gif` is not supported; supported are `png`, `jpeg` and `webp`"
+        "the image format `gif` is not supported; supported are `png`, `jpeg` and `webp`"
     );
-    assert_eq!(message(&fixture("rgb.png")[..100]), "the `png` picture is truncated or corrupt");
+    assert_eq!(message(&fixture("rgb.png")[..100]), "the `png` image is truncated or corrupt");
 }
 
 #[test]
@@ -80,11 +80,11 @@ fn limits_are_checked_against_the_header() {
     let limits = Limits::default();
     assert_eq!(
         refused(Limits { max_pixels: 1000, ..limits }),
-        "the picture is 53 x 37 pixels, more than the limit of 1000 pixels"
+        "the image is 53 x 37 pixels, more than the limit of 1000 pixels"
     );
     assert_eq!(
         refused(Limits { max_side: 52, ..limits }),
-        "the picture is 53 x 37 pixels, and a side may have 52 at most"
+        "the image is 53 x 37 pixels, and a side may have 52 at most"
     );
     assert_eq!(
         refused(Limits { max_bytes: 10, ..limits }),
@@ -102,7 +102,7 @@ fn info_tells_the_contents() {
 
 #[test]
 fn png_is_lossless_and_the_same_every_time() {
-    let image = picture("rgb.png");
+    let image = load("rgb.png");
     let png = encode_png(&image).unwrap();
     assert_eq!(png, encode_png(&image).unwrap());
     assert_eq!(decode(&png, &Limits::default()).unwrap(), image);
@@ -110,10 +110,10 @@ fn png_is_lossless_and_the_same_every_time() {
 
 #[test]
 fn resizing_is_pillows() {
-    let image = picture("rgb.png");
+    let image = load("rgb.png");
     for (name, filter) in [("bilinear", Filter::Bilinear), ("bicubic", Filter::Bicubic), ("lanczos", Filter::Lanczos)] {
         for (width, height) in [(20, 16), (64, 80)] {
-            let pillow = picture(&format!("{name}_{width}x{height}.png"));
+            let pillow = load(&format!("{name}_{width}x{height}.png"));
             let ours = resize(&image, width, height, filter).unwrap();
             assert!(largest_difference(&ours, &pillow) <= 1, "{name} {width}x{height}");
         }
@@ -136,7 +136,7 @@ fn png(width: u32, height: u32, chunks: &[(&[u8; 4], Vec<u8>)]) -> Vec<u8> {
     png
 }
 
-/// The compressed pixels of a picture.
+/// The compressed pixels of an image.
 fn pixels(image: &RgbImage) -> Vec<u8> {
     let bytes = encode_png(image).unwrap();
     let (mut rest, mut pixels) = (&bytes[8..], Vec::new());
@@ -151,19 +151,19 @@ fn pixels(image: &RgbImage) -> Vec<u8> {
 }
 
 #[test]
-fn a_huge_picture_in_a_small_file_is_refused_by_its_header() {
+fn a_huge_image_in_a_small_file_is_refused_by_its_header() {
     let refused = |bytes: &[u8]| decode(bytes, &Limits::default()).unwrap_err().to_string();
     let small = pixels(&RgbImage::new(1, 1));
     assert_eq!(
         refused(&png(60_000, 60_000, &[(b"IDAT", small.clone())])),
-        "the picture is 60000 x 60000 pixels, and a side may have 16384 at most"
+        "the image is 60000 x 60000 pixels, and a side may have 16384 at most"
     );
     assert_eq!(
         refused(&png(16_384, 16_384, &[(b"IDAT", small.clone())])),
-        "the picture is 16384 x 16384 pixels, more than the limit of 67108864 pixels"
+        "the image is 16384 x 16384 pixels, more than the limit of 67108864 pixels"
     );
     // within the limits, and without the pixels
-    assert_eq!(refused(&png(8192, 8192, &[(b"IDAT", small)])), "the `png` picture is truncated or corrupt");
+    assert_eq!(refused(&png(8192, 8192, &[(b"IDAT", small)])), "the `png` image is truncated or corrupt");
 }
 
 /// 48 MiB of zeros each: the decoder neither keeps a text nor fails on it.
@@ -190,7 +190,7 @@ fn of_many_frames_the_first_is_decoded() {
     let mut long = [&webp[..], &frame.repeat(10_000)].concat();
     let length = u32::try_from(long.len() - 8).unwrap();
     long[4..8].copy_from_slice(&length.to_le_bytes());
-    assert_eq!(decode(&long, &Limits::default()).unwrap(), picture("animated.webp"));
+    assert_eq!(decode(&long, &Limits::default()).unwrap(), load("animated.webp"));
     // APNG: a hundred thousand frames that are said to come
     let image = RgbImage::from_pixel(3, 2, image::Rgb([7, 8, 9]));
     let control = [0_u32, 3, 2, 0, 0].iter().flat_map(|number| number.to_be_bytes()).chain([0, 1, 0, 100, 0, 0]);

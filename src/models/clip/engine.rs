@@ -18,7 +18,7 @@ use crate::models::onnx::{
 /// Texts whose embedding is kept; at a width of 768 this is 200 MB at most.
 const TEXTS_KEPT: usize = 65_536;
 
-/// SHA-256 of a picture's file.
+/// SHA-256 of an image's file.
 type Digest = [u8; 32];
 
 type Answer = Result<Arc<[f32]>, EmbedError>;
@@ -32,7 +32,7 @@ pub(crate) struct ClipSettings {
     pub(crate) cuda: CudaOptions,
     /// Rows that may be waiting or running; callers past it are held back.
     pub(crate) queue: usize,
-    /// The largest picture that is opened.
+    /// The largest image that is opened.
     pub(crate) limits: Limits,
 }
 
@@ -45,7 +45,7 @@ impl Default for ClipSettings {
 /// What an engine has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ClipStats {
-    /// Pictures embedded by the model.
+    /// Images embedded by the model.
     pub(crate) images: u64,
     /// Texts embedded by the model.
     pub(crate) texts: u64,
@@ -73,7 +73,7 @@ pub(crate) struct ClipEngine {
 enum Event {
     Text(Arc<str>, Reply<Answer>),
     Image(Digest, Arc<[u8]>, Reply<Answer>),
-    /// A picture that rayon has opened and preprocessed, or why it could not.
+    /// An image that rayon has opened and preprocessed, or why it could not.
     Opened(Digest, Result<Vec<f32>, String>),
 }
 
@@ -121,11 +121,11 @@ impl ClipEngine {
         self.service.ask(|reply| Event::Text(text, reply)).await.map_err(EmbedError::Job)?
     }
 
-    /// Embeds a picture's file (PNG, JPEG or WebP) as a unit vector; equal bytes that are asked for at the same
+    /// Embeds an image's file (PNG, JPEG or WebP) as a unit vector; equal bytes that are asked for at the same
     /// time once.
     ///
     /// # Errors
-    /// [`EmbedError::Row`] for a picture that cannot be opened or whose embedding is not a number,
+    /// [`EmbedError::Row`] for an image that cannot be opened or whose embedding is not a number,
     /// [`EmbedError::Job`] where the model failed.
     pub(crate) async fn embed_image(&self, bytes: Arc<[u8]>) -> Answer {
         let digest = Sha256::digest(&bytes).into();
@@ -151,7 +151,7 @@ struct Worker {
     counters: Arc<Counters>,
     known_texts: Memo<Arc<str>, Arc<[f32]>>,
     texts: VecDeque<(Arc<str>, Reply<Answer>)>,
-    /// Pictures that were asked for and not embedded yet, and who waits for them.
+    /// Images that were asked for and not embedded yet, and who waits for them.
     opening: HashMap<Digest, Vec<Reply<Answer>>>,
     opened: VecDeque<(Digest, Vec<f32>)>,
 }
@@ -174,7 +174,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether running the model now would be a waste: nothing is ready, or a batch is not full and pictures for
+    /// Whether running the model now would be a waste: nothing is ready, or a batch is not full and images for
     /// it are being opened, each of which ends in an event.
     fn should_wait(&self) -> bool {
         let still_opening = self.opening.len() > self.opened.len();
@@ -231,7 +231,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Embeds a batch of the pictures that are opened.
+    /// Embeds a batch of the images that are opened.
     fn embed_images(&mut self) -> Result<(), ClipError> {
         let mut batch = Vec::with_capacity(ROWS);
         while batch.len() < ROWS
@@ -263,7 +263,7 @@ impl Worker {
     }
 }
 
-/// Decodes and preprocesses a picture.
+/// Decodes and preprocesses an image.
 fn open(bytes: &[u8], limits: &Limits, preprocess: &Preprocess) -> Result<Vec<f32>, String> {
     let image = decode_on_white(bytes, limits).map_err(|error| error.chain())?;
     preprocess.apply(&image).map_err(|error| error.chain())

@@ -12,7 +12,7 @@ pub(crate) enum ClipError {
     /// The graph or the runtime.
     #[error(transparent)]
     Onnx(#[from] OnnxError),
-    /// How pictures are prepared.
+    /// How images are prepared.
     #[error(transparent)]
     Preprocess(#[from] PreprocessError),
     /// The tokenizer.
@@ -37,7 +37,7 @@ pub(crate) enum ClipError {
 /// Why something was not embedded: whose problem it is decides what a caller does.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EmbedError {
-    /// This picture's problem; the others go on.
+    /// This image's problem; the others go on.
     #[error("{0}")]
     Row(String),
     /// The model failed; every caller gets this, now and later.

@@ -26,9 +26,9 @@ const DECIDING: [&str; 6] = [
 pub(crate) struct ClipFiles {
     dir: PathBuf,
     pub(super) preprocess: Preprocess,
-    /// Width and height of the pictures that the graph takes.
-    pub(super) picture: (u32, u32),
-    /// Whether texts and pictures must come in equal numbers: the graph has one name for both axes.
+    /// Width and height of the images that the graph takes.
+    pub(super) image: (u32, u32),
+    /// Whether texts and images must come in equal numbers: the graph has one name for both axes.
     pub(super) paired: bool,
     /// Whether the graph wants to know which tokens are padding.
     pub(super) masked: bool,
@@ -36,7 +36,7 @@ pub(crate) struct ClipFiles {
 
 impl ClipFiles {
     /// Reads a directory: its preprocessing, its tokenizer and the graph's signature, without weights. With
-    /// `whole_frame` pictures are not cropped.
+    /// `whole_frame` images are not cropped.
     ///
     /// # Errors
     /// Every file that is missing, broken or does not fit, with what it has and what is expected. Where neither graph
@@ -45,22 +45,22 @@ impl ClipFiles {
         let path = dir.join("preprocessor_config.json");
         let preprocess = Preprocess::read(&path).map_err(ClipError::from).and_then(|preprocess| {
             let preprocess = if whole_frame { preprocess.of_whole_frame() } else { preprocess };
-            let picture = preprocess.one_size(&path)?;
-            Ok((preprocess, picture))
+            let image = preprocess.one_size(&path)?;
+            Ok((preprocess, image))
         });
         let preprocess = match preprocess {
             Err(first) if !path.exists() && !dir.join("model.onnx").exists() => return Err(vec![first]),
             other => other,
         };
-        let picture = preprocess.as_ref().ok().map(|(_, picture)| *picture);
+        let image = preprocess.as_ref().ok().map(|(_, image)| *image);
         let mut problems = Vec::new();
         let preprocess = keep(preprocess, &mut problems);
         let length = keep(Tokenizer::from_dir(dir), &mut problems).map(|tokenizer| tokenizer.length());
         let graph = keep(Signature::read(&dir.join("model.onnx")), &mut problems);
-        let inputs = graph.and_then(|graph| Inputs::of(&graph, length, picture, &mut problems));
+        let inputs = graph.and_then(|graph| Inputs::of(&graph, length, image, &mut problems));
         match (preprocess, inputs) {
-            (Some((preprocess, picture)), Some(Inputs { paired, masked })) if problems.is_empty() => {
-                Ok(Self { dir: dir.to_owned(), preprocess, picture, paired, masked })
+            (Some((preprocess, image)), Some(Inputs { paired, masked })) if problems.is_empty() => {
+                Ok(Self { dir: dir.to_owned(), preprocess, image, paired, masked })
             }
             _ => Err(problems),
         }
@@ -102,11 +102,11 @@ struct Inputs {
 }
 
 impl Inputs {
-    /// Looks at a graph with both towers; `length` and `picture` are what goes in, where that is known.
+    /// Looks at a graph with both towers; `length` and `image` are what goes in, where that is known.
     fn of(
         graph: &Signature,
         length: Option<usize>,
-        picture: Option<(u32, u32)>,
+        image: Option<(u32, u32)>,
         problems: &mut Vec<ClipError>,
     ) -> Option<Self> {
         use Want::{Any, Exactly};
@@ -117,7 +117,7 @@ impl Inputs {
         if masked {
             keep(graph.expect_input("attention_mask", INTEGERS, &texts), problems);
         }
-        let (width, height) = picture.map_or((Any("width"), Any("height")), |(width, height)| {
+        let (width, height) = image.map_or((Any("width"), Any("height")), |(width, height)| {
             (Exactly(width as usize), Exactly(height as usize))
         });
         let pixels = [Any("images"), Exactly(3), height, width];

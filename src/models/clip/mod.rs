@@ -1,4 +1,4 @@
-//! CLIP: texts and pictures as unit vectors whose cosine says how well they agree.
+//! CLIP: texts and images as unit vectors whose cosine says how well they agree.
 //!
 //! [`ClipFiles`] reads what a model directory holds, `Clip` is the model itself, and [`ClipEngine`] shares one
 //! with everyone.

@@ -1,4 +1,4 @@
-//! CLIP itself, run at one fixed batch shape for texts and one for pictures.
+//! CLIP itself, run at one fixed batch shape for texts and one for images.
 
 use super::ClipError;
 use super::files::ClipFiles;
@@ -52,7 +52,7 @@ impl Clip {
         Ok(embeddings)
     }
 
-    /// Embeds pictures that are preprocessed already.
+    /// Embeds images that are preprocessed already.
     ///
     /// # Errors
     /// As [`Model::run`].
@@ -75,7 +75,7 @@ impl Clip {
     }
 
     fn pixel_shape(&self, images: usize) -> [usize; 4] {
-        let (width, height) = self.files.picture;
+        let (width, height) = self.files.image;
         [images, 3, height as usize, width as usize]
     }
 

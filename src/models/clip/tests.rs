@@ -43,13 +43,13 @@ fn engine() -> ClipEngine {
     ClipEngine::start(&runtime, &bundle(), ClipSettings::default(), &Device::Cpu).unwrap()
 }
 
-fn picture(number: u32) -> RgbImage {
+fn nth_image(number: u32) -> RgbImage {
     let value = |x: u32, y: u32, scale: u32| ((x * scale + y * (number + 1) * 3) % 256) as u8;
     RgbImage::from_fn(40, 30, |x, y| image::Rgb([value(x, y, 3), value(x, y, 5), value(x, y, 7)]))
 }
 
 fn file(number: u32) -> Arc<[u8]> {
-    encode_png(&picture(number)).unwrap().into()
+    encode_png(&nth_image(number)).unwrap().into()
 }
 
 #[derive(Deserialize)]
@@ -89,10 +89,10 @@ fn embeddings_are_transformers() {
 }
 
 #[derive(Deserialize)]
-struct Pictures {
+struct Images {
     text: String,
     positions: Vec<usize>,
-    pictures: BTreeMap<String, Seen>,
+    images: BTreeMap<String, Seen>,
 }
 
 #[derive(Deserialize)]
@@ -105,27 +105,27 @@ struct Seen {
 
 /// `tests/fixtures/clip`: grey, palettes, alpha, CMYK, other sizes. Decoders of JPEG differ by a few steps.
 #[test]
-fn pictures_are_seen_as_transformers_sees_them() {
+fn images_are_seen_as_transformers_sees_them() {
     let folder = root().join("tests/fixtures/clip");
-    let golden: Pictures = serde_json::from_slice(&std::fs::read(folder.join("clip.json")).unwrap()).unwrap();
+    let golden: Images = serde_json::from_slice(&std::fs::read(folder.join("clip.json")).unwrap()).unwrap();
     let mut clip = clip();
     let text = clip.embed_texts(&[&golden.text]).unwrap().remove(0);
     let cosine = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
     let b32 = Preprocess::read(&folder.join("preprocessor_b32.json")).unwrap();
     let l14 = Preprocess::read(&folder.join("preprocessor_l14.json")).unwrap();
-    for (name, seen) in &golden.pictures {
+    for (name, seen) in &golden.images {
         if name.starts_with("grey16") {
             continue; // Pillow cuts 16-bit grey off at 255, which makes it white; here it is scaled
         }
-        let picture = decode_on_white(&std::fs::read(folder.join(name)).unwrap(), &Limits::default()).unwrap();
-        let embedding = embed_images(&mut clip, std::slice::from_ref(&picture)).remove(0);
+        let image = decode_on_white(&std::fs::read(folder.join(name)).unwrap(), &Limits::default()).unwrap();
+        let embedding = embed_images(&mut clip, std::slice::from_ref(&image)).remove(0);
         let allowed = if name.ends_with(".png") { 1e-3 } else { 3e-3 };
         let off = (cosine(&embedding, &text) - seen.cosine).abs();
         assert!(off <= allowed, "{name}: the cosine is off by {off}");
         let same = 1.0 - cosine(&embedding, &seen.embedding);
         assert!(same <= allowed, "{name}: 1 - {same} alike");
-        let tensor = b32.apply(&picture).unwrap();
-        assert_eq!(tensor, l14.apply(&picture).unwrap(), "{name}");
+        let tensor = b32.apply(&image).unwrap();
+        assert_eq!(tensor, l14.apply(&image).unwrap(), "{name}");
         for (channel, mean) in tensor.chunks_exact(224 * 224).zip(seen.means) {
             let ours = channel.iter().sum::<f32>() / channel.len() as f32;
             assert!((ours - mean).abs() < 0.01, "{name}: {ours} for {mean}");
@@ -141,7 +141,7 @@ fn pictures_are_seen_as_transformers_sees_them() {
 #[test]
 fn an_embedding_does_not_depend_on_its_company() {
     let mut clip = clip();
-    let images: Vec<RgbImage> = (0..19).map(picture).collect();
+    let images: Vec<RgbImage> = (0..19).map(nth_image).collect();
     let together = embed_images(&mut clip, &images);
     let texts: Vec<String> = (0..19).map(|number| format!("a photo of {number}")).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
@@ -169,7 +169,7 @@ async fn callers_share_one_model_and_equal_rows_are_embedded_once() {
     let mut clip = clip();
     while let Some(done) = tasks.join_next().await {
         let (number, image, text) = done.unwrap();
-        assert_eq!(embed_images(&mut clip, &[picture(number)])[0][..], image[..]);
+        assert_eq!(embed_images(&mut clip, &[nth_image(number)])[0][..], image[..]);
         assert_eq!(clip.embed_texts(&[["five", "nine", "three"][number as usize % 3]]).unwrap()[0][..], text[..]);
     }
     let stats = engine.stats();
@@ -178,7 +178,7 @@ async fn callers_share_one_model_and_equal_rows_are_embedded_once() {
 }
 
 #[tokio::test]
-async fn equal_pictures_in_flight_are_embedded_once_and_bad_ones_stop_nobody() {
+async fn equal_images_in_flight_are_embedded_once_and_bad_ones_stop_nobody() {
     let engine = engine();
     let mut once = false;
     // on a busy machine the second of two may come when the first is through: then they are tried again
@@ -193,14 +193,14 @@ async fn equal_pictures_in_flight_are_embedded_once_and_bad_ones_stop_nobody() {
             engine.embed_image(good)
         );
         assert_eq!(a.unwrap(), b.unwrap());
-        assert!(matches!(c, Err(EmbedError::Row(reason)) if reason.starts_with("the `png` picture is truncated")));
+        assert!(matches!(c, Err(EmbedError::Row(reason)) if reason.starts_with("the `png` image is truncated")));
         assert!(d.is_ok());
         once |= engine.stats().images - before == 2;
         if once {
             break;
         }
     }
-    assert!(once, "equal pictures are embedded each by itself");
+    assert!(once, "equal images are embedded each by itself");
 }
 
 #[test]

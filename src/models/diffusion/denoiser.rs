@@ -1,4 +1,4 @@
-//! The graphs that turn noise into a picture: the UNet and the VAE's decoder.
+//! The graphs that turn noise into an image: the UNet and the VAE's decoder.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,11 +14,11 @@ use crate::models::onnx::{Loader, Model, OnnxError, Tensor};
 pub(super) struct Row<'a> {
     pub(super) timestep: f32,
     pub(super) prompt: &'a Prompt,
-    /// Whether the prompt says what the picture shall show, and not what it shall not.
+    /// Whether the prompt says what the image shall show, and not what it shall not.
     pub(super) conditional: bool,
 }
 
-/// A picture in the making: [3, height, width] in about -1..1.
+/// An image in the making: [3, height, width] in about -1..1.
 #[derive(Debug)]
 pub(super) struct Planes {
     pub(super) values: Vec<f32>,
@@ -73,14 +73,14 @@ impl Denoiser {
         Ok(predicted)
     }
 
-    /// Whether the UNet takes latents of a size. Not counted: it makes no picture.
+    /// Whether the UNet takes latents of a size. Not counted: it makes no image.
     pub(super) fn takes(&mut self, size: Size, prompt: &Prompt) -> bool {
         let sample = vec![0.0; self.files.latent_channels * size.area()];
         self.call_unet(size, sample, &[Some(Row { timestep: 0.0, prompt, conditional: true })]).is_ok()
     }
 
-    /// Decodes latents, as the UNet left them, one picture at a time: batching gains nothing here, and would make
-    /// a finished picture wait or be padded.
+    /// Decodes latents, as the UNet left them, one image at a time: batching gains nothing here, and would make
+    /// a finished image wait or be padded.
     ///
     /// # Errors
     /// As [`Model::run`].

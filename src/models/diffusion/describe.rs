@@ -27,12 +27,12 @@ pub(crate) struct DiffusionFacts {
     timestep: Option<&'static str>,
     /// What the VAE's latents are multiplied with.
     vae_scale: Option<f64>,
-    /// Pixels of a picture's side for one of the latents' side.
+    /// Pixels of an image's side for one of the latents' side.
     vae_factor: Option<u32>,
     /// Side of the latents that it was trained with.
     sample_size: Option<u64>,
-    /// Side of the pictures that these are, in pixels.
-    picture_size: Option<u64>,
+    /// Side of the images that these are, in pixels.
+    image_size: Option<u64>,
 }
 
 /// A directory as it was found.
@@ -74,7 +74,7 @@ pub(crate) fn describe(dir: &Path) -> DiffusionDescription {
         facts.vae_factor = blocks.map(halvings);
         facts.vae_scale = vae["scaling_factor"].as_f64().or_else(|| vae_scale().to_string().parse().ok());
     }
-    facts.picture_size = facts.sample_size.zip(facts.vae_factor).map(|(latents, pixels)| latents * u64::from(pixels));
+    facts.image_size = facts.sample_size.zip(facts.vae_factor).map(|(latents, pixels)| latents * u64::from(pixels));
     let unet = graphs.iter().find(|(part, _)| *part == "unet");
     facts.timestep = unet.and_then(|(_, unet)| unet.is_edited("timestep")).map(|edited| match edited {
         true => "one for the whole batch: edited in memory as it is loaded",

@@ -25,7 +25,7 @@ const PROMPTS_KEPT: usize = 4096;
 /// SHA-256 of a source image's file.
 type Digest = [u8; 32];
 
-/// A picture's file, or why there is none.
+/// An image's file, or why there is none.
 pub(super) type Answer = Result<Vec<u8>, EngineError>;
 
 /// What arrives at the thread.
@@ -164,15 +164,15 @@ impl Intake {
 }
 
 fn open(image: &[u8], limits: &Limits, size: Option<Fit>, pixels_per_latent: u32) -> Result<Pixels, String> {
-    let mut picture = decode(image, limits).map_err(|error| error.chain())?;
+    let mut image = decode(image, limits).map_err(|error| error.chain())?;
     if let Some(size) = size {
-        let (width, height) = size.sides(picture.width(), picture.height());
+        let (width, height) = size.sides(image.width(), image.height());
         // as Pillow's `Image.resize` does where no filter is named
-        picture = resize(&picture, width, height, Filter::Bicubic).map_err(|error| error.chain())?;
+        image = resize(&image, width, height, Filter::Bicubic).map_err(|error| error.chain())?;
     }
-    let pixels = prepare(&picture, pixels_per_latent).map_err(|error| error.chain())?;
+    let pixels = prepare(&image, pixels_per_latent).map_err(|error| error.chain())?;
     pixels.ok_or_else(|| {
-        let (width, height) = picture.dimensions();
-        format!("the picture is {width} x {height} pixels, and a side needs {pixels_per_latent} at least")
+        let (width, height) = image.dimensions();
+        format!("the image is {width} x {height} pixels, and a side needs {pixels_per_latent} at least")
     })
 }

@@ -93,7 +93,7 @@ impl Encoders {
         Ok(Prompt { hidden: zeros(text.length * text.width()), pooled: zeros(text.pooled.unwrap_or_default()) })
     }
 
-    /// Encodes a source picture.
+    /// Encodes a source image.
     ///
     /// # Errors
     /// As [`Model::run`].

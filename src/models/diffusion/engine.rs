@@ -24,7 +24,7 @@ use super::{DiffusionError, EngineError};
 use crate::imaging::{Fit, Limits, decode, encode_png};
 use crate::models::onnx::{Chosen, CudaOptions, Device, Inbox, Loader, Provider, Runtime, Service, default_threads};
 
-/// What is the same for all pictures of an engine.
+/// What is the same for all images of an engine.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// Another scheduler than the model's own.
@@ -33,14 +33,14 @@ pub(crate) struct Settings {
     pub(crate) timesteps: NonZeroU32,
     /// diffusers' factor; classifier-free guidance is on above 1.
     pub(crate) guidance_scale: f64,
-    /// What pictures shall not show. Where there is none, diffusers encodes the empty text, or takes zeros where the
+    /// What images shall not show. Where there is none, diffusers encodes the empty text, or takes zeros where the
     /// pipeline says so.
     pub(crate) negative_prompt: Option<String>,
     /// Where random numbers come from.
     pub(crate) noise: NoiseSource,
     /// Starts image guidance 0 from noise alone; diffusers leaves some of the source even at strength 1.
     pub(crate) pure_noise_at_zero: bool,
-    /// Samples in one UNet call. Part of what a picture is to the bit, so it belongs to the machine's record.
+    /// Samples in one UNet call. Part of what an image is to the bit, so it belongs to the machine's record.
     pub(crate) batch_size: usize,
     /// Cores that the models may use on the CPU.
     pub(crate) threads: usize,
@@ -48,9 +48,9 @@ pub(crate) struct Settings {
     pub(crate) cuda: CudaOptions,
     /// Jobs that may be waiting or running; callers past it are held back.
     pub(crate) queue: usize,
-    /// The largest source picture that is opened.
+    /// The largest source image that is opened.
     pub(crate) limits: Limits,
-    /// What size source pictures are brought to first; none leaves them as they are.
+    /// What size source images are brought to first; none leaves them as they are.
     pub(crate) size: Option<Fit>,
 }
 
@@ -73,7 +73,7 @@ impl Default for Settings {
     }
 }
 
-/// One picture to make.
+/// One image to make.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     /// The source image's file: PNG, JPEG or WebP.
@@ -82,11 +82,11 @@ pub(crate) struct Job {
     pub(crate) prompt: Arc<str>,
     /// Percent of the source that is kept: 100 is the source itself.
     pub(crate) image_guidance: u8,
-    /// Of all noise in this picture.
+    /// Of all noise in this image.
     pub(crate) seed: i64,
 }
 
-/// A picture, and what it took.
+/// An image, and what it took.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Generated {
     /// 8-bit RGB.
@@ -106,7 +106,7 @@ pub(crate) struct Stats {
     pub(crate) unet_calls: u64,
     /// UNet rows with padding; `unet_evaluations` of these were filled.
     pub(crate) batch_rows_offered: u64,
-    /// Pictures made by models; those that passed through are not counted.
+    /// Images made by models; those that passed through are not counted.
     pub(crate) images: u64,
     /// Time in which some model ran.
     pub(crate) busy: Duration,
@@ -156,7 +156,7 @@ impl Engine {
         &self.chosen
     }
 
-    /// Makes a picture. The same job gives the same bytes whatever else the engine does at the time.
+    /// Makes an image. The same job gives the same bytes whatever else the engine does at the time.
     ///
     /// Where the image guidance leaves no timestep, the source passes through: its pixels, as PNG, without any
     /// model. Dropping the future takes the job back.
@@ -201,7 +201,7 @@ impl Engine {
 }
 
 /// A UNet up to this size is loaded once for each core. Measured with one of 3.6 MB on two cores: two calls side by
-/// side make twice the pictures of one core, two cores within one call 1.3 times.
+/// side make twice the images of one core, two cores within one call 1.3 times.
 const SMALL_UNET_BYTES: u64 = 64 << 20;
 
 /// How cores are shared: UNets side by side, and cores for one operator of each.
@@ -266,11 +266,11 @@ fn run(mut intake: Intake, workers: Vec<Worker>, mut inbox: Inbox<Event>, line: 
 async fn pass_through(image: Arc<[u8]>, limits: Limits) -> Result<Generated, EngineError> {
     let (sender, receiver) = oneshot::channel();
     rayon::spawn(move || {
-        let png = decode(&image, &limits).and_then(|picture| encode_png(&picture));
+        let png = decode(&image, &limits).and_then(|image| encode_png(&image));
         // Nobody may be waiting any more.
         let _ = sender.send(png);
     });
-    let png = receiver.await.map_err(|_| EngineError::Job("a picture was dropped".to_owned()))?;
+    let png = receiver.await.map_err(|_| EngineError::Job("an image was dropped".to_owned()))?;
     let png = png.map_err(|error| EngineError::Row(error.chain()))?;
     Ok(Generated { png, timesteps: 0, unet_evaluations: 0 })
 }

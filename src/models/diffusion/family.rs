@@ -101,7 +101,7 @@ pub(super) enum TimeIds {
     None,
     /// Height and width of the original, the crop's top left corner, height and width aimed at.
     Target,
-    /// Height and width of the original, the crop's top left corner, and how beautiful the picture shall be.
+    /// Height and width of the original, the crop's top left corner, and how beautiful the image shall be.
     AestheticScore,
 }
 
@@ -118,8 +118,8 @@ impl TimeIds {
         }
     }
 
-    /// Those of a picture with latents of `size`; `conditional` is false for the row of the negative prompt.
-    #[expect(clippy::cast_precision_loss, reason = "sides of pictures are far below 2^24")]
+    /// Those of an image with latents of `size`; `conditional` is false for the row of the negative prompt.
+    #[expect(clippy::cast_precision_loss, reason = "sides of images are far below 2^24")]
     pub(super) fn of(self, size: Size, pixels_per_latent: u32, conditional: bool) -> Vec<f32> {
         let [height, width] = [size.height, size.width].map(|side| (side * pixels_per_latent) as f32);
         let score = if conditional { AESTHETIC_SCORES.0 } else { AESTHETIC_SCORES.1 };

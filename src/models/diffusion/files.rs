@@ -15,7 +15,7 @@ use super::schedulers::{Scheduler, SchedulerConfig, SchedulerName};
 use crate::limited_read;
 use crate::models::onnx::{Element, Signature, Want, digest_of_all};
 
-/// The directories whose files make a picture, where they are there. The order is part of the digest.
+/// The directories whose files make an image, where they are there. The order is part of the digest.
 pub(crate) const PARTS: [&str; 8] =
     ["scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae_decoder", "vae_encoder"];
 
@@ -36,7 +36,7 @@ pub(crate) struct DiffusionFiles {
     dir: PathBuf,
     /// Channels of the latents.
     pub(super) latent_channels: usize,
-    /// Pixels of a picture's side for one of the latents' side.
+    /// Pixels of an image's side for one of the latents' side.
     pub(super) pixels_per_latent: u32,
     /// Latents' sides that are multiples of this go through the UNet without cutting.
     pub(super) unet_multiple: u32,
@@ -186,7 +186,7 @@ impl DiffusionFiles {
         self.scheduler_config(None).map(|config| config.name())
     }
 
-    /// SHA-256 in hex over all files that make a picture: graphs, weights, configurations and vocabulary.
+    /// SHA-256 in hex over all files that make an image: graphs, weights, configurations and vocabulary.
     ///
     /// # Errors
     /// [`DiffusionError::Read`] and [`OnnxError::Io`](crate::models::onnx::OnnxError::Io) name the file.
@@ -273,7 +273,7 @@ fn check_vae(dir: &Path, channels: Option<usize>, force_upcast: bool, problems: 
     if let Some(encoder) = keep(Signature::read(&dir.join("vae_encoder").join("model.onnx")), problems) {
         keep(encoder.expect_input("sample", floats, &pixels), problems);
         if let Some(operator) = encoder.random_operator() {
-            let allowed = "a picture would never be the same twice: export the encoder with `latent_parameters`";
+            let allowed = "an image would never be the same twice: export the encoder with `latent_parameters`";
             problems.push(unsupported(encoder.path.clone(), "operators", &format!("`{operator}`"), allowed));
         }
         mean_only = encoder.output(PARAMETERS).is_none() && encoder.output(MEAN).is_some();

@@ -20,7 +20,7 @@ impl Size {
     }
 }
 
-/// A source picture as the VAE takes it: [3, height, width] in -1..1.
+/// A source image as the VAE takes it: [3, height, width] in -1..1.
 #[derive(Debug)]
 pub(super) struct Pixels {
     pub(super) planes: Vec<f32>,
@@ -28,7 +28,7 @@ pub(super) struct Pixels {
     pub(super) size: Size,
 }
 
-/// What the VAE says of a source picture: the posterior of its latents, [channels, height, width] each. Without a
+/// What the VAE says of a source image: the posterior of its latents, [channels, height, width] each. Without a
 /// variance the latents are the mean.
 #[derive(Debug)]
 pub(super) struct Posterior {
@@ -37,7 +37,7 @@ pub(super) struct Posterior {
     pub(super) size: Size,
 }
 
-/// Resizes a picture down to whole latents with Lanczos, as diffusers' `VaeImageProcessor`, and scales it to -1..1.
+/// Resizes an image down to whole latents with Lanczos, as diffusers' `VaeImageProcessor`, and scales it to -1..1.
 /// `None` where it is smaller than one latent.
 ///
 /// # Errors

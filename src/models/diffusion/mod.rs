@@ -1,4 +1,4 @@
-//! Image-guided diffusion: a picture, a prompt and a level in; a picture out.
+//! Image-guided diffusion: an image, a prompt and a level in; an image out.
 //!
 //! [`DiffusionFiles`] reads what a model directory holds, [`Engine`] runs it for everyone on one device. The
 //! arithmetic is that of diffusers' `StableDiffusionImg2ImgPipeline`, compared with it number by number in tests.

@@ -1,7 +1,7 @@
-//! Where the random numbers of a picture come from.
+//! Where the random numbers of an image come from.
 //!
 //! By default noise depends on a seed and on nothing else: ChaCha8 keyed with the SHA-256 of a purpose and the seed, so
-//! that no draw moves another. On request it is torch's, so that a seed makes diffusers' picture.
+//! that no draw moves another. On request it is torch's, so that a seed makes diffusers' image.
 
 use std::fmt::Debug;
 
@@ -112,7 +112,7 @@ mod tests {
         assert_ne!(normals.draw(Purpose::Timestep, 4), first);
     }
 
-    /// A new release of a dependency that draws otherwise would silently change every picture.
+    /// A new release of a dependency that draws otherwise would silently change every image.
     #[test]
     fn the_first_draws_are_known() {
         assert_eq!(normals(Purpose::Noise, 0, 3), [-0.99451643, -0.85222536, -0.041154344]);

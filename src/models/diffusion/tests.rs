@@ -77,7 +77,7 @@ fn assert_close(ours: &[f32], theirs: &[f32], what: &str) {
 
 /// At most one value in a thousand off by more than 1/255.
 #[track_caller]
-fn assert_same_picture(ours: &[u8], theirs: &[u8], what: &str) {
+fn assert_same_image(ours: &[u8], theirs: &[u8], what: &str) {
     assert_eq!(ours.len(), theirs.len(), "{what}");
     let off = ours.iter().zip(theirs).filter(|(a, b)| a.abs_diff(**b) > 1).count();
     assert!(off * 1000 <= ours.len(), "{what}: {off} of {} values", ours.len());
@@ -96,7 +96,7 @@ impl Normals for Recorded {
 }
 
 #[tokio::test]
-async fn the_engine_makes_diffusers_pictures_with_the_digits() {
+async fn the_engine_makes_diffusers_images_with_the_digits() {
     let golden = golden();
     for name in ["ddim", "euler"] {
         let settings = Settings {
@@ -119,8 +119,8 @@ async fn the_engine_makes_diffusers_pictures_with_the_digits() {
             let run = u32::try_from(case.timesteps.len()).unwrap();
             let made = engine.ask(job, run, Box::new(Recorded(draws.into()))).await.unwrap();
             assert_eq!((made.timesteps, made.unet_evaluations), (run, 2 * u64::from(run)));
-            let picture = decode(&made.png, &Limits::default()).unwrap();
-            assert_same_picture(picture.as_raw(), &base64(&case.image_rgb), name);
+            let image = decode(&made.png, &Limits::default()).unwrap();
+            assert_same_image(image.as_raw(), &base64(&case.image_rgb), name);
         }
     }
 }
@@ -175,7 +175,7 @@ fn a_directory_that_does_not_fit_is_named() {
 }
 
 #[test]
-fn the_digest_is_of_everything_that_makes_a_picture() {
+fn the_digest_is_of_everything_that_makes_a_image() {
     let copy = tempfile::tempdir().unwrap();
     copy_dir(&root().join("models/digits"), copy.path());
     let digest = || DiffusionFiles::inspect(copy.path()).unwrap().digest().unwrap();

@@ -1,4 +1,4 @@
-//! An engine's other threads: each keeps batches of its own running on a denoiser of its own, and hands pictures out.
+//! An engine's other threads: each keeps batches of its own running on a denoiser of its own, and hands images out.
 //!
 //! A batch takes jobs from the [`Line`] as its slots become empty. Its samples are denoised side by side, each at its
 //! own timestep; the VAE decodes what is done, and rayon writes the PNG while the next timestep runs. Workers wait
@@ -73,12 +73,11 @@ impl Worker {
         let Prepared { posterior, prompt, image_guidance, mut normals, run, reply } = prepared;
         if !self.takes(size, &prompt) {
             let pixels = self.denoiser.files.unet_multiple * self.denoiser.files.pixels_per_latent;
-            let reason = format!(
-                "the UNet takes only pictures whose sides are multiples of {pixels} pixels; see docs/models.md"
-            );
+            let reason =
+                format!("the UNet takes only images whose sides are multiples of {pixels} pixels; see docs/models.md");
             return reply.send(Err(EngineError::Row(reason)));
         }
-        // diffusers draws from the posterior first, and only where there is a picture to start from
+        // diffusers draws from the posterior first, and only where there is an image to start from
         let from_noise = self.shared.pure_noise_at_zero && image_guidance == 0;
         let latents = (!from_noise).then(|| latents(&self.denoiser.files.scaling, &posterior, &mut *normals));
         let noise = normals.draw(Purpose::Noise, posterior.mean.len());
@@ -89,7 +88,7 @@ impl Worker {
     }
 
     /// Whether the UNet takes latents of a size. Exported graphs may not take those that do not halve evenly, and
-    /// that must reject a picture, not stop the engine: so such a size is tried before it is used.
+    /// that must reject an image, not stop the engine: so such a size is tried before it is used.
     fn takes(&mut self, size: Size, prompt: &Prompt) -> bool {
         let multiple = self.denoiser.files.unet_multiple;
         let halves = size.width.is_multiple_of(multiple) && size.height.is_multiple_of(multiple);

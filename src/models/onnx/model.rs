@@ -78,7 +78,7 @@ impl Loader<'_> {
     fn builder(&self) -> ort::Result<SessionBuilder> {
         let builder = Session::builder(self.runtime.environment())?
             .with_intra_threads(self.threads.max(1))?
-            // Idle threads that spin take the cores that decode and encode pictures beside the model.
+            // Idle threads that spin take the cores that decode and encode images beside the model.
             .with_intra_op_spinning(false)?;
         Ok(match self.provider.dispatch(self.cuda) {
             Some(dispatch) => builder.with_execution_providers([dispatch])?,

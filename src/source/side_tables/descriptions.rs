@@ -50,7 +50,7 @@ pub fn descriptions(config: &Config) -> Result<Descriptions> {
 }
 
 impl Descriptions {
-    /// Sees that every class of `source` has a text, but for `excluded` ones, which get no picture.
+    /// Sees that every class of `source` has a text, but for `excluded` ones, which get no image.
     ///
     /// # Errors
     /// Where one has none; the first of them are named.

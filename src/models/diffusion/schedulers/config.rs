@@ -35,7 +35,7 @@ impl SchedulerConfig {
     ///
     /// # Errors
     /// [`DiffusionError::Unsupported`] lists the known classes, or names a key whose value would change
-    /// the pictures and is not supported.
+    /// the images and is not supported.
     pub(crate) fn read(
         path: &Path,
         instead: Option<SchedulerName>,

@@ -156,7 +156,7 @@ impl Clip {
 /// A key with its value and what is allowed.
 type Refusal = (&'static str, String, String);
 
-/// A value that would change pictures and is not supported.
+/// A value that would change images and is not supported.
 fn refused(name: SchedulerName, file: &Map<String, Value>) -> Option<Refusal> {
     fixed(name).into_iter().find_map(|(key, default, allowed)| {
         let given = file.get(key);
@@ -212,7 +212,7 @@ fn defaults(name: SchedulerName) -> Map<String, Value> {
     keys
 }
 
-/// The keys that change pictures and of which only some values are supported, with the default of the class.
+/// The keys that change images and of which only some values are supported, with the default of the class.
 fn fixed(name: SchedulerName) -> Vec<(&'static str, Value, Vec<Value>)> {
     let off = |key| (key, json!(false), vec![json!(false)]);
     let only = |key, value: &str| (key, json!(value), vec![json!(value)]);

@@ -1,4 +1,4 @@
-//! A picture is the same to the bit whatever its company, its slot and its time of arrival.
+//! An image is the same to the bit whatever its company, its slot and its time of arrival.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn start(change: impl FnOnce(&mut Settings)) -> Engine {
     Engine::start(&Runtime::open(None).unwrap(), &bundle(), settings, &Device::Cpu).unwrap()
 }
 
-/// A picture with a pattern of its own.
+/// An image with a pattern of its own.
 fn source(number: u32, width: u32, height: u32) -> Arc<[u8]> {
     let value = |x: u32, y: u32, scale: u32| ((x * scale + y * (number + 1) * 3) % 256) as u8;
     let image = RgbImage::from_fn(width, height, |x, y| image::Rgb([value(x, y, 3), value(x, y, 5), value(x, y, 7)]));
@@ -54,7 +54,7 @@ async fn all(engine: &Engine, jobs: Vec<Job>) -> Vec<Result<Generated, EngineErr
 }
 
 #[tokio::test]
-async fn a_picture_does_not_depend_on_its_company() {
+async fn a_image_does_not_depend_on_its_company() {
     let jobs: Vec<Job> = (0..24).map(job).collect();
     let engine = start(|_| ());
     let mut alone = Vec::new();
@@ -72,7 +72,7 @@ async fn a_picture_does_not_depend_on_its_company() {
 }
 
 #[test]
-fn a_picture_does_not_depend_on_its_slot() {
+fn a_image_does_not_depend_on_its_slot() {
     let files = bundle();
     let (mut encoders, mut denoiser) = load(&files);
     let prompt = encoders.encode_prompt("a photo of five").unwrap();
@@ -185,7 +185,7 @@ impl Stats {
 }
 
 #[tokio::test]
-async fn sizes_share_an_engine_and_bad_pictures_stop_nobody() {
+async fn sizes_share_an_engine_and_bad_images_stop_nobody() {
     let engine = start(|_| ());
     let of = |image: Arc<[u8]>| Job { image, ..job(4) };
     let truncated: Arc<[u8]> = source(2, 32, 32)[..60].into();
@@ -201,9 +201,9 @@ async fn sizes_share_an_engine_and_bad_pictures_stop_nobody() {
     let sides = |index: usize| decode(&made[index].as_ref().unwrap().png, &Limits::default()).unwrap().dimensions();
     assert_eq!((sides(0), sides(1), sides(2)), ((32, 32), (48, 24), (32, 32)));
     let reason = |index: usize| made[index].as_ref().unwrap_err().clone();
-    assert_eq!(reason(3), EngineError::Row("the picture is 3 x 40 pixels, and a side needs 4 at least".to_owned()));
-    assert!(matches!(reason(4), EngineError::Row(reason) if reason.starts_with("the `png` picture is truncated")));
-    assert_eq!(reason(5), EngineError::Row("not a picture: it looks like `text`".to_owned()));
+    assert_eq!(reason(3), EngineError::Row("the image is 3 x 40 pixels, and a side needs 4 at least".to_owned()));
+    assert!(matches!(reason(4), EngineError::Row(reason) if reason.starts_with("the `png` image is truncated")));
+    assert_eq!(reason(5), EngineError::Row("not an image: it looks like `text`".to_owned()));
     assert_eq!(engine.img2img(of(source(0, 32, 32))).await, made[0].clone());
 }
 

@@ -45,13 +45,13 @@ struct Case {
     initial: String,
     timesteps: Vec<f32>,
     after_step: Vec<String>,
-    image: Picture,
+    image: Image,
     time_ids: Option<Vec<f32>>,
     negative_time_ids: Option<Vec<f32>>,
 }
 
 #[derive(Deserialize)]
-struct Picture {
+struct Image {
     rgb: String,
 }
 
@@ -109,7 +109,7 @@ fn prompts_are_encoded_as_diffusers_does() {
 }
 
 #[test]
-fn every_timestep_and_picture_is_diffusers_from_the_seed_alone() {
+fn every_timestep_and_image_is_diffusers_from_the_seed_alone() {
     for pipeline in PIPELINES {
         let files = DiffusionFiles::inspect(&folder(pipeline)).unwrap();
         let (oracle, (mut encoders, mut denoiser)) = (oracle(pipeline), load(&files));
@@ -161,29 +161,29 @@ fn follow(
         assert_close(&ours, &floats(theirs), &format!("{what}, step {step}"));
     }
     let planes = denoiser.decode(done.pop().unwrap().denoising.latents(), posterior.size).unwrap();
-    let picture = from_chw(&planes.values, planes.width, planes.height).unwrap();
-    assert_same_picture(picture.as_raw(), &base64(&case.image.rgb), &what);
+    let image = from_chw(&planes.values, planes.width, planes.height).unwrap();
+    assert_same_image(image.as_raw(), &base64(&case.image.rgb), &what);
 }
 
 #[tokio::test]
-async fn the_engine_makes_the_picture_of_a_seed() {
+async fn the_engine_makes_the_image_of_a_seed() {
     for pipeline in PIPELINES {
         let copy = tempfile::tempdir().unwrap();
         copy_dir(&folder(pipeline), copy.path());
-        make_pictures(copy.path(), pipeline).await;
+        make_images(copy.path(), pipeline).await;
     }
 }
 
 #[tokio::test]
-async fn a_unet_in_half_precision_makes_the_same_pictures() {
+async fn a_unet_in_half_precision_makes_the_same_images() {
     let copy = tempfile::tempdir().unwrap();
     copy_dir(&folder("sd1"), copy.path());
     copy_dir(&folder("sd1").join("unet_f16"), &copy.path().join("unet"));
-    make_pictures(copy.path(), "sd1").await;
+    make_images(copy.path(), "sd1").await;
 }
 
-/// Makes the pictures of a pipeline's oracle with a directory of its own to write schedulers into.
-async fn make_pictures(dir: &Path, pipeline: &str) {
+/// Makes the images of a pipeline's oracle with a directory of its own to write schedulers into.
+async fn make_images(dir: &Path, pipeline: &str) {
     let oracle = oracle(pipeline);
     for case in oracle.cases.iter().filter(|case| case.strength == "0.5") {
         let scheduler = dir.join("scheduler/scheduler_config.json");
@@ -207,8 +207,8 @@ async fn make_pictures(dir: &Path, pipeline: &str) {
         let made = engine.img2img(job).await.unwrap();
         let rows = if case.guidance_scale > 1.0 { 2 } else { 1 };
         assert_eq!((made.timesteps, made.unet_evaluations), (case.run(), rows * case.timesteps.len() as u64));
-        let picture = decode(&made.png, &Limits::default()).unwrap();
-        assert_same_picture(picture.as_raw(), &base64(&case.image.rgb), &case.name);
+        let image = decode(&made.png, &Limits::default()).unwrap();
+        assert_same_image(image.as_raw(), &base64(&case.image.rgb), &case.name);
     }
 }
 

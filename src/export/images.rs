@@ -1,4 +1,4 @@
-//! The pictures of an export, fetched by their ids, chunk by chunk.
+//! The images of an export, fetched by their ids, chunk by chunk.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,47 +24,47 @@ use crate::{
 const QUERY: &str = "export/images.sql";
 /// Rows of a chunk: what is asked for in one query, in which each id is looked for in the statistics of each file.
 const CHUNK_ROWS: usize = 256;
-/// Bytes of the pictures of a chunk; one alone may have more.
+/// Bytes of the images of a chunk; one alone may have more.
 const CHUNK_BYTES: usize = 64 << 20;
-/// Rows of the first chunk, before it is known how large pictures are.
+/// Rows of the first chunk, before it is known how large images are.
 const FIRST_ROWS: usize = 32;
-/// Pictures that a partition of the query holds at once.
+/// Images that a partition of the query holds at once.
 const BATCH_ROWS: usize = 8;
-/// Pictures that are asked of the source at once, where the lake only refers to them.
+/// Images that are asked of the source at once, where the lake only refers to them.
 const ASKED_OF_SOURCE: usize = 16;
 
-/// Fetches pictures.
-pub(super) struct Pictures<'a> {
+/// Fetches images.
+pub(super) struct Images<'a> {
     pipeline: &'a Pipeline,
     snapshot: &'a Snapshot,
     /// Rows of the next chunk.
     size: usize,
 }
 
-/// Pictures by id, and how many bytes they have.
+/// Images by id, and how many bytes they have.
 #[derive(Default)]
 struct Found {
-    pictures: BTreeMap<String, Bytes>,
+    images: BTreeMap<String, Bytes>,
     bytes: usize,
 }
 
 impl Found {
-    fn put(&mut self, id: &str, picture: Bytes) {
-        self.bytes += picture.len();
-        self.pictures.insert(id.to_owned(), picture);
+    fn put(&mut self, id: &str, image: Bytes) {
+        self.bytes += image.len();
+        self.images.insert(id.to_owned(), image);
     }
 }
 
-impl<'a> Pictures<'a> {
+impl<'a> Images<'a> {
     pub(super) fn new(pipeline: &'a Pipeline, snapshot: &'a Snapshot) -> Self {
         Self { pipeline, snapshot, size: FIRST_ROWS }
     }
 
-    /// The next rows of `rows`, with their pictures; they are taken away from `rows`. A chunk whose pictures turn out
+    /// The next rows of `rows`, with their images; they are taken away from `rows`. A chunk whose images turn out
     /// to be larger than they may be is given up, and asked for again by halves.
     ///
     /// # Errors
-    /// Where the lake or the source cannot be read, and where a picture is not there, or another than was read before.
+    /// Where the lake or the source cannot be read, and where an image is not there, or another than was read before.
     pub(super) async fn next<'r>(&mut self, rows: &mut &'r [Row]) -> Result<Vec<Sample<'r>>> {
         loop {
             let (chunk, rest) = rows.split_at(self.size.min(rows.len()));
@@ -77,14 +77,14 @@ impl<'a> Pictures<'a> {
             }
             *rows = rest;
             let sample = |row: &'r Row| {
-                let picture = found.pictures.get(&row.picture_id).cloned();
-                Sample::new(row, picture.ok_or_else(|| Error::Data(format!("the picture of {row} is gone")))?)
+                let image = found.images.get(&row.image_id).cloned();
+                Sample::new(row, image.ok_or_else(|| Error::Data(format!("the image of {row} is gone")))?)
             };
             return chunk.iter().map(sample).collect();
         }
     }
 
-    /// The pictures of `rows`; none where they have too many bytes.
+    /// The images of `rows`; none where they have too many bytes.
     async fn fetch(&self, rows: &[Row]) -> Result<Option<Found>> {
         let mut found = Found::default();
         let mut referenced = BTreeSet::new();
@@ -95,8 +95,8 @@ impl<'a> Pictures<'a> {
                 return Ok(None);
             }
         }
-        // a picture may stand in several rows, and is read once
-        let referenced: Vec<&Row> = rows.iter().filter(|row| referenced.remove(&row.picture_id)).collect();
+        // an image may stand in several rows, and is read once
+        let referenced: Vec<&Row> = rows.iter().filter(|row| referenced.remove(&row.image_id)).collect();
         for asked in referenced.chunks(ASKED_OF_SOURCE) {
             self.read(asked, &mut found).await?;
             if found.bytes > CHUNK_BYTES && rows.len() > 1 {
@@ -112,7 +112,7 @@ impl<'a> Pictures<'a> {
         for (table, id, real_images) in [("pixels", "pixel_id", true), ("spectrum", "sample_id", false)] {
             // files are told apart by the source, rows by the id
             snapshot.restrict(table, &real(real_images).map(|row| row.source_id.as_str()).collect())?;
-            snapshot.narrow(table, id, &real(real_images).map(|row| row.picture_id.as_str()).collect())?;
+            snapshot.narrow(table, id, &real(real_images).map(|row| row.image_id.as_str()).collect())?;
         }
         let context = self.pipeline.session.context_with(&snapshot, &Arc::default(), BATCH_ROWS)?;
         let statement = self.pipeline.catalogue.get(QUERY)?.bind(&self.pipeline.plan.parameters)?;
@@ -120,35 +120,33 @@ impl<'a> Pictures<'a> {
         rows.execute_stream().await.map_err(|error| Error::query(QUERY, error))
     }
 
-    /// Reads pictures of the source, which the lake only refers to.
+    /// Reads images of the source, which the lake only refers to.
     async fn read(&self, rows: &[&Row], found: &mut Found) -> Result<()> {
         let paths: Vec<Option<&str>> = rows.iter().map(|row| row.path.as_deref()).collect();
-        let pictures = self.pipeline.session.functions().source.read(&paths).await?;
-        for (row, picture) in rows.iter().zip(pictures) {
+        let images = self.pipeline.session.functions().source.read(&paths).await?;
+        for (row, image) in rows.iter().zip(images) {
             let wrong = |what: &str| {
-                Error::Data(format!("the picture of {row}, `{}`: {what}", row.path.as_deref().unwrap_or_default()))
+                Error::Data(format!("the image of {row}, `{}`: {what}", row.path.as_deref().unwrap_or_default()))
             };
-            let picture = picture.map_err(|reason| wrong(&reason))?.ok_or_else(|| wrong("it is not there"))?;
-            if row.digest.as_ref().is_some_and(|digest| *digest != identity::content_digest(&picture)) {
-                return Err(wrong(
-                    "the source has another picture there than was read; `discl-pipe run` reads it again",
-                ));
+            let image = image.map_err(|reason| wrong(&reason))?.ok_or_else(|| wrong("it is not there"))?;
+            if row.digest.as_ref().is_some_and(|digest| *digest != identity::content_digest(&image)) {
+                return Err(wrong("the source has another image there than was read; `discl-pipe run` reads it again"));
             }
-            found.put(&row.picture_id, picture.into());
+            found.put(&row.image_id, image.into());
         }
         Ok(())
     }
 }
 
-/// Takes the pictures of a batch, and the ids of those whose bytes the lake has not.
+/// Takes the images of a batch, and the ids of those whose bytes the lake has not.
 fn take(batch: &RecordBatch, found: &mut Found, referenced: &mut BTreeSet<String>) -> Result<()> {
-    let ids = Columns(QUERY, batch).texts("picture_id")?;
-    let pictures = batch.column_by_name("image").and_then(schema::picture_bytes);
-    let pictures = pictures
-        .ok_or_else(|| Error::Query { query: QUERY.into(), message: "it has no column `image` of pictures".into() })?;
-    for (id, picture) in ids.iter().zip(&pictures) {
-        match (id, picture) {
-            (Some(id), Some(picture)) => found.put(id, Bytes::copy_from_slice(picture)),
+    let ids = Columns(QUERY, batch).texts("image_id")?;
+    let images = batch.column_by_name("image").and_then(schema::image_bytes);
+    let images = images
+        .ok_or_else(|| Error::Query { query: QUERY.into(), message: "it has no column `image` of images".into() })?;
+    for (id, image) in ids.iter().zip(&images) {
+        match (id, image) {
+            (Some(id), Some(image)) => found.put(id, Bytes::copy_from_slice(image)),
             (Some(id), None) => {
                 referenced.insert(id.to_owned());
             }
