@@ -23,6 +23,13 @@ pub enum Error {
         /// What is wrong with it, and what would be right.
         message: String,
     },
+    /// Something that the user named cannot be used: a data set, a file, a destination, an option. The module that found
+    /// it has the typed error.
+    #[error(transparent)]
+    Input(Box<dyn std::error::Error + Send + Sync>),
+    /// The work failed. The module that did it has the typed error.
+    #[error(transparent)]
+    Failed(Box<dyn std::error::Error + Send + Sync>),
     /// The data cannot be used as the pipeline says.
     #[error("{0}")]
     Data(String),
@@ -81,6 +88,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// Bad input, by the typed error of a module.
+    pub(crate) fn input(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Input(error.into())
+    }
+
+    /// Work that failed, by the typed error of a module.
+    pub(crate) fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Failed(error.into())
+    }
+
     /// A failure in the lake with the library's error as its source.
     pub fn lake(
         url: impl Into<String>,
@@ -105,7 +122,7 @@ impl Error {
     /// workers are not done, 130 interrupted.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Query { .. } | Self::Several(_) => 2,
+            Self::Config(_) | Self::Query { .. } | Self::Input(_) | Self::Several(_) => 2,
             Self::Waiting { .. } => 75,
             Self::Interrupted | Self::ExportInterrupted { .. } => 130,
             _ => 1,
