@@ -1,5 +1,5 @@
--- What must not be, by opening every image, and by making some rows again from what is recorded of them. Each row
--- names a table, a problem, and how many rows have it.
+-- What must not be, found by comparing with the source, opening every image, and generating some rows again from what
+-- is recorded of them. Each row names a table, a problem, and how many rows have it.
 SELECT 'pixels' AS table_name, 'an image that cannot be decoded, or is not the one that was read' AS problem, count(*) AS rows
 FROM (SELECT info['digest'] AS digest, image_info(load_image(image)) AS seen FROM pixels)
 WHERE seen['error'] IS NOT NULL OR seen['digest'] IS NULL OR seen['digest'] <> digest
@@ -58,3 +58,8 @@ FROM (
     WHERE c.place <= 32
 )
 WHERE again IS NULL OR abs(again - text_similarity) > 0.001
+UNION ALL
+SELECT 'pixels', 'an image of the source that is neither here nor among the rejects', count(*)
+FROM listing l
+WHERE NOT EXISTS (SELECT 1 FROM pixels p WHERE p.pixel_id = l.pixel_id)
+    AND NOT EXISTS (SELECT 1 FROM rejects r WHERE r.step = 'pixels' AND r.id = l.pixel_id)

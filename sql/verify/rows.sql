@@ -21,11 +21,6 @@ FROM (
     HAVING min(position) <> 0 OR max(position) <> count(*) - 1 OR count(DISTINCT position) <> count(*)
 )
 UNION ALL
-SELECT 'pixels', 'an image of the source that is neither here nor among the rejects', count(*)
-FROM listing l
-WHERE NOT EXISTS (SELECT 1 FROM pixels p WHERE p.pixel_id = l.pixel_id)
-    AND NOT EXISTS (SELECT 1 FROM rejects r WHERE r.step = 'pixels' AND r.id = l.pixel_id)
-UNION ALL
 SELECT 'spectrum', 'a candidate that is neither here nor among the rejects', count(*)
 FROM candidates c
 WHERE NOT EXISTS (SELECT 1 FROM spectrum s WHERE s.sample_id = c.sample_id)

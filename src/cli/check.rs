@@ -9,16 +9,16 @@ use crate::error::Result;
 
 pub(super) async fn execute(target: &Target) -> Result<ExitCode> {
     let pipeline = target.open().await?;
-    let steps: Vec<_> = pipeline.plan.steps.iter().map(|step| step.table.name.as_str()).collect();
+    let steps: Vec<_> = pipeline.project.plan.steps.iter().map(|step| step.table.name.as_str()).collect();
     match target.format {
         Format::Text => output::line(format!(
             "`{}` is sound: {} steps ({}), {} expectations",
-            pipeline.config.name,
+            pipeline.project.config.name,
             steps.len(),
             steps.join(", "),
-            pipeline.plan.expectations.len()
+            pipeline.project.plan.expectations.len()
         )),
-        Format::Json => output::json(&json!({ "name": pipeline.config.name, "steps": steps, "errors": [] })),
+        Format::Json => output::json(&json!({ "name": pipeline.project.config.name, "steps": steps, "errors": [] })),
     }
     Ok(ExitCode::SUCCESS)
 }

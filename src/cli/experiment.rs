@@ -1,6 +1,6 @@
 //! `experiment`: strategies and baselines on the built-in learner, with what can be concluded.
 
-use std::{collections::BTreeMap, process::ExitCode, sync::Arc};
+use std::{collections::BTreeMap, process::ExitCode};
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ use crate::{
 pub(super) async fn execute(target: &Target) -> Result<ExitCode> {
     let options = target.options();
     let note = |text: &str| output::note(text);
-    let (findings, summary) = experiment::run(&target.pipeline, &options, Arc::new(Bars::new()), note).await?;
+    let (findings, summary) = experiment::run(&target.pipeline, &options, &Bars::new(), note).await?;
     match target.format {
         Format::Json => output::json(&json!({
             "summary": summary, "fixed_levels": findings.fixed_levels, "stages": findings.stages,

@@ -48,7 +48,7 @@ enum Form {
 }
 
 pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
-    let pipeline = arguments.target.open().await?;
+    let project = arguments.target.open_project().await?;
     let options = Options {
         form: match arguments.form {
             Form::Webdataset => export::Form::WebDataset,
@@ -61,7 +61,7 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
         shard_size: arguments.shard_size,
         stop: stop.clone(),
     };
-    let summary = export::export(&pipeline, &arguments.destination, &options, &Bars::new()).await?;
+    let summary = export::export(&project, &arguments.destination, &options, &Bars::new()).await?;
     if let Some(reason) = &summary.stale {
         output::note(format!("the manifest is not up to date ({reason}): what was written is the manifest as it was"));
     }

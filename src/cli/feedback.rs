@@ -17,8 +17,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
-    let pipeline = arguments.target.open().await?;
-    let added = feedback::import(&pipeline, &arguments.file).await?;
+    let project = arguments.target.open_project().await?;
+    let added = feedback::import(&project, &arguments.file).await?;
     match arguments.target.format {
         Format::Json => output::json(&json!({ "rows": added })),
         Format::Text if added == 0 => output::line("nothing new: all of it is there already"),

@@ -22,11 +22,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
-    let pipeline = arguments.target.open().await?;
+    let project = arguments.target.open_project().await?;
     let age = Duration::from_secs(arguments.older_than.saturating_mul(3600));
     let mut garbage = Vec::new();
-    for table in pipeline.tables() {
-        garbage.extend(lake::gc(pipeline.session.lake(), table, age, arguments.apply).await?);
+    for table in project.stored_tables() {
+        garbage.extend(lake::gc(project.session.lake(), table, age, arguments.apply).await?);
     }
     let bytes: u64 = garbage.iter().map(|found| found.bytes).sum();
     match arguments.target.format {

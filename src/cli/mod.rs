@@ -29,7 +29,7 @@ use crate::{
     error::{self, Error, Result},
     models::onnx::Device,
     models::{Machine, Notes},
-    pipeline::{self, Pipeline},
+    pipeline::{self, Pipeline, Project},
     run::Stop,
     session,
 };
@@ -140,8 +140,14 @@ impl Target {
         }
     }
 
+    /// Opens everything that the pipeline names.
     async fn open(&self) -> Result<Pipeline> {
         Pipeline::open(&self.pipeline, &self.options()).await
+    }
+
+    /// Opens the pipeline's file and its lake, neither the source nor the models.
+    async fn open_project(&self) -> Result<Project> {
+        Project::open(&self.pipeline, &self.options()).await
     }
 }
 
@@ -188,7 +194,7 @@ async fn interruptible(work: impl Future<Output = Result<ExitCode>>, stop: &Stop
         _ = interrupts.recv() => {}
         _ = terminations.recv() => {}
     }
-    stop.ask();
+    stop.request();
     if grace > Duration::ZERO {
         output::note(format!("stopping: {} s for what is in flight; once more to stop now", grace.as_secs()));
     }

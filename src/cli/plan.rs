@@ -15,7 +15,7 @@ pub(super) async fn execute(target: &Target) -> Result<ExitCode> {
         output::json(&forecasts);
         return Ok(ExitCode::SUCCESS);
     }
-    let rate = rate(&pipeline).await?;
+    let rate = rate(&pipeline.project).await?;
     let rows: Vec<_> = forecasts
         .iter()
         .map(|step| {

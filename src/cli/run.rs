@@ -1,6 +1,6 @@
 //! `run`: makes what is missing, and closes with what came of it.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 use serde_json::json;
@@ -73,6 +73,12 @@ fn fill(stats: &Stats) -> f64 {
     stats.unet_evaluations as f64 / (stats.batch_rows_offered.max(1)) as f64
 }
 
+fn note_awaited(awaited: &[Awaited]) {
+    for Awaited { trial, epoch } in awaited {
+        output::note(format!("trial {trial}: epoch {epoch} waits for feedback, before and after its probe"));
+    }
+}
+
 pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     let target = &arguments.target;
     let defaults = run::Options::default();
@@ -85,27 +91,20 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
         stop: stop.clone(),
     };
     if arguments.retry_rejects {
-        let forgotten = run::forget_rejects(&target.open().await?).await?;
-        output::note(format!("{forgotten} rejects are tried again"));
+        let cleared = run::clear_rejects(&target.open_project().await?).await?;
+        output::note(format!("{cleared} rejects are tried again"));
     }
-    let (pipeline, outcomes, awaited) = loop {
-        let pipeline = target.open().await?;
-        let outcomes = run::run(&pipeline, &options, Arc::new(Bars::new())).await?;
-        let awaited = feedback::awaited(&pipeline).await?;
-        for Awaited { trial, epoch } in &awaited {
-            output::note(format!("trial {trial}: epoch {epoch} waits for feedback, before and after its probe"));
-        }
-        if awaited.is_empty() || !arguments.follow {
-            break (pipeline, outcomes, awaited);
-        }
-        tokio::select! {
-            waited = feedback::wait(&pipeline) => waited?,
-            () = stop.asked() => return Err(Error::Interrupted),
-        }
+    let mut pipeline = target.open().await?;
+    let bars = Bars::new();
+    let outcomes = match arguments.follow {
+        true => run::follow(&mut pipeline, &options, &bars, note_awaited).await?,
+        false => run::run(&pipeline, &options, &bars).await?,
     };
-    let models = &pipeline.session.functions().models;
+    let awaited = feedback::awaited(&pipeline.project).await?;
+    note_awaited(&awaited);
+    let models = &pipeline.models;
     if target.format == Format::Json {
-        let levels = report::levels(&pipeline).await?;
+        let levels = report::levels(&pipeline.project).await?;
         let engine = models.stats().map(|stats| {
             json!({
                 "unet_evaluations": stats.unet_evaluations,
@@ -134,6 +133,6 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
             models.provider().unwrap_or_default()
         ));
     }
-    output::line(report::tables(&pipeline).await?.trim_end());
+    output::line(report::tables(&pipeline.project).await?.trim_end());
     Ok(ExitCode::SUCCESS)
 }

@@ -19,8 +19,11 @@ use datafusion::prelude::SessionContext;
 use super::{Format, Target, output};
 use crate::{
     error::{self, Error, Result},
-    pipeline::Pipeline,
-    plan::catalogue::{self, Query},
+    pipeline::Project,
+    plan::{
+        self,
+        catalogue::{self, Query},
+    },
     schema, session,
 };
 
@@ -37,23 +40,38 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
-    let pipeline = arguments.target.open().await?;
-    let snapshot = pipeline.session.snapshot(&pipeline.own_tables).await?;
-    let context = pipeline.session.context(&snapshot, &Arc::default())?;
     let format = arguments.target.format;
     let text = match (&arguments.query, &arguments.file) {
         (Some(query), _) => query.clone(),
         (None, Some(file)) => std::fs::read_to_string(file)
             .map_err(|error| Error::Data(format!("`{}` cannot be read: {error}", file.display())))?,
-        (None, None) => return from_stdin(&pipeline, &context, format).await,
+        (None, None) => return from_stdin(&Shell::open(arguments.target.open().await?.project).await?, format).await,
     };
-    answer(&pipeline, &context, &text, format).await?;
+    let needs_lake_alone = Query::parse("sql", &text).is_ok_and(|query| plan::needs_lake_alone(&query));
+    let project = match needs_lake_alone {
+        true => arguments.target.open_project().await?,
+        false => arguments.target.open().await?.project,
+    };
+    Shell::open(project).await?.answer(&text, format).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A project and its tables as they were when the command began.
+struct Shell {
+    project: Project,
+    context: SessionContext,
+}
+
+impl Shell {
+    async fn open(project: Project) -> Result<Self> {
+        let context = project.session.context(&project.session.snapshot().await?)?;
+        Ok(Self { project, context })
+    }
 }
 
 /// Answers queries from stdin, each ended by `;` at the end of a line. On a terminal an error ends a query
 /// and not the session.
-async fn from_stdin(pipeline: &Pipeline, context: &SessionContext, format: Format) -> Result<ExitCode> {
+async fn from_stdin(shell: &Shell, format: Format) -> Result<ExitCode> {
     let terminal = std::io::stdin().is_terminal();
     if terminal {
         output::note("queries end with `;`, Ctrl-D leaves; `SHOW TABLES;` lists what there is");
@@ -69,7 +87,7 @@ async fn from_stdin(pipeline: &Pipeline, context: &SessionContext, format: Forma
         text.push('\n');
         if ended && !text.trim().is_empty() {
             let query = std::mem::take(&mut text);
-            match answer(pipeline, context, &query, format).await {
+            match shell.answer(&query, format).await {
                 Err(error) if terminal => output::note(format!("error: {}", error::chain(&error))),
                 result => result?,
             }
@@ -80,36 +98,38 @@ async fn from_stdin(pipeline: &Pipeline, context: &SessionContext, format: Forma
     }
 }
 
-async fn answer(pipeline: &Pipeline, context: &SessionContext, text: &str, format: Format) -> Result<()> {
-    let fail = |error| Error::query("sql", error);
-    catalogue::hold_chains("sql", text)?;
-    let rows = match Query::parse("sql", text) {
-        Ok(query) => session::query(context, "sql", &query.bind(&pipeline.plan.parameters)?).await?,
-        // EXPLAIN and SHOW are no queries, and still only read
-        Err(_) => context.sql_with_options(text, session::reading()).await.map_err(fail)?,
-    };
-    let batches: Vec<RecordBatch> = rows
-        .collect()
-        .await
-        .map_err(fail)?
-        .iter()
-        .map(without_pixels)
-        .collect::<Result<_, _>>()
-        .map_err(|error| fail(error.into()))?;
-    match format {
-        Format::Text => {
-            let table = pretty_format_batches(&batches).map_err(|error| fail(error.into()))?;
-            output::line(table.to_string());
+impl Shell {
+    async fn answer(&self, text: &str, format: Format) -> Result<()> {
+        let fail = |error| Error::query("sql", error);
+        catalogue::hold_chains("sql", text)?;
+        let rows = match Query::parse("sql", text) {
+            Ok(query) => session::query(&self.context, "sql", &query.bind(&self.project.plan.parameters)?).await?,
+            // EXPLAIN and SHOW are not queries, but only read.
+            Err(_) => self.context.sql_with_options(text, session::reading()).await.map_err(fail)?,
+        };
+        let batches: Vec<RecordBatch> = rows
+            .collect()
+            .await
+            .map_err(fail)?
+            .iter()
+            .map(without_pixels)
+            .collect::<Result<_, _>>()
+            .map_err(|error| fail(error.into()))?;
+        match format {
+            Format::Text => {
+                let table = pretty_format_batches(&batches).map_err(|error| fail(error.into()))?;
+                output::line(table.to_string());
+            }
+            Format::Json => {
+                let mut writer = arrow::json::ArrayWriter::new(Vec::new());
+                let written = writer.write_batches(&batches.iter().collect::<Vec<_>>()).and_then(|()| writer.finish());
+                written.map_err(|error| fail(error.into()))?;
+                let bytes = writer.into_inner();
+                output::line(if bytes.is_empty() { "[]".into() } else { String::from_utf8_lossy(&bytes) });
+            }
         }
-        Format::Json => {
-            let mut writer = arrow::json::ArrayWriter::new(Vec::new());
-            let written = writer.write_batches(&batches.iter().collect::<Vec<_>>()).and_then(|()| writer.finish());
-            written.map_err(|error| fail(error.into()))?;
-            let bytes = writer.into_inner();
-            output::line(if bytes.is_empty() { "[]".into() } else { String::from_utf8_lossy(&bytes) });
-        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Images are shown as their size: a terminal has no use for their bytes.

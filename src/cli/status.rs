@@ -8,9 +8,9 @@ use super::{Format, Target, output};
 use crate::{error::Result, report, report::status::status};
 
 pub(super) async fn execute(target: &Target) -> Result<ExitCode> {
-    let pipeline = target.open().await?;
-    let tables = status(&pipeline).await?;
-    let levels = report::levels(&pipeline).await?;
+    let project = target.open_project().await?;
+    let tables = status(&project).await?;
+    let levels = report::levels(&project).await?;
     if target.format == Format::Json {
         output::json(&json!({ "tables": tables, "levels": levels }));
         return Ok(ExitCode::SUCCESS);
@@ -30,7 +30,7 @@ pub(super) async fn execute(target: &Target) -> Result<ExitCode> {
     output::table(&["table", "version", "files", "rows", "state"], &rows);
     if !levels.is_empty() {
         output::line("");
-        output::line(report::tables(&pipeline).await?.trim_end());
+        output::line(report::tables(&project).await?.trim_end());
     }
     Ok(ExitCode::SUCCESS)
 }

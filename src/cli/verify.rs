@@ -19,8 +19,11 @@ pub(super) struct Arguments {
 
 pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
     let target = &arguments.target;
-    let pipeline = target.open().await?;
-    let findings = verify(&pipeline, arguments.deep).await?;
+    let project = match arguments.deep {
+        true => target.open().await?.project,
+        false => target.open_project().await?,
+    };
+    let findings = verify(&project, arguments.deep).await?;
     match target.format {
         Format::Json => output::json(&json!({ "findings": findings })),
         Format::Text if findings.is_empty() => output::line("clean: every file whole, no row twice, none missing"),

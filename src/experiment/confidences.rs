@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray};
 
 use super::{
-    dataset::{Image, grey_images},
+    dataset::{Image, grayscale_images},
     failed,
     train::in_parallel,
 };
@@ -31,7 +31,7 @@ pub async fn confidences(path: &Path, set: &[String], file: &Path) -> Result<usi
     let config = Config::load(path, set)?;
     let source = Source::open(&config.source, "").await?;
     let side = u32::try_from(config.learner.image_side).unwrap_or(u32::MAX);
-    let mut images = grey_images(&source, side, Some(Split::Train)).await?;
+    let mut images = grayscale_images(&source, side, Some(Split::Train)).await?;
     // an order that neither the source's nor the classes' order decides
     images.sort_by_cached_key(|image| key(config.seed, &image.path));
     let probabilities = out_of_fold(&config, &images, side)?;

@@ -86,7 +86,7 @@ pub struct Findings {
 pub async fn run(
     path: &Path,
     options: &pipeline::Options,
-    progress: Arc<dyn Progress>,
+    progress: &dyn Progress,
     note: impl Fn(&str),
 ) -> Result<(Findings, Summary)> {
     let config = Config::load(path, &options.set)?;
@@ -96,10 +96,10 @@ pub async fn run(
     let splits = if config.experiment.splits.is_empty() { &own[..] } else { &config.experiment.splits };
     for split in splits {
         let pipeline = open(path, &config, options, split).await?;
-        note(&format!("split {}: `{}`", split.seed, pipeline.config.name));
-        run::run(&pipeline, &run::Options::default(), Arc::clone(&progress)).await?;
-        let task = dataset::Task::load(&pipeline).await?;
-        let found = train::split(&pipeline, &task, split.seed, &note).await?;
+        note(&format!("split {}: `{}`", split.seed, pipeline.project.config.name));
+        run::run(&pipeline, &run::Options::default(), progress).await?;
+        let task = dataset::Task::load(&pipeline.project).await?;
+        let found = train::split(&pipeline.project, &task, split.seed, &note).await?;
         findings.measured.extend(found.measured);
         findings.fixed_levels.extend(found.fixed_levels);
         findings.stages.extend(found.stages);

@@ -1,24 +1,21 @@
 //! The images of an export, fetched by their ids, chunk by chunk.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use futures::TryStreamExt;
+use tokio::sync::OnceCell;
 
-use super::{
-    Sample,
-    rows::{Columns, Row},
-};
+use super::{Sample, rows::Row};
 use crate::{
     error::{Error, Result},
     identity,
-    pipeline::Pipeline,
-    schema,
-    session::{self, Snapshot},
+    pipeline::Project,
+    plan,
+    schema::{self, columns::Columns},
+    session::Snapshot,
+    source::Source,
 };
 
 const QUERY: &str = "export/images.sql";
@@ -35,8 +32,10 @@ const ASKED_OF_SOURCE: usize = 16;
 
 /// Fetches images.
 pub(super) struct Images<'a> {
-    pipeline: &'a Pipeline,
+    project: &'a Project,
     snapshot: &'a Snapshot,
+    /// Opened when the lake only refers to an image.
+    source: OnceCell<Source>,
     /// Rows of the next chunk.
     size: usize,
 }
@@ -56,8 +55,23 @@ impl Found {
 }
 
 impl<'a> Images<'a> {
-    pub(super) fn new(pipeline: &'a Pipeline, snapshot: &'a Snapshot) -> Self {
-        Self { pipeline, snapshot, size: FIRST_ROWS }
+    /// Opens the source only if the lake refers to images instead of holding them.
+    ///
+    /// # Errors
+    /// Returns an error if the source cannot be opened.
+    pub(super) async fn open(project: &'a Project, snapshot: &'a Snapshot) -> Result<Self> {
+        let images = Self { project, snapshot, source: OnceCell::new(), size: FIRST_ROWS };
+        let reads = project.catalogue.get(&project.config.source.sql)?;
+        if !reads.functions.contains("read_image") {
+            images.source().await?;
+        }
+        Ok(images)
+    }
+
+    async fn source(&self) -> Result<&Source> {
+        let Project { config, catalogue, .. } = self.project;
+        let open = || async { Source::open(&config.source, &plan::reader(config, catalogue)?).await };
+        self.source.get_or_try_init(open).await
     }
 
     /// The next rows of `rows`, with their images; they are taken away from `rows`. A chunk whose images turn out
@@ -109,21 +123,20 @@ impl<'a> Images<'a> {
     async fn query(&self, rows: &[Row]) -> Result<datafusion::execution::SendableRecordBatchStream> {
         let mut snapshot = self.snapshot.clone();
         let real = |real: bool| rows.iter().filter(move |row| row.path.is_some() == real);
-        for (table, id, real_images) in [("pixels", "pixel_id", true), ("spectrum", "sample_id", false)] {
-            // files are told apart by the source, rows by the id
+        for (table, id, real_images) in [(schema::PIXELS, "pixel_id", true), (schema::SPECTRUM, "sample_id", false)] {
+            // The source narrows the files, the id the rows.
             snapshot.restrict(table, &real(real_images).map(|row| row.source_id.as_str()).collect())?;
             snapshot.narrow(table, id, &real(real_images).map(|row| row.image_id.as_str()).collect())?;
         }
-        let context = self.pipeline.session.context_with(&snapshot, &Arc::default(), BATCH_ROWS)?;
-        let statement = self.pipeline.catalogue.get(QUERY)?.bind(&self.pipeline.plan.parameters)?;
-        let rows = session::query(&context, QUERY, &statement).await?;
+        let context = self.project.session.image_context(&snapshot, BATCH_ROWS)?;
+        let rows = self.project.plan_query(&context, QUERY, &[]).await?;
         rows.execute_stream().await.map_err(|error| Error::query(QUERY, error))
     }
 
     /// Reads images of the source, which the lake only refers to.
     async fn read(&self, rows: &[&Row], found: &mut Found) -> Result<()> {
         let paths: Vec<Option<&str>> = rows.iter().map(|row| row.path.as_deref()).collect();
-        let images = self.pipeline.session.functions().source.read(&paths).await?;
+        let images = self.source().await?.read(&paths).await?;
         for (row, image) in rows.iter().zip(images) {
             let wrong = |what: &str| {
                 Error::Data(format!("the image of {row}, `{}`: {what}", row.path.as_deref().unwrap_or_default()))
@@ -140,10 +153,8 @@ impl<'a> Images<'a> {
 
 /// Takes the images of a batch, and the ids of those whose bytes the lake has not.
 fn take(batch: &RecordBatch, found: &mut Found, referenced: &mut BTreeSet<String>) -> Result<()> {
-    let ids = Columns(QUERY, batch).texts("image_id")?;
-    let images = batch.column_by_name("image").and_then(schema::image_bytes);
-    let images = images
-        .ok_or_else(|| Error::Query { query: QUERY.into(), message: "it has no column `image` of images".into() })?;
+    let columns = Columns::new(QUERY, batch);
+    let (ids, images) = (columns.strings("image_id")?, columns.images("image")?);
     for (id, image) in ids.iter().zip(&images) {
         match (id, image) {
             (Some(id), Some(image)) => found.put(id, Bytes::copy_from_slice(image)),

@@ -24,8 +24,9 @@ use self::{
 use crate::{
     error::{Error, Result},
     imaging,
-    pipeline::{Pipeline, staleness::why},
+    pipeline::{Project, staleness},
     run::{Progress, Stop},
+    schema,
     storage::Place,
 };
 
@@ -146,31 +147,29 @@ pub struct Summary {
 /// such epoch, several curricula or trials, files that are there. Later, where an image or the destination fails;
 /// [`Error::ExportInterrupted`] where it was asked to stop. Then the epoch has whole files, but not all of them.
 pub async fn export(
-    pipeline: &Pipeline,
+    project: &Project,
     destination: &str,
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Summary> {
     let place = Place::open(destination).map_err(|error| Error::Several(vec![error]))?;
-    let selection = Selection::new(pipeline, options).await?;
+    let selection = Selection::new(project, options).await?;
     let mut problems = selection.problems(options.form).await?;
-    let files = Files { place: &place, selection: &selection, name: &pipeline.config.name, options };
+    let files = Files { place: &place, selection: &selection, name: &project.config.name, options };
     problems.extend(files.check().await?);
     if !problems.is_empty() {
         return Err(Error::Several(problems));
     }
-    let manifest = pipeline.plan.steps.iter().find(|step| step.table.name == "manifest");
-    let stale = match manifest {
-        Some(manifest) => why(&pipeline.session, &pipeline.own_tables, manifest).await?,
-        None => None,
-    };
+    let stale = staleness::reasons(project).await?;
+    let manifest = project.plan.steps.iter().position(|step| step.table.name == schema::MANIFEST);
+    let stale = manifest.and_then(|manifest| stale.into_iter().nth(manifest)).flatten();
+    let mut images = Images::open(project, &selection.snapshot).await?;
     let mut summary = Summary { destination: place.url.to_string(), stale, ..Summary::default() };
     progress.started(STEP, selection.epochs.iter().map(|epoch| epoch.rows).sum());
     if options.form == Form::ImageFolder {
         place.put(imagefolder::CLASSES, files.classes().into()).await?;
         summary.files += 1;
     }
-    let mut images = Images::new(pipeline, &selection.snapshot);
     for epoch in &selection.epochs {
         files.write(epoch, &mut images, &mut summary, progress).await?;
     }
@@ -272,7 +271,7 @@ impl Files<'_> {
         progress: &dyn Progress,
     ) -> Result<()> {
         while !rows.is_empty() {
-            if self.options.stop.is_asked() {
+            if self.options.stop.is_requested() {
                 return Err(Error::ExportInterrupted {
                     epoch: epoch.epoch,
                     files: format!("{}{}", self.place.url, self.stem(epoch.epoch)),

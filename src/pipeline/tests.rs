@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, new_null_array};
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{Field, Int64Type};
 
 use super::*;
 use crate::identity::Digest;
@@ -34,7 +34,7 @@ impl Curricula {
         let options =
             Options { set, lake: Some(lake.path().display().to_string()), session: settings, ..Options::default() };
         let pipeline = Pipeline::open(&root.join("pipelines/digits_lt.toml"), &options).await.unwrap();
-        let snapshot = pipeline.session.empty().unwrap();
+        let snapshot = pipeline.project.session.empty().unwrap();
         Self { pipeline, snapshot, _lake: lake }
     }
 
@@ -52,8 +52,8 @@ impl Curricula {
 
     /// Fills a table with its step's query, and gives the rows.
     async fn fill(&mut self, table: &str) -> Vec<RecordBatch> {
-        let step = self.pipeline.plan.steps.iter().find(|step| step.table.name == table).unwrap();
-        let context = self.pipeline.session.context(&self.snapshot, &Arc::default()).unwrap();
+        let step = self.pipeline.project.plan.steps.iter().find(|step| step.table.name == table).unwrap();
+        let context = self.pipeline.project.session.context(&self.snapshot).unwrap();
         let rows = session::query(&context, table, &step.statement).await.unwrap().collect().await.unwrap();
         let rows = schema::conform::conform_batches(table, &rows, &step.table.schema).unwrap();
         self.snapshot.set(table, Arc::clone(&step.table.schema), rows.clone()).unwrap();
@@ -148,13 +148,13 @@ impl Curricula {
 
     /// What a query says, as a table.
     async fn text(&self, query: &str) -> String {
-        let context = self.pipeline.session.context(&self.snapshot, &Arc::default()).unwrap();
+        let context = self.pipeline.project.session.context(&self.snapshot).unwrap();
         let rows = context.sql(query).await.unwrap().collect().await.unwrap();
         arrow::util::pretty::pretty_format_batches(&rows).unwrap().to_string()
     }
 
     async fn ids(&self, table: &str, column: &str) -> BTreeSet<String> {
-        let context = self.pipeline.session.context(&self.snapshot, &Arc::default()).unwrap();
+        let context = self.pipeline.project.session.context(&self.snapshot).unwrap();
         let rows = context.table(table).await.unwrap().select_columns(&[column]).unwrap().collect().await.unwrap();
         let texts = |batch: &RecordBatch| -> Vec<String> {
             batch.column(0).as_string::<i32>().iter().map(|id| id.unwrap().to_owned()).collect()
@@ -318,7 +318,7 @@ async fn check(curricula: &Curricula, rows: &[Row], share: f64, fraction: f64, w
     let [kept, images] = [curricula.ids("kept", "sample_id").await, curricula.ids("images", "source_id").await];
     let validation = curricula.ids("validation", "source_id").await;
     let hard: BTreeSet<String> = &curricula.ids("hard_samples", "source_id").await - &validation;
-    let context = curricula.pipeline.session.context(&curricula.snapshot, &Arc::default()).unwrap();
+    let context = curricula.pipeline.project.session.context(&curricula.snapshot).unwrap();
     let test = context.sql("SELECT source_id FROM images WHERE split = 'test'").await.unwrap().collect().await.unwrap();
     let test: BTreeSet<&str> =
         test.iter().flat_map(|batch| batch.column(0).as_string::<i32>().iter().flatten()).collect();
@@ -451,8 +451,8 @@ async fn hard_samples_by_confidence_take_a_threshold_and_a_share() {
                 ("split", texts(&["train"; 10])),
             ],
         );
-        let real = curricula.pipeline.session.snapshot(&[]).await.unwrap();
-        let context = curricula.pipeline.session.context(&real, &Arc::default()).unwrap();
+        let real = curricula.pipeline.project.session.snapshot().await.unwrap();
+        let context = curricula.pipeline.project.session.context(&real).unwrap();
         let given = context.table("confidences").await.unwrap().collect().await.unwrap();
         curricula.snapshot.set("confidences", given[0].schema(), given).unwrap();
         curricula.fill("hard_samples").await;
@@ -499,7 +499,7 @@ async fn where_memory_is_limited_sorts_go_to_disk_and_rows_stay_the_same() {
 
     let side = "SELECT md5(cast(value AS text)) AS rank FROM range(0, 600000)";
     let joined = format!("SELECT count(*) FROM ({side}) a JOIN ({side}) b ON a.rank = b.rank");
-    let context = limited.pipeline.session.context(&limited.snapshot, &Arc::default()).unwrap();
+    let context = limited.pipeline.project.session.context(&limited.snapshot).unwrap();
     let error = context.sql(&joined).await.unwrap().collect().await.unwrap_err();
     let said = Error::query("joined", error).to_string();
     assert!(said.ends_with("hint: raise `memory_limit_mib` of `[queries]`, or leave it out"), "{said}");

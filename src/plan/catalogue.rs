@@ -64,7 +64,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("export/images.sql", include_str!("../../sql/export/images.sql")),
     ("export/problems.sql", include_str!("../../sql/export/problems.sql")),
     ("report/levels.sql", include_str!("../../sql/report/levels.sql")),
-    ("report/awaited.sql", include_str!("../../sql/report/awaited.sql")),
+    ("feedback/awaited.sql", include_str!("../../sql/feedback/awaited.sql")),
     ("report/rate.sql", include_str!("../../sql/report/rate.sql")),
     ("report/rejects.sql", include_str!("../../sql/report/rejects.sql")),
     ("report/forecast.sql", include_str!("../../sql/report/forecast.sql")),
@@ -377,6 +377,12 @@ impl Catalogue {
             queries.insert(name.clone(), Query::parse(&name, &text)?);
         }
         Ok(Self(queries))
+    }
+
+    /// The paths of all queries.
+    #[cfg(test)]
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
     }
 
     /// The query at `name`.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Inputs;
+use super::Outside;
 use crate::{
     config::{self, Config},
     error::Result,
@@ -27,16 +27,16 @@ pub fn reader(config: &Config, catalogue: &Catalogue) -> Result<String> {
 ///
 /// # Errors
 /// Where the catalogue has not these queries.
-pub fn parameters(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -> Result<BTreeMap<String, Parameter>> {
+pub fn parameters(config: &Config, catalogue: &Catalogue, outside: &Outside) -> Result<BTreeMap<String, Parameter>> {
     let mut values = settings(config);
-    values.insert("scheduler".into(), Parameter::Text(inputs.scheduler.clone()));
-    values.insert("unet_evaluations".into(), Parameter::Integers(inputs.unet_evaluations.clone()));
+    values.insert("scheduler".into(), Parameter::Text(outside.scheduler.clone()));
+    values.insert("unet_evaluations".into(), Parameter::Integers(outside.unet_evaluations.clone()));
     let with = |model: &str, query: &str| -> Result<Parameter> {
         let recipe = recipe(catalogue.get(query)?, &values);
         Ok(Parameter::Text(Digest::new("maker").text(model).text(&recipe).id()))
     };
-    let generator = with(&inputs.generator, super::GENERATE)?;
-    let clip = with(&inputs.clip, super::SCORE)?;
+    let generator = with(&outside.generator, super::GENERATE)?;
+    let clip = with(&outside.clip, super::SCORE)?;
     values.insert("generator".into(), generator);
     values.insert("clip".into(), clip);
     Ok(values)

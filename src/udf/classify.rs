@@ -27,13 +27,13 @@ struct Classify {
 }
 
 pub(super) fn function(models: Arc<Models>, source: Arc<Source>) -> ScalarUDF {
-    let shape = Shape {
-        name: "classify",
-        arguments: Arguments::Exactly(2),
-        returns: embedding_type() as DataType,
-        fingerprint: models.classifiers_digest().to_owned(),
-    };
+    let shape = shape(models.classifiers_digest().to_owned());
     awaiting(shape, Classify { models, source })
+}
+
+/// What the planner sees of the function.
+pub(super) fn shape(fingerprint: String) -> Shape {
+    Shape { name: "classify", arguments: Arguments::Exactly(2), returns: embedding_type() as DataType, fingerprint }
 }
 
 #[async_trait]

@@ -28,13 +28,13 @@ struct ClipImage {
 }
 
 pub(super) fn function(models: Arc<Models>, source: Arc<Source>) -> ScalarUDF {
-    let shape = Shape {
-        name: "clip_image",
-        arguments: Arguments::Exactly(1),
-        returns: embedding_type() as DataType,
-        fingerprint: models.clip_digest().to_owned(),
-    };
+    let shape = shape(models.clip_digest().to_owned());
     awaiting(shape, ClipImage { models, source })
+}
+
+/// What the planner sees of the function.
+pub(super) fn shape(fingerprint: String) -> Shape {
+    Shape { name: "clip_image", arguments: Arguments::Exactly(1), returns: embedding_type() as DataType, fingerprint }
 }
 
 #[async_trait]

@@ -17,13 +17,13 @@ use crate::models::{self, Models};
 struct ClipText(Arc<Models>);
 
 pub(super) fn function(models: Arc<Models>) -> ScalarUDF {
-    let shape = Shape {
-        name: "clip_text",
-        arguments: Arguments::Exactly(1),
-        returns: embedding_type() as DataType,
-        fingerprint: models.clip_digest().to_owned(),
-    };
+    let shape = shape(models.clip_digest().to_owned());
     awaiting(shape, ClipText(models))
+}
+
+/// What the planner sees of the function.
+pub(super) fn shape(fingerprint: String) -> Shape {
+    Shape { name: "clip_text", arguments: Arguments::Exactly(1), returns: embedding_type() as DataType, fingerprint }
 }
 
 #[async_trait]

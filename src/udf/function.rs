@@ -143,6 +143,21 @@ impl AsyncScalarUDFImpl for Function<dyn AsyncKernel> {
     }
 }
 
+/// A function that can be planned, and fails when it is called: neither the models nor the source were opened.
+pub(super) fn unavailable(shape: Shape) -> ScalarUDF {
+    let name = shape.name;
+    awaiting(shape, Unavailable(name))
+}
+
+struct Unavailable(&'static str);
+
+#[async_trait]
+impl AsyncKernel for Unavailable {
+    async fn call(&self, _: &[ArrayRef], _: usize) -> Result<ArrayRef> {
+        exec_err!("`{}` needs the models and the source of the pipeline, which this command does not open", self.0)
+    }
+}
+
 /// Columns of exactly `rows` values, also where a constant was given.
 trait ToArrays {
     fn values_to_arrays_of(values: &[ColumnarValue], rows: usize) -> Result<Vec<ArrayRef>>;

@@ -58,13 +58,18 @@ impl Meter {
 }
 
 pub(super) fn function(models: Arc<Models>, source: Arc<Source>, meter: Arc<Meter>) -> ScalarUDF {
-    let shape = Shape {
+    let shape = shape(models.generator_digest().to_owned());
+    awaiting(shape, Img2Img { models, source, meter, memo: Mutex::default() })
+}
+
+/// What the planner sees of the function.
+pub(super) fn shape(fingerprint: String) -> Shape {
+    Shape {
         name: NAME,
         arguments: Arguments::Exactly(4),
         returns: DataType::Struct(fallible(&schema::image_fields())),
-        fingerprint: models.generator_digest().to_owned(),
-    };
-    awaiting(shape, Img2Img { models, source, meter, memo: Mutex::default() })
+        fingerprint,
+    }
 }
 
 #[async_trait]

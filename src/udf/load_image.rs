@@ -22,13 +22,18 @@ const NAME: &str = "load_image";
 struct LoadImage(Arc<Source>);
 
 pub(super) fn function(source: Arc<Source>) -> ScalarUDF {
-    let shape = Shape {
+    let shape = shape(source.fingerprint().to_owned());
+    awaiting(shape, LoadImage(source))
+}
+
+/// What the planner sees of the function.
+pub(super) fn shape(fingerprint: String) -> Shape {
+    Shape {
         name: NAME,
         arguments: Arguments::Exactly(1),
         returns: DataType::Struct(fallible(&schema::image_fields())),
-        fingerprint: source.fingerprint().to_owned(),
-    };
-    awaiting(shape, LoadImage(source))
+        fingerprint,
+    }
 }
 
 #[async_trait]

@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 pub use img2img::Meter;
 
-use datafusion::{execution::FunctionRegistry, logical_expr::ScalarUDF};
+use datafusion::execution::FunctionRegistry;
 
 use crate::{
     error::{Error, Result},
@@ -48,26 +48,39 @@ pub struct Context {
     pub source: Arc<Source>,
 }
 
-/// Registers every function. The memo of `img2img` lives as long as the registration: within it, no
-/// image is made twice, however often the optimizer has a call evaluated.
+/// Registers every function. The cache of `img2img` lives as long as the registration: within it no image is generated
+/// twice, however often the optimizer has a call evaluated. Without a `context`, functions that need a model or the source
+/// can be planned, and fail when they are called.
 ///
 /// # Errors
-/// Where the registry refuses a function.
-pub fn register_all(registry: &mut dyn FunctionRegistry, context: &Context, meter: &Arc<Meter>) -> Result<()> {
-    let functions: [ScalarUDF; 11] = [
-        classify::function(Arc::clone(&context.models), Arc::clone(&context.source)),
-        clip_image::function(Arc::clone(&context.models), Arc::clone(&context.source)),
-        clip_text::function(Arc::clone(&context.models)),
+/// Returns an error if the registry refuses a function.
+pub(crate) fn register_all(
+    registry: &mut dyn FunctionRegistry,
+    context: Option<&Context>,
+    meter: &Arc<Meter>,
+) -> Result<()> {
+    let independent = [
         cosine_similarity::function(),
         digest::function(),
         draw::function(),
         image_info::function(),
-        img2img::function(Arc::clone(&context.models), Arc::clone(&context.source), Arc::clone(meter)),
-        load_image::function(Arc::clone(&context.source)),
         pixel_difference::function(),
-        read_image::function(Arc::clone(&context.source)),
     ];
-    for function in functions {
+    let dependent = match context {
+        Some(Context { models, source }) => [
+            classify::function(Arc::clone(models), Arc::clone(source)),
+            clip_image::function(Arc::clone(models), Arc::clone(source)),
+            clip_text::function(Arc::clone(models)),
+            img2img::function(Arc::clone(models), Arc::clone(source), Arc::clone(meter)),
+            load_image::function(Arc::clone(source)),
+            read_image::function(Arc::clone(source)),
+        ],
+        None => {
+            [classify::shape, clip_image::shape, clip_text::shape, img2img::shape, load_image::shape, read_image::shape]
+                .map(|shape| function::unavailable(shape(String::new())))
+        }
+    };
+    for function in independent.into_iter().chain(dependent) {
         let name = function.name().to_owned();
         registry.register_udf(Arc::new(function)).map_err(|error| Error::query(name, error))?;
     }

@@ -12,13 +12,18 @@ use crate::{schema, source::Source};
 struct ReadImage(Arc<Source>);
 
 pub(super) fn function(source: Arc<Source>) -> ScalarUDF {
-    let shape = Shape {
+    let shape = shape(source.fingerprint().to_owned());
+    awaiting(shape, ReadImage(source))
+}
+
+/// What the planner sees of the function.
+pub(super) fn shape(fingerprint: String) -> Shape {
+    Shape {
         name: "read_image",
         arguments: Arguments::Exactly(1),
         returns: DataType::Struct(fallible(&schema::image_fields())),
-        fingerprint: source.fingerprint().to_owned(),
-    };
-    awaiting(shape, ReadImage(source))
+        fingerprint,
+    }
 }
 
 #[async_trait]
