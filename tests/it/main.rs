@@ -10,7 +10,8 @@ mod edits; // what a change of the pipeline makes again, and what not
 mod end_to_end; // the digits pipeline as it ships
 mod experiment; // classifiers, the built-in learner, the experiment
 mod export; // manifests out to trainers, and their readers
-mod hub; // models of Hugging Face's hub, and what a model is
+mod hub; // models of Hugging Face's hub
+mod inspect; // `models inspect`: what a model is
 mod maintenance;
 mod prompts; // class descriptions from an endpoint; common names and excluded classes
 mod quickstart; // docs/quickstart.md, as a new user would follow it
