@@ -59,8 +59,11 @@ const ONLY: &[(&str, &[&str])] = &[
     ("reqwest", &["prompts"]),
 ];
 
-/// Lines of a file, tests apart.
-const LONGEST: usize = 500;
+/// The lines that a file may have. Tests inside a source file do not count, tests in a file of their own do.
+const MAX_LINES: usize = 500;
+
+/// The entries that `src` may have, so that `ls src` fits on a screen.
+const MAX_ROOMS: usize = 24;
 
 fn files(below: &str, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -97,7 +100,10 @@ fn code(path: &Path) -> String {
     text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned()
 }
 
+/// Whether a file of `src` holds nothing but tests.
 fn is_test(path: &Path) -> bool {
+    // The folder of the checkout may be called `tests`, too.
+    let path = path.strip_prefix(root()).unwrap();
     path.components().any(|part| part.as_os_str() == "tests") || path.ends_with("tests.rs")
 }
 
@@ -181,13 +187,34 @@ fn packages_stay_where_they_belong() {
 fn files_are_short_and_say_what_they_are_for() {
     for path in files("src", "rs").iter().filter(|path| !is_test(path)) {
         let code = code(path);
-        assert!(code.lines().count() <= LONGEST, "{} is longer than {LONGEST} lines", path.display());
+        assert!(code.lines().count() <= MAX_LINES, "{} is longer than {MAX_LINES} lines", path.display());
         assert!(code.starts_with("//!"), "{} does not begin with what it is for", path.display());
     }
     for path in files("sql", "sql") {
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("-- "), "{} does not begin with what it chooses", path.display());
     }
+}
+
+#[test]
+fn tests_of_the_program_say_what_they_are_for() {
+    for path in files("tests/it", "rs") {
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("//!"), "{} does not begin with what it is for", path.display());
+    }
+    let main = std::fs::read_to_string(root().join("tests/it/main.rs")).unwrap();
+    let modules: Vec<&str> = main.lines().filter(|line| line.starts_with("mod ")).collect();
+    assert!(modules.len() > 10, "only {} modules were found: this test reads nothing", modules.len());
+    for line in modules {
+        let comment = line.split_once("; // ").map_or("", |(_, comment)| comment);
+        assert!(!comment.is_empty() && !comment.contains("//"), "tests/it/main.rs: `{line}` needs one comment");
+    }
+}
+
+#[test]
+fn the_list_of_modules_fits_on_a_screen() {
+    let count = std::fs::read_dir(root().join("src")).unwrap().count();
+    assert!(count <= MAX_ROOMS, "`src` has {count} entries, {MAX_ROOMS} are allowed");
 }
 
 #[test]
