@@ -8,7 +8,6 @@ use arrow::{
     datatypes::{DataType, Int64Type},
 };
 
-use super::failed;
 use crate::{
     config::{self, SourceKind, Split},
     error::{Error, Result},
@@ -85,7 +84,7 @@ impl Task {
             }
         }
         let data = train.data(shape)?;
-        let class_counts = data.class_counts(&trained).map_err(failed)?;
+        let class_counts = data.class_counts(&trained)?;
         Ok(Self { data, rows, pretraining, class_counts, judged: sets })
     }
 }
@@ -104,7 +103,7 @@ impl Rows {
     }
 
     fn data(self, shape: Shape) -> Result<Data> {
-        Data::new(shape, self.pixels, self.labels).map_err(failed)
+        Ok(Data::new(shape, self.pixels, self.labels)?)
     }
 }
 
