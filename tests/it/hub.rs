@@ -1,4 +1,4 @@
-//! Models of a hub: a server on this machine that speaks as Hugging Face's does, with faults; and `models inspect`.
+//! Models from a hub: a local server that speaks the protocol of Hugging Face's hub, with faults.
 
 use std::{
     collections::BTreeMap,
@@ -17,11 +17,11 @@ use crate::{
     support::{Workspace, cache, root, stderr},
 };
 
-/// A secret that no output may have.
+/// A secret that must not occur in any output.
 const TOKEN: &str = "hf_a-secret-that-nobody-may-read";
-/// What `main` is.
+/// The commit of `main`.
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-/// Files that a repository has beside the model, and nobody may ask for.
+/// Files of the repository that are not part of the model and must not be requested.
 const FORBIDDEN: [&str; 6] = [
     "README.md",
     "unet/diffusion_pytorch_model.bin",
@@ -31,30 +31,30 @@ const FORBIDDEN: [&str; 6] = [
     "clip/pytorch_model.bin",
 ];
 
-/// A repository `tests/digits`, and how requests for it go.
+/// The repository `tests/digits`, and how the server responds to requests.
 #[derive(Default)]
 struct State {
     files: BTreeMap<String, Vec<u8>>,
-    /// Who may read it; everybody where there is none.
+    /// The token that may read the repository. Without one it is public.
     token: Option<&'static str>,
-    /// Connections are closed without an answer.
+    /// Close connections without a response.
     down: bool,
-    /// A file of which pieces come from these bytes on never end.
+    /// A file whose responses never end if they start at this byte or later.
     stalls: Option<(&'static str, usize)>,
-    /// A file that comes with a wrong byte, once.
+    /// A file that is sent with a wrong byte once.
     flips: Option<&'static str>,
-    /// What was asked for: paths, and the pieces of files in bytes.
+    /// Requested paths, with the bytes of each response.
     asked: Vec<(String, usize)>,
 }
 
-/// It serves as long as the tests run.
+/// Serves until the tests end.
 struct Server {
     port: u16,
     state: Arc<Mutex<State>>,
 }
 
 impl Server {
-    /// The digits and their CLIP, and files that are not for us.
+    /// Serves the digits models with their CLIP, and the forbidden files.
     fn new() -> Self {
         let mut files = BTreeMap::new();
         let mut folders = vec![root().join("models/digits")];
@@ -77,7 +77,7 @@ impl Server {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (stream, state) = (stream.unwrap(), Arc::clone(&shared));
-                // a caller that has left is no failure
+                // A client that disconnects is not a failure.
                 std::thread::spawn(move || answer(stream, &state, port).unwrap_or_default());
             }
         });
@@ -88,19 +88,19 @@ impl Server {
         self.state.lock().unwrap()
     }
 
-    /// What was asked for since the last time.
+    /// Returns the requests since the last call.
     fn asked(&self) -> Vec<(String, usize)> {
         std::mem::take(&mut self.state().asked)
     }
 
-    /// How often it was asked what is in the repository, and for pieces of files.
+    /// Returns how often the repository was listed and how often parts of files were requested.
     fn counts(&self) -> (usize, usize) {
         let asked = self.asked();
         let listings = asked.iter().filter(|(path, _)| path.starts_with("/api/")).count();
         (listings, asked.len() - listings)
     }
 
-    /// The variables of a process that uses it, with a home of its own for what is fetched.
+    /// Returns the environment variables of a process that uses the server, with a separate cache.
     fn variables(&self, workspace: &Workspace) -> Vec<(&'static str, String)> {
         let mut variables = cache(workspace);
         variables.extend([
@@ -111,7 +111,7 @@ impl Server {
         variables
     }
 
-    /// The small pipeline, with both models from here.
+    /// The small pipeline, with both models from this server.
     fn workspace(&self) -> Workspace {
         let mut workspace = Workspace::small();
         workspace.variables = self.variables(&workspace);
@@ -121,7 +121,7 @@ impl Server {
     }
 }
 
-/// Answers one request, and closes the connection.
+/// Responds to one request and closes the connection.
 fn answer(mut stream: TcpStream, state: &Mutex<State>, port: u16) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let (mut line, mut head) = (String::new(), Vec::new());
@@ -158,7 +158,7 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, port: u16) -> std::io::Re
     let Some(bytes) = locked.files.get(name).cloned() else { return end(&mut stream, "404 Not Found", "", b"") };
     let facts = format!("x-repo-commit: {COMMIT}\r\netag: \"{}\"\r\n", blob(&bytes));
     if !redirected && is_large(name) {
-        // as the hub does for large files: another host, with an address that is a secret
+        // Like the hub, redirect large files to another host, with a secret in the URL.
         let to = format!("location: http://localhost:{port}/cdn/{name}?X-Signature={TOKEN}\r\n");
         let linked = format!("x-linked-etag: \"{}\"\r\nx-linked-size: {}\r\n", blob(&bytes), bytes.len());
         return end(&mut stream, "302 Found", &(to + &linked + &facts), b"");
@@ -194,7 +194,7 @@ fn is_large(name: &str) -> bool {
     name.ends_with(".onnx") || name.ends_with(".onnx_data")
 }
 
-/// SHA-256, which names the contents of large files, also for small ones: the hub has Git's digest there.
+/// Returns the SHA-256 that identifies a file. The hub uses it only for large files, and Git's digest for small ones.
 fn blob(bytes: &[u8]) -> String {
     use sha2::Digest;
     sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -211,7 +211,7 @@ fn listing(files: &BTreeMap<String, Vec<u8>>) -> Value {
     json!({ "id": "tests/digits", "sha": COMMIT, "siblings": files.iter().map(sibling).collect::<Vec<_>>() })
 }
 
-/// What a command says, which never is a secret.
+/// Returns the stderr of a command, and asserts that it does not contain the secret.
 fn said(workspace: &Workspace, command: &str, code: i32) -> String {
     let output = workspace.command(command, &[]).output().unwrap();
     let said = stderr(&output);
@@ -244,7 +244,7 @@ fn models_of_the_hub_make_the_same_tables() {
     workspace.run();
     assert_eq!(server.counts(), (1, 0), "all files are there");
     workspace.assert_holds(&quiet().0);
-    // the cache is that of Python's tools
+    // The cache has the layout of Python's tools.
     let repository = workspace.path("hf/hub/models--tests--digits");
     assert_eq!(std::fs::read_to_string(repository.join("refs/main")).unwrap(), COMMIT);
     let link = std::fs::read_link(repository.join(format!("snapshots/{COMMIT}/unet/model.onnx"))).unwrap();
@@ -257,12 +257,12 @@ fn what_is_in_the_cache_needs_no_network() {
     let mut workspace = server.workspace();
     said(&workspace, "check", 0);
     server.asked();
-    // a commit never changes, so nobody is asked
+    // A commit never changes, so no request is needed.
     workspace.edit(&format!("models.diffusion=hf://tests/digits@{COMMIT}"));
     workspace.edit(&format!("models.clip=hf://tests/digits@{COMMIT}/clip"));
     assert_eq!(said(&workspace, "check", 0), "");
     assert_eq!(server.counts(), (0, 0));
-    // a branch is what it was when it was last asked for
+    // A branch is resolved as it was last time.
     server.state().down = true;
     workspace.edit("models.diffusion=hf://tests/digits");
     workspace.edit("models.clip=hf://tests/digits/clip");
@@ -271,13 +271,13 @@ fn what_is_in_the_cache_needs_no_network() {
     assert!(note.contains(&format!("`main` is taken to be commit {COMMIT}, as it is in DIR/hf/hub")), "{note}");
     workspace.variables.push(("HF_HUB_OFFLINE", "1".into()));
     assert!(said(&workspace, "check", 0).contains("(`HF_HUB_OFFLINE` is set)"));
-    // a cache that is not whole is not taken for it
+    // An incomplete cache is not used.
     std::fs::remove_file(workspace.path(&format!("hf/hub/models--tests--digits/snapshots/{COMMIT}/unet/config.json")))
         .unwrap();
     let lacks = said(&workspace, "check", 2);
     assert!(lacks.contains("`models.diffusion`: `hf://tests/digits`: HUB cannot be reached"), "{lacks}");
     assert!(lacks.contains("lacks `unet/config.json`"), "{lacks}");
-    // contents that are there from another commit are linked
+    // Contents that are already cached are linked.
     workspace.variables.pop();
     server.state().down = false;
     said(&workspace, "check", 0);
@@ -288,7 +288,7 @@ fn what_is_in_the_cache_needs_no_network() {
 fn a_fetch_that_was_killed_goes_on() {
     const WEIGHTS: &str = "unet/model.onnx_data";
     let server = Server::new();
-    // a piece has ten million bytes
+    // A part has ten million bytes.
     let bytes: Vec<u8> = (0..25_000_000_u32).map(|at| (at % 251) as u8).collect();
     server.state().files.insert(WEIGHTS.to_owned(), bytes.clone());
     server.state().stalls = Some((WEIGHTS, 20_000_000));
@@ -300,7 +300,7 @@ fn a_fetch_that_was_killed_goes_on() {
         assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", server.asked());
         std::thread::sleep(Duration::from_millis(50));
     }
-    // the first two pieces are written meanwhile
+    // Meanwhile the first two parts are written.
     std::thread::sleep(Duration::from_secs(2));
     check.kill().unwrap();
     check.wait().unwrap();
@@ -312,7 +312,7 @@ fn a_fetch_that_was_killed_goes_on() {
     let again: usize = server.asked().iter().filter(|(path, _)| path == WEIGHTS).map(|(_, bytes)| bytes).sum();
     assert!(again < 6_000_000, "{again} bytes came again");
     assert!(std::fs::read(snapshot.join(WEIGHTS)).unwrap() == bytes);
-    // what came with a wrong byte was fetched again
+    // The file with the wrong byte was fetched again.
     let decoder = std::fs::read(snapshot.join("vae_decoder/model.onnx")).unwrap();
     assert!(decoder == std::fs::read(root().join("models/digits/vae_decoder/model.onnx")).unwrap());
 }
@@ -329,7 +329,7 @@ fn what_the_hub_refuses_says_what_to_do() {
     hint: it is private, has terms to be accepted on its page, or is not there; `HF_TOKEN` takes the token of an account that may read it; none is set
     2 problems; nothing was run
     ");
-    // both models at once, and whatever else is wrong
+    // Both models and every other problem are reported at once.
     workspace.variables.push(("HF_TOKEN", "hf_of-somebody-else".into()));
     workspace.edit("models.diffusion=hf://tests/digits@nightly");
     workspace.edit("source.root=nowhere");

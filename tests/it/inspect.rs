@@ -1,4 +1,4 @@
-//! `models inspect`: what a model is, and all that keeps it from fitting.
+//! `models inspect`: it describes a model, and lists everything that makes it unusable.
 
 use std::{path::Path, process::Output};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{copy_all, program, root, stderr};
 
-/// `models inspect` of a directory: what it says, and its exit code.
+/// Runs `models inspect` on a directory.
 fn inspected(location: &str, arguments: &[&str]) -> Output {
     program().args(["models", "inspect", location]).args(arguments).output().unwrap()
 }
@@ -97,7 +97,7 @@ fn a_model_that_does_not_fit_says_all_that_is_wrong() {
     let copy = tempfile::tempdir().unwrap();
     copy_all(&root().join("models/digits"), copy.path());
     let dir = copy.path();
-    // the decoder in the place of the UNet, and no tokenizer
+    // The decoder replaces the UNet, and the tokenizer is missing.
     std::fs::copy(dir.join("vae_decoder/model.onnx"), dir.join("unet/model.onnx")).unwrap();
     std::fs::remove_dir_all(dir.join("tokenizer")).unwrap();
     assert_snapshot!(in_words(&inspected(dir.to_str().unwrap(), &[]), dir), @r"

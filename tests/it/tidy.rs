@@ -1,4 +1,4 @@
-//! Rules of the code base that no compiler keeps.
+//! Rules of the code base that no compiler checks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +7,7 @@ use std::{
 
 use crate::support::root;
 
-/// The modules, from the top down: a module uses those below it. `models` has a ladder of its own.
+/// The modules from the top down. A module uses only those below it. `models` has its own ladder.
 const LADDERS: &[(&str, &[&str])] = &[
     (
         "",
@@ -41,7 +41,7 @@ const LADDERS: &[(&str, &[&str])] = &[
     ("models", &["mod", "describe", "hub", "clip", "diffusion", "classifier", "tokenizer", "onnx"]),
 ];
 
-/// Who alone may name a package.
+/// The only modules that may name a package.
 const ONLY: &[(&str, &[&str])] = &[
     ("ort", &["models/onnx"]),
     ("polars", &["report"]),
@@ -82,19 +82,19 @@ fn files(below: &str, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Where a file stands below `src`, without its ending: `lake/gc`, `lake/mod`, `clock`.
+/// Returns the path of a file below `src` without its extension: `lake/gc`, `lake/mod`, `clock`.
 fn module(path: &Path) -> String {
     let below = path.strip_prefix(root().join("src")).unwrap().with_extension("");
     below.to_string_lossy().replace('\\', "/")
 }
 
-/// The part of `module` that lies directly in `room`; none for a module outside of it.
+/// Returns the part of `module` that is directly in `room`, or `None` for a module outside of it.
 fn part<'a>(module: &'a str, room: &str) -> Option<&'a str> {
     let below = if room.is_empty() { module } else { module.strip_prefix(room)?.strip_prefix('/')? };
     below.split('/').next()
 }
 
-/// The code of a file: what is before its tests.
+/// Returns the code of a file, which ends where its tests begin.
 fn code(path: &Path) -> String {
     let text = std::fs::read_to_string(path).unwrap();
     text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned()
@@ -107,7 +107,7 @@ fn is_test(path: &Path) -> bool {
     path.components().any(|part| part.as_os_str() == "tests") || path.ends_with("tests.rs")
 }
 
-/// Every name that follows `prefix` in a text, up to the next `::`; of `prefix{a, b::{c, d}}` these are `a` and `b`.
+/// Returns every name that follows `prefix` in a text, up to the next `::`: `a` and `b` for `prefix{a, b::{c, d}}`.
 fn names_after(text: &str, prefix: &str) -> BTreeSet<String> {
     let mut found = Vec::new();
     for part in text.split(prefix).skip(1) {

@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use super::{at, check, shipped, small};
 use crate::support::Workspace;
 
-/// What `check` says of each text in the file that `key` names; at first there is no file.
+/// Returns what `check` reports for each content of the file that `key` names. `None` is a missing file.
 fn files_said(workspace: &mut Workspace, key: &str, texts: &[Option<&str>]) -> String {
     let edit = at(workspace, key, "file.json");
     let said = texts.iter().map(|text| {
@@ -64,7 +64,7 @@ fn classes_without_images_are_legal() {
     workspace.edit(&at(&workspace, "source.classes", "classes.json"));
     workspace.ok("run", &["--until", "hard_samples"]);
     assert_eq!(workspace.number("SELECT count(DISTINCT class_name) FROM images WHERE class_name LIKE 'class %'"), 10.0);
-    // some classes have no hard sample
+    // Some classes have no hard sample.
     assert!(workspace.number("SELECT count(DISTINCT label) FROM hard_samples") < 10.0);
 }
 

@@ -8,7 +8,7 @@ use crate::support::stderr;
 #[test]
 fn a_lake_that_cannot_be_written() {
     let (workspace, _guard) = small();
-    // below a file, since root may write anywhere else
+    // Below a file, because root may write anywhere else.
     std::fs::write(workspace.lake(), "a file").unwrap();
     assert_snapshot!(said(&mut workspace.command("run", &[])), @r"
     exit code 1
@@ -37,7 +37,7 @@ fn a_lake_where_no_store_is() {
 #[test]
 fn a_data_file_that_was_deleted() {
     let (mut workspace, _guard) = small();
-    // the real image itself: nothing is denoised
+    // The real image is kept entirely, so nothing is denoised.
     workspace.edit("spectrum.image_guidance=[100]");
     workspace.edit("expect=[]");
     workspace.run();

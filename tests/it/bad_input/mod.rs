@@ -1,4 +1,4 @@
-//! Bad input of every kind: what the program says, that it never panics, and that nothing is lost.
+//! Bad input of every kind: what the program reports, that it never panics, and that nothing is lost.
 
 mod classes;
 mod lake;
@@ -13,7 +13,7 @@ use insta::internals::SettingsBindDropGuard;
 
 use crate::support::{Workspace, root, stderr};
 
-/// What the program says on stderr, after its exit code, where it has to fail. It never panics.
+/// Runs the program, which must fail without a panic, and returns its exit code and its stderr.
 #[track_caller]
 fn said(process: &mut Command) -> String {
     let output = process.output().unwrap();
@@ -22,7 +22,7 @@ fn said(process: &mut Command) -> String {
     format!("exit code {code}\n{said}")
 }
 
-/// What `check` says of a pipeline with these edits; nothing is written.
+/// Returns what `check` reports for a pipeline with these edits, and asserts that nothing was written.
 #[track_caller]
 fn check(workspace: &mut Workspace, edits: &[&str]) -> String {
     for edit in edits {
@@ -33,12 +33,12 @@ fn check(workspace: &mut Workspace, edits: &[&str]) -> String {
     said
 }
 
-/// In snapshots, `[dir]` is the temporary directory and `[root]` the repository.
+/// Replaces the temporary directory by `[dir]` and the repository by `[root]` in snapshots.
 fn filters(workspace: &Workspace) -> SettingsBindDropGuard {
     let mut settings = insta::Settings::clone_current();
     let directory = workspace.path("");
     for (path, name) in [(directory.as_path(), "[dir]"), (root(), "[root]")] {
-        // a library's message may leave the first slash out
+        // Messages of libraries may omit the first slash.
         let path = path.to_str().unwrap().trim_matches('/').replace('.', r"\.");
         settings.add_filter(&format!("/?{path}"), name);
     }
@@ -61,12 +61,12 @@ fn small() -> (Workspace, SettingsBindDropGuard) {
     (workspace, guard)
 }
 
-/// `key="<path of name>"`, as an edit.
+/// Returns the edit `key="<path of name>"`.
 fn at(workspace: &Workspace, key: &str, name: &str) -> String {
     format!("{key}={:?}", workspace.path(name))
 }
 
-/// The shipped pipeline with lines replaced, as `bad.toml` of the workspace.
+/// Writes the shipped pipeline with some lines replaced to `bad.toml` of the workspace.
 fn rewritten(workspace: &mut Workspace, lines: &[(&str, &str)]) {
     let mut text = std::fs::read_to_string(&workspace.pipeline).unwrap();
     for (start, line) in lines {

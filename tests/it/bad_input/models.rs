@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use super::{at, check, rewritten, said, shipped, small};
 use crate::support::{Workspace, copy_all, root};
 
-/// A copy of the shipped models that the pipeline names.
+/// Copies the shipped models, and makes the pipeline use the copy.
 fn copied_models(workspace: &mut Workspace) {
     copy_all(&root().join("models/digits"), &workspace.path("models"));
     workspace.edit(&at(workspace, "models.diffusion", "models"));
@@ -69,7 +69,7 @@ fn graphs_that_are_none_or_cut_off() {
     error: `models.diffusion`: `[dir]/models/unet/model.onnx` is not a complete ONNX file: it is cut off
     1 problem; nothing was run
     ");
-    // and both models at once
+    // Both models are reported at once.
     std::fs::write(workspace.path("models/clip/model.onnx"), "").unwrap();
     assert_snapshot!(check(&mut workspace, &[]), @r"
     exit code 2
@@ -94,7 +94,7 @@ fn a_scheduler_that_nobody_knows() {
     error: `[dir]/models/scheduler/scheduler_config.json`: `_class_name` is `HeunDiscreteScheduler`; supported are `DDIMScheduler`, `PNDMScheduler`, `EulerDiscreteScheduler`, `EulerAncestralDiscreteScheduler`, `DPMSolverMultistepScheduler`, `LCMScheduler`; `spectrum.scheduler` puts one of `ddim`, `pndm`, `euler`, `euler_ancestral`, `dpmpp_2m`, `dpmpp_2m_karras`, `lcm` in its place
     1 problem; nothing was run
     ");
-    // the pipeline may name another in its place
+    // The pipeline may override it.
     workspace.edit("spectrum.scheduler=ddim");
     workspace.ok("check", &[]);
     std::fs::write(&path, "{").unwrap();
@@ -121,7 +121,7 @@ fn devices_that_are_not_there() {
 fn cuda_by_name_without_cuda() {
     let (workspace, _guard) = small();
     let run = said(&mut workspace.command("run", &["--device", "cuda:99"]));
-    // why not depends on the library and the machine
+    // The reason depends on the library and the machine.
     let (run, why) = run.split_once("cannot be used: ").expect(&run);
     assert!(why.contains("\nhint: "), "{why}");
     assert_snapshot!(run, @r"
@@ -153,6 +153,6 @@ fn no_runtime() {
     exit code 1
     error: the ONNX Runtime library `[dir]/text.so` cannot be used: failed to load from `[dir]/text.so`: dlopen failed
     ");
-    // said before any work
+    // It is reported before any work.
     assert!(!workspace.lake().exists());
 }

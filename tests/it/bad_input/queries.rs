@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use super::{at, check, said, shipped, small};
 use crate::support::{Workspace, root};
 
-/// The folder `sql` of the workspace, with one query in it, in the place of the built-in one.
+/// Writes a query to the folder `sql` of the workspace, where it replaces the built-in one.
 fn replace(workspace: &mut Workspace, name: &str, text: &str) {
     let path = workspace.path("sql").join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -96,7 +96,7 @@ fn replacements_that_are_no_query() {
     ");
 }
 
-/// No query writes, and none reads a file that the pipeline does not name: not as a replacement, not at the prompt.
+/// No query writes or reads a file that the pipeline does not name, neither in a replacement nor at the prompt.
 #[test]
 fn queries_that_reach_beyond_the_lake() {
     let (mut workspace, _guard) = small();
@@ -201,7 +201,7 @@ fn an_expectation_that_fails_shows_its_rows() {
     | three      | 15     |
     +------------+--------+
     ");
-    // what was made is kept, and the same lake goes on
+    // Completed tables are kept, and the next run continues.
     workspace.edit(&asked(0));
     let run = workspace.json("run", &["--until", "images"]);
     assert!(crate::support::skipped(&run).values().all(|&skipped| skipped), "{run:#}");

@@ -30,7 +30,7 @@ fn sources_that_are_missing() {
     ");
 }
 
-/// Makes the source the one file `train.parquet` of the workspace.
+/// Makes `train.parquet` of the workspace the only file of the source.
 fn own_source(workspace: &mut Workspace) -> std::path::PathBuf {
     workspace.edit(&at(workspace, "source.root", ""));
     workspace.edit("source.splits={train=\"train.parquet\"}");
@@ -85,7 +85,7 @@ fn columns_that_are_missing_or_of_another_type() {
     "#);
 }
 
-/// A Parquet file with an image and a label column; no bytes are NULL bytes.
+/// Writes a Parquet file with an image and a label column. `None` is written as NULL.
 fn write_source(path: &Path, rows: &[(Option<Vec<u8>>, Option<i64>)]) {
     let bytes: BinaryArray = rows.iter().map(|row| row.0.as_deref()).collect();
     let paths: StringArray = rows.iter().map(|_| Some("a.png")).collect();
@@ -103,7 +103,7 @@ fn write_source(path: &Path, rows: &[(Option<Vec<u8>>, Option<i64>)]) {
     writer.close().unwrap();
 }
 
-/// The first images of the shipped data set.
+/// Returns the first images of the shipped data set.
 fn images(count: usize) -> Vec<Vec<u8>> {
     let file = std::fs::File::open(root().join("data/digits_lt/train.parquet")).unwrap();
     let mut reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().with_batch_size(count).build().unwrap();
@@ -127,7 +127,7 @@ fn a_row_without_a_label() {
     ");
 }
 
-/// A PNG whose header promises 30,000 × 30,000 pixels.
+/// Returns a PNG whose header claims 30,000 × 30,000 pixels.
 fn huge_png() -> Vec<u8> {
     fn chunk(png: &mut Vec<u8>, kind: &[u8; 4], data: &[u8]) {
         let body = [kind, data].concat();
@@ -146,7 +146,7 @@ fn huge_png() -> Vec<u8> {
     png
 }
 
-/// Every kind of image that is none.
+/// Returns every kind of image that cannot be used.
 fn bad_images() -> Vec<Option<Vec<u8>>> {
     let png = images(1).remove(0);
     let jpeg = std::fs::read(root().join("tests/fixtures/imaging/progressive.jpg")).unwrap();
@@ -172,7 +172,7 @@ fn bad_images_are_rejects_up_to_a_ceiling() {
         rows.insert(2 * index, (image.clone(), Some(2)));
     }
     write_source(&path, &rows);
-    // no class is hard: what is asked here needs no model
+    // Without hard classes no model is needed.
     workspace.edit("hard_samples.max_class_count=1");
     assert_snapshot!(said(&mut workspace.command("run", &[])), @r"
     exit code 1
