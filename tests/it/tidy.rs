@@ -65,7 +65,8 @@ const MAX_LINES: usize = 500;
 /// The entries that `src` may have, so that `ls src` fits on a screen.
 const MAX_ROOMS: usize = 24;
 
-fn files(below: &str, ending: &str) -> Vec<PathBuf> {
+/// Returns the files below a folder of the repository whose names have this extension, in order.
+pub fn files(below: &str, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut pending = vec![root().join(below)];
     while let Some(directory) = pending.pop() {

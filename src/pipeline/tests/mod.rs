@@ -175,7 +175,7 @@ impl Curricula {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
     epoch: i64,
     position: i64,

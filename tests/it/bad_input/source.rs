@@ -63,12 +63,12 @@ fn sources_that_are_no_parquet() {
 
 #[test]
 fn columns_that_are_missing_or_of_another_type() {
-    let edits = ["image_column=image", "label_column=class", "image_column=label", "label_column=image"];
+    let edits = ["image_column=photo", "label_column=class", "image_column=label", "label_column=image"];
     let (workspace, _guard) = shipped();
     let said = edits.map(|edit| said(&mut workspace.command("check", &["--set", &format!("source.{edit}")])));
     assert_snapshot!(said.join("\n"), @r#"
     exit code 2
-    error: `train.parquet` has no column `image` (`source.image_column`); its columns are `image`, `label`, `scan`
+    error: `train.parquet` has no column `photo` (`source.image_column`); its columns are `image`, `label`, `scan`
     1 problem; nothing was run
 
     exit code 2
