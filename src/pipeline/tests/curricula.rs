@@ -1,4 +1,4 @@
-//! The curricula as they ship: every strategy's schedule, and what holds of every manifest.
+//! The shipped curricula: the schedule of every strategy, invariants of every manifest, and the choice of hard images.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,15 +19,15 @@ const SCHEDULES: &[(&str, i64, i64, &str, &str)] = &[
     ("diverse_to_specific", 65, 60, "[0,10,30,50]", "0 ×15, 10 ×15, 30 ×15, 50 ×15, 100 ×5"),
     ("specific_to_diverse", 65, 60, "[0,10,30,50]", "50 ×15, 30 ×15, 10 ×15, 0 ×15, 100 ×5"),
     ("shrink", 65, 60, "[0,10,30,50]", "0+10+30+50 ×15, 10+30+50 ×15, 30+50 ×15, 50 ×15, 100 ×5"),
-    // a remainder goes to the earliest stages, whatever the order in which levels are written
+    // A remainder goes to the earliest stages, whatever the order of the levels.
     ("diverse_to_specific", 9, 7, "[50,10,30]", "10 ×3, 30 ×2, 50 ×2, 100 ×2"),
     ("specific_to_diverse", 9, 7, "[50,10,30]", "50 ×3, 30 ×2, 10 ×2, 100 ×2"),
     ("shrink", 9, 7, "[50,10,30]", "10+30+50 ×3, 30+50 ×2, 50 ×2, 100 ×2"),
     ("recursive", 11, 9, "[10,30,50]", "10 ×1, 30 ×1, 50 ×1, 30 ×1, 10 ×1, 30 ×1, 50 ×1, 30 ×1, 10 ×1, 100 ×2"),
     ("recursive", 5, 4, "[10,30]", "10 ×1, 30 ×1, 10 ×1, 30 ×1, 100 ×1"),
-    // fewer epochs than levels: the last ones have none
+    // With fewer epochs than levels, the last levels have none.
     ("diverse_to_specific", 4, 2, "[0,10,30]", "0 ×1, 10 ×1, 100 ×2"),
-    // one level, no curriculum, nothing but curriculum
+    // One level, no curriculum epochs, only curriculum epochs.
     ("diverse_to_specific", 5, 3, "[10]", "10 ×3, 100 ×2"),
     ("recursive", 5, 3, "[10]", "10 ×3, 100 ×2"),
     ("shrink", 5, 3, "[10]", "10 ×3, 100 ×2"),
@@ -57,7 +57,7 @@ async fn every_strategy_has_its_schedule() {
 }
 
 #[tokio::test]
-async fn random_levels_are_drawn_anew_for_each_epoch_and_seed() {
+async fn random_levels_depend_on_the_epoch_and_the_seed() {
     let of = async |seed: &str| {
         let edits = ["curriculum.strategy=random", "curriculum.epochs=60", "curriculum.curriculum_epochs=60", seed];
         Curricula::open(&edits).await.schedule().await
@@ -94,7 +94,7 @@ async fn imagenet_lt_mixes_as_many_rows_as_the_released_code() {
             format!("validation.sources={sources}"),
         ];
         let mut curricula = Curricula::open(&edits.iter().map(String::as_str).collect::<Vec<_>>()).await;
-        // 6,035 of a level, as there were: four of most sources, three of the others
+        // 6,035 images of each level: four of most sources, three of the others.
         curricula.long_tail(&imagenet_lt(), &[0, 10, 30, 50], |row, _| if row < 1_106 { 4 } else { 3 }).await;
         let mut counts: BTreeMap<(i64, String), usize> = BTreeMap::new();
         for row in curricula.manifest().await {
@@ -106,7 +106,7 @@ async fn imagenet_lt_mixes_as_many_rows_as_the_released_code() {
     }
 }
 
-/// What holds of every manifest, whatever the strategy, the data and the shares.
+/// Invariants of every manifest, whatever the strategy, the data and the shares.
 #[tokio::test]
 async fn manifests_keep_their_promises() {
     let strategies = ["all_levels", "diverse_to_specific", "random", "recursive", "shrink", "specific_to_diverse"];
@@ -165,14 +165,14 @@ async fn check(curricula: &Curricula, rows: &[Row], share: f64, fraction: f64, w
         let count = of("non_hard") + of("hard") + of("synthetic");
         assert!(positions.eq(0..count as i64), "{what}: positions of epoch {epoch}");
         assert_eq!(of("non_hard"), non_hard as usize, "{what}: epoch {epoch}");
-        // every hard image is there in the curriculum, and where these are fewer than the share, it is kept
+        // A curriculum epoch has every hard image. If these are fewer than the share, the share is kept.
         let expected = if epoch < 5 { quota.max(hard.len()) } else { quota };
         let expected = if hard.is_empty() { 0 } else { expected };
         assert_eq!(of("hard") + of("synthetic"), expected, "{what}: epoch {epoch}");
     }
 }
 
-/// Gains by hand: level 10 has an outlier, level 50 gains less, level 90 as much as level 10.
+/// Level 10 has an outlier, level 50 gains less, and level 90 gains as much as level 10.
 #[tokio::test]
 async fn progress_leaves_outliers_out_and_breaks_ties_downwards() {
     let edits = [
@@ -212,7 +212,7 @@ async fn progress_leaves_outliers_out_and_breaks_ties_downwards() {
     );
     curricula.fill("progress").await;
     let said = curricula.text("SELECT * FROM progress ORDER BY image_guidance").await;
-    // 0.9 lies past 0.35 + 1.5 (0.35 - 0.25); the others' mean is 0.275, and their deviation 0.06455
+    // 0.9 exceeds 0.35 + 1.5 (0.35 - 0.25). The others have the mean 0.275 and the standard deviation 0.06455.
     insta::assert_snapshot!(said, @r"
     +------------+-------+-------+----------------+---------+----------+-------+----------------+--------+
     | curriculum | trial | epoch | image_guidance | samples | outliers | gain  | standard_error | chosen |
@@ -303,7 +303,7 @@ async fn hard_samples_by_confidence_take_a_threshold_and_a_share() {
     | id of train.parquet#3 | its class has the probability 0.1 |
     +-----------------------+-----------------------------------+
     ");
-    // a fifth of all, and of those that are left
+    // A fifth of all images, and a fifth of those that are not excluded.
     let others = "hard_samples.exclude_classes=[\"zero\"]";
     insta::assert_snapshot!(of(&["hard_samples.hard_fraction=0.2", others]).await, @r"
     +-----------------------+-----------------------------------+

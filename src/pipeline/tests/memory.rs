@@ -1,4 +1,4 @@
-//! A limit of memory: sorts go to disk, and a join that cannot says so.
+//! A memory limit: sorts spill to disk, and a join that cannot spill fails with a hint.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::Curricula;
 use crate::error::Error;
 
 #[tokio::test]
-async fn where_memory_is_limited_sorts_go_to_disk_and_rows_stay_the_same() {
+async fn with_a_memory_limit_sorts_spill_to_disk_and_rows_stay_the_same() {
     let sorted = "SELECT value, md5(cast(value AS text)) AS rank FROM range(0, 300000) ORDER BY rank";
     let (free, limited) = (Curricula::open(&[]).await, Curricula::open(&["queries.memory_limit_mib=16"]).await);
     let spilled = |plan: &str| plan.contains("spill_count=") && !plan.contains("spill_count=0");

@@ -21,7 +21,7 @@ use crate::{
     session::{self, Snapshot},
 };
 
-/// The pipeline of the digits, edited, over tables that a test fills.
+/// The digits pipeline with edits, on tables that a test fills.
 struct Curricula {
     pipeline: Pipeline,
     snapshot: Snapshot,
@@ -50,7 +50,7 @@ impl Curricula {
         Self { pipeline, snapshot, _lake: lake }
     }
 
-    /// Puts rows into a table; columns that are not given are NULL.
+    /// Sets the rows of a table. Missing columns are NULL.
     fn set(&mut self, table: &str, columns: &[(&str, ArrayRef)]) {
         let schema = Arc::clone(&schema::find(table).unwrap().schema);
         let rows = columns[0].1.len();
@@ -62,7 +62,7 @@ impl Curricula {
         self.snapshot.set(table, schema, vec![batch]).unwrap();
     }
 
-    /// Fills a table with its step's query, and gives the rows.
+    /// Runs the query of a step, and returns the rows of its table.
     async fn fill(&mut self, table: &str) -> Vec<RecordBatch> {
         let step = self.pipeline.plan.steps.iter().find(|step| step.table.name == table).unwrap();
         let context = self.pipeline.session.context(&self.snapshot, &Arc::default()).unwrap();
@@ -72,8 +72,8 @@ impl Curricula {
         rows
     }
 
-    /// A long-tailed data set: how many training images each class has, and of each hard one how many kept images
-    /// at each level. Every class also has a test image.
+    /// Sets a long-tailed data set. `classes` has the number of training images of each class, and `kept` returns the
+    /// number of kept images for a hard image and a level. Every class also has a test image.
     async fn long_tail(&mut self, classes: &[i64], levels: &[i64], kept: impl Fn(usize, i64) -> usize) {
         let id = |parts: [i64; 3]| parts.iter().fold(Digest::new("t"), |d, part| d.part(&part.to_le_bytes())).id();
         let (mut ids, mut labels, mut splits) = (Vec::new(), Vec::new(), Vec::new());
@@ -113,7 +113,7 @@ impl Curricula {
         );
     }
 
-    /// The schedule, epoch by epoch, runs of equal epochs together: `0+10 ×3, 100 ×2`.
+    /// Returns the levels of the epochs, with runs of equal epochs merged: `0+10 ×3, 100 ×2`.
     async fn schedule(&mut self) -> String {
         let mut levels: BTreeMap<i64, BTreeSet<i64>> = BTreeMap::new();
         for batch in self.fill("schedule").await {
@@ -134,7 +134,7 @@ impl Curricula {
         runs.into_iter().map(|(levels, count)| format!("{levels} ×{count}")).collect::<Vec<_>>().join(", ")
     }
 
-    /// The manifest's rows: epoch, position, sample, source, origin, level, label.
+    /// Returns the rows of the manifest, in order.
     async fn manifest(&mut self) -> Vec<Row> {
         self.fill("validation").await;
         self.fill("schedule").await;
@@ -158,7 +158,7 @@ impl Curricula {
         rows
     }
 
-    /// What a query says, as a table.
+    /// Returns the result of a query as a text table.
     async fn text(&self, query: &str) -> String {
         let context = self.pipeline.session.context(&self.snapshot, &Arc::default()).unwrap();
         let rows = context.sql(query).await.unwrap().collect().await.unwrap();
