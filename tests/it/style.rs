@@ -1,6 +1,9 @@
 //! One style of code and words, as far as text can be searched for it. `tidy` has the rules of structure.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::{support::root, tidy::files};
 
@@ -13,6 +16,11 @@ fn assert_none(found: &[String], rule: &str) {
 /// Returns `path:line`, relative to the repository.
 fn place(path: &Path, line: usize) -> String {
     format!("{}:{line}", path.strip_prefix(root()).unwrap().display())
+}
+
+/// Returns the Rust files of the program and of its tests.
+fn rust_files() -> Vec<PathBuf> {
+    files("src", "rs").into_iter().chain(files("tests", "rs")).collect()
 }
 
 #[test]
@@ -28,4 +36,23 @@ fn an_image_is_an_image() {
         }
     }
     assert_none(&found, &format!("an image is never called `{other}`"));
+}
+
+/// The lines that a file of tests may have.
+const MAX_LINES: usize = 500;
+
+#[test]
+fn files_of_tests_are_as_short_as_others() {
+    let is_test = |path: &PathBuf| {
+        let path = path.strip_prefix(root()).unwrap();
+        path.components().any(|part| part.as_os_str() == "tests") || path.ends_with("tests.rs")
+    };
+    let mut found = Vec::new();
+    for path in rust_files().iter().filter(|path| is_test(path)) {
+        let lines = fs::read_to_string(path).unwrap().lines().count();
+        if lines > MAX_LINES {
+            found.push(format!("{} lines", place(path, lines)));
+        }
+    }
+    assert_none(&found, &format!("a file of tests has at most {MAX_LINES} lines"));
 }
