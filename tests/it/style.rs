@@ -56,3 +56,24 @@ fn files_of_tests_are_as_short_as_others() {
     }
     assert_none(&found, &format!("a file of tests has at most {MAX_LINES} lines"));
 }
+
+/// docs/reliability.md names the tests that show what it claims, as `file::test` or `file::*`.
+#[test]
+fn tests_that_the_documentation_names_exist() {
+    let page = fs::read_to_string(root().join("docs/reliability.md")).unwrap();
+    let names = page.split('`').filter_map(|code| code.split_once("::")).filter(|(file, _)| *file != "file");
+    let (mut found, mut seen) = (Vec::new(), 0);
+    for (file, test) in
+        names.filter(|(file, _)| file.chars().all(|c| c.is_ascii_lowercase() || "_0123456789".contains(c)))
+    {
+        seen += 1;
+        let path = root().join("tests/it").join(file);
+        let text = fs::read_to_string(path.with_extension("rs")).or_else(|_| fs::read_to_string(path.join("mod.rs")));
+        let exists = text.is_ok_and(|text| test == "*" || text.contains(&format!("fn {test}(")));
+        if !exists {
+            found.push(format!("`{file}::{test}`"));
+        }
+    }
+    assert!(seen > 5, "only {seen} names were found: this test reads nothing");
+    assert_none(&found, "docs/reliability.md names tests that do not exist");
+}
