@@ -77,3 +77,20 @@ fn tests_that_the_documentation_names_exist() {
     assert!(seen > 5, "only {seen} names were found: this test reads nothing");
     assert_none(&found, "docs/reliability.md names tests that do not exist");
 }
+
+#[test]
+fn limits_are_called_max_and_min() {
+    let mut found = Vec::new();
+    for path in files("src", "rs") {
+        for (number, line) in (1..).zip(fs::read_to_string(&path).unwrap().lines()) {
+            let words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
+            let bad = ["MOST_", "LONGEST_", "LARGEST_", "LEAST_"];
+            found.extend(
+                words
+                    .filter(|word| bad.iter().any(|prefix| word.starts_with(prefix)))
+                    .map(|word| format!("{}: `{word}`", place(&path, number))),
+            );
+        }
+    }
+    assert_none(&found, "a constant for a limit is called `MAX_…` or `MIN_…`");
+}
