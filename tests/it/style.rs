@@ -94,3 +94,22 @@ fn limits_are_called_max_and_min() {
     }
     assert_none(&found, "a constant for a limit is called `MAX_…` or `MIN_…`");
 }
+
+/// A missing column is a bug in a query, so code that skips it would lose rows without a word.
+#[test]
+fn missing_columns_are_errors() {
+    let mut found = Vec::new();
+    for path in files("src", "rs") {
+        let text = fs::read_to_string(&path).unwrap();
+        for (at, _) in text.match_indices("else {") {
+            if !text[at + "else {".len()..].trim_start().starts_with("continue") {
+                continue;
+            }
+            let statement = text[..at].rfind("let ").map_or("", |start| &text[start..at]);
+            if statement.contains("column") {
+                found.push(place(&path, 1 + text[..at].matches('\n').count()));
+            }
+        }
+    }
+    assert_none(&found, "a column that is missing is an error and not a `continue`");
+}
