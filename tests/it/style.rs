@@ -113,3 +113,22 @@ fn missing_columns_are_errors() {
     }
     assert_none(&found, "a column that is missing is an error and not a `continue`");
 }
+
+/// The traits that are derived most, in their order. All others follow.
+const DERIVES: [&str; 9] = ["Debug", "Clone", "Copy", "Default", "PartialEq", "Eq", "PartialOrd", "Ord", "Hash"];
+
+#[test]
+fn derives_have_one_order() {
+    let mut found = Vec::new();
+    for path in rust_files() {
+        let text = fs::read_to_string(&path).unwrap();
+        for (at, mark) in text.match_indices("#[derive(") {
+            let traits = text[at + mark.len()..].split(")]").next().unwrap();
+            let rank = |name: &str| DERIVES.iter().position(|known| *known == name).unwrap_or(DERIVES.len());
+            if !traits.split(',').map(|name| rank(name.trim())).is_sorted() {
+                found.push(format!("{}: {traits}", place(&path, 1 + text[..at].matches('\n').count())));
+            }
+        }
+    }
+    assert_none(&found, &format!("derives have the order {}, then others", DERIVES.join(", ")));
+}
