@@ -1,6 +1,7 @@
 //! One style of code and words, as far as text can be searched for it. `tidy` has the rules of structure.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -131,4 +132,30 @@ fn derives_have_one_order() {
         }
     }
     assert_none(&found, &format!("derives have the order {}, then others", DERIVES.join(", ")));
+}
+
+/// `use std::{fs, path::Path};` and never two `use std::…` in one block.
+#[test]
+fn a_block_has_one_use_for_each_root() {
+    let mut found = Vec::new();
+    for path in rust_files() {
+        let text = fs::read_to_string(&path).unwrap();
+        // The roots of the blocks around a line, by their indentation.
+        let mut seen: BTreeSet<(usize, &str)> = BTreeSet::new();
+        let mut previous = "";
+        for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+            let indentation = line.len() - line.trim_start().len();
+            seen.retain(|(other, _)| *other <= indentation);
+            if let Some(used) = line.trim_start().strip_prefix("use ") {
+                let used = used.trim_end_matches(';');
+                let tree = used.split("::").next().unwrap();
+                // A `use` with an attribute, as `#[cfg(unix)]`, cannot be merged with others.
+                if !previous.starts_with("#[") && !seen.insert((indentation, tree)) {
+                    found.push(format!("{}: `{tree}`", place(&path, number)));
+                }
+            }
+            previous = line.trim_start();
+        }
+    }
+    assert_none(&found, "a block has one braced `use` for each crate, `crate` and `super`");
 }
