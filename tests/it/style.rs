@@ -58,6 +58,26 @@ fn files_of_tests_are_as_short_as_others() {
     assert_none(&found, &format!("a file of tests has at most {MAX_LINES} lines"));
 }
 
+/// Long unit tests are `tests.rs` or `tests/mod.rs` next to the `mod.rs` of the code that they test.
+#[test]
+fn files_of_unit_tests_are_next_to_mod_rs() {
+    let mut found = Vec::new();
+    for path in files("src", "rs") {
+        let folder = path.parent().unwrap();
+        let wrong = if path.ends_with("tests.rs") {
+            !folder.join("mod.rs").exists() || folder.join("tests").exists()
+        } else if path.ends_with("tests/mod.rs") {
+            !folder.parent().unwrap().join("mod.rs").exists()
+        } else {
+            folder.ends_with("tests") && !folder.join("mod.rs").exists()
+        };
+        if wrong {
+            found.push(place(&path, 1));
+        }
+    }
+    assert_none(&found, "unit tests in a file of their own are next to the `mod.rs` of what they test");
+}
+
 /// docs/reliability.md names the tests that show what it claims, as `file::test` or `file::*`.
 #[test]
 fn tests_that_the_documentation_names_exist() {
