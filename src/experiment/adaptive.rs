@@ -9,7 +9,6 @@ use arrow::{
 };
 
 use super::{
-    failed,
     manifests::{Epochs, Queries},
     methods::Method,
     train::{Budget, Judgement, in_parallel},
@@ -91,7 +90,7 @@ impl Adaptive<'_> {
         let seeds = self.budget.seeds();
         let learners: Result<Vec<Learner>, LearnerError> =
             seeds.iter().map(|&seed| self.budget.learner(&method, seed)).collect();
-        let mut learners = learners.map_err(failed)?;
+        let mut learners = learners?;
         let mut stages = Vec::new();
         for (epoch, probe) in probes.iter().enumerate() {
             let measure = |learner: &mut Learner| {

@@ -6,13 +6,12 @@ use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray};
 
 use super::{
     dataset::{Image, grayscale_images},
-    failed,
     train::in_parallel,
 };
 use crate::{
     config::{Config, Split},
     error::{Error, Result},
-    experiment::learner::{Architecture, Data, Learner, Loss, Sampling, Schedule, Settings, Shape, mean},
+    experiment::learner::{Architecture, Data, Learner, LearningRateSchedule, Loss, Sampling, Settings, Shape, mean},
     identity::Digest,
     lake::DataFile,
     schema,
@@ -56,7 +55,7 @@ fn out_of_fold(config: &Config, images: &[Image], side: u32) -> Result<Vec<f64>>
     let classes = labels.iter().max().map_or(1, |label| *label as usize + 1);
     let shape = Shape { channels: 1, height: side as usize, width: side as usize, classes };
     let pixels = images.iter().flat_map(|image| image.pixels.iter().copied()).collect();
-    let data = Data::new(shape, pixels, labels).map_err(failed)?;
+    let data = Data::new(shape, pixels, labels)?;
     let architecture: Architecture = super::architectures(config)?.first().copied().unwrap_or(Architecture::Mlp);
     let folds = folds(data.labels());
     let seeds = u64::try_from(config.experiment.learner_seeds).unwrap_or_default();
@@ -69,7 +68,7 @@ fn out_of_fold(config: &Config, images: &[Image], side: u32) -> Result<Vec<f64>>
             architecture,
             loss: Loss::CrossEntropy,
             sampling: Sampling::Plain,
-            schedule: Schedule::Cosine,
+            schedule: LearningRateSchedule::Cosine,
             batch_size: count(config.learner.batch_size),
             learning_rate: config.learner.learning_rate,
             weight_decay: config.learner.weight_decay,

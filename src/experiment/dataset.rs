@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use super::failed;
 use crate::{
     config::{self, SourceKind, Split},
     error::{Error, Result},
@@ -82,7 +81,7 @@ impl Task {
             }
         }
         let data = train.data(shape)?;
-        let class_counts = data.class_counts(&trained).map_err(failed)?;
+        let class_counts = data.class_counts(&trained)?;
         Ok(Self { data, rows, pretraining, class_counts, judged: sets })
     }
 }
@@ -101,7 +100,7 @@ impl Rows {
     }
 
     fn data(self, shape: Shape) -> Result<Data> {
-        Data::new(shape, self.pixels, self.labels).map_err(failed)
+        Ok(Data::new(shape, self.pixels, self.labels)?)
     }
 }
 

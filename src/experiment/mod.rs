@@ -26,7 +26,7 @@ pub use summary::Summary;
 
 use crate::{
     config::{Config, DataSplit, Split},
-    error::{self, Diagnostic, Diagnostics, Error, Result},
+    error::{Diagnostic, Diagnostics, Error, Result},
     experiment::learner::Architecture,
     lake::{DataFile, Lake},
     pipeline::{self, Pipeline},
@@ -105,7 +105,7 @@ pub async fn run(
         findings.stages.extend(found.stages);
     }
     keep(&config, options, &findings.measured).await?;
-    let summary = Summary::new(&findings.measured, &config.curriculum.strategy).map_err(failed)?;
+    let summary = Summary::new(&findings.measured, &config.curriculum.strategy)?;
     Ok((findings, summary))
 }
 
@@ -177,9 +177,5 @@ fn batch(measured: &[Measured], schema: arrow::datatypes::SchemaRef) -> Result<R
 
 /// The networks that a pipeline compares.
 fn architectures(config: &Config) -> Result<Vec<Architecture>> {
-    config.learner.architectures.iter().map(|name| name.parse().map_err(failed)).collect()
-}
-
-fn failed(error: impl std::error::Error) -> Error {
-    Error::Data(format!("the learner: {}", error::chain(&error)))
+    config.learner.architectures.iter().map(|name| Ok(name.parse::<Architecture>()?)).collect()
 }

@@ -7,14 +7,15 @@ use super::{
     adaptive::{self, Adaptive},
     architectures,
     dataset::Task,
-    failed,
     manifests::{Queries, REAL, fixed},
     methods::{self, Method, REAL_ONLY},
 };
 use crate::{
     config::{Config, Split},
     error::{Error, Result},
-    experiment::learner::{Architecture, Borders, Data, Learner, LearnerError, Metrics, Schedule, Settings},
+    experiment::learner::{
+        Architecture, ClassBuckets, Data, Learner, LearnerError, LearningRateSchedule, Metrics, Settings,
+    },
     pipeline::Project,
 };
 
@@ -104,7 +105,7 @@ impl<'a> Budget<'a> {
             architecture: self.architecture,
             loss: method.loss,
             sampling: method.sampling,
-            schedule: Schedule::Cosine,
+            schedule: LearningRateSchedule::Cosine,
             batch_size: usize::try_from(learner.batch_size).unwrap_or(1),
             learning_rate: learner.learning_rate,
             weight_decay: learner.weight_decay,
@@ -132,10 +133,13 @@ impl<'a> Budget<'a> {
         let count = |value: i64| usize::try_from(value).unwrap_or(usize::MAX);
         let few = count(self.config.hard_samples.max_class_count);
         let experiment = &self.config.experiment;
-        let borders =
-            Borders { many: count(experiment.many_class_count).max(few), few, worst: count(experiment.worst_classes) };
+        let buckets = ClassBuckets {
+            many: count(experiment.many_class_count).max(few),
+            few,
+            worst: count(experiment.worst_classes),
+        };
         let judge =
-            |data: &Data| Metrics::new(&learner.predict(data)?, data.labels(), &self.task.class_counts, borders);
+            |data: &Data| Metrics::new(&learner.predict(data)?, data.labels(), &self.task.class_counts, buckets);
         self.task.judged.iter().map(|(split, data)| Ok((*split, judge(data)?))).collect()
     }
 
@@ -217,7 +221,7 @@ pub(super) fn in_parallel<T: Send, R: Send>(
         let pool = pool.map_err(|error| Error::Data(format!("no thread could be started: {error}")))?;
         let mut done = Vec::new();
         while let Some((place, item)) = take() {
-            done.push((place, pool.install(|| work(item)).map_err(failed)?));
+            done.push((place, pool.install(|| work(item))?));
         }
         Ok(done)
     };

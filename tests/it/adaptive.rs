@@ -1,4 +1,4 @@
-//! The adaptive loop through files alone: a trainer that reads tables and leaves feedback.
+//! The adaptive loop through files alone: a trainer reads tables and writes feedback.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
@@ -29,7 +29,7 @@ fn adaptive() -> Workspace {
     workspace
 }
 
-/// Feedback of an epoch by a trainer that learns most from `level`: the same gain for all its samples.
+/// Returns the feedback of an epoch from a trainer that learns most from `level`. All samples of a level have one gain.
 fn measure(workspace: &Workspace, level: i64) -> Vec<(String, String, f64)> {
     let rows = workspace.query("SELECT sample_id, image_guidance FROM validation ORDER BY sample_id");
     let rows = rows.iter().flat_map(|row| {
@@ -88,7 +88,7 @@ fn trials_walk_to_the_levels_they_learn_from() {
     assert_eq!(workspace.number("SELECT count(*) FROM probe WHERE trial = 'one' AND epoch = 1"), 40.0);
     assert_eq!(workspace.number("SELECT count(*) FROM validation"), 16.0, "four sources, three levels and the image");
 
-    // one trial learns most from 50, then from the real images; the other from 10
+    // One trial learns most from 50, then from the real images. The other learns most from 10.
     let first = write(&workspace, "one", 0, &measure(&workspace, 50));
     assert_eq!(hand_in(&workspace, &first).unwrap()["rows"], 32);
     assert_eq!(hand_in(&workspace, &first).unwrap()["rows"], 0, "the same again");
@@ -149,7 +149,7 @@ fn wrong_feedback_is_refused_with_counts_and_nothing_of_it_is_taken() {
     assert!(hand_in(&workspace, &none).unwrap_err().contains("none.parquet"));
 }
 
-/// `examples/pytorch`, with its model that needs numpy alone: tables in, one file of feedback out for each epoch.
+/// Runs `examples/pytorch` with the model that needs only numpy. It reads tables and writes a feedback file per epoch.
 #[test]
 fn an_outside_trainer_needs_nothing_but_the_tables() {
     let workspace = adaptive();

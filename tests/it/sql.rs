@@ -1,10 +1,10 @@
-//! Functions and golden queries, as `discl-pipe sql` answers them.
+//! SQL functions and golden queries, run by `discl-pipe sql`.
 
 use serde_json::{Value, json};
 
 use crate::support::{Workspace, stderr};
 
-/// The schedule's query with other epochs and levels, without running anything before it.
+/// Runs the query of the schedule with other epochs and levels, without the steps before it.
 fn schedule(epochs: u32, curriculum_epochs: u32, levels: &str) -> Vec<Value> {
     let mut workspace = Workspace::full();
     workspace.edit(&format!("curriculum.epochs={epochs}"));
@@ -13,7 +13,7 @@ fn schedule(epochs: u32, curriculum_epochs: u32, levels: &str) -> Vec<Value> {
     workspace.json("sql", &["-f", "sql/schedule/diverse_to_specific.sql"]).as_array().unwrap().clone()
 }
 
-/// Epochs per level, in the order in which the levels come.
+/// Returns the epochs of each level, in the order of the schedule.
 fn shares(mut rows: Vec<Value>) -> Vec<(i64, usize)> {
     rows.sort_by_key(|row| row["epoch"].as_i64());
     let mut shares: Vec<(i64, usize)> = Vec::new();
@@ -49,7 +49,7 @@ fn functions_answer() {
              cosine_similarity([1.0, 0.0], [1.0, 1.0]) AS cosine",
     );
     assert_eq!(rows, [json!({ "drawn": 3, "id": "e9e08b61ceef5f5e3620178fbc138fa8", "cosine": 0.70710677 })]);
-    // a class's own text is nearer to its images than another's
+    // Images are closer to the text of their class than to that of another.
     let nearer = workspace.number(
         "SELECT avg(CASE WHEN cosine_similarity(e, clip_text('a photo of six'))
                  > cosine_similarity(e, clip_text('a photo of two')) THEN 1.0 ELSE 0.0 END)
@@ -80,7 +80,7 @@ fn img2img_answers_in_sql() {
     assert_eq!(whole, [json!({ "n": 3 })]);
 }
 
-/// DataFusion evaluates an expression once for each place where it stands; images are made once all the same.
+/// DataFusion evaluates every occurrence of an expression, but an image is generated once.
 #[test]
 fn images_are_made_once_whatever_the_query_does() {
     let mut workspace = Workspace::small();
