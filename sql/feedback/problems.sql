@@ -1,4 +1,4 @@
--- What is wrong with feedback that a trainer hands in (`incoming`): each row is a problem, and how many rows have it.
+-- Problems of submitted feedback (`incoming`): each row is a problem, and how many rows have it.
 WITH asked AS (
     SELECT DISTINCT trial, epoch, phase FROM incoming
 ),

@@ -1,5 +1,5 @@
--- What must not be, by opening every image, and by making some rows again from what is recorded of them. Each row
--- names a table, a problem, and how many rows have it.
+-- Problems found by opening every image, and by generating some rows again from their records. Each row names a table,
+-- a problem, and how many rows have it.
 SELECT 'pixels' AS table_name, 'an image that cannot be decoded, or is not the one that was read' AS problem, count(*) AS rows
 FROM (SELECT info['digest'] AS digest, image_info(load_image(image)) AS seen FROM pixels)
 WHERE seen['error'] IS NOT NULL OR seen['digest'] IS NULL OR seen['digest'] <> digest
@@ -8,7 +8,7 @@ SELECT 'spectrum', 'an image that cannot be decoded', count(*)
 FROM (SELECT image_info(image) AS seen FROM spectrum)
 WHERE seen['error'] IS NOT NULL OR seen['digest'] IS NULL
 UNION ALL
--- rounding differs between devices, by a step or two of 255
+-- Rounding differs between devices by a step or two of 255.
 SELECT 'spectrum', 'an image that its prompt, guidance and noise do not make again', count(*)
 FROM (
     SELECT pixel_difference(made.image, s.image) AS difference

@@ -1,5 +1,5 @@
--- What must not be: rows twice, rows missing, rows that refer to nothing. Each row names a table, a problem, and how
--- many rows have it.
+-- Problems of rows: duplicate rows, missing rows, rows that refer to nothing. Each row names a table, a problem, and
+-- how many rows have it.
 SELECT 'pixels' AS table_name, 'two rows of one pixel_id' AS problem, count(*) AS rows
 FROM (SELECT pixel_id FROM pixels GROUP BY pixel_id HAVING count(*) > 1)
 UNION ALL
