@@ -1,6 +1,6 @@
-"""What all peers share: the command line, the two ways through a job file, and the result.
+"""What all peers share: the command line, the two ways to process a job file, and the result.
 
-No script: `released.py`, `batched.py` and `torch_diffusers.py` use it.
+Not a script: `released.py`, `batched.py` and `torch_diffusers.py` use it.
 """
 
 import argparse
@@ -20,23 +20,23 @@ from jobs import Job, Work, read
 
 @dataclass(frozen=True)
 class Order:
-    """One picture: a job, and how often it was tried before."""
+    """One image: a job, and how often it was tried before."""
 
     job: Job
     attempt: int = 0
 
 
 class Maker(Protocol):
-    """A way to make pictures and to score them."""
+    """A way to generate and score images."""
 
     def make(self, orders: list[Order]) -> list[Image.Image]:
-        """Pictures; orders given together are of one strength."""
+        """Images; orders given together are of one strength."""
 
     def score(self, orders: list[Order], pictures: list[Image.Image]) -> list[float]:
-        """The similarity of each picture to its filter prompt."""
+        """The similarity of each image to its filter prompt."""
 
     def figures(self) -> dict[str, float]:
-        """What else the result shall have."""
+        """Further figures of the result."""
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Result:
     files: dict[str, bytes] = field(default_factory=dict, repr=False)
 
     def keep(self, work: Work, order: Order, picture: Image.Image) -> None:
-        """Counts a picture, and saves it in memory."""
+        """Counts an image, and keeps its PNG in memory."""
         file = io.BytesIO()
         picture.save(file, "png")
         job = order.job
@@ -62,7 +62,7 @@ class Result:
 
 
 def one_by_one(work: Work, maker: Maker, steady: bool) -> Result:
-    """Each picture by itself, scored at once, and at once made again while it scores too low."""
+    """One image at a time: scored immediately, and generated again for as long as it scores too low."""
     result = Result()
     for job in work.jobs:
         for attempt in range(1 if steady else work.settings.max_attempts):
@@ -114,12 +114,12 @@ def in_rounds(work: Work, maker: Maker, steady: bool, batch: int, over: Over = m
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """The arguments that all peers take."""
+    """The arguments of all peers."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("jobs", type=Path, help="a file by jobs.py")
     parser.add_argument("--mode", choices=["job", "steady"], default="job", help="steady: no scores and no retries")
     parser.add_argument("--threads", type=int, default=1, help="cores that one operator may use")
-    parser.add_argument("--keep", type=Path, help="a folder for the pictures")
+    parser.add_argument("--keep", type=Path, help="a folder for the images")
     return parser
 
 

@@ -54,7 +54,8 @@ class Curriculum:
             wanted = pl.DataFrame({"sample_id": sorted(missing)})
             synthetic = self._read("spectrum").join(wanted, on="sample_id").select("sample_id", "image")
             real = self._read("images").rename({"source_id": "sample_id"}).join(wanted, on="sample_id")
-            real = real.join(self._read("pixels").select("pixel_id", "image"), on="pixel_id").select("sample_id", "image")
+            pixels = self._read("pixels").select("pixel_id", "image")
+            real = real.join(pixels, on="pixel_id").select("sample_id", "image")
             for sample, image in pl.concat([synthetic, real]).iter_rows():
                 self.images[sample] = _grayscale(image["bytes"])
         return np.stack([self.images[sample] for sample in rows.samples])

@@ -73,11 +73,11 @@ class ImageCache:
 
     def _referred(self, path: str) -> bytes:
         if self.source is None:
-            raise ValueError(f"the lake stores only the path {path}: pass `source`, the root of the images, or use an export")
+            raise ValueError(f"the lake stores only the path {path}: pass `source`, the root of the images, or export")
         return (Path(self.source) / path).read_bytes()
 
     def _put(self, image_id: str, data: pa.Buffer | bytes) -> None:
-        # Written under another name first, so that a file that exists is whole, even if several processes fill the cache.
+        # Written under another name first: a file that exists is whole, even if several processes fill the cache.
         path = self.path(image_id)
         partial = path.with_name(f".{image_id}.{os.getpid()}")
         partial.write_bytes(data)

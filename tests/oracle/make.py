@@ -3,7 +3,7 @@
     pip install torch==2.15.0 diffusers==0.42.1 transformers==5.23.0 onnx==1.23.2 onnxruntime==1.32.0
     python tests/oracle/make.py [--out FOLDER] [--tokenizer FOLDER]
 
-For maintainers: the tests need only the recorded files. Makes four small pipelines with seeded random weights
+For maintainers: the tests need only the recorded files. Creates four small pipelines with seeded random weights
 (`sd1`, `sd2`, `sdxl_base`, `sdxl_refiner`; nothing is downloaded) and writes for each of them, by default to
 `tests/fixtures/pipelines/NAME`:
 
@@ -66,7 +66,7 @@ SCALE = 5.0
 TOLERANCE = 2e-5
 """Largest difference between a graph and torch, relative to the largest output (or to 1)."""
 F16_TOLERANCE = 1e-2
-"""The same, where the graph computes in f16 (and torch in f32)."""
+"""The same, if the graph computes in f16 (and torch in f32)."""
 PROMPTS = ["a photo of a handwritten five", "Déjà vu! 数字 and Zwölf naïve cafés 🙂 it's too long"]
 NEGATIVE = "a blurry scan, don't!"
 TEXTS = [*PROMPTS, NEGATIVE, "", "It's 5!!! 🙂"]
@@ -95,7 +95,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Spec:
-    """One pipeline: what its parts look like, and what is recorded of it."""
+    """One pipeline: its parts, and what is recorded of it."""
 
     name: str
     sdxl: bool
@@ -112,13 +112,13 @@ class Spec:
     """Padding of the first tokenizer; the second one pads with "!"."""
     prediction: str = "epsilon"
     old_graphs: bool = False
-    """As diffusers exported once: int64 timesteps of rank 1, and an encoder that gives the posterior's mode."""
+    """As old diffusers exported: int64 timesteps of rank 1, and an encoder that returns the posterior's mode."""
     refiner: bool = False
     unet_channels: tuple[int, int] = (12, 20)
     text_sizes: tuple[tuple[int, int], tuple[int, int]] = ((24, 2), (32, 3))
     """Hidden size and layers, of the first and of the second text encoder."""
     f16_unet: bool = False
-    """Whether `unet_f16` is made too: the UNet of an export with `--dtype fp16`, f16 from input to output."""
+    """Whether `unet_f16` is written too: the UNet of an export with `--dtype fp16`, f16 from input to output."""
 
     @property
     def factor(self) -> int:
@@ -214,7 +214,7 @@ CROSS_LAST = {
 
 
 def added_conditions(time_ids: int) -> dict[str, Any]:
-    """The part of an SDXL UNet's configuration that the size of text_embeds and of time_ids decides."""
+    """The part of an SDXL UNet's configuration that depends on the sizes of text_embeds and time_ids."""
     return {
         "addition_embed_type": "text_time",
         "addition_time_embed_dim": TIME_ID_SIZE,
@@ -295,7 +295,7 @@ def make_scheduler(case: Case, prediction: str) -> Any:
     )
 
 
-# --- pictures -----------------------------------------------------------------------------------------
+# --- images -------------------------------------------------------------------------------------------
 
 
 def make_picture(width: int, height: int, random: np.random.RandomState) -> Image.Image:
@@ -314,7 +314,7 @@ def make_picture(width: int, height: int, random: np.random.RandomState) -> Imag
 
 
 def make_sources(factor: int) -> dict[str, Image.Image]:
-    """A square, one that is wider than high, and one (higher than wide) that diffusers has to resize first."""
+    """A square, one that is wider than high, and one (higher than wide) that diffusers must resize first."""
     short, long = LATENT * factor, LATENT * factor * 3 // 2
     sizes = {"square": (short, short), "wide": (long, short), "odd": (short + factor - 1, long + 1)}
     random = np.random.RandomState(factor)
@@ -357,7 +357,7 @@ def make_text_encoder(
 
 
 def make_modules(spec: Spec, tokenizer_folder: Path) -> dict[str, Any]:
-    """A pipeline's modules and tokenizers, by the names that diffusers has for them."""
+    """A pipeline's modules and tokenizers, by diffusers' names."""
     modules: dict[str, Any] = {}
     for encoder in spec.encoders:
         second = encoder == "text_encoder_2"
@@ -391,7 +391,7 @@ def make_modules(spec: Spec, tokenizer_folder: Path) -> dict[str, Any]:
 
 
 def randomize(module: nn.Module) -> None:
-    """Random weights that leave no part without effect: biases, norms and embeddings are random too."""
+    """Random weights that give every part an effect: biases, norms and embeddings are random too."""
     for name, weight in module.named_parameters():
         if weight.ndim == 1:
             nn.init.normal_(weight, float("norm" in name and name.endswith("weight")), 0.1)
@@ -402,13 +402,13 @@ def randomize(module: nn.Module) -> None:
 
 
 def round_to_f16(module: nn.Module) -> None:
-    """Makes every weight a number that f16 has, as the graphs store it."""
+    """Rounds every weight to f16, as the graphs store it."""
     for weight in module.parameters():
         weight.copy_(weight.half().float())
 
 
 def make_pipeline(spec: Spec, scheduler: Any, modules: dict[str, Any]) -> Pipeline:
-    """diffusers' own pipeline of the modules."""
+    """diffusers' own pipeline with these modules."""
     if spec.sdxl:
         absent = {"text_encoder": None, "tokenizer": None} | modules
         pipeline: Pipeline = StableDiffusionXLImg2ImgPipeline(
@@ -427,7 +427,7 @@ def make_pipeline(spec: Spec, scheduler: Any, modules: dict[str, Any]) -> Pipeli
 
 
 def embed(pipeline: Pipeline, text: str) -> tuple[Tensor, Tensor | None]:
-    """Prompt embeddings [1, 16, d], and of SDXL the pooled ones, [1, p]."""
+    """Prompt embeddings [1, 16, d], and for SDXL the pooled ones, [1, p]."""
     if isinstance(pipeline, StableDiffusionXLImg2ImgPipeline):
         hidden, _, pooled, _ = pipeline.encode_prompt(text, do_classifier_free_guidance=False)
         return hidden, pooled
@@ -435,14 +435,14 @@ def embed(pipeline: Pipeline, text: str) -> tuple[Tensor, Tensor | None]:
     return hidden, None
 
 
-# --- weights that make sense --------------------------------------------------------------------------
+# --- sensible weights ---------------------------------------------------------------------------------
 #
-# A random UNet lets the latents explode and a random decoder gives noise at any latents. The last layers are
-# therefore solved for: of the UNet so that it finds the noise, of the decoder so that it gives back the picture.
+# A random UNet lets the latents explode, and a random decoder returns noise for any latents. So the last layers are
+# solved for: that of the UNet to predict the noise, that of the decoder to reconstruct the image.
 
 
 def fit_last_layer(layer: nn.Conv2d, run: Callable[[], Tensor], target: Tensor) -> None:
-    """Sets the weights of the 3x3 convolution by ridge regression, so that `run()`, its output, nears the target."""
+    """Sets the weights of the 3x3 convolution by ridge regression, so that its output `run()` approaches the target."""
     seen: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     run()
@@ -457,7 +457,7 @@ def fit_last_layer(layer: nn.Conv2d, run: Callable[[], Tensor], target: Tensor) 
 
 
 def fit_vae(vae: AutoencoderKL, pictures: Tensor) -> None:
-    """Scaled latents with mean 0 and deviation 1, a posterior whose draw matters, and pictures as they were."""
+    """Gives scaled latents mean 0 and deviation 1 and a posterior whose draw matters, and reconstructs the images."""
     moments = vae.encode(pictures).latent_dist.parameters
     mean, deviation = moments.mean((0, 2, 3)), moments.std((0, 2, 3))
     latents = torch.arange(len(mean)) < len(mean) // 2
@@ -470,7 +470,7 @@ def fit_vae(vae: AutoencoderKL, pictures: Tensor) -> None:
 
 
 def fit_unet(pipeline: Pipeline, spec: Spec, pictures: Tensor) -> None:
-    """Learns to predict what is to be predicted for noisy latents of the pictures, whatever the text says."""
+    """Fits the UNet to its target for noisy latents of the images, whatever the prompt."""
     schedule = make_scheduler(Case("ddim", "leading", "1.0"), spec.prediction)
     z0 = pipeline.vae.encode(pictures).latent_dist.mean * spec.scaling_factor
     noise, t = torch.randn(z0.shape), (1000 * torch.rand(len(z0)).sqrt()).long()
@@ -491,7 +491,7 @@ def fit_unet(pipeline: Pipeline, spec: Spec, pictures: Tensor) -> None:
 
 
 def build(spec: Spec, tokenizer_folder: Path, number: int) -> Pipeline:
-    """The pipeline with its final weights, which its number decides."""
+    """The pipeline with its final weights, which depend on its number."""
     torch.manual_seed(number)
     random = np.random.RandomState(number)
     modules = make_modules(spec, tokenizer_folder)
@@ -555,14 +555,14 @@ def text_forward(encoder: nn.Module, ids: Tensor, hidden_states: bool) -> tuple[
 
 
 def store_weights_as_f16(model: onnx.ModelProto) -> None:
-    """Replaces f32 weights by f16 ones and a cast, which runtimes fold: half the size, the same results."""
+    """Replaces f32 weights with f16 ones and a cast, which runtimes fold: half the size, the same results."""
     weights, casts = [], []
     for weight in model.graph.initializer:
         values = onnx.numpy_helper.to_array(weight)
         if values.dtype == np.float32 and values.size >= 64:
             half = values.astype(np.float16)
             if not np.array_equal(half.astype(np.float32), values):
-                raise ValueError(f"{weight.name} is no f16 weight")
+                raise ValueError(f"{weight.name} is not an f16 weight")
             short = f"{weight.name}_f16"
             casts.append(onnx.helper.make_node("Cast", [short], [weight.name], to=onnx.TensorProto.FLOAT))
             weight = onnx.numpy_helper.from_array(half, short)
@@ -575,7 +575,7 @@ def store_weights_as_f16(model: onnx.ModelProto) -> None:
 
 
 def compare(file: Path, expected: tuple[Tensor, ...], inputs: dict[str, Input], tolerance: float) -> None:
-    """Fails unless ONNX Runtime gives what torch gave, for a batch of three that is not square."""
+    """Fails unless ONNX Runtime returns what torch returned, for a batch of three that is not square."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
@@ -605,7 +605,7 @@ def write_graph(file: Path, graph: Graph, inputs: dict[str, Input], outputs: dic
         dynamic_axes={name: value for name, value in axes.items() if value},
     )
     model = onnx.load_from_string(buffer.getvalue())
-    for node in model.graph.node:  # nothing needs these, and names are a tenth of the file
+    for node in model.graph.node:  # Nothing needs names, and they are a tenth of the file.
         node.ClearField("doc_string")
         node.ClearField("name")
     store_weights_as_f16(model)
@@ -727,7 +727,7 @@ def png(picture: Image.Image) -> str:
 
 
 class Recorder:
-    """What a pipeline does while it runs: its draws, the latents, and the time ids."""
+    """Records a pipeline while it runs: its draws, the latents, and the time ids."""
 
     def __init__(self, pipeline: Pipeline, scheduler: Any) -> None:
         self.draws: list[Tensor] = []
@@ -758,7 +758,7 @@ class Recorder:
 
 
 def run(pipeline: Pipeline, spec: Spec, case: Case, source: Image.Image, seed: int) -> tuple[Recorder, np.ndarray]:
-    """Runs diffusers' pipeline as it is; only for old graphs, the posterior's mode stands for its draw."""
+    """Runs diffusers' pipeline unchanged; for old graphs only, the posterior's mode replaces its draw."""
     recorder = Recorder(pipeline, pipeline.scheduler)
     draw = DiagonalGaussianDistribution.sample
     if spec.old_graphs:
@@ -822,7 +822,7 @@ def record_case(
 
 
 def record_text(pipeline: Pipeline, spec: Spec, text: str) -> dict[str, Any]:
-    """A text's ids by tokenizer, and what the UNet is given for it."""
+    """A text's ids by tokenizer, and the UNet's inputs for it."""
     names = [encoder.replace("text_encoder", "tokenizer") for encoder in spec.encoders]
     ids = {
         name: getattr(pipeline, name)(text, padding="max_length", truncation=True, max_length=LENGTH).input_ids
