@@ -207,8 +207,8 @@ def table(part: Part, samples: list[Sample]) -> str:
     unit = "seconds" if by_time else "UNet evaluations per second"
     other = "evaluations per second" if by_time else "seconds"
     lines = [
-        f"| {part.name}: {unit} | least | median | greatest | `{US}` is faster by | images | UNet evaluations "
-        f"| {other} | some model runs | batch fill |",
+        f"| {part.name}: {unit} | minimum | median | maximum | `{US}` is faster by | images | UNet evaluations "
+        f"| {other} | a model runs | batch fill |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     groups = {name: [s for s in samples if s.contender == name] for name in [US, *part.peers]}

@@ -1230,7 +1230,7 @@ def oracle(arguments: argparse.Namespace) -> bool:
     fixtures = arguments.root / "tests/fixtures/pipelines"
     runs = [("sd1", "unet"), ("sd2", "unet"), ("sdxl_base", "unet"), ("sdxl_refiner", "unet"), ("sd1", "unet_f16")]
     print(setting(arguments).rpartition("\n")[0])  # The last line is about rounds.
-    print("\n| pipeline | cases | largest difference | least share within 2/255 | worst case | |")
+    print("\n| pipeline | cases | largest difference | smallest share within 2/255 | worst case | |")
     print("|---|---|---|---|---|---|")
     sound = True
     for name, unet in runs:
