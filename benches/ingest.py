@@ -26,7 +26,7 @@ SIDE, CLASSES, RARE, PER_FILE = 262, 60, 10, 5000
 """An image of noise with this side is about 100 kB as JPEG; each of the rare classes has ten images."""
 
 
-def pictures(count: int) -> list[bytes]:
+def noise_images(count: int) -> list[bytes]:
     """Some images, which every file repeats: memory depends on their bytes, not on their variety."""
     random = np.random.default_rng(0)
     encoded = []
@@ -38,7 +38,7 @@ def pictures(count: int) -> list[bytes]:
 
 
 def write_source(folder: Path, images: int) -> list[str]:
-    some, files = pictures(100), []
+    some, files = noise_images(100), []
     for first in range(0, images, PER_FILE):
         rows = range(first, min(first + PER_FILE, images))
         labels = [row // RARE if row < RARE * RARE else RARE + row % (CLASSES - RARE) for row in rows]

@@ -137,23 +137,23 @@ def unet_case(pipeline: DiffusionPipeline) -> Case:
 def vae_cases(pipeline: DiffusionPipeline) -> list[Case]:
     """Two smooth random images and two random latents, wider than high."""
     vae, small = pipeline.vae, torch.rand(2, 3, 8, 12) * 2 - 1
-    picture = torch.nn.functional.interpolate(small, scale_factor=8, mode="bicubic").clamp(-1, 1)
+    image = torch.nn.functional.interpolate(small, scale_factor=8, mode="bicubic").clamp(-1, 1)
     latents = torch.randn(2, vae.config.latent_channels, 8, 12)
-    moments = vae.encode(picture).latent_dist.parameters
+    moments = vae.encode(image).latent_dist.parameters
     return [
-        Case("vae_encoder", {"sample": picture}, {"latent_parameters": moments}),
+        Case("vae_encoder", {"sample": image}, {"latent_parameters": moments}),
         Case("vae_decoder", {"latent_sample": latents}, {"sample": vae.decode(latents).sample}),
     ]
 
 
 def clip_case(model: CLIPModel) -> Case:
     """Three random prompts, one of them padded, and two random images."""
-    texts, pictures = model.config.text_config, model.config.vision_config
+    texts, images = model.config.text_config, model.config.vision_config
     mask = torch.ones(3, texts.max_position_embeddings, dtype=torch.int64)
     mask[0, 9:] = 0
     inputs = {
         "input_ids": torch.randint(0, texts.vocab_size, mask.shape),
-        "pixel_values": torch.randn(2, 3, pictures.image_size, pictures.image_size),
+        "pixel_values": torch.randn(2, 3, images.image_size, images.image_size),
         "attention_mask": mask,
     }
     made = model(**inputs)

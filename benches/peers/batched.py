@@ -62,10 +62,10 @@ class Batched:
         scale = self.settings.guidance_scale
         latents = self.diffusion.denoise(self.scheduler, latents, first, prompts, self.negative, scale)
         parts = [latents[start : start + self.decode_batch] for start in range(0, len(latents), self.decode_batch)]
-        return [picture for part in parts for picture in self.diffusion.decode(part)]
+        return [image for part in parts for image in self.diffusion.decode(part)]
 
-    def score(self, orders: list[Order], pictures: list[Image.Image]) -> list[float]:
-        made = self.embed(pictures)
+    def score(self, orders: list[Order], images: list[Image.Image]) -> list[float]:
+        made = self.embed(images)
         _to_source = (made * np.stack([self.originals[order.job.source] for order in orders])).sum(1)
         return (made * np.stack([self.wanted[order.job.filter_prompt] for order in orders])).sum(1).tolist()
 

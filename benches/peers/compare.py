@@ -46,7 +46,7 @@ class Sample:
     part: str
     contender: str
     seconds: float
-    pictures: int
+    images: int
     unet_evaluations: int
     busy_share: float | None = None
     batch_fill: float | None = None
@@ -130,7 +130,7 @@ def run_peer(arguments: argparse.Namespace, part: Part, peer: str, work: Path) -
     command = [sys.executable, *options, job_file(work, part), "--mode", mode]
     said = call(command, threads, HERE)
     share = said["model_seconds"] / said["seconds"] if "model_seconds" in said and "x" not in peer else None
-    return Sample(part.name, peer, said["seconds"], said["pictures"], said["unet_evaluations"], share)
+    return Sample(part.name, peer, said["seconds"], said["images"], said["unet_evaluations"], share)
 
 
 def job_file(work: Path, part: Part) -> Path:
@@ -186,7 +186,7 @@ def measure(arguments: argparse.Namespace, part: Part, work: Path) -> list[Sampl
 
 
 def spread(samples: list[Sample], of: Callable[[Sample], float], digits: int) -> str:
-    """Cells for the least, the median and the greatest."""
+    """Cells for the minimum, the median and the maximum."""
     values = [of(sample) for sample in samples]
     return " | ".join(f"{value:.{digits}f}" for value in [min(values), statistics.median(values), max(values)])
 
@@ -221,7 +221,7 @@ def table(part: Part, samples: list[Sample]) -> str:
             f"`{name}`",
             main,
             "" if name == US else f"{ratio:.2f}",
-            f"{median(group, lambda s: s.pictures):.0f}",
+            f"{median(group, lambda s: s.images):.0f}",
             f"{median(group, lambda s: s.unet_evaluations):.0f}",
             f"{second:.1f}",
             percent(group, lambda s: s.busy_share),

@@ -369,13 +369,13 @@ def export_unet(kind: Kind, unet: Any, file: Path, per_sample: bool) -> None:
 def export_vae(vae: Any, bundle: Path) -> None:
     import torch
 
-    picture = torch.rand(1, 3, 64, 64).to(vae.dtype) * 2 - 1
+    image = torch.rand(1, 3, 64, 64).to(vae.dtype) * 2 - 1
     latents = torch.randn(1, 4, 8, 8).to(vae.dtype)
     export(
         vae,
         lambda vae, sample: vae.encode(sample).latent_dist.parameters,
         bundle / "vae_encoder/model.onnx",
-        {"sample": (picture, AREA)},
+        {"sample": (image, AREA)},
         {"latent_parameters": LATENT_AREA},
     )
     export(
@@ -548,19 +548,19 @@ tf32 = {tf32}
 """
 
 
-def png(picture: Image.Image) -> bytes:
+def png(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    picture.save(file, "png")
+    image.save(file, "png")
     return file.getvalue()
 
 
-def make_picture(random: np.random.Generator, pixels: int) -> bytes:
+def make_image(random: np.random.Generator, pixels: int) -> bytes:
     """Soft random colours."""
     colours = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
     return png(Image.fromarray(colours).resize((pixels, pixels), Image.Resampling.BICUBIC))
 
 
-def write_data(folder: Path, pictures: list[bytes], labels: list[int], classes: list[str]) -> None:
+def write_data(folder: Path, images: list[bytes], labels: list[int], classes: list[str]) -> None:
     """`train.parquet` by the convention of Hugging Face `datasets`."""
     features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": classes}}
     schema = pa.schema(
@@ -568,8 +568,8 @@ def write_data(folder: Path, pictures: list[bytes], labels: list[int], classes: 
         metadata={"huggingface": json.dumps({"info": {"features": features}})},
     )
     rows = [
-        {"image": {"bytes": picture, "path": f"{row:04}.png"}, "label": label}
-        for row, (picture, label) in enumerate(zip(pictures, labels, strict=True))
+        {"image": {"bytes": image, "path": f"{row:04}.png"}, "label": label}
+        for row, (image, label) in enumerate(zip(images, labels, strict=True))
     ]
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / "train.parquet")
@@ -579,9 +579,9 @@ def write_pipeline(arguments: argparse.Namespace, kind: Kind, folder: Path) -> P
     """The data set and the pipeline of the steady part; the job's values are set at the command line."""
     random = np.random.default_rng(0)
     count = arguments.sources
-    pictures = [make_picture(random, arguments.pixels) for _ in range(count)]
+    images = [make_image(random, arguments.pixels) for _ in range(count)]
     data = folder / f"data-{arguments.pixels}-{count}"
-    write_data(data, pictures, [row % len(CLASSES) for row in range(count)], CLASSES)
+    write_data(data, images, [row % len(CLASSES) for row in range(count)], CLASSES)
     toml = data / "gpu.toml"
     toml.write_text(
         PIPELINE.format(
@@ -671,7 +671,7 @@ def call(command: list[Any], timeout: float) -> str:
     if done.returncode != 0:
         say(f"{' '.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}")
         lines = [line for line in (done.stdout + "\n" + done.stderr).splitlines() if line.strip(" {}[]")]
-        raise Failed(f"exit code {done.returncode}: {lines[-1].strip()[:200] if lines else 'it said nothing'}")
+        raise Failed(f"exit code {done.returncode}: {lines[-1].strip()[:200] if lines else 'no output'}")
     return done.stdout
 
 
@@ -762,9 +762,9 @@ def run_us(arguments: argparse.Namespace, kind: Kind, part: Part, contender: Con
         said = json.loads(discl_pipe(arguments, "run", toml, Path(lake), *options))
         images, evaluations = steady_rates(rows_of(Path(lake) / "gpu/ledger"), contender.batch)
         if part.name == "steady":
-            keep_pictures(Path(lake) / "gpu", arguments.work / f"{kind.name}-{contender.name}.json")
+            keep_images(Path(lake) / "gpu", arguments.work / f"{kind.name}-{contender.name}.json")
     spectrum = next(step for step in said["steps"] if step["step"] == "spectrum")
-    figures = said["engine"] | {"provider": said["provider"], "pictures": spectrum["rows"]}
+    figures = said["engine"] | {"provider": said["provider"], "images": spectrum["rows"]}
     seconds, memory = spectrum["seconds"], monitor.peak
     return Sample(kind.name, part.name, str(contender), images, evaluations, seconds, memory, monitor.clock, figures)
 
@@ -786,7 +786,7 @@ def run_peer(arguments: argparse.Namespace, kind: Kind, part: Part, contender: C
     }
     with Monitor(arguments.gpu) as monitor:
         said = ask_peer(arguments, order)
-    images, evaluations = said["pictures"] / said["seconds"], said["unet_evaluations"] / said["seconds"]
+    images, evaluations = said["images"] / said["seconds"], said["unet_evaluations"] / said["seconds"]
     seconds, memory = said["load_seconds"] + said["seconds"], monitor.peak
     return Sample(kind.name, part.name, str(contender), images, evaluations, seconds, memory, monitor.clock, said)
 
@@ -799,7 +799,7 @@ def ask_peer(arguments: argparse.Namespace, order: dict[str, Any]) -> dict[str, 
         return json.loads(call([sys.executable, __file__, "--peer", file.name], arguments.timeout).splitlines()[-1])
 
 
-def keep_pictures(tables: Path, file: Path) -> None:
+def keep_images(tables: Path, file: Path) -> None:
     """Keeps four images and their inputs, to compare them with diffusers' own."""
     sources = {row["source_id"]: row["image"]["bytes"] for row in rows_of(tables / "pixels")}
     made = sorted(rows_of(tables / "spectrum"), key=lambda row: row["sample_id"])[:4]
@@ -872,7 +872,7 @@ def measure_peer(pipeline: Any, order: dict[str, Any], start: float) -> dict[str
     import torch
 
     rows = pq.read_table(order["data"]).to_pylist()
-    jobs = [(open_picture(row["image"]["bytes"]), row["label"], seed) for row in rows for seed in order["seeds"]]
+    jobs = [(open_image(row["image"]["bytes"]), row["label"], seed) for row in rows for seed in order["seeds"]]
     batches = [jobs[first : first + order["batch"]] for first in range(0, len(jobs), order["batch"])]
 
     def make(batch: list[tuple[Image.Image, int, int]], level: int) -> list[Image.Image]:
@@ -884,12 +884,12 @@ def measure_peer(pipeline: Any, order: dict[str, Any], start: float) -> dict[str
     loaded = time.perf_counter()
     with ThreadPoolExecutor(8) as pool:
         made = [pool.map(png, make(batch, level)) for level in order["levels"] for batch in batches]
-        files = [file for pictures in made for file in pictures]
+        files = [file for images in made for file in images]
     seconds = time.perf_counter() - loaded
     steps = [int(order["timesteps"] * (100 - level) // 100) for level in order["levels"]]
     cuda = order["device"].startswith("cuda")
     return {
-        "pictures": len(files),
+        "images": len(files),
         "unet_evaluations": 2 * len(jobs) * sum(steps),
         "seconds": seconds,
         "load_seconds": loaded - start,
@@ -899,7 +899,7 @@ def measure_peer(pipeline: Any, order: dict[str, Any], start: float) -> dict[str
     }
 
 
-def open_picture(file: bytes) -> Image.Image:
+def open_image(file: bytes) -> Image.Image:
     return Image.open(io.BytesIO(file)).convert("RGB")
 
 
@@ -907,13 +907,13 @@ def compare(pipeline: Any, order: dict[str, Any]) -> dict[str, Any]:
     """The kept images, generated by diffusers in single precision from the same seeds."""
     differences = []
     for row in json.loads(Path(order["kept"]).read_text()):
-        source = open_picture(base64.b64decode(row["source"]))
+        source = open_image(base64.b64decode(row["source"]))
         (theirs,) = ask(pipeline, order, [source], [row["prompt"]], row["image_guidance"], [row["noise_seed"]])
-        ours = open_picture(base64.b64decode(row["made"]))
+        ours = open_image(base64.b64decode(row["made"]))
         differences.append(np.abs(np.asarray(ours).astype(int) - np.asarray(theirs).astype(int)))
     all_of_them = np.stack(differences)
     return {
-        "pictures": len(differences),
+        "images": len(differences),
         "mean": float(all_of_them.mean()),
         "largest": int(all_of_them.max()),
         "within_two": float((all_of_them <= 2).mean()),
@@ -986,7 +986,7 @@ def row(samples: list[Sample], costs: Costs, peak: float | None) -> str:
 
 
 HEAD = """\
-| contender | images/s, least | median | greatest | UNet rows/s | TFLOP/s | of peak | peak MiB | SM MHz | s in all |
+| contender | images/s, minimum | median | maximum | UNet rows/s | TFLOP/s | of peak | peak MiB | SM MHz | s in all |
 |---|---|---|---|---|---|---|---|---|---|"""
 
 
@@ -1095,7 +1095,7 @@ def compared(arguments: argparse.Namespace, kind: Kind, folder: Path) -> Iterato
             yield f"{name}: not compared with diffusers: {failure}"
             continue
         yield (
-            f"{name}: {said['pictures']} images of equal seeds against diffusers in float32: mean difference "
+            f"{name}: {said['images']} images of equal seeds against diffusers in float32: mean difference "
             f"{said['mean']:.2f} of 255, largest {said['largest']}, {said['within_two']:.2%} of values within 2."
         )
 
@@ -1204,7 +1204,7 @@ def oracle_case(
     if not made["png"]:
         raise Failed(f"{fixture.name} {case['name']}: no image")
     text = made["png"]
-    ours = np.asarray(open_picture(base64.b64decode(text + "=" * (-len(text) % 4)))).astype(int)
+    ours = np.asarray(open_image(base64.b64decode(text + "=" * (-len(text) % 4)))).astype(int)
     image = case["image"]
     theirs = np.frombuffer(base64.b64decode(image["rgb"]), np.uint8).reshape(image["height"], image["width"], 3)
     difference = np.abs(ours - theirs)
@@ -1216,8 +1216,8 @@ def oracle_of(arguments: argparse.Namespace, fixture: Path, unet: str, work: Pat
     """All cases of a recorded pipeline."""
     golden = json.loads((fixture / "golden.json").read_text())
     sources = list(golden["sources"].values())
-    pictures = [base64.b64decode(source["png"]) for source in sources]
-    write_data(work, pictures, list(range(len(sources))), list(golden["sources"]))
+    images = [base64.b64decode(source["png"]) for source in sources]
+    write_data(work, images, list(range(len(sources))), list(golden["sources"]))
     toml = oracle_pipeline(arguments, fixture, unet, golden["cases"][0], work / "first")
     discl_pipe(arguments, "run", toml, work / "lake", "--until", "images")
     with ThreadPoolExecutor(arguments.jobs) as pool:

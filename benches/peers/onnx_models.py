@@ -88,7 +88,7 @@ class Diffusion:
         inputs = {"latent_sample": latents / self.scale}
         planes = self.sessions.run(self.graphs["vae_decoder"], "sample", inputs)
         pixels = np.rint((planes / 2 + 0.5).clip(0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 1)
-        return [Image.fromarray(picture) for picture in pixels]
+        return [Image.fromarray(image) for image in pixels]
 
 
 class Clip:

@@ -32,7 +32,7 @@ class Maker(Protocol):
     def make(self, orders: list[Order]) -> list[Image.Image]:
         """Images; orders given together are of one strength."""
 
-    def score(self, orders: list[Order], pictures: list[Image.Image]) -> list[float]:
+    def score(self, orders: list[Order], images: list[Image.Image]) -> list[float]:
         """The similarity of each image to its filter prompt."""
 
     def figures(self) -> dict[str, float]:
@@ -43,21 +43,21 @@ class Maker(Protocol):
 class Result:
     """What a run did and how long it took."""
 
-    pictures: int = 0
+    images: int = 0
     accepted: int = 0
     unet_evaluations: int = 0
     load_seconds: float = 0.0
     seconds: float = 0.0
     files: dict[str, bytes] = field(default_factory=dict, repr=False)
 
-    def keep(self, work: Work, order: Order, picture: Image.Image) -> None:
+    def keep(self, work: Work, order: Order, image: Image.Image) -> None:
         """Counts an image, and keeps its PNG in memory."""
         file = io.BytesIO()
-        picture.save(file, "png")
+        image.save(file, "png")
         job = order.job
         name = f"{Path(job.source).stem}_{job.image_guidance}_{job.seed}_{order.attempt}.png"
         self.files[name] = file.getvalue()
-        self.pictures += 1
+        self.images += 1
         self.unet_evaluations += work.evaluations(job)
 
 
@@ -67,9 +67,9 @@ def one_by_one(work: Work, maker: Maker, steady: bool) -> Result:
     for job in work.jobs:
         for attempt in range(1 if steady else work.settings.max_attempts):
             order = Order(job, attempt)
-            pictures = maker.make([order])
-            result.keep(work, order, pictures[0])
-            if not steady and maker.score([order], pictures)[0] >= work.settings.min_text_similarity:
+            images = maker.make([order])
+            result.keep(work, order, images[0])
+            if not steady and maker.score([order], images)[0] >= work.settings.min_text_similarity:
                 result.accepted += 1
                 break
     return result
@@ -99,12 +99,12 @@ def in_rounds(work: Work, maker: Maker, steady: bool, batch: int, over: Over = m
         again = []
         for bucket in buckets(work, orders):
             batches = [bucket[start : start + batch] for start in range(0, len(bucket), batch)]
-            pictures = [picture for made in over(maker.make, batches) for picture in made]
-            for order, picture in zip(bucket, pictures, strict=True):
-                result.keep(work, order, picture)
+            images = [image for made in over(maker.make, batches) for image in made]
+            for order, image in zip(bucket, images, strict=True):
+                result.keep(work, order, image)
             if steady:
                 continue
-            for order, score in zip(bucket, maker.score(bucket, pictures), strict=True):
+            for order, score in zip(bucket, maker.score(bucket, images), strict=True):
                 if score >= work.settings.min_text_similarity:
                     result.accepted += 1
                 elif order.attempt + 1 < work.settings.max_attempts:

@@ -39,10 +39,10 @@ class Released:
         latents = diffusion.denoise(self.scheduler, latents, first, prompt, negative, settings.guidance_scale)
         return diffusion.decode(latents)
 
-    def score(self, orders: list[Order], pictures: list[Image.Image]) -> list[float]:
+    def score(self, orders: list[Order], images: list[Image.Image]) -> list[float]:
         (order,) = orders
         text = self.clip.embed_texts([order.job.filter_prompt])[0]
-        made = self.clip.embed_images(pictures)[0]
+        made = self.clip.embed_images(images)[0]
         _to_source = made @ self.clip.embed_images([self.work.sources[order.job.source].open()])[0]
         return [float(made @ text)]
 

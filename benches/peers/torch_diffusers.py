@@ -5,7 +5,7 @@
 With `--batch 1` images are generated one at a time, scored immediately, and again for as long as they score too low;
 with more, images of equal strength share calls, and what failed is the next round. Weights are read out of the ONNX
 graphs; `--check` first proves that what torch computes with them is what the graphs compute. The CLIP runs on ONNX
-Runtime: its image tower is no model of any library, and it takes a few percent of the time.
+Runtime: no library has a model for its image tower, and it takes a few percent of the time.
 """
 
 import json
@@ -142,9 +142,9 @@ class Diffusers:
             generator=generators,
         ).images
 
-    def score(self, orders: list[Order], pictures: list[Image.Image]) -> list[float]:
+    def score(self, orders: list[Order], images: list[Image.Image]) -> list[float]:
         texts = self.clip.embed_texts([order.job.filter_prompt for order in orders])
-        made = self.clip.embed_images(pictures)
+        made = self.clip.embed_images(images)
         _to_source = (made * self.clip.embed_images([self.work.sources[o.job.source].open() for o in orders])).sum(1)
         return (made * texts).sum(1).tolist()
 

@@ -298,19 +298,19 @@ def make_scheduler(case: Case, prediction: str) -> Any:
 # --- images -------------------------------------------------------------------------------------------
 
 
-def make_picture(width: int, height: int, random: np.random.RandomState) -> Image.Image:
+def make_image(width: int, height: int, random: np.random.RandomState) -> Image.Image:
     """A disc and stripes on a colour gradient, with noise."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     x, y = x / (width - 1), y / (height - 1)
     corners = random.uniform(30, 220, (3, 3))
-    picture = corners[0] + (corners[1] - corners[0]) * x[..., None] + (corners[2] - corners[0]) * y[..., None]
+    image = corners[0] + (corners[1] - corners[0]) * x[..., None] + (corners[2] - corners[0]) * y[..., None]
     stripes = np.sin(random.uniform(6, 14) * (x + random.uniform(-1, 1) * y))
-    picture += 25 * stripes[..., None] * random.uniform(-1, 1, 3)
+    image += 25 * stripes[..., None] * random.uniform(-1, 1, 3)
     centre, radius = random.uniform(0.3, 0.7, 2), random.uniform(0.15, 0.3)
     disc = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 < radius**2
-    picture[disc] = random.uniform(0, 255, 3)
-    picture += random.normal(0, 8, picture.shape)
-    return Image.fromarray(picture.round().clip(0, 255).astype(np.uint8))
+    image[disc] = random.uniform(0, 255, 3)
+    image += random.normal(0, 8, image.shape)
+    return Image.fromarray(image.round().clip(0, 255).astype(np.uint8))
 
 
 def make_sources(factor: int) -> dict[str, Image.Image]:
@@ -318,12 +318,12 @@ def make_sources(factor: int) -> dict[str, Image.Image]:
     short, long = LATENT * factor, LATENT * factor * 3 // 2
     sizes = {"square": (short, short), "wide": (long, short), "odd": (short + factor - 1, long + 1)}
     random = np.random.RandomState(factor)
-    return {name: make_picture(*size, random) for name, size in sizes.items()}
+    return {name: make_image(*size, random) for name, size in sizes.items()}
 
 
-def as_tensor(pictures: list[Image.Image]) -> Tensor:
+def as_tensor(images: list[Image.Image]) -> Tensor:
     """f32 [n, 3, height, width] in -1..1."""
-    return torch.tensor(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2) / 127.5 - 1
+    return torch.tensor(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2) / 127.5 - 1
 
 
 # --- models -------------------------------------------------------------------------------------------
@@ -456,23 +456,23 @@ def fit_last_layer(layer: nn.Conv2d, run: Callable[[], Tensor], target: Tensor) 
     layer.bias.copy_(solution[-1])
 
 
-def fit_vae(vae: AutoencoderKL, pictures: Tensor) -> None:
+def fit_vae(vae: AutoencoderKL, images: Tensor) -> None:
     """Gives scaled latents mean 0 and deviation 1 and a posterior whose draw matters, and reconstructs the images."""
-    moments = vae.encode(pictures).latent_dist.parameters
+    moments = vae.encode(images).latent_dist.parameters
     mean, deviation = moments.mean((0, 2, 3)), moments.std((0, 2, 3))
     latents = torch.arange(len(mean)) < len(mean) // 2
     gain = torch.where(latents, 1 / vae.config.scaling_factor, torch.tensor(0.5)) / deviation
     bias = (vae.quant_conv.bias - mean) * gain + torch.where(latents, 0.0, 1.0)
     vae.quant_conv.weight.mul_(gain.view(-1, 1, 1, 1))
     vae.quant_conv.bias.copy_(bias)
-    z = vae.encode(pictures).latent_dist.mean
-    fit_last_layer(vae.decoder.conv_out, lambda: vae.decode(z).sample, pictures)
+    z = vae.encode(images).latent_dist.mean
+    fit_last_layer(vae.decoder.conv_out, lambda: vae.decode(z).sample, images)
 
 
-def fit_unet(pipeline: Pipeline, spec: Spec, pictures: Tensor) -> None:
+def fit_unet(pipeline: Pipeline, spec: Spec, images: Tensor) -> None:
     """Fits the UNet to its target for noisy latents of the images, whatever the prompt."""
     schedule = make_scheduler(Case("ddim", "leading", "1.0"), spec.prediction)
-    z0 = pipeline.vae.encode(pictures).latent_dist.mean * spec.scaling_factor
+    z0 = pipeline.vae.encode(images).latent_dist.mean * spec.scaling_factor
     noise, t = torch.randn(z0.shape), (1000 * torch.rand(len(z0)).sqrt()).long()
     texts = [embed(pipeline, text) for text in [*PROMPTS, NEGATIVE, ""]]
     picked = [texts[i % len(texts)] for i in range(len(z0))]
@@ -501,9 +501,9 @@ def build(spec: Spec, tokenizer_folder: Path, number: int) -> Pipeline:
         randomize(network)
     pipeline = make_pipeline(spec, make_scheduler(spec.cases[0], spec.prediction), modules)
     side = LATENT * spec.factor
-    pictures = as_tensor([make_picture(side, side, random) for _ in range(128)])
-    fit_vae(pipeline.vae, pictures)
-    fit_unet(pipeline, spec, pictures)
+    images = as_tensor([make_image(side, side, random) for _ in range(128)])
+    fit_vae(pipeline.vae, images)
+    fit_unet(pipeline, spec, images)
     for network in networks:
         round_to_f16(network)
     return pipeline
@@ -657,8 +657,8 @@ def export_vae(folder: Path, spec: Spec, vae: AutoencoderKL) -> None:
         name, encode = "latent_sample", lambda vae, sample: (vae.encode(sample).latent_dist.mode(),)
     else:
         name, encode = "latent_parameters", lambda vae, sample: (vae.encode(sample).latent_dist.parameters,)
-    picture = {"sample": random_input(AREA, 3, side, side)}
-    export(folder / "vae_encoder/model.onnx", Graph(vae, encode), picture, {name: LATENT_AREA})
+    image = {"sample": random_input(AREA, 3, side, side)}
+    export(folder / "vae_encoder/model.onnx", Graph(vae, encode), image, {name: LATENT_AREA})
     latents = {"latent_sample": random_input(LATENT_AREA, 4, LATENT, LATENT)}
     decode = Graph(vae, lambda vae, latents: (vae.decode(latents).sample,))
     export(folder / "vae_decoder/model.onnx", decode, latents, {"sample": AREA})
@@ -720,9 +720,9 @@ def packed(values: Tensor | np.ndarray) -> str:
     return base64.b64encode(array.astype("u1" if array.dtype == np.uint8 else "<f4").tobytes()).decode()
 
 
-def png(picture: Image.Image) -> str:
+def png(image: Image.Image) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
+    image.save(buffer, "PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -845,8 +845,8 @@ def record(pipeline: Pipeline, spec: Spec, number: int) -> dict[str, Any]:
         "scaling_factor": spec.scaling_factor,
         "posterior": "mode" if spec.old_graphs else "sample",
         "sources": {
-            name: {"width": picture.width, "height": picture.height, "png": png(picture)}
-            for name, picture in sources.items()
+            name: {"width": image.width, "height": image.height, "png": png(image)}
+            for name, image in sources.items()
         },
         "texts": [record_text(pipeline, spec, text) for text in TEXTS],
         "cases": [

@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import diffusers
-import make  # the script beside this one, which has to come before what heeds the environment that it sets
+import make  # make.py, imported first because it sets the environment for the packages below
 import numpy as np
 import optimum.version
 import torch
@@ -71,8 +71,8 @@ def compare(folder: Path, spec: Spec, pipeline: Pipeline, number: int) -> None:
     exported.set_progress_bar_config(disable=True)
     sources = make.make_sources(spec.factor)
     for seed, case in enumerate(spec.cases, 1000 * (1 + number)):
-        pictures = [make.run(run, spec, case, sources[case.source], seed)[1] for run in (pipeline, exported)]
-        difference = int(np.abs(np.subtract(*pictures, dtype=np.int16)).max())
+        images = [make.run(run, spec, case, sources[case.source], seed)[1] for run in (pipeline, exported)]
+        difference = int(np.abs(np.subtract(*images, dtype=np.int16)).max())
         print(f"  {spec.name}: {case.strength}: within {difference}/255 of torch", flush=True)
         if difference > 1:
             raise ValueError(f"{folder}: the image at {case.strength} differs by {difference}/255")
