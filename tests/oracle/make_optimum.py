@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import diffusers
-import make  # make.py, imported first because it sets the environment for the packages below
+import make  # make.py, which sets the environment for the packages below
 import numpy as np
 import optimum.version
 import torch
