@@ -3,7 +3,8 @@
 -- Prompts use a class's common name if it has one.
 WITH slots AS (
     SELECT
-        h.source_id, i.pixel_id, i.digest, h.label, h.class_name, g.image_guidance, g.unet_evaluations, s.seed, a.attempt
+        h.source_id, i.pixel_id, i.digest, h.label, h.class_name, g.image_guidance, g.unet_evaluations, s.seed, a.attempt,
+        timesteps_run($timesteps, g.image_guidance) AS timesteps
     -- A cross join holds its left side in memory, so the images are on the right.
     FROM (SELECT unnest($image_guidance) AS image_guidance, unnest($unet_evaluations) AS unet_evaluations) g
     CROSS JOIN unnest($seeds) AS s(seed)
@@ -28,10 +29,10 @@ prompted AS (
         replace($filter_prompt, '{class}', common_name) AS filter_prompt,
         -- Each candidate has its own stream of noise.
         draw(9223372036854775807, 'noise', $seed, source_id, image_guidance, seed, attempt) AS noise_seed,
-        $timesteps * (100 - image_guidance) / 100 AS timesteps
+        timesteps
     FROM described
     -- If no timestep is left, a further attempt would be the same image.
-    WHERE attempt = 0 OR $timesteps * (100 - image_guidance) / 100 > 0
+    WHERE attempt = 0 OR timesteps > 0
 ),
 identified AS (
     SELECT

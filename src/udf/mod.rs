@@ -13,6 +13,7 @@
 //! | `load_image(image)` | an image with its bytes, from the source where it only has its path |
 //! | `pixel_difference(a, b)` | the largest difference of two images' values |
 //! | `read_image(path)` | an image of the source |
+//! | `timesteps_run(timesteps, image_guidance)` | the timesteps that a level of image guidance runs |
 
 mod classify;
 mod clip_image;
@@ -26,6 +27,7 @@ mod img2img;
 mod load_image;
 mod pixel_difference;
 mod read_image;
+mod timesteps_run;
 
 use std::sync::Arc;
 
@@ -65,6 +67,7 @@ pub(crate) fn register_all(
         draw::function(),
         image_info::function(),
         pixel_difference::function(),
+        timesteps_run::function(),
     ];
     let dependent = match context {
         Some(Context { models, source }) => [

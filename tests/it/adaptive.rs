@@ -119,7 +119,7 @@ fn wrong_feedback_is_refused_with_counts_and_nothing_of_it_is_taken() {
         hand_in(&workspace, &write(&workspace, trial, epoch, rows)).unwrap_err()
     };
     let said = refused("one", 0, &whole[..whole.len() - 3]);
-    assert!(said.contains("3 samples of the spectrum validation set that an epoch's phase lacks"), "{said}");
+    assert!(said.contains("3 samples of the spectrum validation set that are missing from an epoch's phase"), "{said}");
     let said = refused("three", 0, &whole);
     assert!(said.contains("32 rows of a trial that `curriculum.trials` does not name"), "{said}");
     let said = refused("one", 1, &whole);
@@ -143,7 +143,7 @@ fn wrong_feedback_is_refused_with_counts_and_nothing_of_it_is_taken() {
     let mut other = whole.clone();
     other[0].2 += 0.1;
     let said = refused("one", 0, &other);
-    assert!(said.contains("1 rows that say otherwise than earlier feedback of that epoch"), "{said}");
+    assert!(said.contains("1 rows that contradict feedback already stored for that epoch"), "{said}");
     let none = workspace.path("none.parquet");
     std::fs::write(&none, "hello").unwrap();
     assert!(hand_in(&workspace, &none).unwrap_err().contains("none.parquet"));

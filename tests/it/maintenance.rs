@@ -88,6 +88,6 @@ fn a_deep_look_finds_a_image_that_is_another() {
     let output = workspace.command("verify", &["--deep"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains("spectrum: an image that its prompt, guidance and noise do not make again ("), "{said}");
+    assert!(said.contains("spectrum: an image that its prompt, guidance and noise do not reproduce ("), "{said}");
     assert!(said.contains("scores: a similarity that its image and prompt do not give again ("), "{said}");
 }
