@@ -13,10 +13,11 @@ use libfuzzer_sys::fuzz_target;
 mod config;
 
 /// Stands in for the module of that name, without the error that needs DataFusion.
+#[path = "."]
 mod error {
-    #[path = "../../../src/error/diagnostics.rs"]
+    #[path = "../../src/error/diagnostics.rs"]
     pub(crate) mod diagnostics;
-    #[path = "../../../src/error/text.rs"]
+    #[path = "../../src/error/text.rs"]
     pub(crate) mod text;
 
     pub use diagnostics::{Diagnostic, Diagnostics};
