@@ -359,8 +359,8 @@ fn what_the_hub_refuses_says_what_to_do() {
     workspace.edit("models.diffusion=hf://tests/../digits");
     workspace.edit("models.clip=ftp://tests/digits");
     assert_snapshot!(said(&workspace, "check", 2), @r#"
-    error: --set models.diffusion=hf://tests/../digits: `models.diffusion`: found "hf://tests/../digits", allowed are directories, and URLs with `hf://` (`hf://ORG/REPO[@REVISION][/FOLDER]`), `s3://`, `gs://` or `az://`, without empty, `.` or `..` parts
-    --set models.clip=ftp://tests/digits: `models.clip`: found "ftp://tests/digits", allowed are directories, and URLs with `hf://` (`hf://ORG/REPO[@REVISION][/FOLDER]`), `s3://`, `gs://` or `az://`, without empty, `.` or `..` parts
+    error: --set models.diffusion=hf://tests/../digits: `models.diffusion`: found "hf://tests/../digits", expected a directory, or a URL with `hf://` (`hf://ORG/REPO[@REVISION][/FOLDER]`), `s3://`, `gs://` or `az://`, without empty, `.` or `..` parts
+    --set models.clip=ftp://tests/digits: `models.clip`: found "ftp://tests/digits", expected a directory, or a URL with `hf://` (`hf://ORG/REPO[@REVISION][/FOLDER]`), `s3://`, `gs://` or `az://`, without empty, `.` or `..` parts
     2 problems; nothing was run
     "#);
 }
@@ -389,7 +389,7 @@ fn a_model_is_explained() {
       vae scale         1.02793
       vae factor        4
       sample size       8
-      image size      32
+      image size        32
       tokenizer         16 token ids of a text
     text_encoder/model.onnx: 247.8 KiB, weights float16
       in   input_ids          int64 [batch, sequence]
@@ -412,7 +412,7 @@ fn a_model_is_explained() {
     exit code 0
     `models/digits/clip`: a CLIP, for `models.clip`
       embedding size    64
-      image size      32×32
+      image size        32×32
       mean              0.48145466, 0.4578275, 0.40821073
       std               0.26862954, 0.26130258, 0.27577711
       tokenizer         16 token ids of a text
@@ -430,7 +430,7 @@ fn a_model_is_explained() {
     exit code 0
     `tests/fixtures/classifier`: a classifier, for `models.classifiers`
       classes           10
-      image size      8×8
+      image size        8×8
       mean              0.5, 0.5, 0.5
       std               0.5, 0.5, 0.5
     model.onnx: 7.7 KiB, weights float32
@@ -470,7 +470,7 @@ fn a_model_that_does_not_fit_says_all_that_is_wrong() {
       vae scale         1.02793
       vae factor        4
       sample size       8
-      image size      32
+      image size        32
     text_encoder/model.onnx: 247.8 KiB, weights float16
       in   input_ids          int64 [batch, sequence]
       out  last_hidden_state  float32 [batch, sequence, 64]
@@ -497,7 +497,7 @@ fn a_model_that_does_not_fit_says_all_that_is_wrong() {
     exit code 2
     `DIR/clip`: a CLIP, for `models.clip`
       embedding size    64
-      image size      not said
+      image size        not said
       mean              not said
       std               not said
     model.onnx: 625.6 KiB, weights float16
