@@ -52,3 +52,91 @@ fn recipe(query: &Query, values: &BTreeMap<String, Parameter>) -> String {
     let digest = Digest::new("recipe").text(ALGORITHM).text(&query.digest());
     used.fold(digest, |digest, (name, value)| digest.text(name).text(&value.to_string())).id()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{collections::BTreeSet, fmt::Write};
+
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::config;
+
+    fn inputs() -> Inputs {
+        Inputs {
+            listing: "l".into(),
+            descriptions: "d".into(),
+            common_names: "n".into(),
+            confidences: "p".into(),
+            generator: "g".into(),
+            clip: "c".into(),
+            classifiers: "k".into(),
+            scheduler: "ddim".into(),
+            feedback: "f".into(),
+            unet_evaluations: vec![25, 23, 18, 13, 8, 3],
+        }
+    }
+
+    fn config() -> Config {
+        let set = ["parameters.best=3", "parameters.look=dark", "spectrum.negative_prompt=blur"].map(str::to_owned);
+        Config::parse(include_str!("../../pipelines/digits_lt.toml"), "digits_lt.toml", &set).unwrap()
+    }
+
+    /// Fingerprints digest these strings: a change here makes the steps of every lake stale.
+    #[test]
+    fn the_values_of_parameters_stay_the_same() {
+        let (config, catalogue) = (config(), Catalogue::load(None, &[]).unwrap());
+        let values = parameters(&config, &catalogue, &inputs()).unwrap();
+        let mut shown = format!("reader {}\n", reader(&config, &catalogue).unwrap());
+        for (name, value) in values {
+            writeln!(shown, "${name} {value}").unwrap();
+        }
+        assert_snapshot!(shown, @r#"
+        reader 3769c2fcaa87aefadbd3004cb7f71015
+        $best 3
+        $class_balanced false
+        $classifier NULL
+        $clip "7e264cfb1f6a352924183c4c40ec64fb"
+        $curriculum_epochs 24
+        $epochs 26
+        $exclude_classes []
+        $filter_prompt "a photo of {class}"
+        $generation_prompt "a photo of {class}"
+        $generator "b077795b5fd5239ddc6e7e4492d2334d"
+        $guidance_scale 4.0
+        $hard_fraction 1.0
+        $hard_share 0.4
+        $image_guidance [0, 10, 30, 50, 70, 90]
+        $level NULL
+        $look "dark"
+        $max_attempts 3
+        $max_class_count 20
+        $max_probability 1.0
+        $min_text_similarity 0.58
+        $name "digits_lt"
+        $negative_prompt "blur"
+        $non_hard_fraction 1.0
+        $probe_size 0
+        $scheduler "ddim"
+        $seed 0
+        $seeds [10, 20, 30, 40]
+        $strategy "diverse_to_specific"
+        $timesteps 25
+        $trials ["0"]
+        $unet_evaluations [25, 23, 18, 13, 8, 3]
+        $validation_sources 0
+        "#);
+    }
+
+    #[test]
+    fn every_declared_parameter_has_a_value_and_no_other() {
+        let config = config();
+        let values = parameters(&config, &Catalogue::load(None, &[]).unwrap(), &inputs()).unwrap();
+        let declared = config::keys().iter().filter_map(|key| key.parameter);
+        let computed = ComputedParameter::ALL.map(ComputedParameter::name);
+        let own = config.parameters.keys().map(String::as_str);
+        let expected: BTreeSet<&str> = declared.chain(computed).chain(own).collect();
+        assert_eq!(values.keys().map(String::as_str).collect::<BTreeSet<_>>(), expected);
+    }
+}
