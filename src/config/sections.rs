@@ -129,7 +129,7 @@ section! {
         noise: String = or(OneOf(&["counter", "torch"]), "counter");
         /// Whether level 0 starts from noise alone. Diffusers leaves a trace of the image in it.
         pure_noise_at_zero: bool = or(Boolean, false);
-        /// The size to which images are resized first; every side is then cropped to whole latents. If it is not set,
+        /// The width to which images are resized first; every side is then cropped to whole latents. If it is not set,
         /// images keep their size.
         size: Option<(i64, i64)> = Size;
         /// Whether an image is resized to the largest size inside `width` × `height` that has its aspect ratio.
@@ -153,7 +153,11 @@ impl Declaration for Size {
     fn keys(&self, field: &Field<'_>) -> Vec<Key> {
         let side = integer(8..=8192, "pixels").expected();
         let width = Field { name: "width", ..field.clone() };
-        let height = Field { name: "height", doc: "Required with `width`.", ..field.clone() };
+        let height = Field {
+            name: "height",
+            doc: "The height to which images are resized first. Required with `width`.",
+            ..field.clone()
+        };
         [width, height].map(|field| field.key(side.clone(), DefaultValue::Unset)).into()
     }
 }

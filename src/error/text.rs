@@ -67,7 +67,7 @@ pub(crate) fn join(items: &[String], conjunction: &str) -> String {
 
 /// Returns the words as a choice, for "expected ...": "one of `a`, `b` or `c`".
 pub(crate) fn one_of(words: &[&str]) -> String {
-    let of = if words.len() > 1 { "one of " } else { "" };
+    let of = if words.len() > 2 { "one of " } else { "" };
     format!("{of}{}", list(words, "or"))
 }
 
@@ -110,7 +110,8 @@ mod tests {
 
     #[test]
     fn words_are_listed_with_a_conjunction() {
-        assert_eq!([one_of(&["a"]), one_of(&["a", "b"])], ["`a`", "one of `a` or `b`"]);
+        assert_eq!([one_of(&["a"]), one_of(&["a", "b"])], ["`a`", "`a` or `b`"]);
+        assert_eq!(one_of(&["a", "b", "c"]), "one of `a`, `b` or `c`");
         assert_eq!(list(&["a", "b", "c"], "and"), "`a`, `b` and `c`");
     }
 

@@ -8,8 +8,8 @@ use super::{SMALL, sound, wrong};
 fn prompts_have_only_known_placeholders() {
     let more = "[prompts]\ngeneration = \"{clas} {description} {descripton}\"\nfilter = \"{description} {\"\n";
     assert_snapshot!(wrong(more, &[]), @r"
-    x.toml:15: `prompts.generation`: found the placeholder `{clas}`, expected one of `{class}` or `{description}`; did you mean `{class}`?
-    x.toml:15: `prompts.generation`: found the placeholder `{descripton}`, expected one of `{class}` or `{description}`; did you mean `{description}`?
+    x.toml:15: `prompts.generation`: found the placeholder `{clas}`, expected `{class}` or `{description}`; did you mean `{class}`?
+    x.toml:15: `prompts.generation`: found the placeholder `{descripton}`, expected `{class}` or `{description}`; did you mean `{description}`?
     x.toml:16: `prompts.filter`: found the placeholder `{description}`, expected `{class}`
     x.toml:16: `prompts.filter`: found a `{` without a `}`, expected braces in pairs, as in `{class}`
     4 problems; nothing was run
