@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Format, output};
 use crate::{
-    error::{Error, Result},
-    models::hub::bytes,
+    error::{Error, Result, text::bytes},
     models::{self, Description, Graph, Kind, Notes},
 };
 

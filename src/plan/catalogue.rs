@@ -21,6 +21,7 @@ use datafusion::sql::sqlparser::{
     tokenizer::{Span, Token, Tokenizer},
 };
 
+pub use crate::config::Parameter;
 use crate::{
     error::{Error, Result},
     identity::Digest,
@@ -75,39 +76,6 @@ const BUILT_IN: &[(&str, &str)] = &[
 
 /// A replacement is a query, not a program.
 const MAX_SQL_BYTES: u64 = 1 << 20;
-
-/// The value of a `$name` placeholder.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Parameter {
-    /// An integer.
-    Integer(i64),
-    /// A real number, finite.
-    Float(f64),
-    /// A text.
-    Text(String),
-    /// A value that is not given.
-    Null,
-    /// True or false.
-    Boolean(bool),
-    /// A list of integers, for `unnest`.
-    Integers(Vec<i64>),
-    /// A list of texts, for `unnest`.
-    Texts(Vec<String>),
-}
-
-impl std::fmt::Display for Parameter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Integer(value) => write!(f, "{value}"),
-            Self::Float(value) => write!(f, "{value:?}"),
-            Self::Text(value) => write!(f, "{value:?}"),
-            Self::Null => write!(f, "NULL"),
-            Self::Boolean(value) => write!(f, "{value}"),
-            Self::Integers(values) => write!(f, "{values:?}"),
-            Self::Texts(values) => write!(f, "{values:?}"),
-        }
-    }
-}
 
 fn list(values: impl Iterator<Item = Parameter>) -> Expr {
     Expr::Array(Array { elem: values.map(|value| value.expression()).collect(), named: false })

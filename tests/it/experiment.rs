@@ -59,7 +59,7 @@ fn a_classifier_that_is_not_there_is_named() {
     workspace.edit("hard_samples.classifier=cars");
     let output = workspace.command("check", &[]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("found `cars`, allowed are those of `[models.classifiers]`: `digits`"), "{said}");
+    assert!(said.contains("found \"cars\", expected a name of `[models.classifiers]`: `digits`"), "{said}");
     workspace.edit("hard_samples.classifier=digits");
     workspace.edit("models.classifiers.digits=tests/fixtures/onnx");
     let output = workspace.command("check", &[]).output().unwrap();
@@ -170,5 +170,5 @@ fn what_an_experiment_needs_is_said_before_it_begins() {
     let text = said(&["experiment.strategies=easy"]);
     assert!(text.contains("schedule/easy.sql"), "{text}");
     let text = said(&["experiment.split=[{seed=1},{seed=1}]"]);
-    assert!(text.contains("found \"1\" a second time"), "{text}");
+    assert!(text.contains("duplicate value 1"), "{text}");
 }

@@ -358,8 +358,8 @@ fn what_the_hub_refuses_says_what_to_do() {
     workspace.edit("models.diffusion=hf://tests/../digits");
     workspace.edit("models.clip=ftp://tests/digits");
     assert_snapshot!(said(&workspace, "check", 2), @r#"
-    error: --set models.diffusion=hf://tests/../digits: `models.diffusion`: found "hf://tests/../digits", allowed are directories, and URLs with `hf://` (`hf://ORG/REPO[@REVISION][/FOLDER]`), `s3://`, `gs://` or `az://`, without empty, `.` or `..` parts
-    --set models.clip=ftp://tests/digits: `models.clip`: found "ftp://tests/digits", allowed are directories, and URLs with `hf://` (`hf://ORG/REPO[@REVISION][/FOLDER]`), `s3://`, `gs://` or `az://`, without empty, `.` or `..` parts
+    error: --set models.diffusion=hf://tests/../digits: `models.diffusion`: found "hf://tests/../digits", expected a directory, or a URL with `hf://` (`hf://ORG/REPO[@REVISION][/FOLDER]`), `s3://`, `gs://` or `az://`, without empty, `.` or `..` parts
+    --set models.clip=ftp://tests/digits: `models.clip`: found "ftp://tests/digits", expected a directory, or a URL with `hf://` (`hf://ORG/REPO[@REVISION][/FOLDER]`), `s3://`, `gs://` or `az://`, without empty, `.` or `..` parts
     2 problems; nothing was run
     "#);
 }

@@ -9,7 +9,7 @@ use crate::error::Error;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HubError {
     /// Neither a directory nor a URL that is known.
-    #[error("`{found}` is no place of a model; allowed are {allowed}")]
+    #[error("`{found}` is no place of a model; expected {allowed}")]
     NoPlace { found: String, allowed: &'static str },
     /// No variable says where files can be kept.
     #[error("no cache directory: set `XDG_CACHE_HOME` or `HOME`, or `HF_HOME` for models of the hub")]

@@ -15,11 +15,12 @@ use tokio::time::sleep;
 
 use super::HubError;
 use super::files::{INDEX, is_needed};
-use super::notes::{Notes, Waiting, bytes, files as files_in_words};
+use super::notes::{Notes, Waiting, files as files_in_words};
 use super::record::{Answer, HubFile, Record, is_commit};
 use super::settings::{Settings, environment};
 use crate::config::HubFolder;
 use crate::error;
+use crate::error::text::bytes;
 use crate::models::diffusion::PARTS;
 use crate::models::onnx::digest;
 

@@ -16,7 +16,6 @@ use std::path::PathBuf;
 
 pub(crate) use error::HubError;
 pub use notes::Notes;
-pub(crate) use notes::bytes;
 
 use crate::config::ModelLocation;
 
@@ -31,6 +30,6 @@ pub(crate) async fn directory(location: &str, notes: &Notes) -> Result<PathBuf, 
         Some(ModelLocation::Directory(path)) => Ok(path),
         Some(ModelLocation::Hub(folder)) => hugging_face::fetch(location, &folder, notes).await,
         Some(ModelLocation::Store(url)) => store::fetch(&url, notes).await,
-        None => Err(HubError::NoPlace { found: location.to_owned(), allowed: ModelLocation::ALLOWED }),
+        None => Err(HubError::NoPlace { found: location.to_owned(), allowed: ModelLocation::EXPECTED }),
     }
 }

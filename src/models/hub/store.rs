@@ -8,8 +8,9 @@ use std::sync::atomic::AtomicU64;
 
 use super::HubError;
 use super::files::{INDEX, is_needed};
-use super::notes::{Notes, Waiting, bytes, files as files_in_words};
+use super::notes::{Notes, Waiting, files as files_in_words};
 use super::settings::cache_of_models;
+use crate::error::text::bytes;
 use crate::identity::Digest;
 use crate::models::diffusion::PARTS;
 use crate::storage::{Place, StoredFile};

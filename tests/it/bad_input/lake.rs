@@ -22,7 +22,7 @@ fn a_lake_where_no_store_is() {
     let (workspace, _guard) = shipped();
     assert_snapshot!(said(workspace.command("check", &[]).args(["--set", "lake.root=ftp://a/b"])), @r#"
     exit code 2
-    error: --set lake.root=ftp://a/b: `lake.root`: found "ftp://a/b", allowed are directories, and URLs with `file://`, `s3://`, `gs://`, `az://` or `memory://`
+    error: --set lake.root=ftp://a/b: `lake.root`: found "ftp://a/b", expected a directory, or a URL with `file://`, `s3://`, `gs://`, `az://` or `memory://`
     1 problem; nothing was run
     "#);
     let mut process = crate::support::program();

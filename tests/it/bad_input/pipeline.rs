@@ -9,7 +9,7 @@ fn unknown_key() {
     let (mut workspace, _guard) = shipped();
     assert_snapshot!(check(&mut workspace, &["spectrum.timestep=3"]), @r"
     exit code 2
-    error: --set spectrum.timestep=3: unknown key `spectrum.timestep`, did you mean `timesteps`?
+    error: --set spectrum.timestep=3: unknown key `spectrum.timestep`; did you mean `timesteps`?
     1 problem; nothing was run
     ");
 }
@@ -19,7 +19,7 @@ fn wrong_type() {
     let (mut workspace, _guard) = shipped();
     assert_snapshot!(check(&mut workspace, &["spectrum.timesteps=\"ten\""]), @r#"
     exit code 2
-    error: --set spectrum.timesteps="ten": `spectrum.timesteps`: found "ten", expected an integer 1 to 1000
+    error: --set spectrum.timesteps="ten": `spectrum.timesteps`: found "ten", expected an integer from 1 to 1000
     1 problem; nothing was run
     "#);
 }
@@ -29,7 +29,7 @@ fn guidance_beyond_the_real_image() {
     let (mut workspace, _guard) = shipped();
     assert_snapshot!(check(&mut workspace, &["spectrum.image_guidance=[0,101]"]), @r"
     exit code 2
-    error: --set spectrum.image_guidance=[0,101]: `spectrum.image_guidance[1]`: found 101, allowed are integers 0 to 100 (percent of the real image kept)
+    error: --set spectrum.image_guidance=[0,101]: `spectrum.image_guidance[1]`: found 101, expected an integer from 0 to 100 (percent of the real image kept)
     1 problem; nothing was run
     ");
 }
@@ -46,11 +46,11 @@ fn several_errors_are_said_at_once() {
     rewritten(&mut workspace, &lines);
     assert_snapshot!(check(&mut workspace, &[]), @r#"
     exit code 2
-    error: [dir]/bad.toml:3: unknown key `seeed`, did you mean `seed`?
-    [dir]/bad.toml:32: `spectrum.guidance_scale`: found 400, allowed are numbers 0 to 100 (factor)
-    [dir]/bad.toml:33: `spectrum.scheduler`: found "ddmi", allowed are `ddim`, `pndm`, `euler`, `euler_ancestral`, `dpmpp_2m`, `dpmpp_2m_karras` and `lcm`, did you mean `ddim`?
-    [dir]/bad.toml:37: `filter.max_attempts`: found "three", expected an integer 1 to 100
-    [dir]/bad.toml:43: `curriculum.hard_share`: found 1.0, allowed are numbers 0 to below 1 (share of images)
+    error: [dir]/bad.toml:3: unknown key `seeed`; did you mean `seed`?
+    [dir]/bad.toml:32: `spectrum.guidance_scale`: found 400, expected a number from 0 to 100 (factor)
+    [dir]/bad.toml:33: `spectrum.scheduler`: found "ddmi", expected one of `ddim`, `pndm`, `euler`, `euler_ancestral`, `dpmpp_2m`, `dpmpp_2m_karras` or `lcm`; did you mean `ddim`?
+    [dir]/bad.toml:37: `filter.max_attempts`: found "three", expected an integer from 1 to 100
+    [dir]/bad.toml:43: `curriculum.hard_share`: found 1.0, expected a number from 0 to less than 1 (share of images)
     5 problems; nothing was run
     "#);
 }
@@ -97,7 +97,7 @@ fn edits_that_are_none() {
     1 problem; nothing was run
 
     exit code 2
-    error: --set spectral.seeds=3: unknown section `spectral`, did you mean `spectrum`?
+    error: --set spectral.seeds=3: unknown section `spectral`; did you mean `spectrum`?
     1 problem; nothing was run
 
     exit code 2
@@ -105,7 +105,7 @@ fn edits_that_are_none() {
     1 problem; nothing was run
 
     exit code 2
-    error: --set seed=x: `seed`: found "x", expected an integer of 64 bits
+    error: --set seed=x: `seed`: found "x", expected a 64-bit integer
     1 problem; nothing was run
     "#);
 }
