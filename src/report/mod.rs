@@ -7,7 +7,7 @@ pub mod status;
 pub mod verify;
 
 pub use contact_sheet::{has_contact_sheet, write_contact_sheet};
-pub use levels::{levels, tables};
+pub use levels::{Level, TextTable, levels, tables};
 
 use arrow::array::RecordBatch;
 
