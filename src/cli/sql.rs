@@ -80,7 +80,7 @@ pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
             .map_err(|source| CliError::File { path: file.display().to_string(), source })?,
         (None, None) => return from_stdin(&pipeline, &context, *format).await,
     };
-    answer(&pipeline, &context, &text, *format).await?;
+    run_query(&pipeline, &context, &text, *format).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -116,7 +116,7 @@ async fn from_stdin(pipeline: &Pipeline, context: &SessionContext, format: RowFo
         text.push('\n');
         if ended && !text.trim().is_empty() {
             let query = std::mem::take(&mut text);
-            match answer(pipeline, context, &query, format).await {
+            match run_query(pipeline, context, &query, format).await {
                 Err(error) if terminal => output::note(format!("error: {}", error::chain(&error))),
                 result => result?,
             }
@@ -136,7 +136,7 @@ fn table_names(context: &SessionContext) -> Vec<String> {
     names
 }
 
-async fn answer(pipeline: &Pipeline, context: &SessionContext, text: &str, format: RowFormat) -> Result<()> {
+async fn run_query(pipeline: &Pipeline, context: &SessionContext, text: &str, format: RowFormat) -> Result<()> {
     let fail = |error| Error::query("sql", error);
     catalogue::hold_chains("sql", text)?;
     let rows = match Query::parse("sql", text) {
@@ -166,7 +166,8 @@ fn print(batches: &[RecordBatch], format: RowFormat) -> Result<String, ArrowErro
             let mut writer = arrow::json::ArrayWriter::new(Vec::new());
             writer.write_batches(&batches.iter().collect::<Vec<_>>())?;
             writer.finish()?;
-            writer.into_inner()
+            let bytes = writer.into_inner();
+            if bytes.is_empty() { b"[]".to_vec() } else { bytes }
         }
         RowFormat::Csv => {
             let mut writer = arrow::csv::Writer::new(Vec::new());
@@ -174,8 +175,7 @@ fn print(batches: &[RecordBatch], format: RowFormat) -> Result<String, ArrowErro
             writer.into_inner()
         }
     };
-    let text = String::from_utf8_lossy(&bytes);
-    Ok(if text.is_empty() { "[]".to_owned() } else { text.trim_end_matches('\n').to_owned() })
+    Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
 }
 
 /// `error` of `query`, with the table that was probably meant if one does not exist.
@@ -198,7 +198,7 @@ fn without_pixels(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
             Some(bytes) if images || column.data_type().is_binary() => {
                 let errors =
                     column.as_struct_opt().and_then(|parts| parts.column_by_name(schema::ERROR_FIELD)).cloned();
-                let texts: StringArray = (0..bytes.len())
+                let sizes: StringArray = (0..bytes.len())
                     .map(|row| match &errors {
                         Some(errors) if errors.is_valid(row) => {
                             Some(format!("error: {}", errors.as_string::<i32>().value(row)))
@@ -206,7 +206,7 @@ fn without_pixels(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
                         _ => bytes.is_valid(row).then(|| format!("{} bytes", bytes.value(row).len())),
                     })
                     .collect();
-                (Field::new(field.name(), DataType::Utf8, true), Arc::new(texts))
+                (Field::new(field.name(), DataType::Utf8, true), Arc::new(sizes))
             }
             _ => (field.as_ref().clone(), Arc::clone(column)),
         }
