@@ -45,15 +45,24 @@ pub(crate) async fn levels(project: &Project) -> Result<Vec<Level>> {
     Ok(levels)
 }
 
-/// The closing tables as text: by level, and by class and level.
+/// A table for people: every cell is text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TextTable {
+    /// Names of the columns.
+    pub(crate) header: Vec<String>,
+    /// Cells of each row.
+    pub(crate) rows: Vec<Vec<String>>,
+}
+
+/// The closing tables: by class and level, and by level.
 ///
 /// # Errors
-/// Where the tables cannot be read.
-pub(crate) async fn tables(project: &Project) -> Result<String> {
+/// Returns an error if the tables cannot be read.
+pub(crate) async fn tables(project: &Project) -> Result<[TextTable; 2]> {
     let frame = frame(project).await?;
     let by_class = summary(frame.clone(), &["class_name", "image_guidance"]).map_err(failed)?;
     let by_level = summary(frame, &["image_guidance"]).map_err(failed)?;
-    Ok(format!("{}\n{}", text(&by_class), text(&by_level)))
+    Ok([text(&by_class), text(&by_level)])
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -96,25 +105,15 @@ fn summary(frame: DataFrame, keys: &[&str]) -> Result<DataFrame, PolarsError> {
         .collect()
 }
 
-/// A plain table: what polars prints is cut to the terminal, and a log has none.
-fn text(frame: &DataFrame) -> String {
-    let mut lines: Vec<Vec<String>> = vec![frame.get_column_names().iter().map(|name| name.to_string()).collect()];
-    for row in 0..frame.height() {
-        let cell = |column: &Column| match column.get(row) {
-            Ok(value) if value.is_null() => "-".to_owned(),
-            Ok(value) if value.dtype().is_float() => {
-                format!("{:.4}", value.try_extract::<f64>().unwrap_or(f64::NAN))
-            }
-            Ok(value) => value.str_value().into_owned(),
-            Err(_) => String::new(),
-        };
-        lines.push(frame.columns().iter().map(cell).collect());
-    }
-    let width = |column: usize| lines.iter().filter_map(|line| line.get(column)).map(String::len).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..frame.width()).map(width).collect();
-    let line = |cells: &Vec<String>| {
-        let padded = cells.iter().zip(&widths).map(|(cell, &width)| format!("{cell:>width$}"));
-        padded.collect::<Vec<_>>().join("  ")
+fn text(frame: &DataFrame) -> TextTable {
+    let cell = |column: &Column, row: usize| match column.get(row) {
+        Ok(value) if value.is_null() => "-".to_owned(),
+        Ok(value) if value.dtype().is_float() => format!("{:.4}", value.try_extract::<f64>().unwrap_or(f64::NAN)),
+        Ok(value) => value.str_value().into_owned(),
+        Err(_) => String::new(),
     };
-    lines.iter().map(line).map(|line| line + "\n").collect()
+    TextTable {
+        header: frame.get_column_names().iter().map(|name| name.to_string()).collect(),
+        rows: (0..frame.height()).map(|row| frame.columns().iter().map(|column| cell(column, row)).collect()).collect(),
+    }
 }

@@ -7,4 +7,4 @@ pub(crate) mod status;
 pub(crate) mod verify;
 
 pub(crate) use contact_sheet::{has_contact_sheet, write_contact_sheet};
-pub(crate) use levels::{levels, tables};
+pub(crate) use levels::{Level, TextTable, levels, tables};

@@ -31,7 +31,7 @@ fn a_model_is_explained() {
       vae factor        4
       sample size       8
       image size        32
-      tokenizer         16 token ids of a text
+      tokenizer         16 tokens per prompt
     text_encoder/model.onnx: 247.8 KiB, weights float16
       in   input_ids          int64 [batch, sequence]
       out  last_hidden_state  float32 [batch, sequence, 64]
@@ -56,7 +56,7 @@ fn a_model_is_explained() {
       image size        32×32
       mean              0.48145466, 0.4578275, 0.40821073
       std               0.26862954, 0.26130258, 0.27577711
-      tokenizer         16 token ids of a text
+      tokenizer         16 tokens per prompt
     model.onnx: 625.6 KiB, weights float16
       in   input_ids         int64 [text_batch, sequence]
       in   pixel_values      float32 [image_batch, 3, 32, 32]
@@ -107,7 +107,7 @@ fn a_model_that_does_not_fit_says_all_that_is_wrong() {
       prediction type   epsilon
       scheduler         ddim
       timestep spacing  leading
-      timestep          not said
+      timestep          not stated
       vae scale         1.02793
       vae factor        4
       sample size       8
@@ -139,8 +139,8 @@ fn a_model_that_does_not_fit_says_all_that_is_wrong() {
     `DIR/clip`: a CLIP, for `models.clip`
       embedding size    64
       image size        not said
-      mean              not said
-      std               not said
+      mean              not stated
+      std               not stated
     model.onnx: 625.6 KiB, weights float16
       in   input_ids         int64 [text_batch, sequence]
       in   pixel_values      float32 [image_batch, 3, 32, 32]

@@ -253,7 +253,7 @@ fn faults_of_the_endpoint_pass() {
     let (workspace, file) = workspace(&endpoint);
     let output = prompts(&workspace, &["--in-flight", "10", "--timeout", "10"]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    let reason = "after 3 answers 0 of 10 descriptions can be used; left out are lines 1 with fewer than 15 words";
+    let reason = "after 3 responses, 0 of 10 descriptions are usable; unusable lines: 1 with fewer than 15 words";
     let failed = json!([{ "class_name": "eight", "reason": reason }]);
     assert_eq!(outcome(&output), json!({"classes": 10, "there": 0, "answered": 9, "failed": failed, "texts": 90}));
     let counts = endpoint.counts();
@@ -263,15 +263,15 @@ fn faults_of_the_endpoint_pass() {
         assert_eq!(counts[class], count, "{class}");
     }
     let said = stderr(&output);
-    assert!(said.contains("one: `") && said.contains("429 Too Many Requests; again in 1.0 s"), "{said}");
-    assert!(said.contains("500 Internal Server Error: broken; again in 0.0 s"), "{said}");
-    // The second request includes the first response and what was wrong with it.
+    assert!(said.contains("one: `") && said.contains("429 Too Many Requests; retrying in 1.0 s"), "{said}");
+    assert!(said.contains("500 Internal Server Error: broken; retrying in 0.0 s"), "{said}");
+    // the second question has the first answer, and says what was wrong with it
     let asked = endpoint.asked();
     let again = asked.iter().find(|request| request.class == "seven" && request.earlier == 1).unwrap();
     let messages = again.body["messages"].as_array().unwrap();
     assert_eq!(messages.iter().map(|message| &message["role"]).collect::<Vec<_>>(), ["user", "assistant", "user"]);
-    let wanted = "6 of 10 descriptions can be used; left out are lines 1 with fewer than 15 words, 2 that repeat an \
-                  earlier one. Write 4 more";
+    let wanted = "6 of 10 descriptions are usable; unusable lines: 1 with fewer than 15 words, 2 repeating an earlier \
+                  one. Write 4 more";
     assert!(messages[2]["content"].as_str().unwrap().contains(wanted), "{}", messages[2]);
     assert!(!lines(&file).contains_key("eight"));
 
@@ -281,7 +281,7 @@ fn faults_of_the_endpoint_pass() {
     let output = workspace.command("prompts", &[&file, "--model", "m"]).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains(&format!("failed: eight: {reason}\n")), "{said}");
-    assert!(said.starts_with("classes  there already  added  failed  texts\n"), "{said}");
+    assert!(said.starts_with("classes  already present  added  failed  descriptions\n"), "{said}");
     assert_eq!(endpoint.asked().len(), before + 3);
 }
 
@@ -293,7 +293,7 @@ fn what_cannot_pass_ends_at_once() {
     let output = prompts(&workspace, &["--in-flight", "1"]);
     assert_eq!((output.status.code(), endpoint.asked().len()), (Some(1), 1));
     let said = outcome(&output)["errors"][0]["message"].as_str().unwrap().to_owned();
-    let wanted = "answers 401 Unauthorized: Incorrect API key provided: [key]\nhint: set `OPENAI_API_KEY` to a key";
+    let wanted = "returned 401 Unauthorized: Incorrect API key provided: [key]\nhint: set `OPENAI_API_KEY` to a key";
     assert!(said.contains(wanted), "{said}");
     assert_eq!(std::fs::read(&file).unwrap(), b"");
 
@@ -303,7 +303,11 @@ fn what_cannot_pass_ends_at_once() {
     let output = prompts(&workspace, &["--in-flight", "1"]);
     assert_eq!((output.status.code(), endpoint.asked().len()), (Some(1), 3));
     let said = outcome(&output)["errors"][0]["message"].as_str().unwrap().to_owned();
-    assert!(said.starts_with("3 classes in a row: `http://") && said.contains("400 Bad Request: no\nhint"), "{said}");
+    assert!(
+        said.starts_with("no usable response for 3 classes in a row: `http://")
+            && said.contains("400 Bad Request: no\nhint"),
+        "{said}"
+    );
 
     // Without a key none is sent. A password in the URL is sent, but never shown.
     let endpoint = Endpoint::start(good);
@@ -343,7 +347,7 @@ fn a_kill_loses_what_is_in_flight_and_no_answer() {
 
     let output = prompts(&workspace, &[]);
     assert_eq!(outcome(&output), json!({"classes": 10, "there": 2, "answered": 8, "failed": [], "texts": 100}));
-    assert!(stderr(&output).contains("its last line was cut off; its 100 bytes are left out"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("removed 100 bytes of a truncated last line"), "{}", stderr(&output));
     let after = std::fs::read_to_string(&file).unwrap();
     assert!(after.starts_with(&text[..whole]), "what was whole is as it was");
     assert_eq!(lines(&file).len(), 10);
@@ -371,8 +375,8 @@ fn everything_wrong_is_said_before_any_request() {
     for wanted in [
         "none",
         "`prompts.common_names`: the name of class `one` is blank",
-        "`OPENAI_BASE_URL` is no URL of an endpoint",
-        "`texts.json`: its name has to end in `.jsonl`",
+        "`OPENAI_BASE_URL` is not the URL of an endpoint",
+        "`texts.json`: its name must end in `.jsonl`",
         "4 problems; nothing was run",
     ] {
         assert!(said.contains(wanted), "{wanted}: {said}");

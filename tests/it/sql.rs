@@ -117,3 +117,23 @@ fn nothing_can_be_written_from_sql() {
     }
     assert!(!workspace.lake().exists());
 }
+
+#[test]
+fn rows_are_printed_with_their_headings_even_if_there_are_none() {
+    let workspace = Workspace::small();
+    let empty = workspace.ok("sql", &["SELECT sample_id, attempt FROM kept"]);
+    assert!(empty.contains("| sample_id | attempt |"), "{empty}");
+    let query = "SELECT * FROM (VALUES (1, 'a,b'), (2, NULL)) AS t(n, s) ORDER BY n";
+    assert_eq!(workspace.ok("sql", &[query, "--format", "csv"]), "n,s\n1,\"a,b\"\n2,\n");
+    assert_eq!(workspace.ok("sql", &["SELECT 1 AS n LIMIT 0", "--format", "csv"]), "n\n");
+    assert_eq!(workspace.query("SELECT 1 AS n LIMIT 0"), Vec::<Value>::new());
+}
+
+#[test]
+fn unknown_tables_and_wrong_arguments_are_named() {
+    let workspace = Workspace::small();
+    let said = |query: &str| stderr(&workspace.command("sql", &[query]).output().unwrap());
+    assert_eq!(said("SELECT * FROM imgaes"), "error: query `sql`: there is no table `imgaes`; did you mean `images`?\n");
+    let expected = "error: query `sql`: `clip_text`: expected a string, found Int64\n";
+    assert_eq!(said("SELECT clip_text(1)"), expected);
+}

@@ -86,7 +86,11 @@ impl Workspace {
     pub fn command(&self, command: &str, arguments: &[&str]) -> Command {
         let mut process = program();
         let lake = self.url.as_ref().map_or_else(|| self.lake(), PathBuf::from);
-        process.arg(command).arg(&self.pipeline).arg("--lake").arg(lake);
+        process.arg(command).arg(&self.pipeline);
+        // The two commands that read the pipeline alone.
+        if !matches!(command, "confidences" | "prompts") {
+            process.arg("--lake").arg(lake);
+        }
         process.envs(self.variables.iter().map(|(name, value)| (*name, value)));
         for edit in &self.set {
             process.arg("--set").arg(edit);

@@ -55,6 +55,7 @@ const ONLY: &[(&str, &[&str])] = &[
     ("candle_nn", &["experiment/learner"]),
     ("hf_hub", &["models/hub"]),
     ("clap", &["cli"]),
+    ("comfy_table", &["cli"]),
     ("indicatif", &["cli"]),
     ("reqwest", &["prompts"]),
 ];

@@ -78,7 +78,7 @@ fn no_pipeline() {
     workspace.pipeline = workspace.path("");
     assert_snapshot!(check(&mut workspace, &[]), @r"
     exit code 2
-    error: [dir]/: cannot be read: is a directory
+    error: [dir]/: expected a pipeline's TOML file, found a directory, did you mean a pipeline with this `source.root`? (see docs/quickstart.md)
     1 problem; nothing was run
     ");
 }

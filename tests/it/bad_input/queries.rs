@@ -189,8 +189,8 @@ fn an_expectation_that_fails_shows_its_rows() {
     workspace.edit(&asked(20));
     assert_snapshot!(said(&mut workspace.command("run", &["--until", "images"])), @r"
     exit code 1
-    pixels: 780 rows in [time]; it was never made
-    images: 780 rows in [time]; it was never made
+    pixels: 780 rows in [time]
+    images: 780 rows in [time]
     error: expectation `no class is small` failed: 4 rows, none expected
     +------------+--------+
     | class_name | images |
@@ -217,8 +217,8 @@ fn two_rows_of_one_key() {
     replace(&mut workspace, "hard_samples/few_shot.sql", &twice("hard_samples/few_shot.sql"));
     assert_snapshot!(said(&mut workspace.command("run", &["--until", "hard_samples"])), @r"
     exit code 2
-    pixels: 780 rows in [time]; it was never made
-    images: 780 rows in [time]; it was never made
+    pixels: 780 rows in [time]
+    images: 780 rows in [time]
     error: query `hard_samples/few_shot.sql`: it gives two rows with the same (source_id) among 24; `hard_samples` holds one of each
     ");
     assert_eq!(workspace.number("SELECT count(*) FROM hard_samples"), 0.0);
