@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::{Result, text::bytes},
-    export::{self, Bound, Epochs, Options},
+    export::{self, Epochs, Options, ShardSize},
     run::Stop,
 };
 
@@ -25,8 +25,8 @@ pub(super) struct Arguments {
     /// The directory or URL to write to
     destination: String,
     /// The format of the files
-    #[arg(long = "as", value_enum, value_name = "FORM")]
-    form: Form,
+    #[arg(long = "as", value_enum, value_name = "FORMAT")]
+    format: As,
     /// An epoch, or the first and last of several, as in 3..5 [default: all]
     #[arg(long, value_name = "N|A..B")]
     epoch: Option<Epochs>,
@@ -38,11 +38,11 @@ pub(super) struct Arguments {
     trial: Option<String>,
     /// Approximate size of a tar shard or Parquet file
     #[arg(long, value_name = "SIZE", default_value = "1GB")]
-    shard_size: Bound,
+    shard_size: ShardSize,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Form {
+enum As {
     Webdataset,
     Imagefolder,
     Parquet,
@@ -51,10 +51,10 @@ enum Form {
 pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     let project = arguments.target.open_project().await?;
     let options = Options {
-        form: match arguments.form {
-            Form::Webdataset => export::Form::WebDataset,
-            Form::Imagefolder => export::Form::ImageFolder,
-            Form::Parquet => export::Form::Parquet,
+        format: match arguments.format {
+            As::Webdataset => export::Format::WebDataset,
+            As::Imagefolder => export::Format::ImageFolder,
+            As::Parquet => export::Format::Parquet,
         },
         epochs: arguments.epoch.unwrap_or_default(),
         curriculum: arguments.curriculum.clone(),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use tokio::sync::OnceCell;
 
-use super::{Sample, rows::Row};
+use super::{Sample, error::ExportError, rows::Row};
 use crate::{
     error::{Error, Result},
     identity,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 const QUERY: &str = "export/images.sql";
-/// Rows of a chunk: what is asked for in one query, in which each id is looked for in the statistics of each file.
+/// Rows of a chunk, which one query fetches; it looks for each id in the statistics of each file.
 const CHUNK_ROWS: usize = 256;
 /// Bytes of the images of a chunk; one alone may have more.
 const CHUNK_BYTES: usize = 64 << 20;
@@ -27,8 +27,8 @@ const CHUNK_BYTES: usize = 64 << 20;
 const FIRST_ROWS: usize = 32;
 /// Images that a partition of the query holds at once.
 const BATCH_ROWS: usize = 8;
-/// Images that are asked of the source at once, where the lake only refers to them.
-const ASKED_OF_SOURCE: usize = 16;
+/// Images read from the source at once, if the lake only refers to them.
+const SOURCE_CHUNK: usize = 16;
 
 /// Fetches images.
 pub(super) struct Images<'a> {
@@ -40,7 +40,7 @@ pub(super) struct Images<'a> {
     size: usize,
 }
 
-/// Images by id, and how many bytes they have.
+/// Images by id, and their total size.
 #[derive(Default)]
 struct Found {
     images: BTreeMap<String, Bytes>,
@@ -74,11 +74,11 @@ impl<'a> Images<'a> {
         self.source.get_or_try_init(open).await
     }
 
-    /// The next rows of `rows`, with their images; they are taken away from `rows`. A chunk whose images turn out
-    /// to be larger than they may be is given up, and asked for again by halves.
+    /// Takes the next rows off `rows` and returns them with their images. A chunk whose images turn out to be too large is
+    /// given up and fetched again in halves.
     ///
     /// # Errors
-    /// Where the lake or the source cannot be read, and where an image is not there, or another than was read before.
+    /// Returns an error if the lake or the source cannot be read, or if an image is missing or has changed.
     pub(super) async fn next<'r>(&mut self, rows: &mut &'r [Row]) -> Result<Vec<Sample<'r>>> {
         loop {
             let (chunk, rest) = rows.split_at(self.size.min(rows.len()));
@@ -92,13 +92,13 @@ impl<'a> Images<'a> {
             *rows = rest;
             let sample = |row: &'r Row| {
                 let image = found.images.get(&row.image_id).cloned();
-                Sample::new(row, image.ok_or_else(|| Error::Data(format!("the image of {row} is gone")))?)
+                Sample::new(row, image.ok_or_else(|| ExportError::ImageDisappeared { row: row.name() })?)
             };
             return chunk.iter().map(sample).collect();
         }
     }
 
-    /// The images of `rows`; none where they have too many bytes.
+    /// Fetches the images of `rows`; `None` if they have too many bytes.
     async fn fetch(&self, rows: &[Row]) -> Result<Option<Found>> {
         let mut found = Found::default();
         let mut referenced = BTreeSet::new();
@@ -109,9 +109,9 @@ impl<'a> Images<'a> {
                 return Ok(None);
             }
         }
-        // an image may stand in several rows, and is read once
+        // An image may be in several rows, and is read once.
         let referenced: Vec<&Row> = rows.iter().filter(|row| referenced.remove(&row.image_id)).collect();
-        for asked in referenced.chunks(ASKED_OF_SOURCE) {
+        for asked in referenced.chunks(SOURCE_CHUNK) {
             self.read(asked, &mut found).await?;
             if found.bytes > CHUNK_BYTES && rows.len() > 1 {
                 return Ok(None);
@@ -133,17 +133,21 @@ impl<'a> Images<'a> {
         rows.execute_stream().await.map_err(|error| Error::query(QUERY, error))
     }
 
-    /// Reads images of the source, which the lake only refers to.
+    /// Reads images from the source that the lake only refers to.
     async fn read(&self, rows: &[&Row], found: &mut Found) -> Result<()> {
         let paths: Vec<Option<&str>> = rows.iter().map(|row| row.path.as_deref()).collect();
         let images = self.source().await?.read(&paths).await?;
         for (row, image) in rows.iter().zip(images) {
-            let wrong = |what: &str| {
-                Error::Data(format!("the image of {row}, `{}`: {what}", row.path.as_deref().unwrap_or_default()))
+            let wrong = |problem: &str| ExportError::SourceImage {
+                row: row.name(),
+                path: row.path.clone().unwrap_or_default(),
+                problem: problem.to_owned(),
             };
-            let image = image.map_err(|reason| wrong(&reason))?.ok_or_else(|| wrong("it is not there"))?;
+            let image = image
+                .map_err(|reason| wrong(&format!("cannot be read: {reason}")))?
+                .ok_or_else(|| wrong("does not exist"))?;
             if row.digest.as_ref().is_some_and(|digest| *digest != identity::content_digest(&image)) {
-                return Err(wrong("the source has another image there than was read; `discl-pipe run` reads it again"));
+                return Err(wrong("has changed since it was read; `discl-pipe run` reads it again").into());
             }
             found.put(&row.image_id, image.into());
         }
@@ -151,7 +155,7 @@ impl<'a> Images<'a> {
     }
 }
 
-/// Takes the images of a batch, and the ids of those whose bytes the lake has not.
+/// Takes the images of a batch, and the ids of those whose bytes are not in the lake.
 fn take(batch: &RecordBatch, found: &mut Found, referenced: &mut BTreeSet<String>) -> Result<()> {
     let columns = Columns::new(QUERY, batch);
     let (ids, images) = (columns.strings("image_id")?, columns.images("image")?);

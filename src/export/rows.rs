@@ -1,8 +1,10 @@
-//! Which rows an export has: the queries of `sql/export`, and what may be wrong with their rows.
+//! The rows of an export: the queries of `sql/export`, and what may be wrong with their rows.
+
+use std::fmt;
 
 use arrow::array::{Array, Int64Array, StringArray};
 
-use super::{Classes, Form, Options};
+use super::{Classes, Format, Options, error::ExportError};
 use crate::{
     error::{Error, Result},
     pipeline::Project,
@@ -12,10 +14,10 @@ use crate::{
 };
 
 const MANIFEST: &str = "export/manifest.sql";
-/// The largest label where each has a folder.
-const MOST_FOLDERS: i64 = 1 << 16;
+/// The largest label of an export in which each label has a folder.
+const MAX_LABEL: i64 = (1 << 16) - 1;
 
-/// A row of the manifest, and the image that it stands for. As JSON, what is of use to a trainer.
+/// A row of the manifest and the image that it refers to. As JSON, it has what a trainer can use.
 #[derive(Debug, Clone, serde::Serialize)]
 pub(super) struct Row {
     pub(super) curriculum: String,
@@ -41,6 +43,26 @@ pub(super) struct Row {
     pub(super) digest: Option<String>,
 }
 
+impl Row {
+    pub(super) fn name(&self) -> RowName {
+        RowName { epoch: self.epoch, position: self.position, sample_id: self.sample_id.clone() }
+    }
+}
+
+/// Identifies a row in messages.
+#[derive(Debug)]
+pub(super) struct RowName {
+    epoch: i64,
+    position: i64,
+    sample_id: String,
+}
+
+impl fmt::Display for RowName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "epoch {}, position {}, sample `{}`", self.epoch, self.position, self.sample_id)
+    }
+}
+
 /// An epoch of one training run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Epoch {
@@ -50,7 +72,7 @@ pub(super) struct Epoch {
     pub(super) rows: usize,
 }
 
-/// What was asked for, on the tables as they were when it was.
+/// The requested rows, on the tables as they were at the request.
 pub(super) struct Selection<'a> {
     project: &'a Project,
     pub(super) snapshot: Snapshot,
@@ -63,7 +85,7 @@ impl<'a> Selection<'a> {
     /// Finds the epochs.
     ///
     /// # Errors
-    /// Where the lake cannot be read.
+    /// Returns an error if the lake cannot be read.
     pub(super) async fn new(project: &'a Project, options: &Options) -> Result<Self> {
         let snapshot = project.session.snapshot().await?;
         let text = |value: &Option<String>| value.clone().map_or(Parameter::Null, Parameter::Text);
@@ -95,35 +117,27 @@ impl<'a> Selection<'a> {
         Ok(Answer { query: query.to_owned(), batches })
     }
 
-    /// Everything that is wrong with the rows.
+    /// Returns everything that is wrong with the rows.
     ///
     /// # Errors
-    /// Where the lake cannot be read.
-    pub(super) async fn problems(&self, form: Form) -> Result<Vec<Error>> {
+    /// Returns an error if the lake cannot be read.
+    pub(super) async fn problems(&self, format: Format) -> Result<Vec<Error>> {
         let mut problems = Vec::new();
         problems.extend(self.no_rows());
         let mut runs: Vec<_> = self.epochs.iter().map(|epoch| (&epoch.curriculum, &epoch.trial)).collect();
         runs.dedup();
         if runs.len() > 1 {
             let runs: Vec<_> = runs.iter().map(|(curriculum, trial)| format!("`{curriculum}` `{trial}`")).collect();
-            problems.push(Error::Data(format!(
-                "the manifest has several curricula or trials, and an export is of one; `--curriculum` and `--trial` \
-                 choose among {}",
-                runs.join(", ")
-            )));
+            problems.push(ExportError::SeveralRuns { runs }.into());
         }
         for columns in self.query("export/problems.sql").await?.columns() {
             problems.extend(unresolved(columns)?);
         }
         let (least, most) = (self.classes.keys().next(), self.classes.keys().next_back());
-        if form == Form::ImageFolder
-            && let Some(label) = least.into_iter().chain(most).find(|label| !(0..MOST_FOLDERS).contains(*label))
+        if format == Format::ImageFolder
+            && let Some(label) = least.into_iter().chain(most).find(|label| !(0..=MAX_LABEL).contains(*label))
         {
-            problems.push(Error::Data(format!(
-                "a class has the label {label}, and folders stand for the labels 0 to {}; `--as parquet` and \
-                 `--as webdataset` take any",
-                MOST_FOLDERS - 1
-            )));
+            problems.push(ExportError::LabelOutOfRange { label: *label, max: MAX_LABEL }.into());
         }
         Ok(problems)
     }
@@ -137,20 +151,17 @@ impl<'a> Selection<'a> {
             last if last == i64::MAX.to_string() => "any epoch".to_owned(),
             last => format!("the epochs {} to {last}", asked("first_epoch")),
         };
-        self.epochs.is_empty().then(|| {
-            Error::Data(format!(
-                "the manifest has no rows for {epochs}, curriculum {}, trial {}\nhint: `discl-pipe run` \
-                 makes them; `SELECT DISTINCT curriculum, trial, epoch FROM manifest` says what there is",
-                asked("curriculum"),
-                asked("trial")
-            ))
-        })
+        let hint =
+            "`discl-pipe run` fills it; `SELECT DISTINCT curriculum, trial, epoch FROM manifest` lists what it has";
+        let (curriculum, trial) = (asked("curriculum"), asked("trial"));
+        let no_rows = || ExportError::NoRows { epochs, curriculum, trial, hint: hint.to_owned() };
+        self.epochs.is_empty().then(|| no_rows().into())
     }
 
-    /// The rows of an epoch, in order.
+    /// Returns the rows of an epoch, in order.
     ///
     /// # Errors
-    /// Where the lake cannot be read.
+    /// Returns an error if the lake cannot be read.
     pub(super) async fn rows(&self, epoch: &Epoch) -> Result<Vec<Row>> {
         let mut parameters = self.parameters.clone();
         parameters.extend(["first_epoch", "last_epoch"].map(|name| (name, Parameter::Integer(epoch.epoch))));
@@ -188,17 +199,11 @@ fn unresolved(columns: Columns<'_>) -> Result<Option<Error>> {
                 several => format!("{several} images"),
             };
             let (epoch, position, sample) = (epochs.value(row), positions.value(row), samples.value(row));
-            format!("epoch {epoch}, position {position}, sample `{sample}` has {what}")
+            format!("{} has {what}", RowName { epoch, position, sample_id: sample.to_owned() })
         })
         .collect();
     let total = total.iter().flatten().next();
-    Ok(total.map(|total| {
-        Error::Data(format!(
-            "{total} rows of the manifest have not exactly one image: {}\nhint: `discl-pipe verify` looks for the \
-             cause, `discl-pipe run` brings the manifest up to date",
-            rows.join("; ")
-        ))
-    }))
+    Ok(total.map(|total| ExportError::NoSingleImage { total, rows }.into()))
 }
 
 fn manifest_rows(columns: Columns<'_>) -> Result<Vec<Row>> {

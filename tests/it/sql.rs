@@ -133,7 +133,10 @@ fn rows_are_printed_with_their_headings_even_if_there_are_none() {
 fn unknown_tables_and_wrong_arguments_are_named() {
     let workspace = Workspace::small();
     let said = |query: &str| stderr(&workspace.command("sql", &[query]).output().unwrap());
-    assert_eq!(said("SELECT * FROM imgaes"), "error: query `sql`: there is no table `imgaes`; did you mean `images`?\n");
+    assert_eq!(
+        said("SELECT * FROM imgaes"),
+        "error: query `sql`: there is no table `imgaes`; did you mean `images`?\n"
+    );
     let expected = "error: query `sql`: `clip_text`: expected a string, found Int64\n";
     assert_eq!(said("SELECT clip_text(1)"), expected);
 }
