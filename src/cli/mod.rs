@@ -28,7 +28,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     error::{self, Error, Result},
     models::onnx::Device,
-    models::{Machine, Notes},
+    models::{FetchProgress, ModelOptions},
     pipeline::{self, Pipeline},
     run::Stop,
     session,
@@ -125,7 +125,7 @@ impl Target {
         pipeline::Options {
             set: self.set.clone(),
             lake: self.lake.clone(),
-            models: Machine {
+            models: ModelOptions {
                 device: self.device.clone(),
                 library: self.onnxruntime.clone(),
                 batch_size: self.model_batch.map(Into::into),
@@ -136,7 +136,7 @@ impl Target {
                 batch_size: self.batch_rows.map_or(defaults.batch_size, Into::into),
                 ..defaults
             },
-            notes: Notes::new(|line| output::note(line)),
+            notes: FetchProgress::new(|line| output::note(line)),
         }
     }
 

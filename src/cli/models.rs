@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::{Format, output};
 use crate::{
-    error::{Error, Result},
+    error::Result,
     models::hub::bytes,
-    models::{self, Description, Graph, Kind, Notes},
+    models::{self, Description, FetchProgress, Graph, Kind},
 };
 
 #[derive(Debug, Args)]
@@ -42,9 +42,8 @@ impl Arguments {
 
 pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
     let Command::Inspect(Inspect { location, format }) = &arguments.command;
-    let notes = Notes::new(|line: &str| output::note(line));
-    // bad input, as everywhere where nothing was run
-    let found = models::describe(location, &notes).await.map_err(|error| Error::Several(vec![error]))?;
+    let progress = FetchProgress::new(|line: &str| output::note(line));
+    let found = models::describe(location, &progress).await?;
     let fits = found.problems.is_empty();
     match format {
         Format::Json => {

@@ -28,11 +28,11 @@ pub struct Options {
     /// `--lake`: where the tables are, in place of the file's `lake.root`.
     pub lake: Option<String>,
     /// Where the models run.
-    pub models: models::Machine,
+    pub models: models::ModelOptions,
     /// How queries run.
     pub session: session::Settings,
     /// Who is told what takes long while it is opened.
-    pub notes: models::Notes,
+    pub notes: models::FetchProgress,
 }
 
 /// All parts of a pipeline.

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     identity::Digest,
-    models::diffusion::{EngineError, Job},
+    models::diffusion::{EngineError, Request},
     models::{self, Models},
     schema,
     source::Source,
@@ -91,7 +91,7 @@ impl AsyncKernel for Img2Img {
                 continue;
             };
             jobs.push(match u8::try_from(guidances.value(row)) {
-                Ok(image_guidance) if image_guidance <= 100 => Ok(Job {
+                Ok(image_guidance) if image_guidance <= 100 => Ok(Request {
                     image: Arc::clone(sources.entry(image).or_insert_with(|| Arc::from(image))),
                     prompt: Arc::from(prompts.value(row)),
                     image_guidance,
@@ -105,7 +105,7 @@ impl AsyncKernel for Img2Img {
 }
 
 impl Img2Img {
-    async fn make(&self, job: Result<Job, String>) -> Result<Result<Option<Arc<[u8]>>, String>> {
+    async fn make(&self, job: Result<Request, String>) -> Result<Result<Option<Arc<[u8]>>, String>> {
         let job = match job {
             Ok(job) => job,
             Err(reason) => return Ok(Err(reason)),
@@ -118,7 +118,7 @@ impl Img2Img {
                         self.meter.0.fetch_add(made.unet_evaluations, Ordering::Relaxed);
                         Ok(Ok(Arc::from(made.png)))
                     }
-                    Err(EngineError::Row(reason)) => Ok(Err(reason)),
+                    Err(EngineError::Image(reason)) => Ok(Err(reason)),
                     Err(error) => Err(models::failed(error)),
                 }
             })
@@ -126,7 +126,7 @@ impl Img2Img {
         Ok(made.clone().map(Some))
     }
 
-    fn cell(&self, job: &Job) -> Arc<OnceCell<Made>> {
+    fn cell(&self, job: &Request) -> Arc<OnceCell<Made>> {
         let key = Digest::new("job")
             .part(&job.image)
             .text(&job.prompt)

@@ -269,7 +269,7 @@ fn what_is_in_the_cache_needs_no_network() {
     workspace.edit("models.clip=hf://tests/digits/clip");
     let note = said(&workspace, "check", 0);
     assert!(note.starts_with("`hf://tests/digits`: HUB cannot be reached ("), "{note}");
-    assert!(note.contains(&format!("`main` is taken to be commit {COMMIT}, as it is in DIR/hf/hub")), "{note}");
+    assert!(note.contains(&format!("`main` is taken to be commit {COMMIT}, from the cache DIR/hf/hub")), "{note}");
     workspace.variables.push(("HF_HUB_OFFLINE", "1".into()));
     assert!(said(&workspace, "check", 0).contains("(`HF_HUB_OFFLINE` is set)"));
     // a cache that is not whole is not taken for it
@@ -324,10 +324,10 @@ fn what_the_hub_refuses_says_what_to_do() {
     server.state().token = Some(TOKEN);
     let mut workspace = server.workspace();
     assert_snapshot!(said(&workspace, "check", 2), @r"
-    error: `models.diffusion`: `hf://tests/digits`: HUB does not give it (401)
-    hint: it is private, has terms to be accepted on its page, or is not there; `HF_TOKEN` takes the token of an account that may read it; none is set
-    `models.clip`: `hf://tests/digits@main/clip`: HUB does not give it (401)
-    hint: it is private, has terms to be accepted on its page, or is not there; `HF_TOKEN` takes the token of an account that may read it; none is set
+    error: `models.diffusion`: `hf://tests/digits`: HUB denies access (401)
+    hint: the repository is private, its terms must be accepted on its page, or it does not exist; set `HF_TOKEN` to the token of an account with access (no token was sent)
+    `models.clip`: `hf://tests/digits@main/clip`: HUB denies access (401)
+    hint: the repository is private, its terms must be accepted on its page, or it does not exist; set `HF_TOKEN` to the token of an account with access (no token was sent)
     2 problems; nothing was run
     ");
     // both models at once, and whatever else is wrong
@@ -335,10 +335,10 @@ fn what_the_hub_refuses_says_what_to_do() {
     workspace.edit("models.diffusion=hf://tests/digits@nightly");
     workspace.edit("source.root=nowhere");
     assert_snapshot!(said(&workspace, "check", 2), @r"
-    error: `models.diffusion`: `hf://tests/digits@nightly`: HUB does not give it (401)
-    hint: it is private, has terms to be accepted on its page, or is not there; `HF_TOKEN` takes the token of an account that may read it; one was sent
-    `models.clip`: `hf://tests/digits@main/clip`: HUB does not give it (401)
-    hint: it is private, has terms to be accepted on its page, or is not there; `HF_TOKEN` takes the token of an account that may read it; one was sent
+    error: `models.diffusion`: `hf://tests/digits@nightly`: HUB denies access (401)
+    hint: the repository is private, its terms must be accepted on its page, or it does not exist; set `HF_TOKEN` to the token of an account with access (a token was sent)
+    `models.clip`: `hf://tests/digits@main/clip`: HUB denies access (401)
+    hint: the repository is private, its terms must be accepted on its page, or it does not exist; set `HF_TOKEN` to the token of an account with access (a token was sent)
     `file://ROOT/nowhere/train.parquet`: there is no such file; it is one of `source.splits`, below `source.root`
     3 problems; nothing was run
     ");
@@ -348,9 +348,9 @@ fn what_the_hub_refuses_says_what_to_do() {
     assert_snapshot!(said(&workspace, "check", 2), @r"
     `hf://tests/digits`: `main` is commit 0123456789abcdef0123456789abcdef01234567
     error: `models.diffusion`: `hf://tests/digits@nightly`: HUB has no such repository or revision (404)
-    hint: allowed are `hf://ORG/REPO[@REVISION][/FOLDER]`; what is private needs `HF_TOKEN`
-    `models.clip`: `hf://tests/digits/scheduler/x` holds no model: no `model_index.json`, `model.onnx` or configuration is among its 0 files of commit 0123456789abcdef0123456789abcdef01234567
-    hint: models are folders as `optimum-cli export onnx` writes them
+    hint: allowed are `hf://ORG/REPO[@REVISION][/FOLDER]`; private repositories need `HF_TOKEN`
+    `models.clip`: `hf://tests/digits/scheduler/x` is not a model: there is no `model_index.json`, `model.onnx` or configuration among its 0 files of commit 0123456789abcdef0123456789abcdef01234567
+    hint: name a folder that `optimum-cli export onnx` has written
     2 problems; nothing was run
     ");
     workspace.edit("models.diffusion=hf://tests/digits");
@@ -381,7 +381,7 @@ fn a_model_is_explained() {
     assert_snapshot!(in_words(&inspected("models/digits", &[]), root()), @r"
     exit code 0
     `models/digits`: a diffusion pipeline, for `models.diffusion`
-      family            Stable Diffusion, with 64 values for each token
+      family            Stable Diffusion, with 64 values per token
       prediction type   epsilon
       scheduler         ddim
       timestep spacing  leading
@@ -389,7 +389,7 @@ fn a_model_is_explained() {
       vae scale         1.02793
       vae factor        4
       sample size       8
-      image size      32
+      image size        32
       tokenizer         16 token ids of a text
     text_encoder/model.onnx: 247.8 KiB, weights float16
       in   input_ids          int64 [batch, sequence]
@@ -412,7 +412,7 @@ fn a_model_is_explained() {
     exit code 0
     `models/digits/clip`: a CLIP, for `models.clip`
       embedding size    64
-      image size      32×32
+      image size        32×32
       mean              0.48145466, 0.4578275, 0.40821073
       std               0.26862954, 0.26130258, 0.27577711
       tokenizer         16 token ids of a text
@@ -430,7 +430,7 @@ fn a_model_is_explained() {
     exit code 0
     `tests/fixtures/classifier`: a classifier, for `models.classifiers`
       classes           10
-      image size      8×8
+      image size        8×8
       mean              0.5, 0.5, 0.5
       std               0.5, 0.5, 0.5
     model.onnx: 7.7 KiB, weights float32
@@ -440,9 +440,8 @@ fn a_model_is_explained() {
     ");
     assert_snapshot!(in_words(&inspected("src", &[]), root()), @r"
     exit code 2
-    error: `src` has no model: no `model_index.json`, `model.onnx` or `preprocessor_config.json`
-    hint: models are folders as `optimum-cli export onnx` writes them
-    1 problem; nothing was run
+    error: `src` is not a model: it has no `model_index.json`, `model.onnx` or `preprocessor_config.json`
+    hint: name a directory that `optimum-cli export onnx` has written
     ");
     let output = inspected("models/digits", &["--format", "json"]);
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -462,7 +461,7 @@ fn a_model_that_does_not_fit_says_all_that_is_wrong() {
     assert_snapshot!(in_words(&inspected(dir.to_str().unwrap(), &[]), dir), @r"
     exit code 2
     `DIR`: a diffusion pipeline, for `models.diffusion`
-      family            Stable Diffusion, with 64 values for each token
+      family            Stable Diffusion, with 64 values per token
       prediction type   epsilon
       scheduler         ddim
       timestep spacing  leading
@@ -470,7 +469,7 @@ fn a_model_that_does_not_fit_says_all_that_is_wrong() {
       vae scale         1.02793
       vae factor        4
       sample size       8
-      image size      32
+      image size        32
     text_encoder/model.onnx: 247.8 KiB, weights float16
       in   input_ids          int64 [batch, sequence]
       out  last_hidden_state  float32 [batch, sequence, 64]
@@ -497,7 +496,7 @@ fn a_model_that_does_not_fit_says_all_that_is_wrong() {
     exit code 2
     `DIR/clip`: a CLIP, for `models.clip`
       embedding size    64
-      image size      not said
+      image size        not said
       mean              not said
       std               not said
     model.onnx: 625.6 KiB, weights float16
