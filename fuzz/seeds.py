@@ -111,19 +111,19 @@ def onnx():
             put("onnx", small)
 
 
-def pictures():
+def images():
     for path in files("tests/fixtures/imaging/*.*", "tests/fixtures/clip/*.*"):
         if path.suffix in (".png", ".jpg", ".webp"):
-            put("picture", path.read_bytes())
+            put("image", path.read_bytes())
     row = b"\0" + b"\x10\x20\x30" * 4
     text = b"Comment\0\0" + zlib.compress(b"x" * 100_000)
     profile = b"icc\0\0" + zlib.compress(b"\0" * 100_000)
     exif = b"II*\0\x08\0\0\0\0\0"
     for chunks in ([(b"zTXt", text)], [(b"iCCP", profile)], [(b"eXIf", exif)], [(b"acTL", struct.pack(">II", 99, 0))]):
-        put("picture", png(4, 4, chunks, row * 4))
-    put("picture", png(60_000, 60_000, [], b"\0" * 1000))
+        put("image", png(4, 4, chunks, row * 4))
+    put("image", png(60_000, 60_000, [], b"\0" * 1000))
     for magic in (b"GIF89a", b"BM", b"II*\0", b"%PDF-1.7", b"PK\x03\x04", b"<html>", b'{"a": 1}', b"hello\n"):
-        put("picture", magic)
+        put("image", magic)
 
 
 def pipelines():
@@ -235,7 +235,7 @@ def dictionaries():
 
 if __name__ == "__main__":
     onnx()
-    pictures()
+    images()
     pipelines()
     configurations()
     listings()
