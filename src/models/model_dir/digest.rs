@@ -8,7 +8,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::FileError;
+use super::{FileError, digest_cache::DigestCache};
 use crate::identity::hex;
 
 /// Returns the SHA-256 of a file in lower-case hex. Reads the file in chunks.
@@ -21,20 +21,24 @@ pub(crate) fn digest(path: &Path) -> Result<String, FileError> {
 }
 
 /// Returns one digest over several files of a directory, each with its relative path. A caller must also name the
-/// files in which a graph keeps external weights (`model.onnx_data` in large exports).
+/// files in which a graph keeps external weights (`model.onnx_data` in large exports). Large files that have not changed
+/// since the last call are not read again.
 ///
 /// # Errors
 /// Returns an error if a file cannot be read.
 pub(crate) fn digest_of_files(dir: &Path, names: &[String]) -> Result<String, FileError> {
+    let cache = DigestCache::of_user();
     let mut hasher = Sha256::new();
     for name in names {
-        hasher.update(format!("{name}\0{}\n", digest(&dir.join(name))?));
+        let path = dir.join(name);
+        let digest = cache.digest(&path, |file| digest_of(file, &path))?;
+        hasher.update(format!("{name}\0{digest}\n"));
     }
     Ok(hex(&hasher.finalize()))
 }
 
 /// Returns the SHA-256 of an open file; `path` names it in messages.
-fn digest_of(file: &File, path: &Path) -> Result<String, FileError> {
+pub(super) fn digest_of(file: &File, path: &Path) -> Result<String, FileError> {
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let mut hasher = Sha256::new();
     loop {

@@ -1,6 +1,7 @@
 //! What every kind of model directory shares: reading its files, collecting its problems, digesting its contents.
 
 mod digest;
+mod digest_cache;
 mod error;
 mod problems;
 
