@@ -1,7 +1,7 @@
 //! Schedulers: which timesteps run, and how a prediction changes a sample.
 //!
 //! A new scheduler is a file that implements [`discretized::Method`], a variant of [`SchedulerName`], its keys in
-//! `keys.rs`, and an arm in [`SchedulerConfig::build`].
+//! `keys.rs`, and an arm in `SchedulerConfig::with_timesteps`.
 
 mod config;
 mod ddim;
