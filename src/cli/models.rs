@@ -10,8 +10,8 @@ use super::{
     target,
 };
 use crate::{
-    error::{Error, Result, text::bytes},
-    models::{self, Description, Graph, Kind, Notes},
+    error::{Result, text::bytes},
+    models::{self, Description, FetchProgress, Graph, Kind},
 };
 
 #[derive(Debug, Args)]
@@ -47,9 +47,8 @@ impl Arguments {
 
 pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
     let Command::Inspect(Inspect { location, format }) = &arguments.command;
-    let notes = Notes::new(|line: &str| output::note(line));
-    // A model that does not fit is bad input: nothing has run.
-    let found = models::describe(location, &notes).await.map_err(|error| Error::Several(vec![error]))?;
+    let progress = FetchProgress::new(|line: &str| output::note(line));
+    let found = models::describe(location, &progress).await?;
     let fits = found.problems.is_empty();
     match format {
         Format::Json => {

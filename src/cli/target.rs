@@ -7,7 +7,7 @@ use clap::Args;
 use super::output::{self, Format};
 use crate::{
     error::Result,
-    models::{Machine, Notes, onnx::Device},
+    models::{FetchProgress, ModelOptions, onnx::Device},
     pipeline::{self, Pipeline, Project},
     session,
 };
@@ -135,7 +135,7 @@ pub(super) async fn open_project(file: &PipelineFile, tables: &Tables) -> Result
 
 fn options(file: &PipelineFile, tables: &Tables, models: Option<&Models>) -> pipeline::Options {
     let defaults = session::Settings::default();
-    let machine = |models: &Models| Machine {
+    let machine = |models: &Models| ModelOptions {
         device: models.device.clone(),
         library: models.onnxruntime.clone(),
         batch_size: Some(models.model_batch.into()),
@@ -150,6 +150,6 @@ fn options(file: &PipelineFile, tables: &Tables, models: Option<&Models>) -> pip
             batch_size: tables.batch_rows.into(),
             ..defaults
         },
-        notes: Notes::new(|line| output::note(line)),
+        fetch_progress: FetchProgress::new(|line| output::note(line)),
     }
 }

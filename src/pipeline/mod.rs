@@ -32,11 +32,11 @@ pub(crate) struct Options {
     /// `--lake`: where the tables are, in place of the file's `lake.root`.
     pub(crate) lake: Option<String>,
     /// How models run on this machine.
-    pub(crate) models: models::Machine,
+    pub(crate) models: models::ModelOptions,
     /// How queries run on this machine.
     pub(crate) session: session::Settings,
     /// Receives the progress of downloads.
-    pub(crate) notes: models::Notes,
+    pub(crate) fetch_progress: models::FetchProgress,
 }
 
 /// A pipeline with its source and its models.
@@ -56,7 +56,7 @@ impl Pipeline {
         let config = Config::load(path, &options.set)?;
         let mut problems = Problems::default();
         let catalogue = problems.keep(open_catalogue(&config));
-        let models = Models::inspect(&config, options.models.clone(), &options.notes).await;
+        let models = Models::inspect(&config, options.models.clone(), &options.fetch_progress).await;
         let models = models.map_err(|errors| problems.0.extend(errors)).ok();
         let reader = catalogue.as_ref().map_or(Ok(String::new()), |catalogue| plan::reader(&config, catalogue));
         let source = problems.keep(Source::open(&config.source, &reader?).await);

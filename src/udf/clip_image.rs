@@ -47,7 +47,7 @@ impl AsyncKernel for ClipImage {
             };
             match clip.embed_image(Arc::from(image)).await {
                 Ok(embedding) => Ok(Some(embedding)),
-                Err(EmbedError::Row(_)) => Ok(None),
+                Err(EmbedError::Image(_)) => Ok(None),
                 Err(error) => Err(models::failed(error)),
             }
         }))

@@ -29,7 +29,7 @@ use crate::{
     identity::Digest,
     models::{
         self, Models,
-        diffusion::{EngineError, Job},
+        diffusion::{EngineError, Request},
     },
     schema,
     source::Source,
@@ -97,7 +97,7 @@ impl AsyncKernel for Img2Img {
                 continue;
             };
             jobs.push(match u8::try_from(guidances.value(row)) {
-                Ok(image_guidance) if image_guidance <= 100 => Ok(Job {
+                Ok(image_guidance) if image_guidance <= 100 => Ok(Request {
                     image: Arc::clone(sources.entry(image).or_insert_with(|| Arc::from(image))),
                     prompt: Arc::from(prompts.value(row)),
                     image_guidance,
@@ -111,7 +111,7 @@ impl AsyncKernel for Img2Img {
 }
 
 impl Img2Img {
-    async fn generate(&self, job: Result<Job, String>) -> Result<Result<Option<Arc<[u8]>>, String>> {
+    async fn generate(&self, job: Result<Request, String>) -> Result<Result<Option<Arc<[u8]>>, String>> {
         let job = match job {
             Ok(job) => job,
             Err(reason) => return Ok(Err(reason)),
@@ -124,7 +124,7 @@ impl Img2Img {
                         self.meter.0.fetch_add(generated.unet_evaluations, Ordering::Relaxed);
                         Ok(Ok(Arc::from(generated.png)))
                     }
-                    Err(EngineError::Row(reason)) => Ok(Err(reason)),
+                    Err(EngineError::Image(reason)) => Ok(Err(reason)),
                     Err(error) => Err(models::failed(error)),
                 }
             })
@@ -132,7 +132,7 @@ impl Img2Img {
         Ok(generated.clone().map(Some))
     }
 
-    fn cell(&self, job: &Job) -> Arc<OnceCell<Generated>> {
+    fn cell(&self, job: &Request) -> Arc<OnceCell<Generated>> {
         let key = Digest::new("job")
             .part(&job.image)
             .text(&job.prompt)

@@ -268,7 +268,7 @@ fn what_is_in_the_cache_needs_no_network() {
     workspace.edit("models.clip=hf://tests/digits/clip");
     let note = said(&workspace, "check", 0);
     assert!(note.starts_with("`hf://tests/digits`: HUB cannot be reached ("), "{note}");
-    assert!(note.contains(&format!("`main` is taken to be commit {COMMIT}, as it is in DIR/hf/hub")), "{note}");
+    assert!(note.contains(&format!("`main` is taken to be commit {COMMIT}, from the cache DIR/hf/hub")), "{note}");
     workspace.variables.push(("HF_HUB_OFFLINE", "1".into()));
     assert!(said(&workspace, "check", 0).contains("(`HF_HUB_OFFLINE` is set)"));
     // An incomplete cache is not used.
@@ -323,10 +323,10 @@ fn what_the_hub_refuses_says_what_to_do() {
     server.state().token = Some(TOKEN);
     let mut workspace = server.workspace();
     assert_snapshot!(said(&workspace, "check", 2), @r"
-    error: `models.diffusion`: `hf://tests/digits`: HUB does not give it (401)
-    hint: it is private, has terms to be accepted on its page, or is not there; `HF_TOKEN` takes the token of an account that may read it; none is set
-    `models.clip`: `hf://tests/digits@main/clip`: HUB does not give it (401)
-    hint: it is private, has terms to be accepted on its page, or is not there; `HF_TOKEN` takes the token of an account that may read it; none is set
+    error: `models.diffusion`: `hf://tests/digits`: HUB denies access (401)
+    hint: the repository is private, its terms must be accepted on its page, or it does not exist; set `HF_TOKEN` to the token of an account with access (no token was sent)
+    `models.clip`: `hf://tests/digits@main/clip`: HUB denies access (401)
+    hint: the repository is private, its terms must be accepted on its page, or it does not exist; set `HF_TOKEN` to the token of an account with access (no token was sent)
     2 problems; nothing was run
     ");
     // Both models and every other problem are reported at once.
@@ -334,10 +334,10 @@ fn what_the_hub_refuses_says_what_to_do() {
     workspace.edit("models.diffusion=hf://tests/digits@nightly");
     workspace.edit("source.root=nowhere");
     assert_snapshot!(said(&workspace, "check", 2), @r"
-    error: `models.diffusion`: `hf://tests/digits@nightly`: HUB does not give it (401)
-    hint: it is private, has terms to be accepted on its page, or is not there; `HF_TOKEN` takes the token of an account that may read it; one was sent
-    `models.clip`: `hf://tests/digits@main/clip`: HUB does not give it (401)
-    hint: it is private, has terms to be accepted on its page, or is not there; `HF_TOKEN` takes the token of an account that may read it; one was sent
+    error: `models.diffusion`: `hf://tests/digits@nightly`: HUB denies access (401)
+    hint: the repository is private, its terms must be accepted on its page, or it does not exist; set `HF_TOKEN` to the token of an account with access (a token was sent)
+    `models.clip`: `hf://tests/digits@main/clip`: HUB denies access (401)
+    hint: the repository is private, its terms must be accepted on its page, or it does not exist; set `HF_TOKEN` to the token of an account with access (a token was sent)
     `file://ROOT/nowhere/train.parquet`: there is no such file; it is one of `source.splits`, below `source.root`
     3 problems; nothing was run
     ");
@@ -347,9 +347,9 @@ fn what_the_hub_refuses_says_what_to_do() {
     assert_snapshot!(said(&workspace, "check", 2), @r"
     `hf://tests/digits`: `main` is commit 0123456789abcdef0123456789abcdef01234567
     error: `models.diffusion`: `hf://tests/digits@nightly`: HUB has no such repository or revision (404)
-    hint: allowed are `hf://ORG/REPO[@REVISION][/FOLDER]`; what is private needs `HF_TOKEN`
-    `models.clip`: `hf://tests/digits/scheduler/x` holds no model: no `model_index.json`, `model.onnx` or configuration is among its 0 files of commit 0123456789abcdef0123456789abcdef01234567
-    hint: models are folders as `optimum-cli export onnx` writes them
+    hint: allowed are `hf://ORG/REPO[@REVISION][/FOLDER]`; private repositories need `HF_TOKEN`
+    `models.clip`: `hf://tests/digits/scheduler/x` is not a model: there is no `model_index.json`, `model.onnx` or configuration among its 0 files of commit 0123456789abcdef0123456789abcdef01234567
+    hint: name a folder that `optimum-cli export onnx` has written
     2 problems; nothing was run
     ");
     workspace.edit("models.diffusion=hf://tests/digits");

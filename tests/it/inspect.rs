@@ -22,7 +22,7 @@ fn a_model_is_explained() {
     assert_snapshot!(in_words(&inspected("models/digits", &[]), root()), @r"
     exit code 0
     `models/digits`: a diffusion pipeline, for `models.diffusion`
-      family            Stable Diffusion, with 64 values for each token
+      family            Stable Diffusion, with 64 values per token
       prediction type   epsilon
       scheduler         ddim
       timestep spacing  leading
@@ -81,9 +81,8 @@ fn a_model_is_explained() {
     ");
     assert_snapshot!(in_words(&inspected("src", &[]), root()), @r"
     exit code 2
-    error: `src` has no model: no `model_index.json`, `model.onnx` or `preprocessor_config.json`
-    hint: models are folders as `optimum-cli export onnx` writes them
-    1 problem; nothing was run
+    error: `src` is not a model: it has no `model_index.json`, `model.onnx` or `preprocessor_config.json`
+    hint: name a directory that `optimum-cli export onnx` has written
     ");
     let output = inspected("models/digits", &["--format", "json"]);
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -103,7 +102,7 @@ fn a_model_that_does_not_fit_says_all_that_is_wrong() {
     assert_snapshot!(in_words(&inspected(dir.to_str().unwrap(), &[]), dir), @r"
     exit code 2
     `DIR`: a diffusion pipeline, for `models.diffusion`
-      family            Stable Diffusion, with 64 values for each token
+      family            Stable Diffusion, with 64 values per token
       prediction type   epsilon
       scheduler         ddim
       timestep spacing  leading

@@ -305,8 +305,8 @@ fn models_in_s3_are_fetched_once_and_are_the_same() {
     workspace.edit("models.clip=s3://models/nothing");
     workspace.edit("models.diffusion=s3://models");
     let said = check(&workspace);
-    assert!(said.contains("`models.diffusion`: `s3://models` holds no model"), "{said}");
-    assert!(said.contains("`models.clip`: `s3://models/nothing` holds no model"), "{said}");
+    assert!(said.contains("`models.diffusion`: `s3://models` is not a model"), "{said}");
+    assert!(said.contains("`models.clip`: `s3://models/nothing` is not a model"), "{said}");
 }
 
 fn files_below(folder: &Path) -> Vec<PathBuf> {

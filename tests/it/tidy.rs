@@ -38,7 +38,24 @@ const LADDERS: &[(&str, &[&str])] = &[
             "error",
         ],
     ),
-    ("models", &["mod", "describe", "hub", "clip", "diffusion", "classifier", "tokenizer", "onnx"]),
+    (
+        "models",
+        &[
+            "mod",
+            "describe",
+            "inspect",
+            "error",
+            "hub",
+            "clip",
+            "diffusion",
+            "classifier",
+            "preprocess",
+            "tokenizer",
+            "onnx",
+            "model_dir",
+            "cache_dir",
+        ],
+    ),
 ];
 
 /// The only modules that may name a package.

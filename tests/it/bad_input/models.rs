@@ -60,7 +60,7 @@ fn graphs_that_are_none_or_cut_off() {
     std::fs::write(&path, "This is not the graph you are looking for.").unwrap();
     assert_snapshot!(check(&mut workspace, &[]), @r"
     exit code 2
-    error: `models.diffusion`: `[dir]/models/unet/model.onnx` is not a complete ONNX file: its contents are something else
+    error: `models.diffusion`: `[dir]/models/unet/model.onnx` is not a complete ONNX file: it has other contents
     1 problem; nothing was run
     ");
     std::fs::write(&path, &graph[..graph.len() / 3]).unwrap();
@@ -91,7 +91,7 @@ fn a_scheduler_that_nobody_knows() {
     std::fs::write(&path, config.to_string()).unwrap();
     assert_snapshot!(check(&mut workspace, &[]), @r"
     exit code 2
-    error: `[dir]/models/scheduler/scheduler_config.json`: `_class_name` is `HeunDiscreteScheduler`; supported are `DDIMScheduler`, `PNDMScheduler`, `EulerDiscreteScheduler`, `EulerAncestralDiscreteScheduler`, `DPMSolverMultistepScheduler`, `LCMScheduler`; `spectrum.scheduler` puts one of `ddim`, `pndm`, `euler`, `euler_ancestral`, `dpmpp_2m`, `dpmpp_2m_karras`, `lcm` in its place
+    error: `[dir]/models/scheduler/scheduler_config.json`: `_class_name` is `HeunDiscreteScheduler`; supported are `DDIMScheduler`, `PNDMScheduler`, `EulerDiscreteScheduler`, `EulerAncestralDiscreteScheduler`, `DPMSolverMultistepScheduler`, `LCMScheduler`; `spectrum.scheduler` can replace it with one of `ddim`, `pndm`, `euler`, `euler_ancestral`, `dpmpp_2m`, `dpmpp_2m_karras`, `lcm`
     1 problem; nothing was run
     ");
     // The pipeline may override it.
@@ -126,7 +126,7 @@ fn cuda_by_name_without_cuda() {
     assert!(why.contains("\nhint: "), "{why}");
     assert_snapshot!(run, @r"
     exit code 1
-    error: device `cuda:99` was asked for, and its provider
+    error: device `cuda:99` was requested, but its provider
     ");
     assert!(!workspace.lake().exists(), "it began to work without the device that was asked for");
 }
@@ -145,13 +145,13 @@ fn no_runtime() {
     ");
     assert_snapshot!(said(run().env("PATH", workspace.path("empty"))), @r"
     exit code 1
-    error: ONNX Runtime 1.24.4 could not be fetched: `python3` cannot be started (No such file or directory (os error 2))
+    error: cannot fetch ONNX Runtime 1.24.4: cannot start `python3` (No such file or directory (os error 2))
     hint: set `ORT_DYLIB_PATH` to a library of version 1.24 or later; `python3 -m pip download --no-deps onnxruntime==1.24.4` and `python3 -m zipfile -e` on the wheel give one under onnxruntime/capi/
     ");
     std::fs::write(workspace.path("text.so"), "no library").unwrap();
     assert_snapshot!(said(run().arg("--onnxruntime").arg(workspace.path("text.so"))), @r"
     exit code 1
-    error: the ONNX Runtime library `[dir]/text.so` cannot be used: failed to load from `[dir]/text.so`: dlopen failed
+    error: cannot load the ONNX Runtime library `[dir]/text.so`: failed to load from `[dir]/text.so`: dlopen failed
     ");
     // It is reported before any work.
     assert!(!workspace.lake().exists());

@@ -186,11 +186,11 @@ fn bad_images_are_rejects_up_to_a_ceiling() {
     let reasons: Vec<_> = rejects.iter().map(|row| row["reason"].as_str().unwrap()).collect();
     assert_snapshot!(reasons.join("\n"), @r"
     not an image: it looks like `text`
-    the `jpeg` image is truncated or corrupt: the end of the image is missing
-    the `png` image is truncated or corrupt: the end of the image is missing
+    the `jpeg` image is truncated or corrupt: its end is missing
+    the `png` image is truncated or corrupt: its end is missing
     the file is empty
     the image format `gif` is not supported; supported are `png`, `jpeg` and `webp`
-    the image is 30000 x 30000 pixels, and a side may have 16384 at most
+    the image is 30000 x 30000 pixels; a side may have at most 16384
     the source has no bytes for it
     ");
     let distinct = workspace.number("SELECT count(DISTINCT source_id) FROM rejects");
