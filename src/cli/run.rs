@@ -122,7 +122,7 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
         }));
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(slowed) = storage::slow_downs() {
+    if let Some(slowed) = storage::throttling_totals() {
         output::note(format!("stores asked for less: {slowed}"));
     }
     if let Some(stats) = models.stats() {

@@ -26,7 +26,7 @@ use crate::{
     imaging,
     pipeline::{Pipeline, staleness::why},
     run::{Progress, Stop},
-    storage::Place,
+    storage::Location,
 };
 
 /// What progress is told under.
@@ -151,10 +151,10 @@ pub async fn export(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Summary> {
-    let place = Place::open(destination).map_err(|error| Error::Several(vec![error]))?;
+    let location = Location::open(destination).map_err(|error| Error::Several(vec![error]))?;
     let selection = Selection::new(pipeline, options).await?;
     let mut problems = selection.problems(options.form).await?;
-    let files = Files { place: &place, selection: &selection, name: &pipeline.config.name, options };
+    let files = Files { location: &location, selection: &selection, name: &pipeline.config.name, options };
     problems.extend(files.check().await?);
     if !problems.is_empty() {
         return Err(Error::Several(problems));
@@ -164,10 +164,10 @@ pub async fn export(
         Some(manifest) => why(&pipeline.session, &pipeline.own_tables, manifest).await?,
         None => None,
     };
-    let mut summary = Summary { destination: place.url.to_string(), stale, ..Summary::default() };
+    let mut summary = Summary { destination: location.url.to_string(), stale, ..Summary::default() };
     progress.started(STEP, selection.epochs.iter().map(|epoch| epoch.rows).sum());
     if options.form == Form::ImageFolder {
-        place.put(imagefolder::CLASSES, files.classes().into()).await?;
+        location.put(imagefolder::CLASSES, files.classes().into()).await?;
         summary.files += 1;
     }
     let mut images = Images::new(pipeline, &selection.snapshot);
@@ -179,7 +179,7 @@ pub async fn export(
 
 /// The files of an export, by epoch.
 struct Files<'a> {
-    place: &'a Place,
+    location: &'a Location,
     selection: &'a Selection<'a>,
     /// The pipeline's.
     name: &'a str,
@@ -201,7 +201,7 @@ impl Files<'_> {
 
     /// What is in the way of the export.
     async fn check(&self) -> Result<Vec<Error>> {
-        let names = self.place.names().await?;
+        let names = self.location.names().await?;
         let mut problems = Vec::new();
         for Epoch { epoch, .. } in &self.selection.epochs {
             let stem = self.stem(*epoch);
@@ -213,16 +213,16 @@ impl Files<'_> {
                 problems.push(Error::Data(format!(
                     "`{}{name}` is there already, and an epoch is written once; delete epoch {epoch} there, choose \
                      others by `--epoch`, or name another destination",
-                    self.place.url
+                    self.location.url
                 )));
             }
         }
         if self.options.form == Form::ImageFolder && names.contains(imagefolder::CLASSES) {
-            let found = self.place.get(imagefolder::CLASSES).await?;
+            let found = self.location.get(imagefolder::CLASSES).await?;
             if found.is_some_and(|found| found != self.classes()) {
                 problems.push(Error::Data(format!(
                     "`{}{}` names other classes than this pipeline has; name another destination",
-                    self.place.url,
+                    self.location.url,
                     imagefolder::CLASSES
                 )));
             }
@@ -253,12 +253,12 @@ impl Files<'_> {
     }
 
     async fn writer(&self, epoch: &Epoch) -> Result<Writer> {
-        let (place, bound) = (self.place.clone(), self.options.shard_size.0);
+        let (location, bound) = (self.location.clone(), self.options.shard_size.0);
         let (stem, classes) = (self.stem(epoch.epoch), &self.selection.classes);
         Ok(match self.options.form {
-            Form::WebDataset => Writer::WebDataset(Shards::new(place, stem, bound)),
-            Form::ImageFolder => Writer::ImageFolder(Folder::new(place.below(&stem)?, classes).await?),
-            Form::Parquet => Writer::Parquet(Parts::new(place.below(&stem)?, classes, bound)),
+            Form::WebDataset => Writer::WebDataset(Shards::new(location, stem, bound)),
+            Form::ImageFolder => Writer::ImageFolder(Folder::new(location.below(&stem)?, classes).await?),
+            Form::Parquet => Writer::Parquet(Parts::new(location.below(&stem)?, classes, bound)),
         })
     }
 
@@ -275,7 +275,7 @@ impl Files<'_> {
             if self.options.stop.is_asked() {
                 return Err(Error::ExportInterrupted {
                     epoch: epoch.epoch,
-                    files: format!("{}{}", self.place.url, self.stem(epoch.epoch)),
+                    files: format!("{}{}", self.location.url, self.stem(epoch.epoch)),
                 });
             }
             let samples = images.next(&mut rows).await?;

@@ -3,7 +3,7 @@
 
 use crate::{
     error::{Error, Result},
-    storage::{Place, Upload},
+    storage::{Location, Upload},
 };
 
 use super::Sample;
@@ -14,7 +14,7 @@ const ZEROS: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 
 /// The shards of an epoch.
 pub(super) struct Shards {
-    place: Place,
+    location: Location,
     stem: String,
     bound: u64,
     /// The one that is being written, and its bytes so far.
@@ -23,8 +23,8 @@ pub(super) struct Shards {
 }
 
 impl Shards {
-    pub(super) fn new(place: Place, stem: String, bound: u64) -> Self {
-        Self { place, stem, bound, open: None, begun: 0 }
+    pub(super) fn new(location: Location, stem: String, bound: u64) -> Self {
+        Self { location, stem, bound, open: None, begun: 0 }
     }
 
     pub(super) async fn add(&mut self, samples: &[Sample<'_>]) -> Result<()> {
@@ -47,7 +47,7 @@ impl Shards {
         }
         if self.open.is_none() {
             let name = format!("{}{:06}.tar", self.stem, self.begun);
-            self.open = Some((self.place.upload(&name).await?, 0));
+            self.open = Some((self.location.upload(&name).await?, 0));
             self.begun += 1;
         }
         Ok(())

@@ -28,7 +28,7 @@ const ROW_GROUP_BYTES: usize = 32 << 20;
 /// Encoded bytes of a page of images.
 const PAGE_BYTES: usize = 1 << 20;
 /// Characters of a text in the statistics.
-const LONGEST_BOUND: usize = 32;
+const MAX_BOUND_CHARS: usize = 32;
 /// The writer looks at the page's size after so many values: few, since each is an image.
 const IMAGES_PER_CHECK: usize = 4;
 
@@ -73,12 +73,12 @@ impl DataFile {
 
 /// A Parquet file that is written as its rows come: what is ready is taken out, so that a row group is all that is in
 /// memory.
-pub struct Growing {
+pub struct StreamingWriter {
     described: SchemaRef,
     writer: ArrowWriter<Vec<u8>>,
 }
 
-impl Growing {
+impl StreamingWriter {
     /// Begins a file with the columns of `schema`, of which some hold images. `features` says what Hugging Face's
     /// `datasets` makes of a column, where that does not follow from its type.
     ///
@@ -207,7 +207,7 @@ fn range(data_type: &DataType, columns: &[&ArrayRef]) -> Option<(Value, Value)> 
             let columns = || columns.iter().map(|column| column.as_string::<i32>());
             let low = columns().filter_map(compute::min_string).min()?;
             let high = columns().filter_map(compute::max_string).max()?;
-            Some((low.chars().take(LONGEST_BOUND).collect::<String>().into(), upper_bound(high).into()))
+            Some((low.chars().take(MAX_BOUND_CHARS).collect::<String>().into(), upper_bound(high).into()))
         }
         DataType::Boolean => {
             let columns = || columns.iter().map(|column| column.as_boolean());
@@ -220,7 +220,7 @@ fn range(data_type: &DataType, columns: &[&ArrayRef]) -> Option<(Value, Value)> 
 
 /// A text that no text beginning like `text` exceeds.
 fn upper_bound(text: &str) -> String {
-    match text.char_indices().nth(LONGEST_BOUND) {
+    match text.char_indices().nth(MAX_BOUND_CHARS) {
         None => text.to_owned(),
         Some((end, _)) => format!("{}\u{10FFFF}", text.get(..end).unwrap_or(text)),
     }

@@ -28,9 +28,9 @@ pub struct Garbage {
 /// Where the log cannot be read, or a file cannot be listed or deleted.
 pub async fn gc(lake: &Lake, table: &Table, age: Duration, apply: bool) -> Result<Vec<Garbage>> {
     let Some(live) = live(lake, table).await? else { return Ok(Vec::new()) };
-    let place = lake.place();
-    let folder = place.path(&table.name);
-    let listed = place.store.list(Some(&folder)).try_collect::<Vec<ObjectMeta>>().await;
+    let location = lake.location();
+    let folder = location.path(&table.name);
+    let listed = location.store.list(Some(&folder)).try_collect::<Vec<ObjectMeta>>().await;
     let before = clock::now_ms() - i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
     let mut garbage = Vec::new();
     for object in listed.map_err(lake.fail(&table.name, "its files cannot be listed"))? {
@@ -43,8 +43,8 @@ pub async fn gc(lake: &Lake, table: &Table, age: Duration, apply: bool) -> Resul
     if apply {
         let live = self::live(lake, table).await?.unwrap_or_default();
         garbage.retain(|(found, _)| !live.contains_key(&found.file));
-        for (_, location) in &garbage {
-            let deleted = place.store.delete(location).await;
+        for (_, path) in &garbage {
+            let deleted = location.store.delete(path).await;
             deleted.map_err(lake.fail(&table.name, "a file that nobody needs cannot be deleted"))?;
         }
     }

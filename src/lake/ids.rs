@@ -11,7 +11,7 @@ use object_store::ObjectMeta;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 
 use crate::error::{Error, Result};
-use crate::storage::{Object, Place};
+use crate::storage::{Location, Object};
 
 /// Files that are read at once.
 const READ_AT_ONCE: usize = 16;
@@ -27,14 +27,16 @@ impl Ids {
     /// Reads the ids in those of `live`, by name and size, that are not known yet.
     pub(super) async fn refresh(
         &mut self,
-        place: &Place,
+        location: &Location,
         table: &str,
         column: &str,
         live: &BTreeMap<String, i64>,
     ) -> Result<()> {
         let new: Vec<_> = live.iter().filter(|(name, _)| !self.files.contains(*name)).collect();
         let mut reads = stream::iter(new)
-            .map(|(name, &size)| async move { Ok::<_, Error>((name, read(place, table, name, size, column).await?)) })
+            .map(
+                |(name, &size)| async move { Ok::<_, Error>((name, read(location, table, name, size, column).await?)) },
+            )
             .buffer_unordered(READ_AT_ONCE);
         while let Some((name, ids)) = reads.try_next().await? {
             self.files.insert(name.clone());
@@ -54,31 +56,27 @@ impl Ids {
     }
 }
 
-async fn read(place: &Place, table: &str, name: &str, size: i64, column: &str) -> Result<Vec<String>> {
-    let location = place.path(&format!("{table}/{name}"));
+async fn read(location: &Location, table: &str, name: &str, size: i64, column: &str) -> Result<Vec<String>> {
+    let path = location.path(&format!("{table}/{name}"));
     let fail = |error: parquet::errors::ParquetError| {
-        Error::lake(
-            location.to_string(),
-            format!("column `{column}` of a data file cannot be read; see `verify`"),
-            error,
-        )
+        Error::lake(path.to_string(), format!("column `{column}` of a data file cannot be read; see `verify`"), error)
     };
     let meta = ObjectMeta {
-        location: location.clone(),
+        location: path.clone(),
         last_modified: Default::default(),
         size: u64::try_from(size).unwrap_or(0),
         e_tag: None,
         version: None,
     };
-    let builder = ParquetRecordBatchStreamBuilder::new(Object::new(&place.store, &meta)).await.map_err(fail)?;
+    let builder = ParquetRecordBatchStreamBuilder::new(Object::new(&location.store, &meta)).await.map_err(fail)?;
     let mask = ProjectionMask::columns(builder.parquet_schema(), [column]);
     let batches: Vec<_> = builder.with_projection(mask).build().map_err(fail)?.try_collect().await.map_err(fail)?;
     let mut ids = Vec::new();
     for batch in batches {
         let Some(column) = batch.columns().first() else {
             return Err(Error::Data(format!(
-                "`{location}` has no column `{column}`: the lake is of another version of this program; `--lake` \
-                 names another place"
+                "`{path}` has no column `{column}`: the lake is of another version of this program; `--lake` \
+                 names another location"
             )));
         };
         let texts = cast(column, &DataType::Utf8).map_err(|error| fail(error.into()))?;

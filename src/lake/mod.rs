@@ -41,7 +41,7 @@ use deltalake_core::{
 use object_store::{ObjectStoreExt, PutPayload};
 use tokio::sync::{Mutex, MutexGuard};
 
-pub use data_file::{DataFile, Growing};
+pub use data_file::{DataFile, StreamingWriter};
 pub use gc::gc;
 pub use verify::{Finding, verify_files};
 
@@ -49,7 +49,7 @@ use self::ids::Ids;
 use crate::{
     error::{Error, Result},
     schema::Table,
-    storage::Place,
+    storage::Location,
 };
 
 /// The application id under which a table carries the fingerprint of the step that completed it.
@@ -63,7 +63,7 @@ const CREATE_ATTEMPTS: u32 = 5;
 /// How many answers to commits a process may miss one after another before it gives up.
 const LOST_ANSWERS: u32 = 20;
 /// How long a writer that lost waits at most.
-const LONGEST_WAIT: Duration = Duration::from_millis(200);
+const MAX_WAIT: Duration = Duration::from_millis(200);
 
 /// Rows that are committed together.
 #[derive(Debug, Clone)]
@@ -110,7 +110,7 @@ struct Open {
 /// The tables of one pipeline.
 #[derive(Debug)]
 pub struct Lake {
-    place: Place,
+    location: Location,
     open: Mutex<BTreeMap<String, Open>>,
     /// Commits, since the last that was answered, of which it is not known whether they are there.
     lost_answers: AtomicU32,
@@ -122,27 +122,27 @@ impl Lake {
     /// # Errors
     /// Where `root` names no store.
     pub fn open(root: &str, pipeline: &str) -> Result<Self> {
-        let place = Place::open(root)?.below(pipeline)?;
-        Ok(Self { place, open: Mutex::default(), lost_answers: AtomicU32::new(0) })
+        let location = Location::open(root)?.below(pipeline)?;
+        Ok(Self { location, open: Mutex::default(), lost_answers: AtomicU32::new(0) })
     }
 
     /// Where the tables are.
-    pub fn place(&self) -> &Place {
-        &self.place
+    pub fn location(&self) -> &Location {
+        &self.location
     }
 
     fn fail<E>(&self, table: &str, message: &'static str) -> impl Fn(E) -> Error + use<E>
     where
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let url = format!("{}{table}", self.place.url);
+        let url = format!("{}{table}", self.location.url);
         move |error| Error::lake(url.clone(), message, error)
     }
 
     fn handle(&self, table: &Table) -> Result<DeltaTable> {
-        let place = self.place.below(&table.name)?;
-        DeltaTableBuilder::from_url(place.url.clone())
-            .map(|builder| builder.with_storage_backend(place.store, place.url))
+        let location = self.location.below(&table.name)?;
+        DeltaTableBuilder::from_url(location.url.clone())
+            .map(|builder| builder.with_storage_backend(location.store, location.url))
             .and_then(DeltaTableBuilder::build)
             .map_err(self.fail(&table.name, "the table cannot be opened"))
     }
@@ -220,7 +220,7 @@ impl Lake {
         }
         let Some(found) = open.get_mut(&table.name) else { return Ok(HashSet::new()) };
         let live = live_files(&found.delta).map_err(self.fail(&table.name, "its log cannot be read"))?;
-        found.ids.refresh(&self.place, &table.name, column, &live).await?;
+        found.ids.refresh(&self.location, &table.name, column, &live).await?;
         Ok(found.ids.all().clone())
     }
 
@@ -276,12 +276,12 @@ impl Lake {
             let unreadable = self.fail(&table.name, "its log cannot be read");
             if *found.delta.snapshot().map_err(&unreadable)?.schema() != self.columns(table)? {
                 return Err(Error::Data(format!(
-                    "table `{}` has the columns of another version of this program; `--lake` names another place",
+                    "table `{}` has the columns of another version of this program; `--lake` names another location",
                     table.name
                 )));
             }
             let live = live_files(&found.delta).map_err(&unreadable)?;
-            found.ids.refresh(&self.place, &table.name, column, &live).await?;
+            found.ids.refresh(&self.location, &table.name, column, &live).await?;
             let mut files = Vec::new();
             for unit in units {
                 let rows = without(&unit.rows, column, found.ids.all())
@@ -369,12 +369,12 @@ impl Lake {
 
     /// Lets the writer that won go on.
     async fn wait(&self, attempt: u32) {
-        tokio::time::sleep(LONGEST_WAIT.min(Duration::from_millis(5) * attempt)).await;
+        tokio::time::sleep(MAX_WAIT.min(Duration::from_millis(5) * attempt)).await;
     }
 
     fn contended(&self, table: &Table) -> Error {
         Error::Lake {
-            url: format!("{}{}", self.place.url, table.name),
+            url: format!("{}{}", self.location.url, table.name),
             message: format!("{COMMIT_ATTEMPTS} commits in a row lost to other writers; run again"),
             source: None,
         }
@@ -384,9 +384,9 @@ impl Lake {
     /// refuse that while another is under way, which looks as if the file were there; and an overwrite is repeated
     /// where its answer is lost.
     async fn put(&self, table: &Table, file: &DataFile) -> Result<()> {
-        let path = self.place.path(&format!("{}/{}", table.name, file.name));
+        let path = self.location.path(&format!("{}/{}", table.name, file.name));
         let message = "a data file cannot be written; is the lake's root writable? `--lake` names another";
-        let put = self.place.store.put(&path, PutPayload::from(file.bytes.clone())).await;
+        let put = self.location.store.put(&path, PutPayload::from(file.bytes.clone())).await;
         put.map(drop).map_err(self.fail(&table.name, message))
     }
 

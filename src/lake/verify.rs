@@ -23,8 +23,8 @@ pub struct Finding {
 pub async fn verify_files(lake: &Lake, table: &Table) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for (name, size) in live(lake, table).await? {
-        let path = lake.place().path(&format!("{}/{name}", table.name));
-        let problem = match lake.place().store.get(&path).await {
+        let path = lake.location().path(&format!("{}/{name}", table.name));
+        let problem = match lake.location().store.get(&path).await {
             Err(error) => Some(format!("file `{name}` cannot be read: {error}")),
             Ok(found) => match found.bytes().await {
                 Err(error) => Some(format!("file `{name}` cannot be read: {error}")),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    entry::{LONGEST_FIELD, LONGEST_NAME, Label, one_line, quote},
+    entry::{Label, MAX_FIELD_BYTES, MAX_NAME_CHARS, one_line, quote},
     side_tables::read_json,
 };
 use crate::{
@@ -56,12 +56,13 @@ impl Classes {
 
     /// Refuses names that are no line of text: they go into prompts and reports.
     pub(super) fn check_names(&self) -> Result<(), String> {
-        let bad = |name: &str| name.trim().is_empty() || name.len() > LONGEST_FIELD || name.contains(char::is_control);
+        let bad =
+            |name: &str| name.trim().is_empty() || name.len() > MAX_FIELD_BYTES || name.contains(char::is_control);
         match self.names.iter().find(|(_, name)| bad(name)) {
             None => Ok(()),
             Some((label, name)) => Err(format!(
                 "class {label} has the name {}, allowed are names that are not blank, without control characters, of \
-                 up to {LONGEST_FIELD} bytes",
+                 up to {MAX_FIELD_BYTES} bytes",
                 quote(name)
             )),
         }
@@ -87,7 +88,7 @@ impl Classes {
     /// Where the label of the image at `path` has no name, or several.
     pub(super) fn check(&self, path: &str, label: i64) -> Result<()> {
         let Some(file) = &self.path else { return Ok(()) };
-        let (file, path) = (file.display(), one_line(path, LONGEST_NAME));
+        let (file, path) = (file.display(), one_line(path, MAX_NAME_CHARS));
         if self.unclear.contains(&label) {
             let what =
                 format!("`{path}` has the label {label}, for which `{file}` (`source.classes`) has several names");
@@ -110,7 +111,7 @@ impl Classes {
     ///
     /// # Errors
     /// Where some are names and some are not, or there are not as many.
-    pub(super) fn number<'a>(&self, texts: &BTreeSet<&'a str>) -> Result<BTreeMap<&'a str, i64>> {
+    pub(super) fn assign_labels<'a>(&self, texts: &BTreeSet<&'a str>) -> Result<BTreeMap<&'a str, i64>> {
         let mut places: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
         for (label, name) in &self.names {
             places.entry(name).or_default().push(*label);
@@ -150,8 +151,8 @@ fn of_lines(text: &str) -> Result<Classes, String> {
     if let Some((line, _)) = (1..).zip(text.lines()).find(|(_, name)| name.trim().is_empty()) {
         return Err(format!(": line {line} is empty; each line names a class"));
     }
-    if let Some((line, _)) = (1..).zip(text.lines()).find(|(_, name)| name.len() > LONGEST_FIELD) {
-        return Err(format!(": line {line} is longer than {LONGEST_FIELD} bytes"));
+    if let Some((line, _)) = (1..).zip(text.lines()).find(|(_, name)| name.len() > MAX_FIELD_BYTES) {
+        return Err(format!(": line {line} is longer than {MAX_FIELD_BYTES} bytes"));
     }
     Ok(Classes::of(text.lines().map(str::trim)))
 }

@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    entry::{LONGEST_FIELD, Label, Named, Origin, Problems, quote, relative},
+    entry::{Entry, Label, MAX_FIELD_BYTES, Origin, Problems, quote, relative_path},
     object::list_file,
 };
 use crate::{
     config::{SourceKind, Split},
     error::{Error, Result},
-    storage::Place,
+    storage::Location,
 };
 
 /// The images of a source of the kind `csv`.
@@ -17,11 +17,11 @@ use crate::{
 /// # Errors
 /// Where a table cannot be read or lacks a column, or a split has no row. What is wrong in rows is added to `problems`.
 pub(super) async fn read(
-    place: &Place,
+    location: &Location,
     kind: &SourceKind,
     splits: &[(Split, Vec<String>)],
     problems: &mut Problems,
-) -> Result<Vec<Named>> {
+) -> Result<Vec<Entry>> {
     let SourceKind::Csv { table, split_column, path_column, path_prefix, label_column } = kind else {
         return Ok(Vec::new());
     };
@@ -32,11 +32,11 @@ pub(super) async fn read(
     let prefix = path_prefix.as_str();
     if let (Some(table), Some(split_column)) = (table, split_column) {
         columns.push(Column { name: split_column, what: "`source.split_column`" });
-        return of_one(place, table, &columns, prefix, splits, problems).await;
+        return of_one(location, table, &columns, prefix, splits, problems).await;
     }
     let mut named = Vec::new();
     for (split, table) in splits.iter().flat_map(|(split, names)| names.iter().map(|name| (*split, name))) {
-        let bytes = list_file(place, table, "source.splits", "source.root").await?;
+        let bytes = list_file(location, table, "source.splits", "source.root").await?;
         rows(
             &Arc::from(table.as_str()),
             &bytes,
@@ -54,14 +54,14 @@ pub(super) async fn read(
 
 /// One table for all splits; rows of splits that nobody names are left out.
 async fn of_one(
-    place: &Place,
+    location: &Location,
     table: &str,
     columns: &[Column<'_>],
     prefix: &str,
     splits: &[(Split, Vec<String>)],
     problems: &mut Problems,
-) -> Result<Vec<Named>> {
-    let bytes = list_file(place, table, "source.table", "source.root").await?;
+) -> Result<Vec<Entry>> {
+    let bytes = list_file(location, table, "source.table", "source.root").await?;
     let of_value: BTreeMap<&str, Split> =
         splits.iter().flat_map(|(split, values)| values.iter().map(|value| (value.as_str(), *split))).collect();
     let (mut named, mut values) = (Vec::new(), BTreeMap::new());
@@ -98,7 +98,7 @@ async fn of_one(
 
 fn prefixed(prefix: &str, path: &str) -> Result<String, String> {
     let path = format!("{prefix}{path}");
-    relative(&path).map(str::to_owned)
+    relative_path(&path).map(str::to_owned)
 }
 
 /// A column that is read, and for messages the key that names it, or what is in it.
@@ -118,7 +118,7 @@ pub(super) fn rows(
     columns: &[Column<'_>],
     problems: &mut Problems,
     mut of_row: impl FnMut(&Origin, &[&str]) -> Result<Option<(Split, String, Label)>, String>,
-    named: &mut Vec<Named>,
+    named: &mut Vec<Entry>,
 ) -> Result<()> {
     // rows of other lengths are reported with their line, and not where the reader ends
     let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(bytes);
@@ -137,7 +137,7 @@ pub(super) fn rows(
         let fields = fields(&record, headers.len(), &places);
         match fields.and_then(|fields| of_row(&origin, &fields)) {
             Ok(None) => {}
-            Ok(Some((split, path, label))) => named.push(Named { path, label, split, origin, version: None }),
+            Ok(Some((split, path, label))) => named.push(Entry { path, label, split, origin, version: None }),
             Err(why) => problems.add(&origin, why),
         }
     }
@@ -166,8 +166,8 @@ fn place_of(file: &str, headers: &csv::ByteRecord, column: &Column<'_>) -> Resul
 }
 
 fn fields<'a>(record: &'a csv::ByteRecord, width: usize, places: &[usize]) -> Result<Vec<&'a str>, String> {
-    if let Some(long) = record.iter().map(<[u8]>::len).find(|length| *length > LONGEST_FIELD) {
-        return Err(format!("a field has {long} bytes, {LONGEST_FIELD} are allowed; is a quote left open?"));
+    if let Some(long) = record.iter().map(<[u8]>::len).find(|length| *length > MAX_FIELD_BYTES) {
+        return Err(format!("a field has {long} bytes, {MAX_FIELD_BYTES} are allowed; is a quote left open?"));
     }
     if record.len() != width {
         return Err(format!("it has {} fields, the header has {width}", record.len()));

@@ -1,7 +1,7 @@
 //! The images that a data set names: where, with which label, and what is wrong with that.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map},
     fmt,
     sync::Arc,
 };
@@ -13,18 +13,18 @@ use crate::{
 };
 
 /// Longest line or field, in bytes.
-pub(super) const LONGEST_FIELD: usize = 64 << 10;
+pub(super) const MAX_FIELD_BYTES: usize = 64 << 10;
 /// Problems that a message shows; the others are counted.
 const SHOWN: usize = 10;
 /// Longest piece of a data set's text that a message repeats, in characters.
 const SHOWN_CHARS: usize = 80;
 /// Longest name of a file that a message has, in characters: as long as stores allow.
-pub(super) const LONGEST_NAME: usize = 1024;
+pub(super) const MAX_NAME_CHARS: usize = 1024;
 
 /// An image that a data set names.
 #[derive(Debug)]
-pub(super) struct Named {
-    /// Relative to the source's root; it passed [`relative`].
+pub(super) struct Entry {
+    /// Relative to the source's root; it passed [`relative_path`].
     pub(super) path: String,
     pub(super) label: Label,
     pub(super) split: Split,
@@ -93,7 +93,7 @@ pub(super) struct Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // a file that a store lists may be called anything
-        let file = one_line(&self.file, LONGEST_NAME);
+        let file = one_line(&self.file, MAX_NAME_CHARS);
         match self.line {
             Some(line) => write!(f, "`{file}`:{line}"),
             None => write!(f, "`{file}`"),
@@ -153,7 +153,7 @@ pub(super) fn one_line(text: &str, most: usize) -> String {
 ///
 /// # Errors
 /// Where it is none that stays below the source's root, on every system.
-pub(super) fn relative(path: &str) -> Result<&str, String> {
+pub(super) fn relative_path(path: &str) -> Result<&str, String> {
     let inner = path.trim_start_matches("./");
     let drive = matches!(inner.as_bytes(), [letter, b':', ..] if letter.is_ascii_alphabetic());
     let wrong_part = inner.split('/').any(|part| matches!(part, "" | "." | ".."));
@@ -168,14 +168,14 @@ pub(super) fn relative(path: &str) -> Result<&str, String> {
 }
 
 /// Sees that no image is named twice: it would be in two splits, or count twice.
-pub(super) fn refuse_twice(named: &[Named], problems: &mut Problems) {
-    let mut seen: HashMap<&str, &Named> = HashMap::with_capacity(named.len());
+pub(super) fn refuse_twice(named: &[Entry], problems: &mut Problems) {
+    let mut seen: HashMap<&str, &Entry> = HashMap::with_capacity(named.len());
     for row in named {
         match seen.entry(&row.path) {
-            Entry::Vacant(place) => {
+            hash_map::Entry::Vacant(place) => {
                 place.insert(row);
             }
-            Entry::Occupied(first) => {
+            hash_map::Entry::Occupied(first) => {
                 let first = first.get();
                 let (split, theirs) = (row.split.as_str(), first.split.as_str());
                 let what = match split == theirs {
@@ -195,8 +195,8 @@ pub(super) fn refuse_twice(named: &[Named], problems: &mut Problems) {
 ///
 /// # Errors
 /// Where some labels are numbers and some texts, or texts and the user's names do not fit.
-pub(super) fn number(named: &[Named], given: Option<Classes>) -> Result<(Vec<i64>, Classes)> {
-    let text = |row: &&Named| matches!(row.label, Label::Text(_));
+pub(super) fn assign_labels(named: &[Entry], given: Option<Classes>) -> Result<(Vec<i64>, Classes)> {
+    let text = |row: &&Entry| matches!(row.label, Label::Text(_));
     let (first_text, first_number) = (named.iter().find(text), named.iter().find(|row| !text(row)));
     if let (Some(text), Some(number)) = (first_text, first_number) {
         return Err(Error::Data(format!(
@@ -209,13 +209,13 @@ pub(super) fn number(named: &[Named], given: Option<Classes>) -> Result<(Vec<i64
         )));
     }
     if first_text.is_none() {
-        let number = |row: &Named| if let Label::Number(number) = row.label { number } else { -1 };
+        let number = |row: &Entry| if let Label::Number(number) = row.label { number } else { -1 };
         return Ok((named.iter().map(number).collect(), given.unwrap_or_default()));
     }
     let texts: BTreeSet<&str> = named.iter().filter_map(|row| of_text(&row.label)).collect();
     let (numbers, classes) = match given {
         None => ((0..).zip(&texts).map(|(n, text)| (*text, n)).collect(), Classes::of(texts.iter().copied())),
-        Some(given) => (given.number(&texts)?, given),
+        Some(given) => (given.assign_labels(&texts)?, given),
     };
     let numbers: BTreeMap<&str, i64> = numbers;
     let labels = named.iter().filter_map(|row| numbers.get(of_text(&row.label)?).copied()).collect();
@@ -237,25 +237,25 @@ fn shown(label: &Label) -> String {
 mod tests {
     use super::*;
 
-    fn row(path: &str, label: Label, line: u64) -> Named {
+    fn row(path: &str, label: Label, line: u64) -> Entry {
         let origin = Origin { file: "l.txt".into(), line: Some(line) };
-        Named { path: path.into(), label, split: Split::Train, origin, version: None }
+        Entry { path: path.into(), label, split: Split::Train, origin, version: None }
     }
 
     #[test]
     fn paths_stay_below_the_root() {
         for sound in ["a", "a/b.jpg", "a b/c%20#~?[x].png", "ö/12:30.jpg", "..a/b..", "e\u{301}"] {
-            assert_eq!(relative(sound), Ok(sound));
+            assert_eq!(relative_path(sound), Ok(sound));
         }
-        assert_eq!(relative("./a/b.jpg"), Ok("a/b.jpg"));
+        assert_eq!(relative_path("./a/b.jpg"), Ok("a/b.jpg"));
         let wrong = [
             "", ".", "..", "../a", "a/..", "a/../b", "a/./b", "/a", "//a", "a//b", "a/", "C:/a", "c:a", "a\\b", "a\0b",
             "a\tb", "./",
         ];
         for wrong in wrong {
-            assert!(relative(wrong).is_err(), "{wrong:?}");
+            assert!(relative_path(wrong).is_err(), "{wrong:?}");
         }
-        assert!(relative("a\u{1b}[31m").unwrap_err().contains(r#""a\u{1b}[31m""#));
+        assert!(relative_path("a\u{1b}[31m").unwrap_err().contains(r#""a\u{1b}[31m""#));
     }
 
     #[test]
@@ -278,25 +278,25 @@ mod tests {
     fn texts_are_numbered_in_sorted_order() {
         let text = |text: &str| Label::Text(text.into());
         let rows = [row("a", text("cat/dog"), 1), row("b", text("ant"), 2), row("c", text("cat/dog"), 3)];
-        let (labels, classes) = number(&rows, None).unwrap();
+        let (labels, classes) = assign_labels(&rows, None).unwrap();
         assert_eq!(labels, [1, 0, 1]);
         assert_eq!(classes.name(1), "cat/dog");
-        let (labels, _) = number(&rows, Some(Classes::of(["cat/dog", "bee", "ant"]))).unwrap();
+        let (labels, _) = assign_labels(&rows, Some(Classes::of(["cat/dog", "bee", "ant"]))).unwrap();
         assert_eq!(labels, [0, 2, 0]);
-        let (labels, classes) = number(&rows, Some(Classes::of(["an ant", "a cat"]))).unwrap();
+        let (labels, classes) = assign_labels(&rows, Some(Classes::of(["an ant", "a cat"]))).unwrap();
         assert_eq!((labels, classes.name(0)), (vec![1, 0, 1], "an ant".into()));
         for wrong in [&["ant", "a cat"][..], &["x", "y", "z"], &["ant", "ant", "cat/dog"]] {
-            number(&rows, Some(Classes::of(wrong.iter().copied()))).unwrap_err();
+            assign_labels(&rows, Some(Classes::of(wrong.iter().copied()))).unwrap_err();
         }
         let mixed = [row("a", Label::Number(1), 1), row("b", text("ant"), 2)];
-        let said = number(&mixed, None).unwrap_err().to_string();
+        let said = assign_labels(&mixed, None).unwrap_err().to_string();
         assert!(said.ends_with("`l.txt`:1 has 1, `l.txt`:2 has \"ant\""), "{said}");
     }
 
     #[test]
     fn problems_are_counted() {
         let mut problems = Problems::default();
-        let rows: Vec<Named> = (0..14).map(|line| row("a/b", Label::Number(0), line)).collect();
+        let rows: Vec<Entry> = (0..14).map(|line| row("a/b", Label::Number(0), line)).collect();
         refuse_twice(&rows, &mut problems);
         let said = problems.finish().unwrap_err().to_string();
         assert!(said.starts_with("the source names images wrongly, 13 times; the first 10:\n"), "{said}");

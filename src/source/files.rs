@@ -7,12 +7,12 @@ use object_store::ObjectMeta;
 
 use super::{
     Read,
-    entry::Named,
+    entry::Entry,
     object::{Version, image},
 };
 use crate::{
     error::{Error, Result},
-    storage::Place,
+    storage::Location,
 };
 
 /// Requests to the store at one time.
@@ -21,7 +21,7 @@ pub(super) const AT_ONCE: usize = 16;
 /// The files of a data set: which versions of them were listed.
 #[derive(Debug)]
 pub(super) struct Files {
-    place: Place,
+    location: Location,
     /// By path; none for a file that is not there.
     versions: HashMap<String, Option<Version>>,
 }
@@ -32,14 +32,14 @@ impl Files {
     ///
     /// # Errors
     /// Where a folder cannot be listed.
-    pub(super) async fn open(place: Place, named: &mut [Named]) -> Result<Self> {
+    pub(super) async fn open(location: Location, named: &mut [Entry]) -> Result<Self> {
         let mut folders: BTreeMap<&str, Vec<(&str, usize)>> = BTreeMap::new();
         for (row, named) in named.iter().enumerate().filter(|(_, named)| named.version.is_none()) {
             let (folder, name) = named.path.rsplit_once('/').unwrap_or(("", &named.path));
             folders.entry(folder).or_default().push((name, row));
         }
         let found: Vec<Vec<(usize, Version)>> = stream::iter(folders)
-            .map(|(folder, wanted)| versions(&place, folder, wanted))
+            .map(|(folder, wanted)| versions(&location, folder, wanted))
             .buffer_unordered(AT_ONCE)
             .try_collect()
             .await?;
@@ -47,7 +47,7 @@ impl Files {
             named[row].version = Some(version);
         }
         let versions = named.iter().map(|named| (named.path.clone(), named.version.clone())).collect();
-        Ok(Self { place, versions })
+        Ok(Self { location, versions })
     }
 
     /// The size of all images that are there.
@@ -66,15 +66,16 @@ impl Files {
         match self.versions.get(path) {
             None => Ok(Err(format!("`{path}` is no image of the source"))),
             Some(None) => Ok(Err("no such file".into())),
-            Some(Some(version)) => image(&self.place, path, version, 0..version.size).await,
+            Some(Some(version)) => image(&self.location, path, version, 0..version.size).await,
         }
     }
 }
 
 /// The versions of the files called so in a folder, each with its row; those that are not there are left out.
-async fn versions(place: &Place, folder: &str, wanted: Vec<(&str, usize)>) -> Result<Vec<(usize, Version)>> {
-    let listed = place.store.list_with_delimiter(Some(&place.path(folder))).await;
-    let listed = listed.map_err(|error| Error::lake(format!("{}{folder}", place.url), "it cannot be listed", error))?;
+async fn versions(location: &Location, folder: &str, wanted: Vec<(&str, usize)>) -> Result<Vec<(usize, Version)>> {
+    let listed = location.store.list_with_delimiter(Some(&location.path(folder))).await;
+    let listed =
+        listed.map_err(|error| Error::lake(format!("{}{folder}", location.url), "it cannot be listed", error))?;
     let files: HashMap<&str, &ObjectMeta> =
         listed.objects.iter().filter_map(|meta| Some((meta.location.filename()?, meta))).collect();
     Ok(wanted.into_iter().filter_map(|(name, row)| Some((row, Version::of(files.get(name)?)))).collect())

@@ -8,7 +8,7 @@ use object_store::{ObjectMeta, path::Path};
 
 use super::{
     csv_table::{Column, rows},
-    entry::{Label, Named, Origin, Problems, quote, relative},
+    entry::{Entry, Label, Origin, Problems, quote, relative_path},
     files::AT_ONCE,
     list::lines,
     object::{Version, list_file},
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     config::Split,
     error::{Error, Result},
-    storage::Place,
+    storage::Location,
 };
 
 /// Endings of images, those of torchvision that are decoded here.
@@ -38,15 +38,15 @@ pub(super) fn is_image(ending: &str) -> bool {
 /// Where a folder or file cannot be read, or a split has no image. What is wrong with one image is added to
 /// `problems`.
 pub(super) async fn read(
-    place: &Place,
+    location: &Location,
     label_column: &str,
     splits: &[(Split, Vec<String>)],
     problems: &mut Problems,
-) -> Result<Vec<Named>> {
+) -> Result<Vec<Entry>> {
     let mut named = Vec::new();
     for (split, folder) in splits.iter().flat_map(|(split, names)| names.iter().map(|name| (*split, name))) {
-        let listed = place.store.list_with_delimiter(Some(&place.path(folder))).await;
-        let listed = listed.map_err(|error| unlisted(place, folder, error))?;
+        let listed = location.store.list_with_delimiter(Some(&location.path(folder))).await;
+        let listed = listed.map_err(|error| unlisted(location, folder, error))?;
         let has = |name: &str| listed.objects.iter().any(|meta| meta.location.filename() == Some(name));
         let before = (named.len(), problems.count());
         match (has(CSV), has(JSON_LINES)) {
@@ -54,17 +54,17 @@ pub(super) async fn read(
                 let what = format!("`{folder}` has both `{CSV}` and `{JSON_LINES}`; one of them says the labels");
                 return Err(Error::Data(what));
             }
-            (false, false) => named.extend(of_folders(place, split, &listed.common_prefixes, problems).await?),
+            (false, false) => named.extend(of_folders(location, split, &listed.common_prefixes, problems).await?),
             (is_csv, _) => {
                 let name = format!("{folder}/{}", if is_csv { CSV } else { JSON_LINES });
-                let bytes = list_file(place, &name, "source.splits", "source.root").await?;
+                let bytes = list_file(location, &name, "source.splits", "source.root").await?;
                 let parse = if is_csv { of_csv } else { of_json_lines };
                 parse(&Metadata { folder, split, label_column, file: name.into() }, &bytes, problems, &mut named)?;
             }
         }
         if (named.len(), problems.count()) == before {
             return Err(Error::Lake {
-                url: format!("{}{folder}", place.url),
+                url: format!("{}{folder}", location.url),
                 message: format!(
                     "the split {} has no image there; expected is a folder for each class with `.jpg`, `.jpeg`, \
                      `.png` or `.webp` files, or `{CSV}` or `{JSON_LINES}`",
@@ -77,19 +77,24 @@ pub(super) async fn read(
     Ok(named)
 }
 
-fn unlisted(place: &Place, folder: &str, error: object_store::Error) -> Error {
-    Error::lake(format!("{}{folder}", place.url), "it cannot be listed", error)
+fn unlisted(location: &Location, folder: &str, error: object_store::Error) -> Error {
+    Error::lake(format!("{}{folder}", location.url), "it cannot be listed", error)
 }
 
 /// The images below folders that are called as their classes, whatever the folders between are called.
-async fn of_folders(place: &Place, split: Split, classes: &[Path], problems: &mut Problems) -> Result<Vec<Named>> {
+async fn of_folders(
+    location: &Location,
+    split: Split,
+    classes: &[Path],
+    problems: &mut Problems,
+) -> Result<Vec<Entry>> {
     let found: Vec<(String, Vec<ObjectMeta>)> = stream::iter(classes)
         .map(|class| async move {
             let name = class.filename().unwrap_or_default().to_owned();
             let is_image = |meta: &ObjectMeta| meta.location.extension().is_some_and(is_image);
-            let listed = place.store.list(Some(class)).try_filter(|meta| std::future::ready(is_image(meta)));
+            let listed = location.store.list(Some(class)).try_filter(|meta| std::future::ready(is_image(meta)));
             let mut files: Vec<ObjectMeta> =
-                listed.try_collect().await.map_err(|error| unlisted(place, class.as_ref(), error))?;
+                listed.try_collect().await.map_err(|error| unlisted(location, class.as_ref(), error))?;
             files.sort_by(|a, b| a.location.cmp(&b.location));
             Ok::<_, Error>((name, files))
         })
@@ -99,12 +104,12 @@ async fn of_folders(place: &Place, split: Split, classes: &[Path], problems: &mu
     let mut named = Vec::new();
     for (class, files) in found {
         for meta in files {
-            let Some(path) = place.name(&meta.location) else { continue };
+            let Some(path) = location.name(&meta.location) else { continue };
             let origin = Origin { file: path.into(), line: None };
-            match relative(path) {
+            match relative_path(path) {
                 Ok(path) => {
                     let (path, label) = (path.to_owned(), Label::Text(class.clone()));
-                    named.push(Named { path, label, split, origin, version: Some(Version::of(&meta)) });
+                    named.push(Entry { path, label, split, origin, version: Some(Version::of(&meta)) });
                 }
                 Err(why) => problems.add(&origin, why),
             }
@@ -123,11 +128,11 @@ struct Metadata<'a> {
 
 impl Metadata<'_> {
     fn path(&self, file_name: &str) -> Result<String, String> {
-        Ok(format!("{}/{}", self.folder, relative(file_name)?))
+        Ok(format!("{}/{}", self.folder, relative_path(file_name)?))
     }
 }
 
-fn of_csv(of: &Metadata<'_>, bytes: &[u8], problems: &mut Problems, named: &mut Vec<Named>) -> Result<()> {
+fn of_csv(of: &Metadata<'_>, bytes: &[u8], problems: &mut Problems, named: &mut Vec<Entry>) -> Result<()> {
     let columns = [
         Column { name: FILE_NAME, what: "the path of an image" },
         Column { name: of.label_column, what: "`source.label_column`" },
@@ -139,11 +144,11 @@ fn of_csv(of: &Metadata<'_>, bytes: &[u8], problems: &mut Problems, named: &mut 
     rows(&of.file, bytes, &columns, problems, of_row, named)
 }
 
-fn of_json_lines(of: &Metadata<'_>, bytes: &[u8], problems: &mut Problems, named: &mut Vec<Named>) -> Result<()> {
+fn of_json_lines(of: &Metadata<'_>, bytes: &[u8], problems: &mut Problems, named: &mut Vec<Entry>) -> Result<()> {
     for (origin, line) in lines(&of.file, bytes) {
         match line.and_then(|line| of_json(of, line)) {
             Ok(None) => {}
-            Ok(Some((path, label))) => named.push(Named { path, label, split: of.split, origin, version: None }),
+            Ok(Some((path, label))) => named.push(Entry { path, label, split: of.split, origin, version: None }),
             Err(why) => problems.add(&origin, why),
         }
     }

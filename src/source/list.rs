@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use super::{
-    entry::{LONGEST_FIELD, Label, Named, Origin, Problems, quote, relative},
+    entry::{Entry, Label, MAX_FIELD_BYTES, Origin, Problems, quote, relative_path},
     object::list_file,
 };
-use crate::{config::Split, error::Result, storage::Place};
+use crate::{config::Split, error::Result, storage::Location};
 
 /// The images of every list.
 ///
 /// # Errors
 /// Where a list cannot be read. What is wrong in one is added to `problems`.
 pub(super) async fn read(
-    lists: &Place,
+    lists: &Location,
     splits: &[(Split, Vec<String>)],
     problems: &mut Problems,
-) -> Result<Vec<Named>> {
+) -> Result<Vec<Entry>> {
     let mut named = Vec::new();
     for (split, name) in splits.iter().flat_map(|(split, names)| names.iter().map(|name| (*split, name))) {
         let bytes = list_file(lists, name, "source.splits", "source.lists` or `source.root").await?;
@@ -25,13 +25,13 @@ pub(super) async fn read(
     Ok(named)
 }
 
-fn parse(file: &Arc<str>, split: Split, bytes: &[u8], problems: &mut Problems, named: &mut Vec<Named>) {
+fn parse(file: &Arc<str>, split: Split, bytes: &[u8], problems: &mut Problems, named: &mut Vec<Entry>) {
     for (origin, line) in lines(file, bytes) {
         let found = line.and_then(|line| if line.is_empty() { Ok(None) } else { of_line(line).map(Some) });
         match found {
             Ok(None) => {}
             Ok(Some((path, label))) => {
-                named.push(Named { path: path.to_owned(), label, split, origin, version: None });
+                named.push(Entry { path: path.to_owned(), label, split, origin, version: None });
             }
             Err(why) => problems.add(&origin, why),
         }
@@ -42,7 +42,7 @@ fn of_line(line: &str) -> Result<(&str, Label), String> {
     let Some((path, label)) = line.rsplit_once(char::is_whitespace) else {
         return Err(format!("found {}, expected a path, a blank and a label", quote(line)));
     };
-    Ok((relative(path.trim_end())?, Label::number(label)?))
+    Ok((relative_path(path.trim_end())?, Label::number(label)?))
 }
 
 /// The lines of a file without white space around them, each with its place.
@@ -53,7 +53,7 @@ pub(super) fn lines<'a>(
     let (file, bytes) = (Arc::clone(file), bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes));
     (1..).zip(bytes.split(|byte| *byte == b'\n')).map(move |(line, bytes)| {
         let text = match bytes.len() {
-            length if length > LONGEST_FIELD => Err(format!("it has {length} bytes, {LONGEST_FIELD} are allowed")),
+            length if length > MAX_FIELD_BYTES => Err(format!("it has {length} bytes, {MAX_FIELD_BYTES} are allowed")),
             _ => str::from_utf8(bytes).map(str::trim).map_err(|_| "it is no UTF-8".to_owned()),
         };
         (Origin { file: Arc::clone(&file), line: Some(line) }, text)

@@ -28,7 +28,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 
 use self::{
     classes::Classes,
-    entry::{Named, Problems},
+    entry::{Entry, Problems},
     object::too_large,
 };
 use crate::{
@@ -36,7 +36,7 @@ use crate::{
     error::{Error, Result},
     identity::{self, Digest},
     schema,
-    storage::Place,
+    storage::Location,
 };
 
 /// The version of a file that is named and not there.
@@ -70,10 +70,10 @@ impl Source {
     /// type, an image has no label or an unsafe path, is named twice, or a split has no image. An image alone that is
     /// not there is a row of the listing, and an error of its row when it is read.
     pub async fn open(config: &config::Source, reader: &str) -> Result<Self> {
-        let place = Place::open(&config.root)?;
+        let location = Location::open(&config.root)?;
         let (files, rows, classes, digest) = match &config.kind {
             SourceKind::Parquet { image_column, label_column } => {
-                let files = parquet_files::ParquetFiles::open(place, config, image_column, label_column).await?;
+                let files = parquet_files::ParquetFiles::open(location, config, image_column, label_column).await?;
                 let given = config.classes.as_deref().map(Classes::read).transpose()?;
                 let classes = given.unwrap_or_else(|| Classes::of(files.class_names().iter().map(String::as_str)));
                 classes.check_names().map_err(|said| {
@@ -83,7 +83,7 @@ impl Source {
                 let digest = files.fingerprint(Digest::new("listing"));
                 (Reader::Parquet(files), rows, classes, digest)
             }
-            _ => named_source(place, config).await?,
+            _ => named_source(location, config).await?,
         };
         for row in &rows {
             classes.check(&row.path, row.label)?;
@@ -144,35 +144,35 @@ struct Listed {
 }
 
 /// A source that names its images: all that is wrong with names and labels is said at once.
-async fn named_source(place: Place, config: &config::Source) -> Result<(Reader, Vec<Listed>, Classes, Digest)> {
+async fn named_source(location: Location, config: &config::Source) -> Result<(Reader, Vec<Listed>, Classes, Digest)> {
     let given = config.classes.as_deref().map(Classes::read).transpose()?;
     let (splits, mut problems) = (&config.splits, Problems::default());
     let (reader, named) = match &config.kind {
         SourceKind::WebDataset { label_field } => {
-            let (tars, named) = tars::Tars::open(place, label_field.as_deref(), splits, &mut problems).await?;
+            let (tars, named) = tars::Tars::open(location, label_field.as_deref(), splits, &mut problems).await?;
             check(&named, splits, problems)?;
             (Reader::Tars(tars), named)
         }
         kind => {
             let mut named = match kind {
                 SourceKind::List { lists } => {
-                    let lists = lists.as_deref().map_or_else(|| Ok(place.clone()), Place::open)?;
+                    let lists = lists.as_deref().map_or_else(|| Ok(location.clone()), Location::open)?;
                     list::read(&lists, splits, &mut problems).await?
                 }
                 SourceKind::ImageFolder { label_column } => {
-                    image_folder::read(&place, label_column, splits, &mut problems).await?
+                    image_folder::read(&location, label_column, splits, &mut problems).await?
                 }
-                _ => csv_table::read(&place, kind, splits, &mut problems).await?,
+                _ => csv_table::read(&location, kind, splits, &mut problems).await?,
             };
             check(&named, splits, problems)?;
-            (Reader::Files(files::Files::open(place, &mut named).await?), named)
+            (Reader::Files(files::Files::open(location, &mut named).await?), named)
         }
     };
     refuse_absent(&named, splits, &config.root)?;
-    let (labels, classes) = entry::number(&named, given)?;
+    let (labels, classes) = entry::assign_labels(&named, given)?;
     let mut digest = Digest::new("listing of names");
     let mut rows = Vec::with_capacity(named.len());
-    for (Named { path, split, version, .. }, label) in named.into_iter().zip(labels) {
+    for (Entry { path, split, version, .. }, label) in named.into_iter().zip(labels) {
         let version = version.map_or_else(|| MISSING.to_owned(), |version| version.text());
         digest = digest.text(&path).text(&version).text(split.as_str()).part(&label.to_le_bytes());
         rows.push(Listed { path, version, label, split: split.as_str() });
@@ -181,7 +181,7 @@ async fn named_source(place: Place, config: &config::Source) -> Result<(Reader, 
 }
 
 /// Sees that names are sound, none is there twice, and every split has one.
-fn check(named: &[Named], splits: &[(Split, Vec<String>)], mut problems: Problems) -> Result<()> {
+fn check(named: &[Entry], splits: &[(Split, Vec<String>)], mut problems: Problems) -> Result<()> {
     entry::refuse_twice(named, &mut problems);
     problems.finish()?;
     match splits.iter().find(|(split, _)| !named.iter().any(|row| row.split == *split)) {
@@ -195,7 +195,7 @@ fn check(named: &[Named], splits: &[(Split, Vec<String>)], mut problems: Problem
 }
 
 /// Where not one image of a split is there, it is not the images that are wrong.
-fn refuse_absent(named: &[Named], splits: &[(Split, Vec<String>)], root: &str) -> Result<()> {
+fn refuse_absent(named: &[Entry], splits: &[(Split, Vec<String>)], root: &str) -> Result<()> {
     for (split, _) in splits {
         let mut rows = named.iter().filter(|row| row.split == *split);
         let Some(first) = rows.next() else { continue };

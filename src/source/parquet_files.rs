@@ -23,7 +23,7 @@ use crate::{
     config,
     error::{Error, Result},
     identity::Digest,
-    storage::{Object, Place},
+    storage::{Location, Object},
 };
 
 /// What is between a file's path and the number of a row in it, in a listing's `path`.
@@ -46,7 +46,7 @@ const EXPANSION: u64 = 32;
 /// The files of a data set, opened: their footers have been read.
 #[derive(Debug)]
 pub(super) struct ParquetFiles {
-    place: Place,
+    location: Location,
     image_column: String,
     label_column: String,
     files: BTreeMap<String, File>,
@@ -67,7 +67,7 @@ impl File {
 
 impl ParquetFiles {
     pub(super) async fn open(
-        place: Place,
+        location: Location,
         config: &config::Source,
         image_column: &str,
         label_column: &str,
@@ -75,17 +75,17 @@ impl ParquetFiles {
         let mut files = BTreeMap::new();
         for (split, name) in config.splits.iter().flat_map(|(split, names)| names.iter().map(|n| (*split, n))) {
             let fail = |message: &str, error: Box<dyn std::error::Error + Send + Sync>| {
-                Error::lake(format!("{}{name}", place.url), message, error)
+                Error::lake(format!("{}{name}", location.url), message, error)
             };
-            let meta = place.store.head(&place.path(name)).await.map_err(|error| match error {
+            let meta = location.store.head(&location.path(name)).await.map_err(|error| match error {
                 object_store::Error::NotFound { .. } => Error::Lake {
-                    url: format!("{}{name}", place.url),
+                    url: format!("{}{name}", location.url),
                     message: "there is no such file; it is one of `source.splits`, below `source.root`".into(),
                     source: None,
                 },
                 error => fail("the file of `source.splits` cannot be found", error.into()),
             })?;
-            let mut reader = Object::new(&place.store, &meta);
+            let mut reader = Object::new(&location.store, &meta);
             let footer = ArrowReaderMetadata::load_async(&mut reader, ArrowReaderOptions::new())
                 .await
                 .map_err(|error| fail("it is no Parquet file", error.into()))?;
@@ -93,7 +93,7 @@ impl ParquetFiles {
             check_sizes(name, meta.size, footer.metadata(), image_column)?;
             files.insert(name.clone(), File { split, meta, footer });
         }
-        Ok(Self { place, image_column: image_column.to_owned(), label_column: label_column.to_owned(), files })
+        Ok(Self { location, image_column: image_column.to_owned(), label_column: label_column.to_owned(), files })
     }
 
     /// Path, version and split of every file.
@@ -201,9 +201,9 @@ impl ParquetFiles {
         selection: Option<RowSelection>,
     ) -> Result<Vec<RecordBatch>> {
         let fail = |error: ParquetError| {
-            Error::lake(format!("{}{name}", self.place.url), format!("column `{column}` cannot be read"), error)
+            Error::lake(format!("{}{name}", self.location.url), format!("column `{column}` cannot be read"), error)
         };
-        let reader = Object::new(&self.place.store, &file.meta);
+        let reader = Object::new(&self.location.store, &file.meta);
         let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, file.footer.clone());
         let mask = ProjectionMask::columns(builder.parquet_schema(), [column]);
         if let Some(selection) = selection {
@@ -323,7 +323,7 @@ mod tests {
             sql: "pixels/embed.sql".to_owned(),
             classes: None,
         };
-        ParquetFiles::open(Place::open(&config.root)?, &config, "image", "label").await
+        ParquetFiles::open(Location::open(&config.root)?, &config, "image", "label").await
     }
 
     /// A file with these images, all of label 0.

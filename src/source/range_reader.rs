@@ -7,19 +7,19 @@ use object_store::{GetOptions, GetRange};
 use tokio::runtime::Handle;
 
 use super::object::Version;
-use crate::storage::Place;
+use crate::storage::Location;
 
 /// Bytes that are fetched at once from a directory, where seeking costs nothing.
 const NEAR: u64 = 64 << 10;
 /// The same from a cloud, where a request costs as much time as a megabyte of data.
 const FAR: u64 = 1 << 20;
 /// Most bytes that are read without a seek. An index reads a few; an archive that claims a name of gigabytes ends here.
-const LONGEST_READ: u64 = 64 << 20;
+const MAX_SEQUENTIAL_READ: u64 = 64 << 20;
 
 /// Reads wait for the store, so a window belongs on a thread that may block.
 #[derive(Debug)]
-pub(super) struct Window {
-    place: Place,
+pub(super) struct RangeReader {
+    location: Location,
     name: String,
     version: Version,
     handle: Handle,
@@ -29,11 +29,11 @@ pub(super) struct Window {
     read: u64,
 }
 
-impl Window {
+impl RangeReader {
     /// The object `name` as it was listed. To be made on a thread of the runtime.
-    pub(super) fn new(place: &Place, name: &str, version: &Version) -> Self {
+    pub(super) fn new(location: &Location, name: &str, version: &Version) -> Self {
         Self {
-            place: place.clone(),
+            location: location.clone(),
             name: name.to_owned(),
             version: version.clone(),
             handle: Handle::current(),
@@ -45,12 +45,12 @@ impl Window {
     }
 
     fn fetch(&mut self) -> Result<()> {
-        let window = if self.place.url.scheme() == "file" { NEAR } else { FAR };
+        let window = if self.location.url.scheme() == "file" { NEAR } else { FAR };
         let range = self.at..self.version.size.min(self.at + window);
         let wanted = range.end - range.start;
         let options =
             GetOptions { range: Some(GetRange::Bounded(range)), if_match: self.version.tag(), ..GetOptions::default() };
-        let (store, path) = (&self.place.store, self.place.path(&self.name));
+        let (store, path) = (&self.location.store, self.location.path(&self.name));
         let bytes = self.handle.block_on(async { store.get_opts(&path, options).await?.bytes().await });
         let bytes = bytes.map_err(Error::other)?;
         if bytes.len() as u64 != wanted {
@@ -67,12 +67,12 @@ impl Window {
     }
 }
 
-impl Read for Window {
+impl Read for RangeReader {
     fn read(&mut self, into: &mut [u8]) -> Result<usize> {
         if self.at >= self.version.size || into.is_empty() {
             return Ok(0);
         }
-        if self.read > LONGEST_READ {
+        if self.read > MAX_SEQUENTIAL_READ {
             return Err(Error::other("it describes its members at impossible length"));
         }
         if self.rest().is_empty() {
@@ -86,7 +86,7 @@ impl Read for Window {
     }
 }
 
-impl Seek for Window {
+impl Seek for RangeReader {
     fn seek(&mut self, to: SeekFrom) -> Result<u64> {
         let at = match to {
             SeekFrom::Start(at) => Some(at),

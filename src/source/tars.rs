@@ -14,16 +14,16 @@ use tar::Archive;
 
 use super::{
     Read,
-    entry::{LONGEST_FIELD, Label, Named, Origin, Problems, quote, relative},
+    entry::{Entry, Label, MAX_FIELD_BYTES, Origin, Problems, quote, relative_path},
     files::AT_ONCE,
     image_folder::is_image,
-    object::{LARGEST, Version, head, image},
-    range_reader::Window,
+    object::{MAX_IMAGE_BYTES, Version, head, image},
+    range_reader::RangeReader,
 };
 use crate::{
     config::Split,
     error::{Error, Result},
-    storage::Place,
+    storage::Location,
 };
 
 /// What is between a tar's path and the name of a member in it, in a listing's `path`.
@@ -35,7 +35,7 @@ const JSON: &str = "json";
 /// The tars of a data set, indexed.
 #[derive(Debug)]
 pub(super) struct Tars {
-    place: Place,
+    location: Location,
     shards: Vec<(String, Version)>,
     /// By the path of the listing; none for a sample without an image.
     images: HashMap<String, Option<Member>>,
@@ -62,16 +62,16 @@ impl Tars {
     /// # Errors
     /// Where a tar is missing, cannot be read, or is cut off. What is wrong with samples is added to `problems`.
     pub(super) async fn open(
-        place: Place,
+        location: Location,
         label_field: Option<&str>,
         splits: &[(Split, Vec<String>)],
         problems: &mut Problems,
-    ) -> Result<(Self, Vec<Named>)> {
+    ) -> Result<(Self, Vec<Entry>)> {
         let names = splits.iter().flat_map(|(split, names)| names.iter().map(|name| (*split, name.as_str())));
         let found: Vec<_> = stream::iter(names)
             .map(|(split, name)| {
-                let place = &place;
-                async move { Ok::<_, Error>((split, name, index(place, name, label_field).await?)) }
+                let location = &location;
+                async move { Ok::<_, Error>((split, name, index(location, name, label_field).await?)) }
             })
             .buffered(AT_ONCE)
             .try_collect()
@@ -93,12 +93,12 @@ impl Tars {
                 let path = format!("{name}{MEMBER_MARK}{}", image.as_ref().map_or(&base, |(member, _)| member));
                 let member = image.map(|(_, bytes)| Member { shard: shards.len(), bytes });
                 let there = member.is_some().then(|| version.clone());
-                named.push(Named { path: path.clone(), label, split, origin: origin.clone(), version: there });
+                named.push(Entry { path: path.clone(), label, split, origin: origin.clone(), version: there });
                 images.insert(path, member);
             }
             shards.push((name.to_owned(), version));
         }
-        Ok((Self { place, shards, images }, named))
+        Ok((Self { location, shards, images }, named))
     }
 
     /// The size of all images.
@@ -121,7 +121,7 @@ impl Tars {
                 let Some((name, version)) = self.shards.get(*shard) else {
                     return Ok(Err(format!("`{path}` is no image of the source")));
                 };
-                image(&self.place, name, version, bytes.clone()).await
+                image(&self.location, name, version, bytes.clone()).await
             }
         }
     }
@@ -130,13 +130,17 @@ impl Tars {
 type Index = (Version, BTreeMap<String, Sample>, Vec<String>);
 
 /// The samples of a tar by name, and what is wrong in it; none where there is no such file.
-async fn index(place: &Place, name: &str, label_field: Option<&str>) -> Result<Option<Index>> {
-    let Some(meta) = head(place, name, "source.splits").await? else { return Ok(None) };
+async fn index(location: &Location, name: &str, label_field: Option<&str>) -> Result<Option<Index>> {
+    let Some(meta) = head(location, name, "source.splits").await? else { return Ok(None) };
     let version = Version::of(&meta);
     let fail = |error: std::io::Error| {
-        Error::lake(format!("{}{name}", place.url), "it is no tar file that can be read; compressed ones cannot", error)
+        Error::lake(
+            format!("{}{name}", location.url),
+            "it is no tar file that can be read; compressed ones cannot",
+            error,
+        )
     };
-    let (window, size) = (Window::new(place, name, &version), version.size);
+    let (window, size) = (RangeReader::new(location, name, &version), version.size);
     let field: Option<Arc<str>> = label_field.map(Arc::from);
     let read = tokio::task::spawn_blocking(move || samples(window, size, field.as_deref())).await;
     let (samples, wrong) = read.map_err(|error| fail(std::io::Error::other(error)))?.map_err(fail)?;
@@ -144,7 +148,7 @@ async fn index(place: &Place, name: &str, label_field: Option<&str>) -> Result<O
 }
 
 fn samples(
-    window: Window,
+    window: RangeReader,
     size: u64,
     label_field: Option<&str>,
 ) -> std::io::Result<(BTreeMap<String, Sample>, Vec<String>)> {
@@ -167,7 +171,7 @@ fn samples(
         if !is_label && !is_image(ending) {
             continue;
         }
-        let sample = match relative(base) {
+        let sample = match relative_path(base) {
             Ok(base) => samples.entry(base.to_owned()).or_default(),
             Err(why) => {
                 wrong.push(why);
@@ -199,9 +203,9 @@ fn parts(name: &str) -> Option<(&str, &str)> {
 
 fn label_text(member: &mut impl std::io::Read) -> Result<String, String> {
     let mut bytes = Vec::new();
-    let limit = LARGEST as u64;
+    let limit = MAX_IMAGE_BYTES as u64;
     member.take(limit + 1).read_to_end(&mut bytes).map_err(|error| format!("it cannot be read: {error}"))?;
-    if bytes.len() > LARGEST {
+    if bytes.len() > MAX_IMAGE_BYTES {
         return Err(format!("it has more than {limit} bytes"));
     }
     String::from_utf8(bytes).map_err(|_| "it is no UTF-8".to_owned())
@@ -209,7 +213,9 @@ fn label_text(member: &mut impl std::io::Read) -> Result<String, String> {
 
 fn label_of(text: &str, field: Option<&str>) -> Result<Label, String> {
     match field {
-        None if text.len() > LONGEST_FIELD => Err(format!("it has {} bytes, {LONGEST_FIELD} are allowed", text.len())),
+        None if text.len() > MAX_FIELD_BYTES => {
+            Err(format!("it has {} bytes, {MAX_FIELD_BYTES} are allowed", text.len()))
+        }
         None => Label::number(text),
         Some(field) => {
             let object: serde_json::Value =

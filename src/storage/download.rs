@@ -11,7 +11,7 @@ use std::{
 use futures::TryStreamExt;
 use object_store::{GetOptions, ObjectMeta};
 
-use super::Place;
+use super::Location;
 use crate::error::{Error, Result};
 
 /// How often a file is tried to be fetched before it is given up.
@@ -29,7 +29,7 @@ pub struct StoredFile {
     meta: ObjectMeta,
 }
 
-impl Place {
+impl Location {
     /// The files right in `folder` below this place, in the order of their names; not those of its folders.
     ///
     /// # Errors
@@ -128,18 +128,18 @@ mod tests {
         fs::create_dir(from.path().join("unet")).unwrap();
         fs::write(from.path().join("unet/b"), "abc").unwrap();
         fs::write(from.path().join("unet/a"), "").unwrap();
-        let place = Place::open(from.path().to_str().unwrap()).unwrap();
-        assert!(place.files("").await.unwrap().is_empty(), "folders are no files");
-        let mut files = place.files("unet").await.unwrap();
+        let location = Location::open(from.path().to_str().unwrap()).unwrap();
+        assert!(location.files("").await.unwrap().is_empty(), "folders are no files");
+        let mut files = location.files("unet").await.unwrap();
         let names: Vec<_> = files.iter().map(|file| (file.name.as_str(), file.size)).collect();
         assert_eq!(names, [("unet/a", 0), ("unet/b", 3)]);
         let (target, fetched) = (to.path().join("b"), AtomicU64::new(0));
-        place.fetch(&files[1], &target, &fetched).await.unwrap();
+        location.fetch(&files[1], &target, &fetched).await.unwrap();
         assert_eq!(fs::read(&target).unwrap(), b"abc");
         assert_eq!(fetched.into_inner(), 3);
         // a store that gives fewer bytes than it listed
         files[1].size = 4;
-        let error = place.fetch(&files[1], &to.path().join("c"), &AtomicU64::new(0)).await.unwrap_err();
+        let error = location.fetch(&files[1], &to.path().join("c"), &AtomicU64::new(0)).await.unwrap_err();
         assert!(crate::error::chain(&error).contains("3 bytes came, 4 were listed"), "{error}");
         assert_eq!(fs::read_dir(to.path()).unwrap().count(), 1, "nothing is left of what was not whole");
     }

@@ -17,20 +17,20 @@ use url::Url;
 
 use super::{
     aws_profile,
-    rate_limit::{Pace, Paced, Totals},
+    rate_limit::{RateLimited, RateLimiter, Totals},
 };
 use crate::error::{Error, Result};
 
 /// Schemes of the URLs that name a store.
 const SCHEMES: [&str; 4] = ["file", "s3", "gs", "az"];
-/// The pace of every request to a cloud.
-static PACE: LazyLock<Arc<Pace>> = LazyLock::new(Arc::default);
+/// The limiter of every request to a cloud.
+static RATE_LIMITER: LazyLock<Arc<RateLimiter>> = LazyLock::new(Arc::default);
 /// How long a request is repeated. Two stops of a minute, as a store may ask for, fit in.
-const LONGEST_RETRY: Duration = Duration::from_secs(300);
+const MAX_RETRY: Duration = Duration::from_secs(300);
 
 /// A store and the place in it that a directory or URL names.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct Location {
     /// The whole store: a bucket, or the local file system.
     pub store: Arc<dyn ObjectStore>,
     /// The place, ending in `/`.
@@ -39,7 +39,7 @@ pub struct Place {
     prefix: object_store::path::Path,
 }
 
-impl Place {
+impl Location {
     /// Opens `root`: a directory, or a URL of `file`, `s3`, `gs` or `az`. A directory need not be there yet. What a store
     /// needs beside its URL (credentials, region, endpoint) is taken from the environment, as its own tools name it.
     ///
@@ -58,7 +58,7 @@ impl Place {
         Self::at(store, url)
     }
 
-    /// The path of `name`, relative to this place, in [`Place::store`]. Characters stay as they are, so that it is what
+    /// The path of `name`, relative to this place, in [`Location::store`]. Characters stay as they are, so that it is what
     /// others have named so: the library's own joining would encode `%`, `#`, `~`, `[` and more. Encoded are only parts
     /// that are no names, `.` and `..`, and control characters: nothing leads out of this place.
     pub fn path(&self, name: &str) -> object_store::path::Path {
@@ -69,7 +69,7 @@ impl Place {
             .fold(self.prefix.clone(), |path, part| path.join(part))
     }
 
-    /// What [`Place::path`] made `path` from; none for a path that is not below this place.
+    /// What [`Location::path`] made `path` from; none for a path that is not below this place.
     pub fn name<'a>(&self, path: &'a object_store::path::Path) -> Option<&'a str> {
         let below = path.as_ref().strip_prefix(self.prefix.as_ref())?;
         if self.prefix.as_ref().is_empty() { Some(below) } else { below.strip_prefix('/') }
@@ -95,10 +95,10 @@ impl Place {
     }
 }
 
-/// The store of a URL with one of [`SCHEMES`], of which the last is Azure's. All stores of the process share one pace.
+/// The store of a URL with one of [`SCHEMES`], of which the last is Azure's. All stores of the process share one limiter.
 fn open_store(url: &Url) -> object_store::Result<Arc<dyn ObjectStore>> {
-    let http = Paced::new(&PACE);
-    let retry = RetryConfig { retry_timeout: LONGEST_RETRY, ..RetryConfig::default() };
+    let http = RateLimited::new(&RATE_LIMITER);
+    let retry = RetryConfig { retry_timeout: MAX_RETRY, ..RetryConfig::default() };
     Ok(match url.scheme() {
         "file" => Arc::new(LocalFileSystem::new()),
         "s3" => {
@@ -119,8 +119,8 @@ fn open_store(url: &Url) -> object_store::Result<Arc<dyn ObjectStore>> {
 }
 
 /// What slowing down for stores has come to in this process; nothing where no store asked for it.
-pub fn slow_downs() -> Option<Totals> {
-    Some(PACE.totals()).filter(|totals| totals.slow_downs > 0)
+pub fn throttling_totals() -> Option<Totals> {
+    Some(RATE_LIMITER.totals()).filter(|totals| totals.slow_downs > 0)
 }
 
 fn directory_url(root: &str) -> Result<Url> {

@@ -9,6 +9,6 @@ mod rate_limit;
 mod upload;
 
 pub use download::StoredFile;
-pub use location::{Place, slow_downs};
+pub use location::{Location, throttling_totals};
 pub use parquet_reader::Object;
 pub use upload::Upload;

@@ -1,8 +1,8 @@
-//! Slowing down when a store says so: one pace for all requests of the process.
+//! Slowing down when a store says so: one limiter for all requests of the process.
 //!
 //! `object_store` repeats a request that was answered 503 or 429 after a pause of its own, whatever the answer's
 //! `Retry-After` says, and every other request goes on as before: a thousand callers stay a thousand callers. Here,
-//! below those retries, the first such answer sets a limit for everybody who shares a [`Pace`]:
+//! below those retries, the first such answer sets a limit for everybody who shares a [`RateLimiter`]:
 //!
 //! * There is no limit until an answer says 503 or 429. It sets the limit to half the rate of the last second.
 //! * Further ones halve it again, at most once per second, and never for a request that went before the last halving:
@@ -11,7 +11,7 @@
 //!   twice the rate that set it. Set by 500 per second, it is 250, again 500 after 14 s, and lifted after 28 s.
 //! * A `Retry-After` in seconds stops everybody for that long, at most a minute. As a date it is not read.
 //!
-//! Answers pass through unchanged (but see `whole`), so `object_store` still repeats the request: it sleeps its own pause
+//! Answers pass through unchanged (but see `buffer_body`), so `object_store` still repeats the request: it sleeps its own pause
 //! and then waits here like a new one. Both count towards its `retry_timeout` (180 s by default), after which it gives up
 //! at the next bad answer; neither counts towards the timeout of a request, which starts when it goes. A request is
 //! signed before it waits, and stores refuse signatures older than 15 minutes. So nobody waits here for longer than two
@@ -38,21 +38,21 @@ use tokio::{
 use super::buffer_body;
 
 /// The lowest limit, in requests per second.
-const FLOOR: f64 = 1.0;
+const MIN_RATE: f64 = 1.0;
 /// The time between two halvings, at least.
-const INTERVAL: Duration = Duration::from_secs(1);
+const MIN_HALVING_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest stop that an answer may ask for.
-const LONGEST_STOP: Duration = Duration::from_secs(60);
+const MAX_STOP: Duration = Duration::from_secs(60);
 /// The longest that a request waits: its signature ages, and with it the time that its sender has for retries.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// The limit grows as `FLOOR + limit / GROWTH` per second.
+const MAX_WAIT: Duration = Duration::from_secs(120);
+/// The limit grows as `MIN_RATE + limit / GROWTH` per second.
 const GROWTH: f64 = 20.0;
 /// How far a late request may pull the next one forward: timers are no finer than a millisecond.
 const SLACK: Duration = Duration::from_millis(10);
 
-/// The pace of all requests that share it.
+/// The limiter of all requests that share it.
 #[derive(Debug)]
-pub struct Pace {
+pub struct RateLimiter {
     state: Mutex<State>,
     /// Held by the one who waits for the next slot. The others queue for it, first come, first served.
     turn: tokio::sync::Mutex<()>,
@@ -69,16 +69,16 @@ pub struct Totals {
     pub waited: Duration,
 }
 
-/// Connects through another connector and keeps its requests to a [`Pace`].
+/// Connects through another connector and keeps its requests to a [`RateLimiter`].
 #[derive(Clone, Debug)]
-pub struct Paced {
-    pace: Arc<Pace>,
+pub struct RateLimited {
+    limiter: Arc<RateLimiter>,
     inner: Arc<dyn HttpConnector>,
 }
 
 #[derive(Debug)]
 struct Service {
-    pace: Arc<Pace>,
+    limiter: Arc<RateLimiter>,
     inner: HttpClient,
 }
 
@@ -113,34 +113,34 @@ struct Meter {
     previous: u32,
 }
 
-impl Paced {
+impl RateLimited {
     /// Connects as `object_store` does by default.
-    pub fn new(pace: &Arc<Pace>) -> Self {
-        Self { pace: Arc::clone(pace), inner: Arc::new(ReqwestConnector::default()) }
+    pub fn new(limiter: &Arc<RateLimiter>) -> Self {
+        Self { limiter: Arc::clone(limiter), inner: Arc::new(ReqwestConnector::default()) }
     }
 }
 
-impl HttpConnector for Paced {
+impl HttpConnector for RateLimited {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let inner = self.inner.connect(options)?;
-        Ok(HttpClient::new(Service { pace: Arc::clone(&self.pace), inner }))
+        Ok(HttpClient::new(Service { limiter: Arc::clone(&self.limiter), inner }))
     }
 }
 
 #[async_trait]
 impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let sent = self.pace.admit().await;
-        let lists = buffer_body::lists(&request);
+        let sent = self.limiter.admit().await;
+        let is_list = buffer_body::is_list(&request);
         let answer = self.inner.execute(request).await?;
         if matches!(answer.status().as_u16(), 429 | 503) {
-            self.pace.state().slow_down(Instant::now(), sent, retry_after(&answer));
+            self.limiter.state().slow_down(Instant::now(), sent, retry_after(&answer));
         }
-        buffer_body::whole(answer, lists).await
+        buffer_body::buffered(answer, is_list).await
     }
 }
 
-impl Default for Pace {
+impl Default for RateLimiter {
     fn default() -> Self {
         let now = Instant::now();
         let meter = Meter { start: now, current: 0, previous: 0 };
@@ -149,7 +149,7 @@ impl Default for Pace {
     }
 }
 
-impl Pace {
+impl RateLimiter {
     /// What it has come to so far.
     pub fn totals(&self) -> Totals {
         self.state().totals
@@ -162,10 +162,10 @@ impl Pace {
             // A task of its own waits: it holds the turn, and whoever made the request may not poll it for a while,
             // since they wait for another request. That one would be behind it. A set ends its tasks when it is dropped.
             let mut queue = JoinSet::new();
-            let pace = Arc::clone(self);
-            queue.spawn(async move { pace.queue().await });
-            // Out of patience, the request goes: see `PATIENCE`.
-            let _ = timeout(PATIENCE, queue.join_next()).await;
+            let limiter = Arc::clone(self);
+            queue.spawn(async move { limiter.queue().await });
+            // Out of patience, the request goes: see `MAX_WAIT`.
+            let _ = timeout(MAX_WAIT, queue.join_next()).await;
         }
         let now = Instant::now();
         let mut state = self.state();
@@ -216,30 +216,30 @@ impl State {
     fn slow_down(&mut self, now: Instant, sent: Instant, pause: Option<Duration>) {
         self.grow(now);
         self.totals.slow_downs += 1;
-        if self.halved.is_none_or(|halved| sent >= halved && now >= halved + INTERVAL) {
+        if self.halved.is_none_or(|halved| sent >= halved && now >= halved + MIN_HALVING_INTERVAL) {
             self.halve(now);
         }
         if let Some(pause) = pause {
-            self.stop = self.stop.max(now + pause.min(LONGEST_STOP));
+            self.stop = self.stop.max(now + pause.min(MAX_STOP));
         }
         if let Some(limit) = &mut self.limit {
-            limit.grown = self.stop.max(now + INTERVAL);
+            limit.grown = self.stop.max(now + MIN_HALVING_INTERVAL);
         }
     }
 
     fn halve(&mut self, now: Instant) {
         self.halved = Some(now);
         self.totals.halvings += 1;
-        let measured = self.meter.rate(now).max(FLOOR);
+        let measured = self.meter.rate(now).max(MIN_RATE);
         let limit = self.limit.get_or_insert(Limit { rate: measured, grown: now, lift: 2.0 * measured, next: now });
-        limit.rate = (limit.rate / 2.0).max(FLOOR);
+        limit.rate = (limit.rate / 2.0).max(MIN_RATE);
     }
 
     /// Lets the limit grow up to now: not in the second after a slow-down, and not while everybody is stopped.
     fn grow(&mut self, now: Instant) {
         let Some(limit) = &mut self.limit else { return };
         let seconds = now.saturating_duration_since(limit.grown).as_secs_f64();
-        let offset = FLOOR * GROWTH;
+        let offset = MIN_RATE * GROWTH;
         limit.rate = (limit.rate + offset) * (seconds / GROWTH).exp() - offset;
         limit.grown = limit.grown.max(now);
         if limit.rate >= limit.lift {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, WriteMultipart};
 
-use super::Place;
+use super::Location;
 use crate::error::{Error, Result};
 
 /// Bytes of a part: a store takes 10,000 of them, so a file may have 80 GB.
@@ -48,7 +48,7 @@ impl Upload {
     }
 }
 
-impl Place {
+impl Location {
     /// Begins the file `name`; one that is there stays until the new one is whole.
     ///
     /// # Errors
@@ -108,7 +108,7 @@ impl Place {
 
 fn failed(url: &str) -> impl Fn(object_store::Error) -> Error + use<> {
     let url = url.to_owned();
-    move |error| Error::lake(url.clone(), "the file cannot be written; is the place writable?", error)
+    move |error| Error::lake(url.clone(), "the file cannot be written; is the location writable?", error)
 }
 
 #[cfg(test)]
@@ -118,22 +118,22 @@ mod tests {
     #[tokio::test]
     async fn a_file_appears_when_it_is_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let place = Place::open(folder.path().to_str().unwrap()).unwrap().below("not/there").unwrap();
-        assert!(place.names().await.unwrap().is_empty());
+        let location = Location::open(folder.path().to_str().unwrap()).unwrap().below("not/there").unwrap();
+        assert!(location.names().await.unwrap().is_empty());
         let piece = vec![7; PART_BYTES / 3];
-        let mut upload = place.upload("a").await.unwrap();
+        let mut upload = location.upload("a").await.unwrap();
         for _ in 0..40 {
             upload.write(&piece).await.unwrap();
         }
-        assert!(place.names().await.unwrap().is_empty());
+        assert!(location.names().await.unwrap().is_empty());
         upload.finish().await.unwrap();
-        assert_eq!(place.get("a").await.unwrap().unwrap(), vec![7; 40 * piece.len()]);
-        let mut upload = place.upload("b").await.unwrap();
+        assert_eq!(location.get("a").await.unwrap().unwrap(), vec![7; 40 * piece.len()]);
+        let mut upload = location.upload("b").await.unwrap();
         upload.write(&piece).await.unwrap();
         upload.abort().await.unwrap();
-        place.put("c/d", Bytes::from_static(b"d")).await.unwrap();
-        assert_eq!(place.names().await.unwrap().into_iter().collect::<Vec<_>>(), ["a", "c"]);
-        assert_eq!(place.get("b").await.unwrap(), None);
+        location.put("c/d", Bytes::from_static(b"d")).await.unwrap();
+        assert_eq!(location.names().await.unwrap().into_iter().collect::<Vec<_>>(), ["a", "c"]);
+        assert_eq!(location.get("b").await.unwrap(), None);
         assert_eq!(std::fs::read_dir(folder.path().join("not/there")).unwrap().count(), 2);
     }
 }

@@ -16,7 +16,7 @@ use crate::{error::chain, identity::Digest, lake::verify_files};
 /// Generations after the first that a user asks for at most.
 const EDITS: u64 = 2;
 /// How long a history may take; one that takes longer is stuck.
-const LONGEST: Duration = Duration::from_secs(120);
+const MAX_DURATION: Duration = Duration::from_secs(120);
 
 /// The workers of a history.
 #[derive(Debug, Clone)]
@@ -65,7 +65,7 @@ pub(super) fn of_seed(seed: u64) -> Told {
 /// Plays a history to its end on a runtime of its own.
 pub(super) fn play(world: &Arc<World>, cast: &Cast) -> Told {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let ended = runtime.block_on(async { tokio::time::timeout(LONGEST, whole(world, cast)).await });
+    let ended = runtime.block_on(async { tokio::time::timeout(MAX_DURATION, whole(world, cast)).await });
     let mut violations = world.violations();
     if ended.is_err() {
         violations.push("the history is stuck".to_owned());

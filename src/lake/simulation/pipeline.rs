@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     identity::Digest,
-    lake::{DataFile, Lake, Place, UnitRows},
+    lake::{DataFile, Lake, Location, UnitRows},
 };
 
 /// How often a worker begins a step again because of others.
@@ -29,8 +29,8 @@ const OUTRUN: &str = "others keep changing the tables";
 
 /// The lake over a store.
 pub(super) fn lake(store: Arc<dyn ObjectStore>) -> Lake {
-    let place = Place::at(store, Url::parse(&format!("memory:///{ROOT}/")).unwrap()).unwrap();
-    Lake { place, open: Default::default(), lost_answers: Default::default() }
+    let location = Location::at(store, Url::parse(&format!("memory:///{ROOT}/")).unwrap()).unwrap();
+    Lake { location, open: Default::default(), lost_answers: Default::default() }
 }
 
 /// One run of one worker.

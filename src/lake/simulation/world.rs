@@ -18,7 +18,7 @@ use super::{check::Checker, counts::Counts, store::Fault};
 use crate::identity::Digest;
 
 /// Calls after which an effect that is late has come.
-const LATEST: u64 = 40;
+const MAX_DELAY: u64 = 40;
 /// Lines of the trace that are shown of a history that failed.
 const SHOWN: usize = 60;
 
@@ -172,7 +172,7 @@ impl World {
     /// Leaves a put under way.
     pub(super) fn put_late(&self, path: &Path, payload: PutPayload, options: PutOptions) {
         let mut state = self.state();
-        let calls = 1 + state.draw(self.seed, LATEST);
+        let calls = 1 + state.draw(self.seed, MAX_DELAY);
         state.late.push(Late { calls, path: path.clone(), payload, options });
     }
 

@@ -12,12 +12,12 @@ use super::notes::{Notes, Waiting, bytes, files as files_in_words};
 use super::settings::cache_of_models;
 use crate::identity::Digest;
 use crate::models::diffusion::PARTS;
-use crate::storage::{Place, StoredFile};
+use crate::storage::{Location, StoredFile};
 
 /// Fetches what is missing of the model at `url`, and gives its directory.
 pub(super) async fn fetch(url: &str, notes: &Notes) -> Result<PathBuf, HubError> {
-    let place = Place::open(url)?;
-    let files = needed(&place, url).await?;
+    let location = Location::open(url)?;
+    let files = needed(&location, url).await?;
     let listing = files.iter().fold(Digest::new("listing"), |digest, file| {
         digest.text(&file.name).part(&file.size.to_le_bytes()).text(&file.version)
     });
@@ -40,18 +40,18 @@ pub(super) async fn fetch(url: &str, notes: &Notes) -> Result<PathBuf, HubError>
         let folder = target.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder).map_err(HubError::io("create", folder))?;
         // the store has bounds of its own on how long it may be silent
-        waiting.during(place.fetch(file, &target, &fetched)).await?;
+        waiting.during(location.fetch(file, &target, &fetched)).await?;
     }
     Ok(directory)
 }
 
 /// The files of the model, in the order of their names.
-async fn needed(place: &Place, url: &str) -> Result<Vec<StoredFile>, HubError> {
-    let mut all = place.files("").await?;
+async fn needed(location: &Location, url: &str) -> Result<Vec<StoredFile>, HubError> {
+    let mut all = location.files("").await?;
     let is_pipeline = all.iter().any(|file| file.name == INDEX);
     if is_pipeline {
         for part in PARTS {
-            all.extend(place.files(part).await?);
+            all.extend(location.files(part).await?);
         }
     }
     let found = all.len();

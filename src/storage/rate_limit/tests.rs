@@ -12,9 +12,9 @@ const SECOND: Duration = Duration::from_secs(1);
 /// How long a store takes to answer.
 const LATENCY: Duration = Duration::from_millis(10);
 
-/// A pace that nothing has happened to, and when that is.
+/// A limiter that nothing has happened to, and when that is.
 fn fresh() -> (State, Instant) {
-    let state = Pace::default().state.into_inner().unwrap();
+    let state = RateLimiter::default().state.into_inner().unwrap();
     let start = state.stop;
     (state, start)
 }
@@ -102,7 +102,7 @@ fn the_rate_falls_to_the_floor_and_no_further() {
         now += SECOND;
         state.slow_down(now, now, None);
     }
-    assert!(about(limit(&mut state, now).unwrap(), FLOOR), "{state:?}");
+    assert!(about(limit(&mut state, now).unwrap(), MIN_RATE), "{state:?}");
     let start = now;
     for _ in 0..60 {
         now = go(&mut state, now, 1);
@@ -197,29 +197,29 @@ fn a_pause_is_read_in_whole_seconds() {
 /// By the real clock, since tasks wait for it.
 #[tokio::test]
 async fn who_gives_up_leaves_the_queue() {
-    let pace = Arc::<Pace>::default();
+    let limiter = Arc::<RateLimiter>::default();
     let start = Instant::now();
-    pace.state().slow_down(start, start, Some(SECOND));
-    assert!(timeout(100 * MILLISECOND, join_all(iter::repeat_with(|| pace.admit()).take(100))).await.is_err());
-    pace.admit().await;
+    limiter.state().slow_down(start, start, Some(SECOND));
+    assert!(timeout(100 * MILLISECOND, join_all(iter::repeat_with(|| limiter.admit()).take(100))).await.is_err());
+    limiter.admit().await;
     assert!(start.elapsed() >= SECOND);
     assert!(start.elapsed() < 20 * SECOND, "at 1 per second, 100 would be in the way");
-    assert!(pace.totals().waited >= 500 * MILLISECOND, "{}", pace.totals());
+    assert!(limiter.totals().waited >= 500 * MILLISECOND, "{}", limiter.totals());
 }
 
 /// Whoever made a request may wait for another one before they look at the first again.
 #[tokio::test]
 async fn who_is_not_polled_holds_nobody_up() {
-    let pace = Arc::new(Pace::default());
+    let limiter = Arc::new(RateLimiter::default());
     {
-        let mut state = pace.state();
+        let mut state = limiter.state();
         let now = Instant::now();
         state.slow_down(now, now, Some(SECOND));
     }
-    let mut first = std::pin::pin!(pace.admit());
+    let mut first = std::pin::pin!(limiter.admit());
     assert!(futures::poll!(first.as_mut()).is_pending(), "it is in the queue now");
     tokio::task::yield_now().await;
-    let second = timeout(10 * SECOND, pace.admit()).await;
+    let second = timeout(10 * SECOND, limiter.admit()).await;
     assert!(second.is_ok(), "the second waits for the first, which nobody polls");
     first.await;
 }
