@@ -122,8 +122,8 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
         }));
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(slowed) = storage::throttling_totals() {
-        output::note(format!("stores asked for less: {slowed}"));
+    if let Some(totals) = storage::throttling_totals() {
+        output::note(format!("the object store throttled requests: {totals}"));
     }
     if let Some(stats) = models.stats() {
         output::note(format!(

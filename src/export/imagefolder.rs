@@ -72,7 +72,7 @@ impl Folder {
     }
 
     async fn put(&self, files: Vec<(String, Bytes)>) -> Result<()> {
-        let put = |(name, bytes): (String, Bytes)| async move { self.location.put(&name, bytes).await };
+        let put = |(name, bytes): (String, Bytes)| async move { Ok(self.location.put(&name, bytes).await?) };
         stream::iter(files).map(put).buffer_unordered(FILES_IN_FLIGHT).try_collect().await
     }
 
@@ -86,7 +86,7 @@ impl Folder {
     }
 
     pub(super) async fn abort(self) -> Result<()> {
-        self.metadata.abort().await
+        Ok(self.metadata.abort().await?)
     }
 }
 

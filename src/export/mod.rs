@@ -151,7 +151,7 @@ pub async fn export(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Summary> {
-    let location = Location::open(destination).map_err(|error| Error::Several(vec![error]))?;
+    let location = Location::open(destination).map_err(|error| Error::Several(vec![error.into()]))?;
     let selection = Selection::new(pipeline, options).await?;
     let mut problems = selection.problems(options.form).await?;
     let files = Files { location: &location, selection: &selection, name: &pipeline.config.name, options };

@@ -106,7 +106,7 @@ impl Parts {
 
     pub(super) async fn abort(self) -> Result<()> {
         match self.open {
-            Some(part) => part.upload.abort().await,
+            Some(part) => Ok(part.upload.abort().await?),
             None => Ok(()),
         }
     }

@@ -68,7 +68,7 @@ impl Shards {
 
     pub(super) async fn abort(self) -> Result<()> {
         match self.open {
-            Some((shard, _)) => shard.abort().await,
+            Some((shard, _)) => Ok(shard.abort().await?),
             None => Ok(()),
         }
     }

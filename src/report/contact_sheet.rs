@@ -36,7 +36,7 @@ pub async fn write_contact_sheet(pipeline: &Pipeline) -> Result<()> {
     }
     let sheet = draw(&cells);
     let png = imaging::encode_png(&sheet).map_err(|error| Error::Data(format!("the contact sheet: {error}")))?;
-    pipeline.session.lake().location().put(NAME, png.into()).await
+    Ok(pipeline.session.lake().location().put(NAME, png.into()).await?)
 }
 
 /// Whether the sheet is there.
@@ -44,7 +44,7 @@ pub async fn write_contact_sheet(pipeline: &Pipeline) -> Result<()> {
 /// # Errors
 /// Where the lake cannot say.
 pub async fn has_contact_sheet(pipeline: &Pipeline) -> Result<bool> {
-    pipeline.session.lake().location().exists(NAME).await
+    Ok(pipeline.session.lake().location().exists(NAME).await?)
 }
 
 /// Images by source and guidance.

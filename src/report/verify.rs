@@ -6,7 +6,7 @@ use arrow::{
     datatypes::{DataType, Int64Type},
 };
 
-pub use crate::lake::Finding;
+pub(crate) use crate::lake::Finding;
 use crate::{
     error::Result,
     lake::verify_files,
