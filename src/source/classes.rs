@@ -109,7 +109,7 @@ impl Classes {
     ///
     /// # Errors
     /// Returns an error if only some of the names are the same, or the counts differ.
-    fn number<'a>(&self, names: &BTreeSet<&'a str>) -> Result<BTreeMap<&'a str, i64>> {
+    pub(super) fn number<'a>(&self, names: &BTreeSet<&'a str>) -> Result<BTreeMap<&'a str, i64>> {
         let mut labels: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
         for (label, name) in &self.names {
             labels.entry(name).or_default().push(*label);
