@@ -247,7 +247,7 @@ impl Lake {
         let is_new: BooleanArray = ids.iter().map(|id| Some(!known.contains(*id))).collect();
         let new = ids.iter().filter(|id| !known.contains(**id)).map(|id| (*id).to_owned()).collect();
         let rows = filter_record_batch(rows, &is_new);
-        Ok((rows.map_err(|source| LakeError::Columns { url: self.url(table), source })?, new))
+        Ok((rows.map_err(|source| LakeError::Filter { url: self.url(table), source })?, new))
     }
 
     fn contended(&self, table: &Table) -> crate::error::Error {

@@ -1,16 +1,18 @@
-//! Why a table cannot be used.
+//! What can go wrong with a table.
 
 use parquet::errors::ParquetError;
 
 use crate::{error::Error, storage::StorageError};
 
-/// `url` names the table or file.
+/// Why a table cannot be used. `url` names the table or file.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LakeError {
     #[error("`{url}`: {problem}")]
     Delta { url: String, problem: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
-    #[error("`{url}`: its table in Delta cannot have these columns")]
+    #[error("`{url}`: Delta does not support the types of its columns")]
     Columns { url: String, source: arrow::error::ArrowError },
+    #[error("`{url}`: its new rows cannot be filtered")]
+    Filter { url: String, source: arrow::error::ArrowError },
     #[error("`{url}`: the table does not exist although it was created")]
     Vanished { url: String },
     #[error(

@@ -87,3 +87,27 @@ async fn read(file: StoredObject, column: &str) -> Result<Vec<String>, LakeError
     }
     Ok(ids)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array, StringArray};
+
+    use super::*;
+
+    #[test]
+    fn ids_are_strings_without_nulls() {
+        let columns: [(&str, ArrayRef); 3] = [
+            ("id", Arc::new(StringArray::from(vec!["a", "b"]))),
+            ("null", Arc::new(StringArray::from(vec![Some("a"), None]))),
+            ("number", Arc::new(Int64Array::from(vec![1, 2]))),
+        ];
+        let rows =
+            RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap();
+        assert_eq!(strings(&rows, "id"), Some(vec!["a", "b"]));
+        for column in ["null", "number", "absent"] {
+            assert_eq!(strings(&rows, column), None, "{column}");
+        }
+    }
+}

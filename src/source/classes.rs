@@ -154,8 +154,8 @@ pub(super) fn assign_labels(entries: &[Entry], given: Option<Classes>) -> Result
     let mut named = entries.iter().filter_map(|entry| Some((&entry.origin, entry.label.name()?)));
     match (numbered.next(), named.next()) {
         (Some((number_origin, number)), Some((name_origin, name))) => Err(SourceError::MixedLabels {
-            number: (number_origin.clone(), number),
-            name: (name_origin.clone(), quote(name)),
+            number: (number_origin.to_string(), number),
+            name: (name_origin.to_string(), quote(name)),
         }),
         (first, None) => {
             let labels = first.into_iter().chain(numbered).map(|(_, number)| number).collect();
@@ -257,13 +257,14 @@ mod tests {
         let classes = read("c.txt", "\u{feff}cat\r\na/b\r\ncat\n\n").unwrap();
         assert_eq!((classes.name(0), classes.name(1), classes.name(2)), ("cat".into(), "a/b".into(), "cat".into()));
         classes.check("p", 2).unwrap();
-        let said = classes.check("p", 3).unwrap_err().to_string();
+        let message = classes.check("p", 3).unwrap_err().to_string();
         assert!(
-            said.starts_with("`p` has the label 3, and ") && said.ends_with("has names for the labels 0 to 2 only"),
-            "{said}"
+            message.starts_with("`p` has the label 3, and ")
+                && message.ends_with("has names for the labels 0 to 2 only"),
+            "{message}"
         );
-        let said = read("c.txt", "cat\n\ndog").unwrap_err();
-        assert_eq!(said, "`FILE` (`source.classes`): line 2 is empty; each line names a class");
+        let message = read("c.txt", "cat\n\ndog").unwrap_err();
+        assert_eq!(message, "`FILE` (`source.classes`): line 2 is empty; each line names a class");
     }
 
     #[test]
@@ -274,39 +275,39 @@ mod tests {
         assert_eq!(classes.name(1), "cow, wild");
         classes.check("p", 1).unwrap();
         assert!(classes.check("p", 99_999).unwrap_err().to_string().ends_with("has several names"));
-        let said = classes.check("p", 7).unwrap_err().to_string();
-        assert!(said.ends_with("has names for 3 other labels, from 0 to 99999"), "{said}");
+        let message = classes.check("p", 7).unwrap_err().to_string();
+        assert!(message.ends_with("has names for 3 other labels, from 0 to 99999"), "{message}");
         assert_ne!(classes.text(), read("c.csv", "label,name\n0,empty\n1,\"cow, wild\"\n2,wolf\n").unwrap().text());
         assert_eq!(read("c.csv", "label,name\n1,b\n0,a").unwrap().text(), "a\nb");
-        let said = |text| read("c.csv", text).unwrap_err();
+        let message = |text| read("c.csv", text).unwrap_err();
         assert_eq!(
-            said("id,name\n"),
+            message("id,name\n"),
             "`FILE` (`source.classes`): it needs the columns `label` or `y`, and `name`; its columns are \"id\", \"name\""
         );
         assert_eq!(
-            said("y,name\n0,a\nx,b\n"),
+            message("y,name\n0,a\nx,b\n"),
             "`FILE` (`source.classes`): line 3 has the label \"x\", allowed are integers from 0"
         );
-        assert_eq!(said("y,name\n0,\n"), "`FILE` (`source.classes`): line 2 has no name");
-        assert!(said("y,name\n0\n").contains("it is not valid CSV"));
+        assert_eq!(message("y,name\n0,\n"), "`FILE` (`source.classes`): line 2 has no name");
+        assert!(message("y,name\n0\n").contains("it is not valid CSV"));
     }
 
     #[test]
     fn a_name_is_a_line_of_text() {
-        let said = |name, text: &str| read(name, text).unwrap_err();
+        let message = |name, text: &str| read(name, text).unwrap_err();
         assert_eq!(
-            said("c.json", r#"["cat", "a\nb"]"#),
+            message("c.json", r#"["cat", "a\nb"]"#),
             "`FILE` (`source.classes`): class 1 has the name \"a\\nb\", allowed are names that are not blank, without \
              control characters, of up to 65536 bytes"
         );
-        assert!(said("c.txt", "cat\nn01\ttench").contains("class 1 has the name \"n01\\ttench\""));
+        assert!(message("c.txt", "cat\nn01\ttench").contains("class 1 has the name \"n01\\ttench\""));
         for (name, text) in [("c.json", r#"[" "]"#), ("c.csv", "y,name\n0,\"a\nb\"\n"), ("c.json", r#"{"0": ""}"#)] {
-            assert!(said(name, text).contains(": class 0 has the name "), "{text}");
+            assert!(message(name, text).contains(": class 0 has the name "), "{text}");
         }
         let many: Vec<String> = (0..100_000).map(|column| column.to_string()).collect();
-        assert!(said("c.csv", &many.join(",")).len() < 1000);
+        assert!(message("c.csv", &many.join(",")).len() < 1000);
         let twice = r#"{"0": "cat", "00": "dog"}"#;
-        assert_eq!(said("c.json", twice), "`FILE` (`source.classes`): it has a number twice, such as `1` and `01`");
+        assert_eq!(message("c.json", twice), "`FILE` (`source.classes`): it has a number twice, such as `1` and `01`");
     }
 
     fn entry(path: &str, label: Label, line: u64) -> Entry {
@@ -329,7 +330,7 @@ mod tests {
             assign_labels(&rows, Some(Classes::of(wrong.iter().copied()))).unwrap_err();
         }
         let mixed = [entry("a", Label::Number(1), 1), entry("b", name("ant"), 2)];
-        let said = assign_labels(&mixed, None).unwrap_err().to_string();
-        assert!(said.ends_with("`l.txt`:1 has 1, `l.txt`:2 has \"ant\""), "{said}");
+        let message = assign_labels(&mixed, None).unwrap_err().to_string();
+        assert!(message.ends_with("`l.txt`:1 has 1, `l.txt`:2 has \"ant\""), "{message}");
     }
 }

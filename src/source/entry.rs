@@ -217,10 +217,13 @@ mod tests {
         let mut problems = Problems::default();
         let entries: Vec<Entry> = (0..14).map(|line| entry("a/b", Label::Number(0), line)).collect();
         reject_duplicates(&entries, &mut problems);
-        let said = problems.finish().unwrap_err().to_string();
-        assert!(said.starts_with("the source has 13 invalid entries; the first 10:\n"), "{said}");
-        assert!(said.contains("`l.txt`:1: \"a/b\" of train is already in `l.txt`:0; name each image once"), "{said}");
-        assert_eq!(said.lines().count(), 11);
+        let message = problems.finish().unwrap_err().to_string();
+        assert!(message.starts_with("the source has 13 invalid entries; the first 10:\n"), "{message}");
+        assert!(
+            message.contains("`l.txt`:1: \"a/b\" of train is already in `l.txt`:0; name each image once"),
+            "{message}"
+        );
+        assert_eq!(message.lines().count(), 11);
         Problems::default().finish().unwrap();
     }
 
@@ -229,9 +232,9 @@ mod tests {
         let origin = Origin { file: "a\u{85}\n".repeat(1000).into(), line: None };
         let mut problems = Problems::default();
         problems.add(&origin, "no");
-        let said = problems.finish().unwrap_err().to_string();
-        assert_eq!(said.lines().count(), 2);
-        assert!(said.contains(r"`a\u{85}\na") && said.ends_with("…`: no"), "{said}");
-        assert!(!said.replace('\n', "").contains(char::is_control), "{said}");
+        let message = problems.finish().unwrap_err().to_string();
+        assert_eq!(message.lines().count(), 2);
+        assert!(message.contains(r"`a\u{85}\na") && message.ends_with("…`: no"), "{message}");
+        assert!(!message.replace('\n', "").contains(char::is_control), "{message}");
     }
 }

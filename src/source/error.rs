@@ -5,7 +5,6 @@ use std::{io, path::PathBuf};
 use arrow::error::ArrowError;
 use parquet::errors::ParquetError;
 
-use super::entry::Origin;
 use crate::{
     error::{Error, text},
     storage::StorageError,
@@ -77,7 +76,7 @@ pub(super) enum SourceError {
          hint: is `source.root` the directory that the paths are relative to?",
         text::quote(path)
     )]
-    NoImageExists { split: &'static str, path: String, origin: Origin, root: String },
+    NoImageExists { split: &'static str, path: String, origin: String, root: String },
 
     // Labels and classes.
     #[error(
@@ -85,7 +84,7 @@ pub(super) enum SourceError {
          for all: {} has {}, {} has {}",
         .number.0, .number.1, .name.0, .name.1
     )]
-    MixedLabels { number: (Origin, i64), name: (Origin, String) },
+    MixedLabels { number: (String, i64), name: (String, String) },
     #[error("`{path}` has the label {label}, and `{}` (`source.classes`) has names for {known}", file.display())]
     UnnamedLabel { path: String, label: i64, file: PathBuf, known: String },
     #[error(

@@ -86,8 +86,8 @@ mod tests {
         text.extend(b"a".repeat(70_000));
         let (rows, problems) = parsed(&text);
         assert_eq!(rows.len(), 1);
-        let said = problems.finish().unwrap_err().to_string();
-        let lines: Vec<&str> = said.lines().collect();
+        let message = problems.finish().unwrap_err().to_string();
+        let lines: Vec<&str> = message.lines().collect();
         assert_eq!(lines[0], "the source has 8 invalid entries:");
         assert_eq!(lines[1], "  `l.txt`:2: found \"b.jpg\", expected a path, a space and a label");
         assert!(lines[2].starts_with("  `l.txt`:3: found the path \"../c.jpg\", allowed are paths relative to"));

@@ -1,4 +1,4 @@
-//! The data set where it is: a listing of its images, and their bytes.
+//! The data set: a listing of its images, and their bytes.
 //!
 //! ```text
 //! Parquet files ─────────────────────► parquet_files ─┐
@@ -234,7 +234,7 @@ async fn list_entries(location: Location, config: &config::Source) -> Result<Lis
     Ok(Listing { reader, rows, classes, digest })
 }
 
-/// Checks that all entries are valid, none is there twice, and every split has one.
+/// Checks that all entries are valid, none is repeated, and every split has one.
 fn check(entries: &[Entry], splits: &[(Split, Vec<String>)], mut problems: Problems) -> Result<(), SourceError> {
     entry::reject_duplicates(entries, &mut problems);
     problems.finish()?;
@@ -244,7 +244,7 @@ fn check(entries: &[Entry], splits: &[(Split, Vec<String>)], mut problems: Probl
     }
 }
 
-/// Rejects a split of which no image exists: then not the images are wrong, but the root.
+/// Rejects a split of which no image exists, since then the root is probably wrong.
 fn check_existence(entries: &[Entry], splits: &[(Split, Vec<String>)], root: &str) -> Result<(), SourceError> {
     for (split, _) in splits {
         let mut found = entries.iter().filter(|entry| entry.split == *split);
@@ -253,7 +253,7 @@ fn check_existence(entries: &[Entry], splits: &[(Split, Vec<String>)], root: &st
             return Err(SourceError::NoImageExists {
                 split: split.as_str(),
                 path: first.path.clone(),
-                origin: first.origin.clone(),
+                origin: first.origin.to_string(),
                 root: root.to_owned(),
             });
         }

@@ -327,10 +327,10 @@ mod tests {
     #[tokio::test]
     async fn a_billion_rows_in_a_few_kilobytes_are_rejected_unread() {
         let bombs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/bombs");
-        let said = opened(&bombs, "rows.parquet").await.unwrap_err().to_string();
+        let message = opened(&bombs, "rows.parquet").await.unwrap_err().to_string();
         let expected = "`rows.parquet` claims to have 1000000000 rows in 5902 bytes, at most 1048576 are allowed; no file \
                         of images has so many";
-        assert_eq!(said, expected);
+        assert_eq!(message, expected);
     }
 
     #[tokio::test]
@@ -338,12 +338,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let zeros = vec![0; (64 << 20) + 1];
         write(&folder.path().join("zeros.parquet"), BinaryArray::from_vec(vec![&zeros]));
-        let said = opened(folder.path(), "zeros.parquet").await.unwrap_err().to_string();
+        let message = opened(folder.path(), "zeros.parquet").await.unwrap_err().to_string();
         assert!(
-            said.starts_with("`zeros.parquet`: column `image` of row group 0 claims to decompress from "),
-            "{said}"
+            message.starts_with("`zeros.parquet`: column `image` of row group 0 claims to decompress from "),
+            "{message}"
         );
-        assert!(said.ends_with("67108864 are allowed; images do not compress that well"), "{said}");
+        assert!(message.ends_with("67108864 are allowed; images do not compress that well"), "{message}");
     }
 
     #[tokio::test]

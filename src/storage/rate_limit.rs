@@ -1,6 +1,6 @@
 //! Limits the rate of all requests of the process when a store throttles them.
 //!
-//! `object_store` retries a request that was responseed with 503 or 429 after its own pause, whatever `Retry-After` says.
+//! `object_store` retries a request that was answered with 503 or 429 after its own pause, whatever `Retry-After` says.
 //! Every other request continues as before: a thousand callers stay a thousand callers. Below those retries, this module
 //! lets the first such response limit everybody who shares a [`RateLimiter`]:
 //!

@@ -389,15 +389,15 @@ fn sources_that_are_no_parquet() {
     });
     assert_snapshot!(said.join("\n"), @r"
     exit code 2
-    error: `file://[dir]/train.parquet`: it is no Parquet file: Parquet error: Invalid Parquet file. Corrupt footer
+    error: `file://[dir]/train.parquet`: it is not a Parquet file: Parquet error: Invalid Parquet file. Corrupt footer
     1 problem; nothing was run
 
     exit code 2
-    error: `file://[dir]/train.parquet`: it is no Parquet file: EOF: file size of 0 is less than footer
+    error: `file://[dir]/train.parquet`: it is not a Parquet file: EOF: file size of 0 is less than footer
     1 problem; nothing was run
 
     exit code 2
-    error: `file://[dir]/train.parquet`: it is no Parquet file: Parquet error: Invalid Parquet file. Corrupt footer
+    error: `file://[dir]/train.parquet`: it is not a Parquet file: Parquet error: Invalid Parquet file. Corrupt footer
     1 problem; nothing was run
     ");
 }
@@ -569,15 +569,15 @@ fn class_names_that_are_none() {
     let said = files_said(&mut workspace, "source.classes", &cases);
     assert_snapshot!(said, @r"
     exit code 2
-    error: `[dir]/file.json` cannot be read: No such file or directory (os error 2)
+    error: `[dir]/file.json` (`source.classes`) cannot be read: No such file or directory (os error 2)
     1 problem; nothing was run
 
     exit code 2
-    error: `[dir]/file.json` (`source.classes`) is not a list of class names, or an object from number to name
+    error: `[dir]/file.json` (`source.classes`): it is not a list of class names, or an object from number to name
     1 problem; nothing was run
 
     exit code 2
-    error: `[dir]/file.json` is not a list of class names, or an object from number to name: EOF while parsing a list at line 1 column 7
+    error: `[dir]/file.json` (`source.classes`): it is not a list of class names, or an object from number to name: EOF while parsing a list at line 1 column 7
     1 problem; nothing was run
 
     exit code 2
@@ -585,11 +585,11 @@ fn class_names_that_are_none() {
     1 problem; nothing was run
 
     exit code 2
-    error: `[dir]/file.json` (`source.classes`) is not a list of class names, or an object from number to name
+    error: `[dir]/file.json` (`source.classes`): it is not a list of class names, or an object from number to name
     1 problem; nothing was run
 
     exit code 2
-    error: `test.parquet#0` has the label 5, and `[dir]/file.json` (`source.classes`) names the labels 0 to 1 only
+    error: `test.parquet#0` has the label 5, and `[dir]/file.json` (`source.classes`) has names for the labels 0 to 1 only
     1 problem; nothing was run
     ");
 }
@@ -635,27 +635,27 @@ fn descriptions_that_are_none() {
     let said = files_said(&mut workspace, "prompts.descriptions", &cases);
     assert_snapshot!(said, @r#"
     exit code 2
-    error: `[dir]/file.json` cannot be read: No such file or directory (os error 2)
+    error: `[dir]/file.json` (`prompts.descriptions`) cannot be read: No such file or directory (os error 2)
     1 problem; nothing was run
 
     exit code 2
-    error: `[dir]/file.json` is not an object from class name to a list of texts: invalid type: sequence, expected a map at line 1 column 0
+    error: `[dir]/file.json` (`prompts.descriptions`): it is not an object from class name to a list of strings: invalid type: sequence, expected a map at line 1 column 0
     1 problem; nothing was run
 
     exit code 2
-    error: `[dir]/file.json` is not an object from class name to a list of texts: invalid type: string "a round one", expected a sequence at line 1 column 22
+    error: `[dir]/file.json` (`prompts.descriptions`): it is not an object from class name to a list of strings: invalid type: string "a round one", expected a sequence at line 1 column 22
     1 problem; nothing was run
 
     exit code 2
-    error: `prompts.descriptions`: class `one` has no text, or a blank one
+    error: `[dir]/file.json` (`prompts.descriptions`): class `one` has no description, or a blank one
     1 problem; nothing was run
 
     exit code 2
-    error: `prompts.descriptions`: class `zero` has no text, or a blank one
+    error: `[dir]/file.json` (`prompts.descriptions`): class `zero` has no description, or a blank one
     1 problem; nothing was run
 
     exit code 2
-    error: `[dir]/file.json` is not an object from class name to a list of texts: EOF while parsing a list at line 1 column 10
+    error: `[dir]/file.json` (`prompts.descriptions`): it is not an object from class name to a list of strings: EOF while parsing a list at line 1 column 10
     1 problem; nothing was run
     "#);
 }
@@ -917,7 +917,7 @@ fn a_lake_where_no_store_is() {
     process.arg("check").arg(&workspace.pipeline).args(["--lake", "memory://bucket/lake"]);
     assert_snapshot!(said(&mut process), @r"
     exit code 2
-    error: `memory://bucket/lake`: no store for `memory`; allowed are a directory, and URLs with `file://`, `s3://`, `gs://` or `az://`
+    error: `memory://bucket/lake`: URLs with the scheme `memory` are not supported; allowed are a directory, and URLs with `file://`, `s3://`, `gs://` or `az://`
     1 problem; nothing was run
     ");
 }
@@ -942,7 +942,7 @@ fn a_data_file_that_was_deleted() {
     let mut settings = insta::Settings::clone_current();
     settings.add_filter("-[0-9a-f]{16}\\.parquet", "-[digest].parquet");
     settings.bind(|| {
-        assert_snapshot!(String::from_utf8_lossy(&verified.stdout), @"candidates: file `rows-[digest].parquet` cannot be read: Object at location [dir]/lake/digits_lt/candidates/rows-[digest].parquet not found: No such file or directory (os error 2)");
+        assert_snapshot!(String::from_utf8_lossy(&verified.stdout), @"candidates: file `rows-[digest].parquet` does not exist");
         assert_snapshot!(said(&mut workspace.command("sql", &["SELECT count(DISTINCT prompt) FROM candidates"])), @r"
         exit code 2
         error: query `sql`: Parquet error: Failed to fetch metadata for file [dir]/lake/digits_lt/candidates/rows-[digest].parquet: Object Store error: Object at location [dir]/lake/digits_lt/candidates/rows-[digest].parquet not found: No such file or directory (os error 2)

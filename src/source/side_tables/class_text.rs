@@ -151,12 +151,14 @@ mod tests {
             r#"{"class_name": "cat", "texts": ["a red one"]}"#,
         );
         assert_eq!(written("b.jsonl", lines).unwrap(), object);
-        let said = written("c.jsonl", "{\"class_name\": \"cat\", \"texts\": [\"a\"]}\n{\"cla").unwrap_err().to_string();
+        let message =
+            written("c.jsonl", "{\"class_name\": \"cat\", \"texts\": [\"a\"]}\n{\"cla").unwrap_err().to_string();
         assert!(
-            said.contains("c.jsonl` (`prompts.descriptions`): line 2 is not an object with `class_name` and `texts`"),
-            "{said}"
+            message
+                .contains("c.jsonl` (`prompts.descriptions`): line 2 is not an object with `class_name` and `texts`"),
+            "{message}"
         );
-        assert!(said.contains("hint: `discl-pipe prompts` repairs"), "{said}");
+        assert!(message.contains("hint: `discl-pipe prompts` repairs"), "{message}");
     }
 
     #[test]
@@ -176,12 +178,12 @@ mod tests {
         let long = "a\\n".repeat(100_000);
         for text in [format!(r#"{{"cat": "{long}"}}"#), format!(r#"{{"{long}": []}}"#)] {
             std::fs::write(&path, text).unwrap();
-            let said = read_descriptions(&path).unwrap_err().to_string();
-            assert!(said.chars().count() < 1000 && said.lines().count() == 1, "{said}");
+            let message = read_descriptions(&path).unwrap_err().to_string();
+            assert!(message.chars().count() < 1000 && message.lines().count() == 1, "{message}");
         }
-        let said = lines(&format!(r#"{{"class_name": "cat", "texts": "{long}"}}"#)).unwrap_err();
-        assert!(said.contains("… at line 1 column ") && said.len() < 1000, "{said}");
-        let said = lines(r#"{"class_name": "a\nb", "texts": []}"#).unwrap_err();
-        assert_eq!(said, r"line 1: class `a\nb` has no description, or a blank one");
+        let message = lines(&format!(r#"{{"class_name": "cat", "texts": "{long}"}}"#)).unwrap_err();
+        assert!(message.contains("… at line 1 column ") && message.len() < 1000, "{message}");
+        let message = lines(r#"{"class_name": "a\nb", "texts": []}"#).unwrap_err();
+        assert_eq!(message, r"line 1: class `a\nb` has no description, or a blank one");
     }
 }

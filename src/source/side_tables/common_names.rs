@@ -79,8 +79,11 @@ mod tests {
     #[test]
     fn blank_names_are_rejected() {
         for name in ["", " ", "a\\nb"] {
-            let said = read(&format!(r#"{{"cat": "{name}"}}"#)).unwrap_err().to_string();
-            assert!(said.contains("(`prompts.common_names`): the name of class `cat` is blank, or has"), "{said}");
+            let message = read(&format!(r#"{{"cat": "{name}"}}"#)).unwrap_err().to_string();
+            assert!(
+                message.contains("(`prompts.common_names`): the name of class `cat` is blank, or has"),
+                "{message}"
+            );
         }
         assert!(
             read("[]").unwrap_err().to_string().contains("is not an object from class name to the name in prompts")

@@ -127,8 +127,8 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_read_is_reported_with_its_key() {
         assert_eq!(confidences(None).unwrap().rows.num_rows(), 0);
-        let said = confidences(Some(Path::new("no/such.parquet"))).unwrap_err().to_string();
-        assert!(said.starts_with("`no/such.parquet` (`hard_samples.confidences`) cannot be read"), "{said}");
+        let message = confidences(Some(Path::new("no/such.parquet"))).unwrap_err().to_string();
+        assert!(message.starts_with("`no/such.parquet` (`hard_samples.confidences`) cannot be read"), "{message}");
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "hello").unwrap();
         assert!(confidences(Some(file.path())).unwrap_err().to_string().contains("it is not a Parquet file"));
@@ -158,14 +158,14 @@ mod tests {
     #[test]
     fn tables_that_inflate_are_rejected_unread() {
         let file = written(&"a".repeat(1 << 20), 257, Arc::new(Float64Array::from(vec![0.0; 257])));
-        let said = confidences(Some(file.path())).unwrap_err().to_string();
-        assert!(said.contains("it claims that its rows take 2694"), "{said}");
-        assert!(said.ends_with("at most 268435456 are allowed"), "{said}");
+        let message = confidences(Some(file.path())).unwrap_err().to_string();
+        assert!(message.contains("it claims that its rows take 2694"), "{message}");
+        assert!(message.ends_with("at most 268435456 are allowed"), "{message}");
         let bomb = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/bombs/rows.parquet");
-        let said = confidences(Some(&bomb)).unwrap_err().to_string();
+        let message = confidences(Some(&bomb)).unwrap_err().to_string();
         assert!(
-            said.ends_with("it claims to have 1000000000 rows in 5902 bytes, at most 1048576 are allowed"),
-            "{said}"
+            message.ends_with("it claims to have 1000000000 rows in 5902 bytes, at most 1048576 are allowed"),
+            "{message}"
         );
     }
 }

@@ -185,12 +185,13 @@ fn it_settles_near_the_capacity_of_the_store() {
 #[test]
 fn a_pause_is_read_in_whole_seconds() {
     let date = "Wed, 21 Oct 2026 07:28:00 GMT";
-    for (said, expected) in [("30", Some(30)), (" 5 ", Some(5)), ("0", Some(0)), (date, None), ("-1", None), ("", None)]
+    for (header, expected) in
+        [("30", Some(30)), (" 5 ", Some(5)), ("0", Some(0)), (date, None), ("-1", None), ("", None)]
     {
         let mut response = HttpResponse::new(HttpResponseBody::from(Vec::new()));
         assert_eq!(retry_after(&response), None);
-        response.headers_mut().insert("retry-after", said.parse().unwrap());
-        assert_eq!(retry_after(&response), expected.map(Duration::from_secs), "{said}");
+        response.headers_mut().insert("retry-after", header.parse().unwrap());
+        assert_eq!(retry_after(&response), expected.map(Duration::from_secs), "{header}");
     }
 }
 

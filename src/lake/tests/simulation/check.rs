@@ -86,15 +86,15 @@ impl Checker {
             }
             if let Some(path) = action["remove"]["path"].as_str() {
                 let had = log.live.remove(path).is_some();
-                self.claim(had, || format!("`{name}` version {version}: file `{path}` was not there"));
-                self.claim(model::is_chosen(name), || format!("`{name}` version {version}: rows are taken away"));
+                self.claim(had, || format!("`{name}` version {version}: file `{path}` did not exist"));
+                self.claim(model::is_replaced(name), || format!("`{name}` version {version}: rows are taken away"));
             }
             if action["txn"]["appId"] == FINGERPRINT {
                 log.fingerprint = action["txn"]["version"].as_i64().unwrap();
                 marked = true;
             }
         }
-        let changed = version > 0 && model::is_chosen(name);
+        let changed = version > 0 && model::is_replaced(name);
         self.claim(!changed || marked, || format!("`{name}` version {version}: replaced rows without a mark"));
         log.past.push((log.fingerprint, log.live.keys().cloned().collect()));
         self.rows(name, log);
@@ -122,10 +122,10 @@ impl Checker {
         for file in log.live.keys() {
             for (id, value) in self.files.get(&format!("{name}/{file}")).cloned().unwrap_or_default() {
                 let new = rows.insert(id.clone(), value).is_none();
-                self.claim(new, || format!("`{name}` version {}: {id} is there twice", log.versions - 1));
+                self.claim(new, || format!("`{name}` version {}: {id} exists twice", log.versions - 1));
             }
         }
-        let acknowledged = self.acknowledged.get(name).filter(|_| !model::is_chosen(name));
+        let acknowledged = self.acknowledged.get(name).filter(|_| !model::is_replaced(name));
         let lost = acknowledged.and_then(|ids| ids.iter().find(|id| !rows.contains_key(*id))).cloned();
         self.claim(lost.is_none(), || format!("`{name}`: {lost:?} was acknowledged and is gone"));
         if log.fingerprint == 0 {
@@ -169,7 +169,7 @@ impl Checker {
     /// Notes that a mark of the table was acknowledged to a worker.
     pub(super) fn acknowledge_mark(&mut self, table: &str, mark: i64) {
         let was = self.logs.get(table).is_some_and(|log| log.past.iter().any(|(found, _)| *found == mark));
-        self.claim(was, || format!("`{table}`: the mark {mark} is acknowledged and was never there"));
+        self.claim(was, || format!("`{table}`: the mark {mark} is acknowledged but never existed"));
     }
 
     /// Notes that a replacement on top of a version was acknowledged to a worker: the version was replaced by it, or had
@@ -183,7 +183,7 @@ impl Checker {
             .take(2)
             .any(|(found, files)| mark.is_none_or(|mark| *found == mark) && files.as_slice() == [file]);
         self.claim(was, || {
-            format!("`{table}`: a replacement on top of version {base} is acknowledged and was never there")
+            format!("`{table}`: a replacement on top of version {base} is acknowledged but never existed")
         });
     }
 

@@ -148,7 +148,7 @@ async fn compare(world: &Arc<World>) {
     let bare: Arc<dyn object_store::ObjectStore> = Arc::<object_store::memory::InMemory>::clone(&world.bare);
     let lake = pipeline::lake(bare);
     for table in model::TABLES.values() {
-        let said = match verify_files(&lake, table).await {
+        let message = match verify_files(&lake, table).await {
             Ok(findings) => findings.into_iter().map(|finding| finding.problem).collect(),
             Err(error) => vec![chain(&error)],
         };
@@ -156,7 +156,7 @@ async fn compare(world: &Arc<World>) {
         let ids = lake.ids(table, "id").await.unwrap_or_default();
         world.check(|checker, _| {
             let live = checker.live(&table.name);
-            checker.violations.extend(said);
+            checker.violations.extend(message);
             if rows != live.len() || ids.len() != live.len() || !live.keys().all(|id| ids.contains(id)) {
                 checker.violations.push(format!("the lake reads {rows} rows of `{}`, not {}", table.name, live.len()));
             }

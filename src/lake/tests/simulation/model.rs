@@ -53,7 +53,7 @@ pub(super) fn table(name: &str) -> &'static Table {
     &TABLES[name]
 }
 
-pub(super) fn is_chosen(name: &str) -> bool {
+pub(super) fn is_replaced(name: &str) -> bool {
     table(name).kind == Kind::Chosen
 }
 

@@ -100,8 +100,8 @@ impl FaultyStore {
             self.faults.fetch_add(1, Ordering::SeqCst);
             self.down.fetch_or(matches!(fault, CrashBefore | CrashAfter), Ordering::SeqCst);
         }
-        let said = fault.map_or("", Fault::words);
-        self.world.note(format!("{} {kind:?} {} {said}", self.name(), without_uuid(object)));
+        let message = fault.map_or("", Fault::words);
+        self.world.note(format!("{} {kind:?} {} {message}", self.name(), without_uuid(object)));
         Ok(fault)
     }
 
