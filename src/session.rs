@@ -90,8 +90,8 @@ impl Session {
             None => RuntimeEnvBuilder::new(),
         };
         let runtime = runtime.build_arc().map_err(|error| Error::query("session", error))?;
-        let place = lake.place();
-        runtime.register_object_store(&place.url, Arc::clone(&place.store));
+        let location = lake.location();
+        runtime.register_object_store(&location.url, Arc::clone(&location.store));
         Ok(Self { lake, functions, inputs, user_tables: Vec::new(), settings, runtime })
     }
 

@@ -1,19 +1,20 @@
-//! What lists a data set: lists, tables, files of labels, folders, tars, and beside them the files of class names,
-//! descriptions and common names, and ranges of shard names.
+//! What lists a data set: lists, tables, files of labels, folders and tars; the files of class names, descriptions and
+//! common names; ranges of shard names.
 //!
-//! Nothing may panic. Paths that are accepted stay below the root, none is accepted twice, and each line or row is either
-//! an image or a problem. Problems are counted, few are shown, each on one short line with its place. An image of a tar
-//! has the bytes that the tar's own reader gives.
+//! Nothing may panic. Accepted paths stay below the root, none is accepted twice, and each line or row is either an image
+//! or a problem. Problems are counted, and few are shown, each on one short line with its origin. An image of a tar has
+//! the bytes that the tar's own reader returns.
 //!
-//! The first byte of the input chooses the parser. `=====` on a line of its own is between the files of two splits.
-//! The object store is a map here, and what waits for it is ready at once.
+//! The first byte of the input chooses the parser. `=====` on a separate line is between the files of two splits. The
+//! object store is a map here, and its futures are ready at once.
 #![no_main]
 #![allow(dead_code, unused_imports, missing_docs)]
 
 use libfuzzer_sys::fuzz_target;
 
-// stand for the packages of these names
-extern crate self as object_store;
+// Stand for the packages of these names.
+extern crate self as arrow;
+extern crate self as parquet;
 extern crate self as tokio;
 
 #[path = "../../src/limited_read.rs"]
@@ -25,131 +26,189 @@ mod braces;
 #[path = "../../src/config/mod.rs"]
 mod config;
 
+#[path = "../../src/error"]
 mod error {
+    pub(crate) mod diagnostics;
+    pub(crate) mod text;
+
+    pub(crate) use diagnostics::{Diagnostic, Diagnostics};
+
     /// Stands for the error of that name.
     #[derive(Debug, thiserror::Error)]
-    pub(crate) enum Error {
-        #[error("{0}")]
-        Data(String),
-        #[error("`{url}`: {message}")]
-        Lake { url: String, message: String, source: Option<Box<dyn std::error::Error + Send + Sync>> },
-    }
-
-    pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+    #[error(transparent)]
+    pub(crate) struct Error(Box<dyn std::error::Error + Send + Sync>);
 
     impl Error {
-        pub(crate) fn lake(
-            url: impl Into<String>,
-            message: impl Into<String>,
-            source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-        ) -> Self {
-            Self::Lake { url: url.into(), message: message.into(), source: Some(source.into()) }
+        pub(crate) fn input(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+            Self(error.into())
+        }
+
+        pub(crate) fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+            Self(error.into())
         }
     }
+
+    /// Stands for the error of Arrow.
+    #[derive(Debug, thiserror::Error)]
+    #[error("never")]
+    pub(crate) struct ArrowError;
 }
 
-/// Stands for the runtime's.
+/// Stands for the module of Parquet.
+mod errors {
+    #[derive(Debug, thiserror::Error)]
+    #[error("never")]
+    pub(crate) struct ParquetError;
+}
+
+/// Stands for the module of the runtime.
 mod task {
     pub(crate) async fn spawn_blocking<T>(work: impl FnOnce() -> T) -> Result<T, std::io::Error> {
         Ok(work())
     }
 }
 
-/// Stands for the store's.
-mod path {
-    #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-    pub(crate) struct Path(pub(crate) String);
+/// Stands for the module of the runtime.
+mod runtime {
+    use futures::FutureExt;
 
-    impl Path {
-        pub(crate) fn filename(&self) -> Option<&str> {
-            self.0.rsplit('/').next().filter(|name| !name.is_empty())
+    #[derive(Debug)]
+    pub(crate) struct Handle;
+
+    impl Handle {
+        pub(crate) fn current() -> Self {
+            Self
         }
 
-        pub(crate) fn extension(&self) -> Option<&str> {
-            self.filename()?.rsplit_once('.').map(|(_, ending)| ending)
-        }
-    }
-
-    impl AsRef<str> for Path {
-        fn as_ref(&self) -> &str {
-            &self.0
+        pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+            work.now_or_never().expect("a map never waits")
         }
     }
 }
 
-#[derive(Debug, Clone)]
-pub(crate) struct ObjectMeta {
-    pub(crate) location: path::Path,
-    pub(crate) size: u64,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("never")]
-pub(crate) struct Error;
-
-mod lake {
-    use std::{collections::BTreeMap, sync::Arc};
+/// Stands for the module of that name. A location is all of its store.
+mod storage {
+    use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
     use futures::{Stream, stream};
 
-    use crate::{Error, ObjectMeta, path::Path};
+    use crate::error::Error;
 
-    #[derive(Debug)]
-    pub(crate) struct Store(pub(crate) BTreeMap<String, Vec<u8>>);
-
-    pub(crate) struct Listed {
-        pub(crate) objects: Vec<ObjectMeta>,
-        pub(crate) common_prefixes: Vec<Path>,
+    #[derive(Debug, thiserror::Error)]
+    #[error("never")]
+    pub(crate) enum StorageError {
+        Changed { url: String },
+        Other,
     }
 
-    /// Stands for the place of that name: all of its store.
+    impl From<StorageError> for Error {
+        fn from(error: StorageError) -> Self {
+            Self::failed(error)
+        }
+    }
+
+    type Result<T> = std::result::Result<T, StorageError>;
+
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub(crate) struct Version(u64);
+
+    impl Version {
+        pub(crate) fn size(&self) -> u64 {
+            self.0
+        }
+    }
+
     #[derive(Debug, Clone)]
-    pub(crate) struct Place {
-        pub(crate) store: Arc<Store>,
-        pub(crate) url: &'static str,
+    pub(crate) struct Location(pub(crate) Arc<BTreeMap<String, Vec<u8>>>);
+
+    #[derive(Debug, Clone)]
+    pub(crate) struct StoredObject {
+        location: Location,
+        name: String,
+        version: Version,
     }
 
-    impl Place {
-        pub(crate) fn of(files: BTreeMap<String, Vec<u8>>) -> Self {
-            Self { store: Arc::new(Store(files)), url: "memory:///" }
-        }
-
-        pub(crate) fn path(&self, name: &str) -> Path {
-            Path(name.to_owned())
-        }
-
-        pub(crate) fn name<'a>(&self, path: &'a Path) -> Option<&'a str> {
-            Some(&path.0)
-        }
+    pub(crate) struct Folder {
+        pub(crate) objects: Vec<StoredObject>,
+        pub(crate) folders: Vec<String>,
     }
 
-    impl Store {
-        fn below(&self, folder: Option<&Path>) -> impl Iterator<Item = (String, ObjectMeta)> {
-            let before = folder.filter(|folder| !folder.0.is_empty()).map_or(String::new(), |of| format!("{}/", of.0));
-            self.0.iter().filter_map(move |(name, bytes)| {
-                let meta = ObjectMeta { location: Path(name.clone()), size: bytes.len() as u64 };
-                Some((name.strip_prefix(&before)?.to_owned(), meta))
-            })
+    impl Location {
+        pub(crate) fn url_of(&self, name: &str) -> String {
+            format!("memory:///{name}")
         }
 
-        pub(crate) async fn list_with_delimiter(&self, folder: Option<&Path>) -> Result<Listed, Error> {
-            let (mut objects, mut common_prefixes) = (Vec::new(), Vec::new());
-            for (rest, meta) in self.below(folder) {
+        pub(crate) fn object(&self, name: &str, version: Version) -> StoredObject {
+            StoredObject { location: self.clone(), name: name.to_owned(), version }
+        }
+
+        pub(crate) async fn find(&self, name: &str) -> Result<Option<StoredObject>> {
+            Ok(self.0.get(name).map(|bytes| self.object(name, Version(bytes.len() as u64))))
+        }
+
+        /// Returns the objects below a folder, each with its name relative to the folder.
+        fn below(&self, folder: &str) -> Vec<(String, StoredObject)> {
+            let before = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+            let of = |(name, bytes): (&String, &Vec<u8>)| {
+                let object = self.object(name, Version(bytes.len() as u64));
+                Some((name.strip_prefix(&before)?.to_owned(), object))
+            };
+            self.0.iter().filter_map(of).collect()
+        }
+
+        pub(crate) async fn list_folder(&self, folder: &str) -> Result<Folder> {
+            let (mut objects, mut folders) = (Vec::new(), Vec::new());
+            for (rest, object) in self.below(folder) {
                 match rest.split_once('/') {
-                    None => objects.push(meta),
+                    None => objects.push(object),
                     Some((_, after)) => {
-                        let location = &meta.location.0;
-                        common_prefixes.push(Path(location[..location.len() - after.len() - 1].to_owned()));
+                        let name = &object.name;
+                        folders.push(name[..name.len() - after.len() - 1].to_owned());
                     }
                 }
             }
-            common_prefixes.dedup();
-            Ok(Listed { objects, common_prefixes })
+            folders.dedup();
+            Ok(Folder { objects, folders })
         }
 
-        pub(crate) fn list(&self, folder: Option<&Path>) -> impl Stream<Item = Result<ObjectMeta, Error>> + use<> {
-            let found: Vec<_> = self.below(folder).map(|(_, meta)| Ok(meta)).collect();
-            stream::iter(found)
+        pub(crate) fn list_tree(&self, folder: &str) -> impl Stream<Item = Result<StoredObject>> + use<> {
+            stream::iter(self.below(folder).into_iter().map(|(_, object)| Ok(object)).collect::<Vec<_>>())
+        }
+    }
+
+    impl StoredObject {
+        pub(crate) fn name(&self) -> &str {
+            &self.name
+        }
+
+        pub(crate) fn file_name(&self) -> &str {
+            self.name.rsplit('/').next().unwrap_or(&self.name)
+        }
+
+        pub(crate) fn version(&self) -> &Version {
+            &self.version
+        }
+
+        pub(crate) fn size(&self) -> u64 {
+            self.version.0
+        }
+
+        pub(crate) fn url(&self) -> String {
+            self.location.url_of(&self.name)
+        }
+
+        pub(crate) fn is_local(&self) -> bool {
+            true
+        }
+
+        pub(crate) async fn read(&self) -> Result<bytes::Bytes> {
+            self.read_range(0..self.size()).await
+        }
+
+        pub(crate) async fn read_range(&self, range: Range<u64>) -> Result<bytes::Bytes> {
+            let bytes = self.location.0.get(&self.name).expect("it was listed");
+            let bytes = bytes.get(range.start as usize..range.end as usize).expect("the range is in the file");
+            Ok(bytes::Bytes::copy_from_slice(bytes))
         }
     }
 }
@@ -161,101 +220,44 @@ mod source {
         fmt::Display,
         io::Read as _,
         path::{Component, Path, PathBuf},
-        sync::OnceLock,
+        sync::{Arc, OnceLock},
     };
 
     use futures::executor::block_on;
 
     use self::{
         classes::Classes,
+        entry::{Entry, Label, MAX_FIELD_BYTES, Problems},
+        error::Result,
         files::Files,
-        named::{LONGEST_FIELD, Label, Named, Problems},
         tars::Tars,
     };
     use crate::{
         config::{SourceKind, Split},
-        error::{Error, Result},
-        lake::Place,
+        storage::Location,
     };
 
     mod classes;
     mod csv_table;
+    mod entry;
+    mod error;
     mod files;
     mod image_folder;
     mod list;
-    mod named;
+    mod object;
+    mod range_reader;
     mod tars;
-    mod texts;
+
+    /// Has only the files of text.
+    mod side_tables {
+        pub(super) mod class_text;
+
+        pub(super) use class_text::{read_json, read_text};
+    }
+
+    use side_tables::class_text;
 
     type Read = Result<Option<Vec<u8>>, String>;
-
-    /// Stands for the module of that name.
-    mod object {
-        use std::ops::Range;
-
-        use super::Read;
-        use crate::{
-            ObjectMeta,
-            error::{Error, Result},
-            lake::Place,
-        };
-
-        pub(super) const LARGEST: usize = 1 << 12;
-
-        #[derive(Debug, Clone, PartialEq, Eq)]
-        pub(super) struct Version {
-            pub(super) size: u64,
-        }
-
-        impl Version {
-            pub(super) fn of(meta: &ObjectMeta) -> Self {
-                Self { size: meta.size }
-            }
-        }
-
-        pub(super) async fn image(place: &Place, name: &str, _: &Version, range: Range<u64>) -> Result<Read> {
-            let bytes = place.store.0.get(name).expect("it was listed");
-            let bytes = bytes.get(range.start as usize..range.end as usize).expect("it is in the file");
-            Ok(Ok(Some(bytes.to_vec())))
-        }
-
-        pub(super) async fn head(place: &Place, name: &str, _: &str) -> Result<Option<ObjectMeta>> {
-            let size = place.store.0.get(name).map(|bytes| bytes.len() as u64);
-            Ok(size.map(|size| ObjectMeta { location: place.path(name), size }))
-        }
-
-        pub(super) async fn list_file(place: &Place, name: &str, _: &str, _: &str) -> Result<Vec<u8>> {
-            Ok(place.store.0.get(name).expect("it was named").clone())
-        }
-    }
-
-    /// Stands for the module of that name.
-    mod window {
-        use std::io::{Cursor, Read, Result, Seek, SeekFrom};
-
-        use super::object::Version;
-        use crate::lake::Place;
-
-        pub(super) struct Window(Cursor<Vec<u8>>);
-
-        impl Window {
-            pub(super) fn new(place: &Place, name: &str, _: &Version) -> Self {
-                Self(Cursor::new(place.store.0.get(name).expect("it was found").clone()))
-            }
-        }
-
-        impl Read for Window {
-            fn read(&mut self, into: &mut [u8]) -> Result<usize> {
-                self.0.read(into)
-            }
-        }
-
-        impl Seek for Window {
-            fn seek(&mut self, to: SeekFrom) -> Result<u64> {
-                self.0.seek(to)
-            }
-        }
-    }
 
     const MARK: &[u8] = b"\n=====\n";
 
@@ -268,11 +270,11 @@ mod source {
     }
 
     /// The parts as files called so in a store, and the splits that they are.
-    fn splits(bytes: &[u8], names: [&str; 2]) -> (Place, Vec<(Split, Vec<String>)>) {
-        let named = || parts(bytes).into_iter().zip(names);
-        let files = named().map(|(bytes, name)| (name.to_owned(), bytes.to_vec())).collect();
-        let splits = [Split::Train, Split::Test].into_iter().zip(named());
-        (Place::of(files), splits.map(|(split, (_, name))| (split, vec![name.to_owned()])).collect())
+    fn splits(bytes: &[u8], names: [&str; 2]) -> (Location, Vec<(Split, Vec<String>)>) {
+        let entries = || parts(bytes).into_iter().zip(names);
+        let files = entries().map(|(bytes, name)| (name.to_owned(), bytes.to_vec())).collect();
+        let splits = [Split::Train, Split::Test].into_iter().zip(entries());
+        (Location(Arc::new(files)), splits.map(|(split, (_, name))| (split, vec![name.to_owned()])).collect())
     }
 
     /// Sees that a message is short, and one line but for hints.
@@ -294,7 +296,7 @@ mod source {
         let said = error.to_string();
         let mut lines = said.lines();
         let first = lines.next().expect("it has a line");
-        assert!(count == 1 || first.contains(&format!("{count} times")), "{first}");
+        assert!(count == 1 || first.contains(&format!("{count} invalid entries")), "{first}");
         let shown: Vec<&str> = lines.collect();
         assert_eq!(shown.len(), count.min(10), "{said}");
         for line in shown {
@@ -314,66 +316,66 @@ mod source {
         let sound = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
         let drive = path.as_bytes().get(1) == Some(&b':') && path.as_bytes()[0].is_ascii_alphabetic();
         let plain = !path.contains(['\\', '\0']) && !path.contains(char::is_control) && !path.contains("//");
-        sound && plain && !drive && !path.is_empty() && !path.ends_with('/') && path.len() <= 2 * LONGEST_FIELD
+        sound && plain && !drive && !path.is_empty() && !path.ends_with('/') && path.len() <= 2 * MAX_FIELD_BYTES
     }
 
     /// Sees that all of it holds, and gives what was accepted.
-    fn check(place: &Place, named: Vec<Named>, mut problems: Problems, has_lines: bool) -> Option<Vec<Named>> {
-        for row in &named {
+    fn check(location: &Location, entries: Vec<Entry>, mut problems: Problems, has_lines: bool) -> Option<Vec<Entry>> {
+        for row in &entries {
             let path = if has_lines { &row.path } else { row.path.strip_prefix("a.tar#").unwrap_or(&row.path) };
             assert!(stays_below(path), "{path:?}");
             match &row.label {
                 Label::Number(number) => assert!(*number >= 0),
-                Label::Text(text) => assert!(!text.trim().is_empty() && !text.contains(char::is_control), "{text:?}"),
+                Label::Name(text) => assert!(!text.trim().is_empty() && !text.contains(char::is_control), "{text:?}"),
             }
         }
         let before = problems.count();
-        let different: BTreeSet<&str> = named.iter().map(|row| row.path.as_str()).collect();
-        let twice = named.len() - different.len();
-        named::refuse_twice(&named, &mut problems);
+        let different: BTreeSet<&str> = entries.iter().map(|row| row.path.as_str()).collect();
+        let twice = entries.len() - different.len();
+        entry::reject_duplicates(&entries, &mut problems);
         assert_eq!(problems.count(), before + twice);
-        if !are_short(before + twice, problems, &place.store.0, has_lines) {
+        if !are_short(before + twice, problems, &location.0, has_lines) {
             return None;
         }
-        match named::number(&named, None) {
+        match classes::assign_labels(&entries, None) {
             Ok((labels, classes)) => {
-                assert_eq!(labels.len(), named.len());
-                for (label, row) in labels.iter().zip(&named) {
+                assert_eq!(labels.len(), entries.len());
+                for (label, row) in labels.iter().zip(&entries) {
                     assert!(*label >= 0);
-                    if let Label::Text(text) = &row.label {
+                    if let Label::Name(text) = &row.label {
                         assert_eq!(&classes.name(*label), text);
                     }
                 }
             }
             Err(error) => is_short(error),
         }
-        if let Err(error) = named::number(&named, Some(Classes::of(["cat", "dog"]))) {
+        if let Err(error) = classes::assign_labels(&entries, Some(Classes::of(["cat", "dog"]))) {
             is_short(error);
         }
-        Some(named)
+        Some(entries)
     }
 
     /// Sees what [`check`] sees, and that the files are found.
-    fn check_files(place: Place, found: Result<Vec<Named>>, problems: Problems, rows: Option<usize>) {
-        let named = match found {
-            Ok(named) => named,
+    fn check_files(location: Location, found: Result<Vec<Entry>>, problems: Problems, rows: Option<usize>) {
+        let entries = match found {
+            Ok(entries) => entries,
             Err(error) => return is_short(error),
         };
         if let Some(rows) = rows {
-            assert_eq!(named.len() + problems.count(), rows, "a row is neither an image nor a problem");
+            assert_eq!(entries.len() + problems.count(), rows, "a row is neither an image nor a problem");
         }
-        let Some(mut named) = check(&place, named, problems, rows.is_some()) else { return };
-        let files = block_on(Files::open(place.clone(), &mut named)).expect("the store lists everything");
-        let paths: Vec<_> = named.iter().map(|row| Some(row.path.as_str())).collect();
-        for (read, row) in block_on(files.read(&paths)).expect("nothing changes").iter().zip(&named) {
-            assert_eq!(read.as_ref().ok(), place.store.0.get(&row.path).map(|bytes| Some(bytes.clone())).as_ref());
+        let Some(mut entries) = check(&location, entries, problems, rows.is_some()) else { return };
+        let files = block_on(Files::open(location.clone(), &mut entries)).expect("the store lists everything");
+        let paths: Vec<_> = entries.iter().map(|row| Some(row.path.as_str())).collect();
+        for (read, row) in block_on(files.read(&paths)).expect("nothing changes").iter().zip(&entries) {
+            assert_eq!(read.as_ref().ok(), location.0.get(&row.path).map(|bytes| Some(bytes.clone())).as_ref());
         }
     }
 
     /// Lines that are not empty.
     fn filled(bytes: &[u8]) -> usize {
         let blank =
-            |line: &[u8]| line.len() <= LONGEST_FIELD && str::from_utf8(line).is_ok_and(|l| l.trim().is_empty());
+            |line: &[u8]| line.len() <= MAX_FIELD_BYTES && str::from_utf8(line).is_ok_and(|l| l.trim().is_empty());
         let of_part = |part: &[u8]| {
             let part = part.strip_prefix(b"\xef\xbb\xbf").unwrap_or(part);
             part.split(|byte| *byte == b'\n').filter(|line| !blank(line)).count()
@@ -388,13 +390,13 @@ mod source {
     }
 
     pub(crate) fn list(bytes: &[u8]) {
-        let ((place, splits), mut problems) = (splits(bytes, ["a.txt", "b.txt"]), Problems::default());
-        let found = block_on(list::read(&place, &splits, &mut problems));
-        check_files(place, found, problems, Some(filled(bytes)));
+        let ((location, splits), mut problems) = (splits(bytes, ["a.txt", "b.txt"]), Problems::default());
+        let found = block_on(list::read(&location, &splits, &mut problems));
+        check_files(location, found, problems, Some(filled(bytes)));
     }
 
     pub(crate) fn table(bytes: &[u8], of_all: bool) {
-        let ((place, mut splits), mut problems) = (splits(bytes, ["a.csv", "b.csv"]), Problems::default());
+        let ((location, mut splits), mut problems) = (splits(bytes, ["a.csv", "b.csv"]), Problems::default());
         let text = str::to_owned;
         let (path_column, label_column) = (text("path"), text("label"));
         let kind = match of_all {
@@ -408,17 +410,17 @@ mod source {
                 SourceKind::Csv { table: None, split_column: None, path_column, path_prefix, label_column }
             }
         };
-        let found = block_on(csv_table::read(&place, &kind, &splits, &mut problems));
+        let found = block_on(csv_table::read(&location, &kind, &splits, &mut problems));
         let rows = if of_all { found.as_ref().map_or(0, |found| found.len() + problems.count()) } else { rows(bytes) };
-        check_files(place, found, problems, Some(rows));
+        check_files(location, found, problems, Some(rows));
     }
 
     pub(crate) fn metadata(bytes: &[u8], csv: bool) {
         let names = if csv { ["a/metadata.csv", "b/metadata.csv"] } else { ["a/metadata.jsonl", "b/metadata.jsonl"] };
-        let ((place, mut splits), mut problems) = (splits(bytes, names), Problems::default());
+        let ((location, mut splits), mut problems) = (splits(bytes, names), Problems::default());
         splits.iter_mut().flat_map(|(_, names)| names).for_each(|name| name.truncate(1));
-        let found = block_on(image_folder::read(&place, "label", &splits, &mut problems));
-        check_files(place, found, problems, Some(if csv { rows(bytes) } else { filled(bytes) }));
+        let found = block_on(image_folder::read(&location, "label", &splits, &mut problems));
+        check_files(location, found, problems, Some(if csv { rows(bytes) } else { filled(bytes) }));
     }
 
     /// Each line is the name of a file.
@@ -426,25 +428,25 @@ mod source {
         let names = bytes.split(|byte| *byte == b'\n').filter_map(|line| str::from_utf8(line).ok());
         // no store lists others
         let names = names.filter(|name| name.split('/').all(|part| !matches!(part, "" | "." | "..")));
-        let place = Place::of(names.map(|name| (name.to_owned(), b"bytes".to_vec())).collect());
+        let location = Location(Arc::new(names.map(|name| (name.to_owned(), b"bytes".to_vec())).collect()));
         let splits = [(Split::Train, vec!["a".to_owned()]), (Split::Test, vec!["b".to_owned(), "c/d".to_owned()])];
         let mut problems = Problems::default();
-        let found = block_on(image_folder::read(&place, "label", &splits, &mut problems));
-        check_files(place, found, problems, None);
+        let found = block_on(image_folder::read(&location, "label", &splits, &mut problems));
+        check_files(location, found, problems, None);
     }
 
     pub(crate) fn tars(bytes: &[u8], field: Option<&str>) {
-        let ((place, splits), mut problems) = (splits(bytes, ["a.tar", "b.tar"]), Problems::default());
-        let (tars, named) = match block_on(Tars::open(place.clone(), field, &splits, &mut problems)) {
+        let ((location, splits), mut problems) = (splits(bytes, ["a.tar", "b.tar"]), Problems::default());
+        let (tars, entries) = match block_on(Tars::open(&location, field, &splits, &mut problems)) {
             Ok(found) => found,
             Err(error) => return is_short(error),
         };
         assert!(tars.bytes() <= bytes.len() as u64);
-        let Some(named) = check(&place, named, problems, false) else { return };
-        let paths: Vec<_> = named.iter().map(|row| Some(row.path.as_str())).collect();
+        let Some(entries) = check(&location, entries, problems, false) else { return };
+        let paths: Vec<_> = entries.iter().map(|row| Some(row.path.as_str())).collect();
         let read = block_on(tars.read(&paths)).expect("nothing changes");
         let images: HashMap<_, _> = paths.iter().flatten().zip(read).collect();
-        for (shard, bytes) in &place.store.0 {
+        for (shard, bytes) in location.0.iter() {
             let mut archive = tar::Archive::new(bytes.as_slice());
             for entry in archive.entries().expect("it was opened") {
                 // only what fills up its last block may be missing
@@ -501,35 +503,35 @@ mod source {
     }
 
     pub(crate) fn descriptions(name: &str, bytes: &[u8]) {
-        match texts::of_classes(&written(name, bytes)) {
+        match class_text::read_descriptions(&written(name, bytes)) {
             Ok(found) => {
                 let blank = |texts: &Vec<String>| texts.is_empty() || texts.iter().any(|text| text.trim().is_empty());
                 assert!(!found.values().any(blank));
             }
             Err(error) => is_short(error),
         }
-        let Some(lines) = str::from_utf8(bytes).ok().and_then(|text| texts::lines(text).ok()) else { return };
+        let Some(lines) = str::from_utf8(bytes).ok().and_then(|text| class_text::lines(text).ok()) else { return };
         let line = |line| serde_json::to_string(line).expect("it is plain data") + "\n";
         let again: String = lines.iter().map(line).collect();
-        assert_eq!(texts::lines(&again).expect("it was written"), lines);
+        assert_eq!(class_text::lines(&again).expect("it was written"), lines);
     }
 
     pub(crate) fn common_names(bytes: &[u8]) {
-        match texts::common_names(&written("names.json", bytes)) {
+        match class_text::read_common_names(&written("names.json", bytes)) {
             Ok(names) => assert!(names.values().all(|name| !name.trim().is_empty() && !name.contains('\n'))),
             Err(error) => is_short(error),
         }
     }
 }
 
-const MOST_BYTES: usize = 1 << 20;
+const MAX_BYTES: usize = 1 << 20;
 
 fn shards(bytes: &[u8]) {
     let Ok(pattern) = std::str::from_utf8(bytes) else { return };
-    match braces::expand(pattern, MOST_BYTES) {
+    match braces::expand(pattern, MAX_BYTES) {
         Ok(names) if pattern.contains('{') => {
             assert!((1..=100_000).contains(&names.len()));
-            assert!(names.iter().map(String::len).sum::<usize>() <= MOST_BYTES);
+            assert!(names.iter().map(String::len).sum::<usize>() <= MAX_BYTES);
             assert!(!names.iter().any(|name| name.contains(['{', '}'])));
         }
         Ok(names) => assert_eq!(names, [pattern]),

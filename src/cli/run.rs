@@ -130,8 +130,8 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
         }));
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(slowed) = storage::slow_downs() {
-        output::note(format!("stores asked for less: {slowed}"));
+    if let Some(totals) = storage::throttling_totals() {
+        output::note(format!("the object store throttled requests: {totals}"));
     }
     if let Some(stats) = models.stats() {
         let busy = stats.busy.as_secs_f64();
@@ -171,6 +171,6 @@ fn warn(levels: &[Level]) {
 
 /// Where the tables are: a path that can be pasted, or a URL.
 fn place(pipeline: &Pipeline) -> String {
-    let url = &pipeline.project.session.lake().place().url;
+    let url = &pipeline.project.session.lake().location().url;
     url.to_file_path().map_or_else(|()| url.to_string(), |path| path.display().to_string())
 }

@@ -23,7 +23,12 @@ pub(crate) fn escape(text: &str) -> String {
 
 /// Returns the beginning of the text on one line.
 pub(crate) fn shorten(text: &str) -> String {
-    let mut shown: String = text.chars().take(MAX_SHOWN_CHARS).collect();
+    shorten_to(text, MAX_SHOWN_CHARS)
+}
+
+/// The text on one line, cut to `max_chars` characters before control characters are escaped.
+pub(crate) fn shorten_to(text: &str, max_chars: usize) -> String {
+    let mut shown: String = text.chars().take(max_chars).collect();
     if shown.len() < text.len() {
         shown.push('…');
     }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::{Classes, Sample};
 use crate::{
     error::Result,
-    storage::{Place, Upload},
+    storage::{Location, Upload},
 };
 
 /// Names of the classes by label, once for all epochs.
@@ -33,7 +33,7 @@ pub(super) fn classes(classes: &Classes) -> String {
 
 /// The folder of an epoch.
 pub(super) struct Folder {
-    place: Place,
+    location: Location,
     metadata: Upload,
     greatest: i64,
     /// Digits of a label.
@@ -43,10 +43,10 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    pub(super) async fn new(place: Place, classes: &Classes) -> Result<Self> {
-        let metadata = place.upload(METADATA).await?;
+    pub(super) async fn new(location: Location, classes: &Classes) -> Result<Self> {
+        let metadata = location.upload(METADATA).await?;
         let greatest = classes.keys().next_back().copied().unwrap_or_default();
-        Ok(Self { place, metadata, greatest, digits: greatest.to_string().len(), seen: BTreeSet::new(), files: 1 })
+        Ok(Self { location, metadata, greatest, digits: greatest.to_string().len(), seen: BTreeSet::new(), files: 1 })
     }
 
     fn label(&self, label: i64) -> String {
@@ -72,7 +72,7 @@ impl Folder {
     }
 
     async fn put(&self, files: Vec<(String, Bytes)>) -> Result<()> {
-        let put = |(name, bytes): (String, Bytes)| async move { self.place.put(&name, bytes).await };
+        let put = |(name, bytes): (String, Bytes)| async move { Ok(self.location.put(&name, bytes).await?) };
         stream::iter(files).map(put).buffer_unordered(FILES_IN_FLIGHT).try_collect().await
     }
 
@@ -86,7 +86,7 @@ impl Folder {
     }
 
     pub(super) async fn abort(self) -> Result<()> {
-        self.metadata.abort().await
+        Ok(self.metadata.abort().await?)
     }
 }
 

@@ -29,7 +29,7 @@ use crate::{
     pipeline::{Project, staleness},
     run::{Progress, Stop},
     schema,
-    storage::Place,
+    storage::Location,
 };
 
 /// The name of the step in progress reports.
@@ -150,10 +150,10 @@ pub async fn export(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Summary> {
-    let place = Place::open(destination).map_err(|error| Error::Several(vec![error]))?;
+    let location = Location::open(destination)?;
     let selection = Selection::new(project, options).await?;
     let mut problems = selection.problems(options.format).await?;
-    let files = Files { place: &place, selection: &selection, name: &project.config.name, options };
+    let files = Files { location: &location, selection: &selection, name: &project.config.name, options };
     problems.extend(files.check().await?);
     if !problems.is_empty() {
         return Err(Error::Several(problems));
@@ -162,10 +162,10 @@ pub async fn export(
     let manifest = project.plan.steps.iter().position(|step| step.table.name == schema::MANIFEST);
     let stale = manifest.and_then(|manifest| stale.into_iter().nth(manifest)).flatten();
     let mut images = Images::open(project, &selection.snapshot).await?;
-    let mut summary = Summary { destination: place.url.to_string(), stale, ..Summary::default() };
+    let mut summary = Summary { destination: location.url.to_string(), stale, ..Summary::default() };
     progress.started(STEP, selection.epochs.iter().map(|epoch| epoch.rows).sum());
     if options.format == Format::ImageFolder {
-        place.put(imagefolder::CLASSES, files.classes().into()).await?;
+        location.put(imagefolder::CLASSES, files.classes().into()).await?;
         summary.files += 1;
     }
     for epoch in &selection.epochs {
@@ -176,7 +176,7 @@ pub async fn export(
 
 /// The files of an export, by epoch.
 struct Files<'a> {
-    place: &'a Place,
+    location: &'a Location,
     selection: &'a Selection<'a>,
     /// The pipeline's.
     name: &'a str,
@@ -198,7 +198,7 @@ impl Files<'_> {
 
     /// What prevents the export.
     async fn check(&self) -> Result<Vec<Error>> {
-        let names = self.place.names().await?;
+        let names = self.location.names().await?;
         let mut problems = Vec::new();
         for Epoch { epoch, .. } in &self.selection.epochs {
             let stem = self.stem(*epoch);
@@ -207,14 +207,14 @@ impl Files<'_> {
                 Format::ImageFolder | Format::Parquet => **name == stem,
             });
             if let Some(name) = there {
-                let file = format!("{}{name}", self.place.url);
+                let file = format!("{}{name}", self.location.url);
                 problems.push(ExportError::EpochExists { file, epoch: *epoch }.into());
             }
         }
         if self.options.format == Format::ImageFolder && names.contains(imagefolder::CLASSES) {
-            let found = self.place.get(imagefolder::CLASSES).await?;
+            let found = self.location.get(imagefolder::CLASSES).await?;
             if found.is_some_and(|found| found != self.classes()) {
-                let file = format!("{}{}", self.place.url, imagefolder::CLASSES);
+                let file = format!("{}{}", self.location.url, imagefolder::CLASSES);
                 problems.push(ExportError::OtherClasses { file }.into());
             }
         }
@@ -244,12 +244,12 @@ impl Files<'_> {
     }
 
     async fn writer(&self, epoch: &Epoch) -> Result<Writer> {
-        let (place, bound) = (self.place.clone(), self.options.shard_size.0);
+        let (location, bound) = (self.location.clone(), self.options.shard_size.0);
         let (stem, classes) = (self.stem(epoch.epoch), &self.selection.classes);
         Ok(match self.options.format {
-            Format::WebDataset => Writer::WebDataset(Shards::new(place, stem, bound)),
-            Format::ImageFolder => Writer::ImageFolder(Folder::new(place.below(&stem)?, classes).await?),
-            Format::Parquet => Writer::Parquet(Parts::new(place.below(&stem)?, classes, bound)),
+            Format::WebDataset => Writer::WebDataset(Shards::new(location, stem, bound)),
+            Format::ImageFolder => Writer::ImageFolder(Folder::new(location.below(&stem)?, classes).await?),
+            Format::Parquet => Writer::Parquet(Parts::new(location.below(&stem)?, classes, bound)),
         })
     }
 
@@ -266,7 +266,7 @@ impl Files<'_> {
             if self.options.stop.is_requested() {
                 return Err(Error::ExportInterrupted {
                     epoch: epoch.epoch,
-                    files: format!("{}{}", self.place.url, self.stem(epoch.epoch)),
+                    files: format!("{}{}", self.location.url, self.stem(epoch.epoch)),
                 });
             }
             let samples = images.next(&mut rows).await?;

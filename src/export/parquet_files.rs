@@ -15,9 +15,9 @@ use serde_json::{Map, Value, json};
 use super::{Classes, Sample, error::ExportError};
 use crate::{
     error::Result,
-    lake::Growing,
+    lake::StreamingWriter,
     schema,
-    storage::{Place, Upload},
+    storage::{Location, Upload},
 };
 
 static COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| {
@@ -31,7 +31,7 @@ static COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| {
 
 /// The files of an epoch.
 pub(super) struct Parts {
-    place: Place,
+    location: Location,
     features: Map<String, Value>,
     bound: u64,
     open: Option<Box<Part>>,
@@ -40,14 +40,14 @@ pub(super) struct Parts {
 
 struct Part {
     upload: Upload,
-    rows: Growing,
+    rows: StreamingWriter,
     /// Bytes of its images.
     bytes: u64,
 }
 
 impl Parts {
-    pub(super) fn new(place: Place, classes: &Classes, bound: u64) -> Self {
-        Self { place, features: features(classes), bound, open: None, begun: 0 }
+    pub(super) fn new(location: Location, classes: &Classes, bound: u64) -> Self {
+        Self { location, features: features(classes), bound, open: None, begun: 0 }
     }
 
     pub(super) async fn add(&mut self, mut samples: &[Sample<'_>]) -> Result<()> {
@@ -82,9 +82,9 @@ impl Parts {
         let part = match self.open.take() {
             Some(part) => part,
             None => {
-                let upload = self.place.upload(&format!("part-{:05}.parquet", self.begun)).await?;
+                let upload = self.location.upload(&format!("part-{:05}.parquet", self.begun)).await?;
                 self.begun += 1;
-                Box::new(Part { upload, rows: Growing::new(&COLUMNS, &self.features)?, bytes: 0 })
+                Box::new(Part { upload, rows: StreamingWriter::new(&COLUMNS, &self.features)?, bytes: 0 })
             }
         };
         Ok(self.open.insert(part))
@@ -106,7 +106,7 @@ impl Parts {
 
     pub(super) async fn abort(self) -> Result<()> {
         match self.open {
-            Some(part) => part.upload.abort().await,
+            Some(part) => Ok(part.upload.abort().await?),
             None => Ok(()),
         }
     }

@@ -4,7 +4,7 @@
 use super::{Sample, error::ExportError};
 use crate::{
     error::Result,
-    storage::{Place, Upload},
+    storage::{Location, Upload},
 };
 
 /// Bytes of a tar's header, and the multiple that every member is padded to.
@@ -13,7 +13,7 @@ const ZEROS: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 
 /// The shards of an epoch.
 pub(super) struct Shards {
-    place: Place,
+    location: Location,
     stem: String,
     bound: u64,
     /// The shard that is being written, and its bytes so far.
@@ -22,8 +22,8 @@ pub(super) struct Shards {
 }
 
 impl Shards {
-    pub(super) fn new(place: Place, stem: String, bound: u64) -> Self {
-        Self { place, stem, bound, open: None, begun: 0 }
+    pub(super) fn new(location: Location, stem: String, bound: u64) -> Self {
+        Self { location, stem, bound, open: None, begun: 0 }
     }
 
     pub(super) async fn add(&mut self, samples: &[Sample<'_>]) -> Result<()> {
@@ -46,7 +46,7 @@ impl Shards {
         }
         if self.open.is_none() {
             let name = format!("{}{:06}.tar", self.stem, self.begun);
-            self.open = Some((self.place.upload(&name).await?, 0));
+            self.open = Some((self.location.upload(&name).await?, 0));
             self.begun += 1;
         }
         Ok(())
@@ -67,7 +67,7 @@ impl Shards {
 
     pub(super) async fn abort(self) -> Result<()> {
         match self.open {
-            Some((shard, _)) => shard.abort().await,
+            Some((shard, _)) => Ok(shard.abort().await?),
             None => Ok(()),
         }
     }

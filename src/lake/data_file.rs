@@ -1,11 +1,10 @@
-//! Data files: rows to Parquet bytes, named by unit and content.
+//! Data files: rows as Parquet, named by unit and content.
 
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, RecordBatch},
-    compute,
-    datatypes::{DataType, Field, Float64Type, Int64Type, Schema, SchemaRef},
+    array::RecordBatch,
+    datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use bytes::Bytes;
 use parquet::{
@@ -16,51 +15,45 @@ use parquet::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::{
-    error::{Error, Result},
-    identity, schema,
-};
+use super::{error::LakeError, statistics::statistics};
+use crate::{error::Result, identity, schema};
 
-/// Images of a row group: what Hugging Face's viewer and random readers cope with.
+/// Images of a row group, as many as Hugging Face's viewer and random access can handle.
 const IMAGES_PER_ROW_GROUP: usize = 100;
 /// Encoded bytes of a row group with images.
 const ROW_GROUP_BYTES: usize = 32 << 20;
 /// Encoded bytes of a page of images.
 const PAGE_BYTES: usize = 1 << 20;
-/// Characters of a text in the statistics.
-const LONGEST_BOUND: usize = 32;
-/// The writer looks at the page's size after so many values: few, since each is an image.
+/// Values after which the writer checks the size of a page: few, since each is an image.
 const IMAGES_PER_CHECK: usize = 4;
 
-/// One immutable Parquet file, in memory until it is put into the lake.
+/// One immutable Parquet file, in memory until it is written into the lake.
 #[derive(Debug, Clone)]
-pub struct DataFile {
+pub(crate) struct DataFile {
     /// `<unit>-<first 16 digits of the SHA-256 of its bytes>.parquet`.
-    pub name: String,
-    /// The file.
-    pub bytes: Bytes,
-    /// Its number of rows.
-    pub rows: usize,
-    /// Delta's statistics: rows, and the range of each plain column.
-    pub stats: String,
+    pub(crate) name: String,
+    pub(crate) bytes: Bytes,
+    pub(crate) rows: usize,
+    /// Delta's statistics: the number of rows, and the range of each plain column.
+    pub(crate) stats: String,
 }
 
 impl DataFile {
-    /// Writes `batches`, which have the columns of `schema`, as the file of `unit`.
+    /// Encodes `batches`, which have the columns of `table_schema`, as the file of `unit`.
     ///
     /// # Errors
-    /// Where Parquet refuses the rows.
-    pub fn write(unit: &str, table_schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Self> {
-        let fail = |error| Error::lake(unit, "the rows cannot be written as Parquet", error);
+    /// Returns an error if the Parquet writer rejects the rows.
+    pub(crate) fn write(unit: &str, table_schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Self> {
+        let failed = |source| LakeError::WriteParquet { file: unit.to_owned(), source };
         let described = with_features(table_schema, &Map::new());
         let mut bytes = Vec::new();
         let mut writer =
-            ArrowWriter::try_new(&mut bytes, Arc::clone(&described), Some(properties(table_schema))).map_err(fail)?;
+            ArrowWriter::try_new(&mut bytes, Arc::clone(&described), Some(properties(table_schema))).map_err(failed)?;
         for batch in batches {
-            let batch = batch.clone().with_schema(Arc::clone(&described)).map_err(|e| fail(e.into()))?;
-            writer.write(&batch).map_err(fail)?;
+            let batch = batch.clone().with_schema(Arc::clone(&described)).map_err(|error| failed(error.into()))?;
+            writer.write(&batch).map_err(failed)?;
         }
-        writer.close().map_err(fail)?;
+        writer.close().map_err(failed)?;
         let digest = identity::content_digest(&bytes);
         Ok(Self {
             name: format!("{unit}-{}.parquet", digest.get(..16).unwrap_or_default()),
@@ -71,51 +64,50 @@ impl DataFile {
     }
 }
 
-/// A Parquet file that is written as its rows come: what is ready is taken out, so that a row group is all that is in
-/// memory.
-pub struct Growing {
+/// Writes a Parquet file as a stream: finished bytes are returned, so that only one row group is in memory.
+pub(crate) struct StreamingWriter {
     described: SchemaRef,
     writer: ArrowWriter<Vec<u8>>,
 }
 
-impl Growing {
-    /// Begins a file with the columns of `schema`, of which some hold images. `features` says what Hugging Face's
-    /// `datasets` makes of a column, where that does not follow from its type.
+impl StreamingWriter {
+    /// Starts a file with the columns of `schema`, some of which hold images. `features` has the features of Hugging
+    /// Face's `datasets` for columns for which they do not follow from the type.
     ///
     /// # Errors
-    /// Where Parquet has no such columns.
-    pub fn new(schema: &SchemaRef, features: &Map<String, Value>) -> Result<Self> {
+    /// Returns an error if Parquet does not support the columns.
+    pub(crate) fn new(schema: &SchemaRef, features: &Map<String, Value>) -> Result<Self> {
         let described = with_features(schema, features);
         let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&described), Some(properties(schema)));
         Ok(Self { writer: writer.map_err(unwritable)?, described })
     }
 
-    /// Adds rows; gives the bytes that are ready.
+    /// Adds rows, and returns the bytes that are finished.
     ///
     /// # Errors
-    /// Where Parquet refuses the rows.
-    pub fn write(&mut self, rows: RecordBatch) -> Result<Vec<u8>> {
+    /// Returns an error if the Parquet writer rejects the rows.
+    pub(crate) fn write(&mut self, rows: RecordBatch) -> Result<Vec<u8>> {
         let rows = rows.with_schema(Arc::clone(&self.described)).map_err(|error| unwritable(error.into()))?;
         self.writer.write(&rows).map_err(unwritable)?;
         Ok(std::mem::take(self.writer.inner_mut()))
     }
 
-    /// The rest of the file.
+    /// Returns the rest of the file.
     ///
     /// # Errors
-    /// Where Parquet refuses the rows.
-    pub fn close(self) -> Result<Vec<u8>> {
-        self.writer.into_inner().map_err(unwritable)
+    /// Returns an error if the Parquet writer fails.
+    pub(crate) fn close(self) -> Result<Vec<u8>> {
+        Ok(self.writer.into_inner().map_err(unwritable)?)
     }
 }
 
-fn unwritable(error: parquet::errors::ParquetError) -> Error {
-    Error::lake("rows with images", "they cannot be written as Parquet", error)
+fn unwritable(source: parquet::errors::ParquetError) -> LakeError {
+    LakeError::WriteParquet { file: "rows with images".to_owned(), source }
 }
 
-/// Whether `bytes` are those that `name` was given to; `None` where the name is not one of ours, as
-/// after another writer's OPTIMIZE.
-pub fn matches_name(name: &str, bytes: &[u8]) -> Option<bool> {
+/// Returns whether `bytes` have the digest in `name`, or `None` if the name is not one of ours, as after another writer's
+/// OPTIMIZE.
+pub(super) fn matches_name(name: &str, bytes: &[u8]) -> Option<bool> {
     let digest = name.strip_suffix(".parquet")?.rsplit_once('-')?.1;
     let ours = digest.len() == 16 && digest.bytes().all(|digit| digit.is_ascii_hexdigit());
     ours.then(|| identity::content_digest(bytes).starts_with(digest))
@@ -142,8 +134,8 @@ fn properties(table_schema: &Schema) -> WriterProperties {
     properties.build()
 }
 
-/// The schema with the metadata by which Hugging Face `datasets` shows the image columns as images:
-/// the key `huggingface`, of which only the `info` form is decoded. `known` goes before what follows from types.
+/// Adds the metadata by which Hugging Face's `datasets` shows the image columns as images: the key `huggingface`, of which
+/// only the `info` form is decoded. `known` takes precedence over the features that follow from the types.
 fn with_features(table_schema: &SchemaRef, known: &Map<String, Value>) -> SchemaRef {
     if !table_schema.fields().iter().any(|field| schema::is_image(field.data_type())) {
         return Arc::clone(table_schema);
@@ -166,62 +158,5 @@ fn feature(data_type: &DataType) -> Value {
         DataType::Float64 => json!({ "dtype": "float64", "_type": "Value" }),
         DataType::Boolean => json!({ "dtype": "bool", "_type": "Value" }),
         _ => json!({ "dtype": "string", "_type": "Value" }),
-    }
-}
-
-/// Rows, and for every plain column its range and its nulls: a reader may take a column that has no range
-/// for one that holds nothing.
-fn statistics(table_schema: &Schema, batches: &[RecordBatch]) -> String {
-    let (mut least, mut most, mut nulls) = (Map::new(), Map::new(), Map::new());
-    for field in table_schema.fields().iter().filter(|field| !field.data_type().is_nested()) {
-        let name = field.name();
-        let columns: Vec<_> = batches.iter().filter_map(|batch| batch.column_by_name(name)).collect();
-        nulls.insert(name.clone(), columns.iter().map(|column| column.null_count()).sum::<usize>().into());
-        if let Some((low, high)) = range(field.data_type(), &columns) {
-            least.insert(name.clone(), low);
-            most.insert(name.clone(), high);
-        }
-    }
-    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-    json!({ "numRecords": rows, "minValues": least, "maxValues": most, "nullCount": nulls }).to_string()
-}
-
-/// The least and the greatest value of a column; none where it holds nothing, or nothing that can be told.
-fn range(data_type: &DataType, columns: &[&ArrayRef]) -> Option<(Value, Value)> {
-    match data_type {
-        DataType::Int64 => {
-            let columns = || columns.iter().map(|column| column.as_primitive::<Int64Type>());
-            let low = columns().filter_map(compute::min).min()?;
-            Some((low.into(), columns().filter_map(compute::max).max()?.into()))
-        }
-        DataType::Float32 | DataType::Float64 => {
-            let reals = columns.iter().filter_map(|column| compute::cast(column, &DataType::Float64).ok());
-            let reals: Vec<f64> =
-                reals.flat_map(|c| c.as_primitive::<Float64Type>().iter().flatten().collect::<Vec<_>>()).collect();
-            // what is not a number has no place in a range
-            let sound = reals.iter().all(|real| real.is_finite());
-            let low = reals.iter().copied().min_by(f64::total_cmp).filter(|_| sound)?;
-            Some((low.into(), reals.iter().copied().max_by(f64::total_cmp)?.into()))
-        }
-        DataType::Utf8 => {
-            let columns = || columns.iter().map(|column| column.as_string::<i32>());
-            let low = columns().filter_map(compute::min_string).min()?;
-            let high = columns().filter_map(compute::max_string).max()?;
-            Some((low.chars().take(LONGEST_BOUND).collect::<String>().into(), upper_bound(high).into()))
-        }
-        DataType::Boolean => {
-            let columns = || columns.iter().map(|column| column.as_boolean());
-            let low = columns().filter_map(compute::min_boolean).min()?;
-            Some((low.into(), columns().filter_map(compute::max_boolean).max()?.into()))
-        }
-        _ => None,
-    }
-}
-
-/// A text that no text beginning like `text` exceeds.
-fn upper_bound(text: &str) -> String {
-    match text.char_indices().nth(LONGEST_BOUND) {
-        None => text.to_owned(),
-        Some((end, _)) => format!("{}\u{10FFFF}", text.get(..end).unwrap_or(text)),
     }
 }

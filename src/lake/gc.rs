@@ -1,69 +1,57 @@
-//! Files that no reader of the current version needs: those of commits that were lost or interrupted, and those of
-//! versions that were replaced.
+//! Deletes files that no reader of the current version needs: those of lost or interrupted commits, and those of replaced
+//! versions.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use futures::TryStreamExt;
 use object_store::{ObjectMeta, ObjectStoreExt};
 
-use super::{Lake, live_files};
+use super::{Lake, error::LakeError};
 use crate::{clock, error::Result, schema::Table};
 
-/// A file that nobody needs.
+/// A file that is not needed.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Garbage {
-    /// The table.
-    pub table: String,
-    /// The file, in the table's folder.
-    pub file: String,
-    /// Its length.
-    pub bytes: u64,
+pub(crate) struct Garbage {
+    pub(crate) table: String,
+    /// Its name in the table's folder.
+    pub(crate) file: String,
+    pub(crate) bytes: u64,
 }
 
-/// The data files of `table` that its current version does not name and that were written before `age` ago: a younger
-/// one may belong to a commit that is on its way. With `apply` they are deleted, and the current version is read once
-/// more before, so that a commit since then keeps its files.
+/// Returns the data files of `table` that its current version does not name and that are older than `age`; a younger one
+/// can belong to a commit in progress. With `apply` they are deleted. Before that the current version is read once more,
+/// so that a commit since then keeps its files.
 ///
 /// # Errors
-/// Where the log cannot be read, or a file cannot be listed or deleted.
-pub async fn gc(lake: &Lake, table: &Table, age: Duration, apply: bool) -> Result<Vec<Garbage>> {
-    let Some(live) = live(lake, table).await? else { return Ok(Vec::new()) };
-    let place = lake.place();
-    let folder = place.path(&table.name);
-    let listed = place.store.list(Some(&folder)).try_collect::<Vec<ObjectMeta>>().await;
+/// Returns an error if the log cannot be read, or a file cannot be listed or deleted.
+pub(crate) async fn gc(lake: &Lake, table: &Table, age: Duration, apply: bool) -> Result<Vec<Garbage>> {
+    let Some(live) = lake.live_files(table).await? else { return Ok(Vec::new()) };
+    let failed = |source: object_store::Error| LakeError::Collect { url: lake.url(table), source: Box::new(source) };
+    let store = &lake.location().store;
+    let folder = lake.location().path(&table.name);
+    let listed: Vec<ObjectMeta> = store.list(Some(&folder)).try_collect().await.map_err(failed)?;
     let before = clock::now_ms() - i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
     let mut garbage = Vec::new();
-    for object in listed.map_err(lake.fail(&table.name, "its files cannot be listed"))? {
-        // the log and what else is in folders of their own is not ours to judge
+    for object in listed {
+        // The log and other folders are left alone.
         let Some(file) = name_in(&folder, &object.location) else { continue };
         if file.ends_with(".parquet") && !live.contains_key(&file) && object.last_modified.timestamp_millis() < before {
             garbage.push((Garbage { table: table.name.clone(), file, bytes: object.size }, object.location));
         }
     }
     if apply {
-        let live = self::live(lake, table).await?.unwrap_or_default();
+        let live = lake.live_files(table).await?.unwrap_or_default();
         garbage.retain(|(found, _)| !live.contains_key(&found.file));
-        for (_, location) in &garbage {
-            let deleted = place.store.delete(location).await;
-            deleted.map_err(lake.fail(&table.name, "a file that nobody needs cannot be deleted"))?;
+        for (_, path) in &garbage {
+            store.delete(path).await.map_err(failed)?;
         }
     }
     Ok(garbage.into_iter().map(|(found, _)| found).collect())
 }
 
-/// The name of a file that lies directly in `folder`.
-fn name_in(folder: &object_store::path::Path, location: &object_store::path::Path) -> Option<String> {
-    let mut parts = location.prefix_match(folder)?;
+/// Returns the name of a file that is directly in `folder`.
+fn name_in(folder: &object_store::path::Path, path: &object_store::path::Path) -> Option<String> {
+    let mut parts = path.prefix_match(folder)?;
     let name = parts.next()?.as_ref().to_owned();
     parts.next().is_none().then_some(name)
-}
-
-/// The live files of a table; none where it was never written.
-async fn live(lake: &Lake, table: &Table) -> Result<Option<BTreeMap<String, i64>>> {
-    let mut open = lake.open.lock().await;
-    if !lake.refresh(&mut open, table).await? {
-        return Ok(None);
-    }
-    let Some(found) = open.get(&table.name) else { return Ok(None) };
-    live_files(&found.delta).map(Some).map_err(lake.fail(&table.name, "its log cannot be read"))
 }

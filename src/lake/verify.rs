@@ -1,52 +1,37 @@
-//! Whether the files of a table are there, whole, and what their names say.
+//! Checks that the files of a table exist, are complete, and have the content that their names promise.
 
-use std::collections::BTreeMap;
+use super::{Lake, data_file::matches_name};
+use crate::{
+    error::{Result, chain},
+    schema::Table,
+};
 
-use object_store::ObjectStoreExt;
-
-use super::{Lake, data_file::matches_name, live_files};
-use crate::{error::Result, schema::Table};
-
-/// Something that should not be so.
+/// A violation.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Finding {
-    /// The table.
-    pub table: String,
-    /// What is wrong, with names and numbers.
-    pub problem: String,
+pub(crate) struct Finding {
+    pub(crate) table: String,
+    pub(crate) problem: String,
 }
 
-/// Reads every live file of `table` and compares its size and digest with what the log and its name say.
+/// Reads every live file of `table`, and compares its size and digest with the log and its name.
 ///
 /// # Errors
-/// Where the log cannot be read; a file that cannot be read is a finding.
-pub async fn verify_files(lake: &Lake, table: &Table) -> Result<Vec<Finding>> {
+/// Returns an error if the log cannot be read. A file that cannot be read is a finding.
+pub(crate) async fn verify_files(lake: &Lake, table: &Table) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    for (name, size) in live(lake, table).await? {
-        let path = lake.place().path(&format!("{}/{name}", table.name));
-        let problem = match lake.place().store.get(&path).await {
-            Err(error) => Some(format!("file `{name}` cannot be read: {error}")),
-            Ok(found) => match found.bytes().await {
-                Err(error) => Some(format!("file `{name}` cannot be read: {error}")),
-                Ok(bytes) if i64::try_from(bytes.len()) != Ok(size) => {
-                    Some(format!("file `{name}` has {} bytes, its commit says {size}", bytes.len()))
-                }
-                Ok(bytes) if matches_name(&name, &bytes) == Some(false) => {
-                    Some(format!("file `{name}` has not the content that its name says"))
-                }
-                Ok(_) => None,
-            },
+    for (name, size) in lake.live_files(table).await?.unwrap_or_default() {
+        let problem = match lake.location().get(&format!("{}/{name}", table.name)).await {
+            Err(error) => Some(format!("file `{name}` cannot be read: {}", chain(&error))),
+            Ok(None) => Some(format!("file `{name}` does not exist")),
+            Ok(Some(bytes)) if bytes.len() as u64 != size => {
+                Some(format!("file `{name}` has {} bytes, its commit says {size}", bytes.len()))
+            }
+            Ok(Some(bytes)) if matches_name(&name, &bytes) == Some(false) => {
+                Some(format!("file `{name}` does not have the content that its name promises"))
+            }
+            Ok(Some(_)) => None,
         };
         findings.extend(problem.map(|problem| Finding { table: table.name.clone(), problem }));
     }
     Ok(findings)
-}
-
-async fn live(lake: &Lake, table: &Table) -> Result<BTreeMap<String, i64>> {
-    let mut open = lake.open.lock().await;
-    if !lake.refresh(&mut open, table).await? {
-        return Ok(BTreeMap::new());
-    }
-    let Some(found) = open.get(&table.name) else { return Ok(BTreeMap::new()) };
-    live_files(&found.delta).map_err(lake.fail(&table.name, "its log cannot be read"))
 }

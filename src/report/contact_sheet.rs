@@ -33,7 +33,7 @@ pub(crate) async fn write_contact_sheet(project: &Project) -> Result<()> {
         return Ok(());
     }
     let png = imaging::encode_png(&draw(&cells)).map_err(|error| Error::failed(EncodeError(error)))?;
-    project.session.lake().place().put(NAME, png.into()).await
+    Ok(project.session.lake().location().put(NAME, png.into()).await?)
 }
 
 /// Returns whether the contact sheet exists.
@@ -41,7 +41,7 @@ pub(crate) async fn write_contact_sheet(project: &Project) -> Result<()> {
 /// # Errors
 /// Returns an error if the store does not answer.
 pub(crate) async fn has_contact_sheet(project: &Project) -> Result<bool> {
-    project.session.lake().place().exists(NAME).await
+    Ok(project.session.lake().location().exists(NAME).await?)
 }
 
 /// Images by source and guidance.

@@ -1,178 +1,179 @@
-//! Tables with a path and a label in each row, as WILDS has them.
+//! Tables with a path and a label in each row, in the format of WILDS.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    entry::{LONGEST_FIELD, Label, Named, Origin, Problems, quote, relative},
-    object::list_file,
+    entry::{Entry, Label, MAX_FIELD_BYTES, Origin, Problems, relative_path},
+    error::{Result, SourceError},
+    object::read_list,
 };
 use crate::{
     config::{SourceKind, Split},
-    error::{Error, Result},
-    storage::Place,
+    error::text::quote,
+    storage::Location,
 };
 
-/// The images of a source of the kind `csv`.
+/// The key below which tables are, in messages.
+const BELOW: &str = "`source.root`";
+
+/// Reads the images of a source of the kind `csv`.
 ///
 /// # Errors
-/// Where a table cannot be read or lacks a column, or a split has no row. What is wrong in rows is added to `problems`.
+/// Returns an error if a table cannot be read or lacks a column, or a split has no row. Invalid rows are added to
+/// `problems`.
 pub(super) async fn read(
-    place: &Place,
+    location: &Location,
     kind: &SourceKind,
     splits: &[(Split, Vec<String>)],
     problems: &mut Problems,
-) -> Result<Vec<Named>> {
+) -> Result<Vec<Entry>> {
     let SourceKind::Csv { table, split_column, path_column, path_prefix, label_column } = kind else {
         return Ok(Vec::new());
     };
     let mut columns = vec![
-        Column { name: path_column, what: "`source.path_column`" },
-        Column { name: label_column, what: "`source.label_column`" },
+        Column { name: path_column, key: "`source.path_column`" },
+        Column { name: label_column, key: "`source.label_column`" },
     ];
     let prefix = path_prefix.as_str();
     if let (Some(table), Some(split_column)) = (table, split_column) {
-        columns.push(Column { name: split_column, what: "`source.split_column`" });
-        return of_one(place, table, &columns, prefix, splits, problems).await;
+        columns.push(Column { name: split_column, key: "`source.split_column`" });
+        return read_shared(location, table, &columns, prefix, splits, problems).await;
     }
-    let mut named = Vec::new();
+    let mut entries = Vec::new();
     for (split, table) in splits.iter().flat_map(|(split, names)| names.iter().map(|name| (*split, name))) {
-        let bytes = list_file(place, table, "source.splits", "source.root").await?;
-        rows(
+        let bytes = read_list(location, table, "`source.splits`", BELOW).await?;
+        read_rows(
             &Arc::from(table.as_str()),
             &bytes,
             &columns,
             problems,
-            |_, fields| {
+            |fields| {
                 let [path, label] = fields else { return Ok(None) };
-                Ok(Some((split, prefixed(prefix, path)?, Label::of_text(label)?)))
+                Ok(Some((split, with_prefix(prefix, path)?, Label::parse(label)?)))
             },
-            &mut named,
+            &mut entries,
         )?;
     }
-    Ok(named)
+    Ok(entries)
 }
 
-/// One table for all splits; rows of splits that nobody names are left out.
-async fn of_one(
-    place: &Place,
+/// Reads one table that has all splits. Rows of splits that the pipeline does not name are skipped.
+async fn read_shared(
+    location: &Location,
     table: &str,
     columns: &[Column<'_>],
     prefix: &str,
     splits: &[(Split, Vec<String>)],
     problems: &mut Problems,
-) -> Result<Vec<Named>> {
-    let bytes = list_file(place, table, "source.table", "source.root").await?;
-    let of_value: BTreeMap<&str, Split> =
+) -> Result<Vec<Entry>> {
+    let bytes = read_list(location, table, "`source.table`", BELOW).await?;
+    let by_value: BTreeMap<&str, Split> =
         splits.iter().flat_map(|(split, values)| values.iter().map(|value| (value.as_str(), *split))).collect();
-    let (mut named, mut values) = (Vec::new(), BTreeMap::new());
-    rows(
+    let (mut entries, mut counts) = (Vec::new(), BTreeMap::new());
+    read_rows(
         &Arc::from(table),
         &bytes,
         columns,
         problems,
-        |_, fields| {
+        |fields| {
             let [path, label, value] = fields else { return Ok(None) };
-            if let Some(count) = values.get_mut(*value) {
+            if let Some(count) = counts.get_mut(*value) {
                 *count += 1_u64;
             } else {
-                values.insert((*value).to_owned(), 1);
+                counts.insert((*value).to_owned(), 1);
             }
-            let Some(split) = of_value.get(value) else { return Ok(None) };
-            Ok(Some((*split, prefixed(prefix, path)?, Label::of_text(label)?)))
+            let Some(split) = by_value.get(value) else { return Ok(None) };
+            Ok(Some((*split, with_prefix(prefix, path)?, Label::parse(label)?)))
         },
-        &mut named,
+        &mut entries,
     )?;
     let missing: Vec<String> =
-        of_value.keys().filter(|value| !values.contains_key(**value)).map(|v| quote(v)).collect();
+        by_value.keys().filter(|value| !counts.contains_key(**value)).map(|value| quote(value)).collect();
     if missing.is_empty() {
-        return Ok(named);
+        return Ok(entries);
     }
-    let known: Vec<String> =
-        values.iter().take(20).map(|(value, count)| format!("{} ({count})", quote(value))).collect();
-    Err(Error::Data(format!(
-        "`{table}`: no row has the split {} (`source.splits`); its splits, with their rows, are {}",
-        missing.join(", "),
-        known.join(", ")
-    )))
+    let found: Vec<String> =
+        counts.iter().take(20).map(|(value, count)| format!("{} ({count})", quote(value))).collect();
+    Err(SourceError::NoSuchSplit { file: table.to_owned(), missing: missing.join(", "), found: found.join(", ") })
 }
 
-fn prefixed(prefix: &str, path: &str) -> Result<String, String> {
+fn with_prefix(prefix: &str, path: &str) -> Result<String, String> {
     let path = format!("{prefix}{path}");
-    relative(&path).map(str::to_owned)
+    relative_path(&path).map(str::to_owned)
 }
 
-/// A column that is read, and for messages the key that names it, or what is in it.
+/// A column that is read. `key` says in messages which key of the pipeline names it, or what it holds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Column<'a> {
     pub(super) name: &'a str,
-    pub(super) what: &'a str,
+    pub(super) key: &'static str,
 }
 
-/// Gives the fields of these columns, row by row, to `of_row`, and adds what it makes of them to `named`.
+/// Passes the fields of `columns` to `parse`, row by row, and adds the results to `entries`. Rows for which `parse`
+/// returns `None` are skipped.
 ///
 /// # Errors
-/// Where the file has no header, or lacks a column. What is wrong in rows is added to `problems`.
-pub(super) fn rows(
+/// Returns an error if the file has no header or lacks a column. Invalid rows are added to `problems`.
+pub(super) fn read_rows(
     file: &Arc<str>,
     bytes: &[u8],
     columns: &[Column<'_>],
     problems: &mut Problems,
-    mut of_row: impl FnMut(&Origin, &[&str]) -> Result<Option<(Split, String, Label)>, String>,
-    named: &mut Vec<Named>,
+    mut parse: impl FnMut(&[&str]) -> Result<Option<(Split, String, Label)>, String>,
+    entries: &mut Vec<Entry>,
 ) -> Result<()> {
-    // rows of other lengths are reported with their line, and not where the reader ends
+    let invalid = |line, source| SourceError::NotCsv { file: file.to_string(), line, source };
+    // A row with another number of fields is a problem with a line, not the end of the file.
     let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(bytes);
-    let headers = reader.byte_headers().cloned();
-    let headers = headers.map_err(|error| Error::Data(format!("`{file}` is no CSV: {error}")))?;
-    let places = columns.iter().map(|column| place_of(file, &headers, column)).collect::<Result<Vec<_>>>()?;
+    let headers = reader.byte_headers().map_err(|error| invalid(None, error))?.clone();
+    let positions = columns.iter().map(|column| position(file, &headers, column)).collect::<Result<Vec<_>>>()?;
     let mut record = csv::ByteRecord::new();
     loop {
         let line = reader.position().line();
-        let more = reader.read_byte_record(&mut record);
-        if !more.map_err(|error| Error::Data(format!("`{file}` is no CSV from line {line} on: {error}")))? {
+        if !reader.read_byte_record(&mut record).map_err(|error| invalid(Some(line), error))? {
             return Ok(());
         }
         let line = record.position().map_or(line, |start| line_of(bytes, start));
         let origin = Origin { file: Arc::clone(file), line: Some(line) };
-        let fields = fields(&record, headers.len(), &places);
-        match fields.and_then(|fields| of_row(&origin, &fields)) {
+        match fields(&record, headers.len(), &positions).and_then(|fields| parse(&fields)) {
             Ok(None) => {}
-            Ok(Some((split, path, label))) => named.push(Named { path, label, split, origin, version: None }),
-            Err(why) => problems.add(&origin, why),
+            Ok(Some((split, path, label))) => entries.push(Entry { path, label, split, origin, version: None }),
+            Err(problem) => problems.add(&origin, problem),
         }
     }
 }
 
-/// The line of a record. The reader counts from the end of the one before, without the empty lines between.
+/// Returns the line of a record. The reader counts from the end of the previous record, without the empty lines between.
 fn line_of(bytes: &[u8], start: &csv::Position) -> u64 {
     let rest = usize::try_from(start.byte()).ok().and_then(|start| bytes.get(start..)).unwrap_or_default();
     let blank = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
     start.line() + blank.filter(|byte| **byte == b'\n').count() as u64
 }
 
-fn place_of(file: &str, headers: &csv::ByteRecord, column: &Column<'_>) -> Result<usize> {
-    let Column { name, what } = column;
-    let mut places = headers.iter().enumerate().filter(|(_, header)| *header == name.as_bytes());
-    match (places.next(), places.next()) {
-        (Some((place, _)), None) => Ok(place),
-        (Some(_), Some(_)) => Err(Error::Data(format!("`{file}` has the column `{name}` ({what}) twice"))),
+fn position(file: &str, headers: &csv::ByteRecord, column: &Column<'_>) -> Result<usize> {
+    let Column { name, key } = *column;
+    let (file, column) = (file.to_owned(), name.to_owned());
+    let mut positions = headers.iter().enumerate().filter(|(_, header)| *header == name.as_bytes());
+    match (positions.next(), positions.next()) {
+        (Some((position, _)), None) => Ok(position),
+        (Some(_), Some(_)) => Err(SourceError::ColumnTwice { file, column, key }),
         (None, _) => {
             let found: Vec<String> =
                 headers.iter().take(50).map(|header| quote(&String::from_utf8_lossy(header))).collect();
-            let found = found.join(", ");
-            Err(Error::Data(format!("`{file}` has no column `{name}` ({what}); its columns are {found}")))
+            Err(SourceError::NoColumn { file, column, key, found: found.join(", ") })
         }
     }
 }
 
-fn fields<'a>(record: &'a csv::ByteRecord, width: usize, places: &[usize]) -> Result<Vec<&'a str>, String> {
-    if let Some(long) = record.iter().map(<[u8]>::len).find(|length| *length > LONGEST_FIELD) {
-        return Err(format!("a field has {long} bytes, {LONGEST_FIELD} are allowed; is a quote left open?"));
+fn fields<'a>(record: &'a csv::ByteRecord, width: usize, positions: &[usize]) -> Result<Vec<&'a str>, String> {
+    if let Some(long) = record.iter().map(<[u8]>::len).find(|length| *length > MAX_FIELD_BYTES) {
+        return Err(format!("a field has {long} bytes, {MAX_FIELD_BYTES} are allowed; is a quote left open?"));
     }
     if record.len() != width {
         return Err(format!("it has {} fields, the header has {width}", record.len()));
     }
-    let field =
-        |place: &usize| str::from_utf8(record.get(*place).unwrap_or_default()).map_err(|_| "it is no UTF-8".to_owned());
-    places.iter().map(field).collect()
+    let field = |position: &usize| {
+        str::from_utf8(record.get(*position).unwrap_or_default()).map_err(|_| "it is not valid UTF-8".to_owned())
+    };
+    positions.iter().map(field).collect()
 }

@@ -1,84 +1,87 @@
-//! The images that a data set names: where, with which label, and what is wrong with that.
+//! The images that a data set names, with their labels, and what is wrong with these.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
+    collections::{HashMap, hash_map},
     fmt,
     sync::Arc,
 };
 
-use super::{classes::Classes, object::Version};
+use super::error::{Result, SourceError};
 use crate::{
     config::Split,
-    error::{Error, Result},
+    error::text::{quote, shorten_to},
+    storage::Version,
 };
 
-/// Longest line or field, in bytes.
-pub(super) const LONGEST_FIELD: usize = 64 << 10;
-/// Problems that a message shows; the others are counted.
-const SHOWN: usize = 10;
-/// Longest piece of a data set's text that a message repeats, in characters.
-const SHOWN_CHARS: usize = 80;
-/// Longest name of a file that a message has, in characters: as long as stores allow.
-pub(super) const LONGEST_NAME: usize = 1024;
+/// Bytes of a line or field.
+pub(super) const MAX_FIELD_BYTES: usize = 64 << 10;
+/// Problems that a message shows. The others are counted.
+const MAX_SHOWN: usize = 10;
+/// Characters of a file's name in a message: as many as stores allow.
+pub(super) const MAX_NAME_CHARS: usize = 1024;
 
 /// An image that a data set names.
 #[derive(Debug)]
-pub(super) struct Named {
-    /// Relative to the source's root; it passed [`relative`].
+pub(super) struct Entry {
+    /// Relative to the source's root; it passed [`relative_path`].
     pub(super) path: String,
     pub(super) label: Label,
     pub(super) split: Split,
     pub(super) origin: Origin,
-    /// The version of its file, where it is known from the start.
+    /// The version of the file, once it is known; `None` if the file does not exist.
     pub(super) version: Option<Version>,
 }
 
-/// A class, as the data set has it.
+/// A class, in the terms of the data set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Label {
     /// Its number, from 0.
     Number(i64),
-    /// Its name; it is numbered when all names are known.
-    Text(String),
+    /// Its name. It gets a number when all names are known.
+    Name(String),
 }
 
 impl Label {
-    /// A field of a table.
-    pub(super) fn of_text(text: &str) -> Result<Self, String> {
+    /// Parses a field of a table.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         match text.parse::<i64>() {
-            Ok(number) => Self::of_number(number),
+            Ok(number) => Self::from_number(number),
             Err(_) if text.is_empty() => Err("it has no label; every image needs one".into()),
             Err(_) if text.contains(char::is_control) => {
-                Err(format!("found the label {}, allowed are no control characters", quote(text)))
+                Err(format!("found the label {}, control characters are not allowed", quote(text)))
             }
-            Err(_) => Ok(Self::Text(text.to_owned())),
+            Err(_) => Ok(Self::Name(text.to_owned())),
         }
     }
 
-    /// A text that has to be a number.
-    pub(super) fn number(text: &str) -> Result<Self, String> {
-        match Self::of_text(text)? {
-            Self::Text(text) => Err(format!("found the label {}, allowed are integers from 0", quote(&text))),
+    /// Parses a label that has to be a number.
+    pub(super) fn parse_number(text: &str) -> Result<Self, String> {
+        match Self::parse(text)? {
+            Self::Name(name) => Err(format!("found the label {}, allowed are integers from 0", quote(&name))),
             number => Ok(number),
         }
     }
 
-    fn of_number(number: i64) -> Result<Self, String> {
-        let wrong = || format!("found the label {number}, allowed are integers from 0");
-        if number < 0 { Err(wrong()) } else { Ok(Self::Number(number)) }
-    }
-
-    /// A field of a JSON object.
-    pub(super) fn of_json(object: &serde_json::Value, field: &str) -> Result<Self, String> {
+    /// Parses a field of a JSON object.
+    pub(super) fn parse_json(object: &serde_json::Value, field: &str) -> Result<Self, String> {
         match object.get(field) {
-            Some(serde_json::Value::String(text)) => Self::of_text(text),
-            Some(value) if value.is_i64() => Self::of_number(value.as_i64().unwrap_or(-1)),
+            Some(serde_json::Value::String(text)) => Self::parse(text),
+            Some(value) if value.is_i64() => Self::from_number(value.as_i64().unwrap_or(-1)),
             Some(value) => {
-                Err(format!("found the label {}, allowed are integers from 0 and texts", quote(&value.to_string())))
+                Err(format!("found the label {}, allowed are integers from 0 and strings", quote(&value.to_string())))
             }
             None => Err(format!("it has no field `{field}`; every image needs a label")),
         }
+    }
+
+    fn from_number(number: i64) -> Result<Self, String> {
+        let invalid = || format!("found the label {number}, allowed are integers from 0");
+        if number < 0 { Err(invalid()) } else { Ok(Self::Number(number)) }
+    }
+
+    pub(super) fn name(&self) -> Option<&str> {
+        if let Self::Name(name) = self { Some(name) } else { None }
     }
 }
 
@@ -86,14 +89,14 @@ impl Label {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) file: Arc<str>,
-    /// Counted from 1; none in files without lines.
+    /// Counted from 1; `None` for files without lines.
     pub(super) line: Option<u64>,
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // a file that a store lists may be called anything
-        let file = one_line(&self.file, LONGEST_NAME);
+        // The name of a file that a store lists can hold any character.
+        let file = shorten_to(&self.file, MAX_NAME_CHARS);
         match self.line {
             Some(line) => write!(f, "`{file}`:{line}"),
             None => write!(f, "`{file}`"),
@@ -101,7 +104,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What is wrong with a data set: the first few, and how many.
+/// Collects the invalid entries of a data set: the first few, and the count of all.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     first: Vec<String>,
@@ -109,9 +112,9 @@ pub(super) struct Problems {
 }
 
 impl Problems {
-    pub(super) fn add(&mut self, origin: &Origin, what: impl fmt::Display) {
-        if self.first.len() < SHOWN {
-            self.first.push(format!("\n  {origin}: {what}"));
+    pub(super) fn add(&mut self, origin: &Origin, problem: impl fmt::Display) {
+        if self.first.len() < MAX_SHOWN {
+            self.first.push(format!("\n  {origin}: {problem}"));
         }
         self.count += 1;
     }
@@ -120,40 +123,20 @@ impl Problems {
         self.count
     }
 
-    /// The error that they make.
+    /// Returns an error if there are problems.
     pub(super) fn finish(self) -> Result<()> {
-        let first = match self.count {
-            0 => return Ok(()),
-            1 => "the source names an image wrongly:".to_owned(),
-            count if count <= SHOWN => format!("the source names images wrongly, {count} times:"),
-            count => format!("the source names images wrongly, {count} times; the first {SHOWN}:"),
-        };
-        Err(Error::Data(first + &self.first.concat()))
-    }
-}
-
-/// A text of a data set in double quotes, short and on one line.
-pub(super) fn quote(text: &str) -> String {
-    format!("\"{}\"", one_line(text, SHOWN_CHARS))
-}
-
-/// Up to `most` characters of a text, on one line: control characters are shown as escapes.
-pub(super) fn one_line(text: &str, most: usize) -> String {
-    let mut shown = String::new();
-    for character in text.chars().take(most) {
-        match character.is_control() {
-            true => shown.extend(character.escape_debug()),
-            false => shown.push(character),
+        match self {
+            Self { count: 0, .. } => Ok(()),
+            Self { first, count } => Err(SourceError::Entries { count, first }),
         }
     }
-    shown + if text.chars().nth(most).is_some() { "…" } else { "" }
 }
 
-/// The path of an image as a data set has it, without a `./` before it.
+/// Returns the path of an image as a data set has it, without a leading `./`.
 ///
 /// # Errors
-/// Where it is none that stays below the source's root, on every system.
-pub(super) fn relative(path: &str) -> Result<&str, String> {
+/// Returns the problem if the path could lead out of the source's root on any system.
+pub(super) fn relative_path(path: &str) -> Result<&str, String> {
     let inner = path.trim_start_matches("./");
     let drive = matches!(inner.as_bytes(), [letter, b':', ..] if letter.is_ascii_alphabetic());
     let wrong_part = inner.split('/').any(|part| matches!(part, "" | "." | ".."));
@@ -167,69 +150,24 @@ pub(super) fn relative(path: &str) -> Result<&str, String> {
     ))
 }
 
-/// Sees that no image is named twice: it would be in two splits, or count twice.
-pub(super) fn refuse_twice(named: &[Named], problems: &mut Problems) {
-    let mut seen: HashMap<&str, &Named> = HashMap::with_capacity(named.len());
-    for row in named {
-        match seen.entry(&row.path) {
-            Entry::Vacant(place) => {
-                place.insert(row);
+/// Adds a problem for every image that is named more than once: it would be in two splits, or count twice.
+pub(super) fn reject_duplicates(entries: &[Entry], problems: &mut Problems) {
+    let mut seen: HashMap<&str, &Entry> = HashMap::with_capacity(entries.len());
+    for entry in entries {
+        match seen.entry(&entry.path) {
+            hash_map::Entry::Vacant(vacant) => {
+                vacant.insert(entry);
             }
-            Entry::Occupied(first) => {
+            hash_map::Entry::Occupied(first) => {
                 let first = first.get();
-                let (split, theirs) = (row.split.as_str(), first.split.as_str());
-                let what = match split == theirs {
-                    true => format!("of {split} is in {} already", first.origin),
-                    false => format!("of {split} is in {} already, of {theirs}", first.origin),
+                let (split, other) = (entry.split.as_str(), first.split.as_str());
+                let found = match split == other {
+                    true => format!("of {split} is already in {}", first.origin),
+                    false => format!("of {split} is already in {}, of {other}", first.origin),
                 };
-                problems.add(&row.origin, format!("{} {what}; an image may be named once", quote(&row.path)));
+                problems.add(&entry.origin, format!("{} {found}; name each image once", quote(&entry.path)));
             }
         }
-    }
-}
-
-/// The number of each row's class, and the names of the classes: `given` by the user, or those of the data set.
-///
-/// Texts are numbered in sorted order. Where the user's names are these texts, their numbers are the user's; where none
-/// of them is, the user renames the classes.
-///
-/// # Errors
-/// Where some labels are numbers and some texts, or texts and the user's names do not fit.
-pub(super) fn number(named: &[Named], given: Option<Classes>) -> Result<(Vec<i64>, Classes)> {
-    let text = |row: &&Named| matches!(row.label, Label::Text(_));
-    let (first_text, first_number) = (named.iter().find(text), named.iter().find(|row| !text(row)));
-    if let (Some(text), Some(number)) = (first_text, first_number) {
-        return Err(Error::Data(format!(
-            "some labels of the source are integers and some are texts; allowed are integers for all images, or class \
-             names for all: {} has {}, {} has {}",
-            number.origin,
-            shown(&number.label),
-            text.origin,
-            shown(&text.label)
-        )));
-    }
-    if first_text.is_none() {
-        let number = |row: &Named| if let Label::Number(number) = row.label { number } else { -1 };
-        return Ok((named.iter().map(number).collect(), given.unwrap_or_default()));
-    }
-    let texts: BTreeSet<&str> = named.iter().filter_map(|row| of_text(&row.label)).collect();
-    let (numbers, classes) = match given {
-        None => ((0..).zip(&texts).map(|(n, text)| (*text, n)).collect(), Classes::of(texts.iter().copied())),
-        Some(given) => (given.number(&texts)?, given),
-    };
-    let numbers: BTreeMap<&str, i64> = numbers;
-    let labels = named.iter().filter_map(|row| numbers.get(of_text(&row.label)?).copied()).collect();
-    Ok((labels, classes))
-}
-
-fn of_text(label: &Label) -> Option<&str> {
-    if let Label::Text(text) = label { Some(text) } else { None }
-}
-
-fn shown(label: &Label) -> String {
-    match label {
-        Label::Number(number) => number.to_string(),
-        Label::Text(text) => quote(text),
     }
 }
 
@@ -237,85 +175,66 @@ fn shown(label: &Label) -> String {
 mod tests {
     use super::*;
 
-    fn row(path: &str, label: Label, line: u64) -> Named {
+    fn entry(path: &str, label: Label, line: u64) -> Entry {
         let origin = Origin { file: "l.txt".into(), line: Some(line) };
-        Named { path: path.into(), label, split: Split::Train, origin, version: None }
+        Entry { path: path.into(), label, split: Split::Train, origin, version: None }
     }
 
     #[test]
     fn paths_stay_below_the_root() {
         for sound in ["a", "a/b.jpg", "a b/c%20#~?[x].png", "ö/12:30.jpg", "..a/b..", "e\u{301}"] {
-            assert_eq!(relative(sound), Ok(sound));
+            assert_eq!(relative_path(sound), Ok(sound));
         }
-        assert_eq!(relative("./a/b.jpg"), Ok("a/b.jpg"));
+        assert_eq!(relative_path("./a/b.jpg"), Ok("a/b.jpg"));
         let wrong = [
             "", ".", "..", "../a", "a/..", "a/../b", "a/./b", "/a", "//a", "a//b", "a/", "C:/a", "c:a", "a\\b", "a\0b",
             "a\tb", "./",
         ];
         for wrong in wrong {
-            assert!(relative(wrong).is_err(), "{wrong:?}");
+            assert!(relative_path(wrong).is_err(), "{wrong:?}");
         }
-        assert!(relative("a\u{1b}[31m").unwrap_err().contains(r#""a\u{1b}[31m""#));
+        assert!(relative_path("a\u{1b}[31m").unwrap_err().contains(r#""a\u{1b}[31m""#));
     }
 
     #[test]
     fn labels_are_numbers_or_names() {
-        assert_eq!(Label::of_text(" 7 "), Ok(Label::Number(7)));
-        assert_eq!(Label::of_text("7a"), Ok(Label::Text("7a".into())));
-        assert!(Label::of_text("-1").unwrap_err().contains("found the label -1"));
-        assert!(Label::of_text(" ").unwrap_err().contains("no label"));
-        assert!(Label::of_text("a\u{7}b").is_err());
-        assert!(Label::number("cat").unwrap_err().contains("integers from 0"));
+        assert_eq!(Label::parse(" 7 "), Ok(Label::Number(7)));
+        assert_eq!(Label::parse("7a"), Ok(Label::Name("7a".into())));
+        assert!(Label::parse("-1").unwrap_err().contains("found the label -1"));
+        assert!(Label::parse(" ").unwrap_err().contains("no label"));
+        assert!(Label::parse("a\u{7}b").is_err());
+        assert!(Label::parse_number("cat").unwrap_err().contains("integers from 0"));
         let object = serde_json::json!({"i": 3, "t": "cat", "f": 1.5, "n": null, "m": -2});
-        assert_eq!(Label::of_json(&object, "i"), Ok(Label::Number(3)));
-        assert_eq!(Label::of_json(&object, "t"), Ok(Label::Text("cat".into())));
+        assert_eq!(Label::parse_json(&object, "i"), Ok(Label::Number(3)));
+        assert_eq!(Label::parse_json(&object, "t"), Ok(Label::Name("cat".into())));
         for field in ["f", "n", "m", "absent"] {
-            assert!(Label::of_json(&object, field).is_err(), "{field}");
+            assert!(Label::parse_json(&object, field).is_err(), "{field}");
         }
-    }
-
-    #[test]
-    fn texts_are_numbered_in_sorted_order() {
-        let text = |text: &str| Label::Text(text.into());
-        let rows = [row("a", text("cat/dog"), 1), row("b", text("ant"), 2), row("c", text("cat/dog"), 3)];
-        let (labels, classes) = number(&rows, None).unwrap();
-        assert_eq!(labels, [1, 0, 1]);
-        assert_eq!(classes.name(1), "cat/dog");
-        let (labels, _) = number(&rows, Some(Classes::of(["cat/dog", "bee", "ant"]))).unwrap();
-        assert_eq!(labels, [0, 2, 0]);
-        let (labels, classes) = number(&rows, Some(Classes::of(["an ant", "a cat"]))).unwrap();
-        assert_eq!((labels, classes.name(0)), (vec![1, 0, 1], "an ant".into()));
-        for wrong in [&["ant", "a cat"][..], &["x", "y", "z"], &["ant", "ant", "cat/dog"]] {
-            number(&rows, Some(Classes::of(wrong.iter().copied()))).unwrap_err();
-        }
-        let mixed = [row("a", Label::Number(1), 1), row("b", text("ant"), 2)];
-        let said = number(&mixed, None).unwrap_err().to_string();
-        assert!(said.ends_with("`l.txt`:1 has 1, `l.txt`:2 has \"ant\""), "{said}");
     }
 
     #[test]
     fn problems_are_counted() {
         let mut problems = Problems::default();
-        let rows: Vec<Named> = (0..14).map(|line| row("a/b", Label::Number(0), line)).collect();
-        refuse_twice(&rows, &mut problems);
-        let said = problems.finish().unwrap_err().to_string();
-        assert!(said.starts_with("the source names images wrongly, 13 times; the first 10:\n"), "{said}");
+        let entries: Vec<Entry> = (0..14).map(|line| entry("a/b", Label::Number(0), line)).collect();
+        reject_duplicates(&entries, &mut problems);
+        let message = problems.finish().unwrap_err().to_string();
+        assert!(message.starts_with("the source has 13 invalid entries; the first 10:\n"), "{message}");
         assert!(
-            said.contains("`l.txt`:1: \"a/b\" of train is in `l.txt`:0 already; an image may be named once"),
-            "{said}"
+            message.contains("`l.txt`:1: \"a/b\" of train is already in `l.txt`:0; name each image once"),
+            "{message}"
         );
-        assert_eq!(said.lines().count(), 11);
+        assert_eq!(message.lines().count(), 11);
         Problems::default().finish().unwrap();
     }
 
     #[test]
-    fn a_file_may_be_called_anything() {
+    fn a_file_can_have_any_name() {
         let origin = Origin { file: "a\u{85}\n".repeat(1000).into(), line: None };
         let mut problems = Problems::default();
         problems.add(&origin, "no");
-        let said = problems.finish().unwrap_err().to_string();
-        assert_eq!(said.lines().count(), 2);
-        assert!(said.contains(r"`a\u{85}\na") && said.ends_with("…`: no"), "{said}");
-        assert!(!said.replace('\n', "").contains(char::is_control), "{said}");
+        let message = problems.finish().unwrap_err().to_string();
+        assert_eq!(message.lines().count(), 2);
+        assert!(message.contains(r"`a\u{85}\na") && message.ends_with("…`: no"), "{message}");
+        assert!(!message.replace('\n', "").contains(char::is_control), "{message}");
     }
 }

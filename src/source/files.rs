@@ -1,81 +1,72 @@
-//! Images that are files of their own, in a directory or a bucket.
+//! Images that are single files in a directory or a bucket.
 
 use std::collections::{BTreeMap, HashMap};
 
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::ObjectMeta;
 
-use super::{
-    Read,
-    entry::Named,
-    object::{Version, image},
-};
-use crate::{
-    error::{Error, Result},
-    storage::Place,
-};
+use super::{Read, entry::Entry, error::Result, object::read_image};
+use crate::storage::{Location, Version};
 
-/// Requests to the store at one time.
-pub(super) const AT_ONCE: usize = 16;
+/// Requests to the store at the same time.
+pub(super) const MAX_CONCURRENT_REQUESTS: usize = 16;
 
-/// The files of a data set: which versions of them were listed.
+/// The files of a data set, with the versions that were listed.
 #[derive(Debug)]
 pub(super) struct Files {
-    place: Place,
-    /// By path; none for a file that is not there.
+    location: Location,
+    /// By path; `None` for a file that does not exist.
     versions: HashMap<String, Option<Version>>,
 }
 
 impl Files {
-    /// Finds the files that are named, by listing the folders that they are in: a question for each file would take
-    /// hours. Symbolic links below a directory are followed, also out of it.
+    /// Looks up the files of `entries` by listing the folders that they are in: a request per file would take hours.
+    /// Symbolic links below a directory are followed, also those that lead out of it.
     ///
     /// # Errors
-    /// Where a folder cannot be listed.
-    pub(super) async fn open(place: Place, named: &mut [Named]) -> Result<Self> {
+    /// Returns an error if a folder cannot be listed.
+    pub(super) async fn open(location: Location, entries: &mut [Entry]) -> Result<Self> {
         let mut folders: BTreeMap<&str, Vec<(&str, usize)>> = BTreeMap::new();
-        for (row, named) in named.iter().enumerate().filter(|(_, named)| named.version.is_none()) {
-            let (folder, name) = named.path.rsplit_once('/').unwrap_or(("", &named.path));
+        for (row, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.version.is_none()) {
+            let (folder, name) = entry.path.rsplit_once('/').unwrap_or(("", &entry.path));
             folders.entry(folder).or_default().push((name, row));
         }
         let found: Vec<Vec<(usize, Version)>> = stream::iter(folders)
-            .map(|(folder, wanted)| versions(&place, folder, wanted))
-            .buffer_unordered(AT_ONCE)
+            .map(|(folder, wanted)| versions(&location, folder, wanted))
+            .buffer_unordered(MAX_CONCURRENT_REQUESTS)
             .try_collect()
             .await?;
         for (row, version) in found.into_iter().flatten() {
-            named[row].version = Some(version);
+            entries[row].version = Some(version);
         }
-        let versions = named.iter().map(|named| (named.path.clone(), named.version.clone())).collect();
-        Ok(Self { place, versions })
+        let versions = entries.iter().map(|entry| (entry.path.clone(), entry.version.clone())).collect();
+        Ok(Self { location, versions })
     }
 
-    /// The size of all images that are there.
+    /// Returns the size of all images that exist.
     pub(super) fn bytes(&self) -> u64 {
-        self.versions.values().flatten().map(|version| version.size).sum()
+        self.versions.values().flatten().map(Version::size).sum()
     }
 
-    /// The images at `paths`, up to [`AT_ONCE`] side by side.
+    /// Reads the images at `paths`, up to [`MAX_CONCURRENT_REQUESTS`] in parallel.
     pub(super) async fn read(&self, paths: &[Option<&str>]) -> Result<Vec<Read>> {
         let images: Vec<_> = paths.iter().map(|path| self.image(*path)).collect();
-        stream::iter(images).buffered(AT_ONCE).try_collect().await
+        stream::iter(images).buffered(MAX_CONCURRENT_REQUESTS).try_collect().await
     }
 
     async fn image(&self, path: Option<&str>) -> Result<Read> {
         let Some(path) = path else { return Ok(Ok(None)) };
         match self.versions.get(path) {
-            None => Ok(Err(format!("`{path}` is no image of the source"))),
+            None => Ok(Err(format!("`{path}` is not an image of the source"))),
             Some(None) => Ok(Err("no such file".into())),
-            Some(Some(version)) => image(&self.place, path, version, 0..version.size).await,
+            Some(Some(version)) => read_image(&self.location.object(path, version.clone()), 0..version.size()).await,
         }
     }
 }
 
-/// The versions of the files called so in a folder, each with its row; those that are not there are left out.
-async fn versions(place: &Place, folder: &str, wanted: Vec<(&str, usize)>) -> Result<Vec<(usize, Version)>> {
-    let listed = place.store.list_with_delimiter(Some(&place.path(folder))).await;
-    let listed = listed.map_err(|error| Error::lake(format!("{}{folder}", place.url), "it cannot be listed", error))?;
-    let files: HashMap<&str, &ObjectMeta> =
-        listed.objects.iter().filter_map(|meta| Some((meta.location.filename()?, meta))).collect();
-    Ok(wanted.into_iter().filter_map(|(name, row)| Some((row, Version::of(files.get(name)?)))).collect())
+/// Returns the versions of the `wanted` files in a folder, each with its row, without those that do not exist.
+async fn versions(location: &Location, folder: &str, wanted: Vec<(&str, usize)>) -> Result<Vec<(usize, Version)>> {
+    let listed = location.list_folder(folder).await?;
+    let files: HashMap<&str, &Version> =
+        listed.objects.iter().map(|object| (object.file_name(), object.version())).collect();
+    Ok(wanted.into_iter().filter_map(|(name, row)| Some((row, (*files.get(name)?).clone()))).collect())
 }

@@ -1,116 +1,107 @@
-//! A folder for each split: with a folder for each class, as torchvision has it, or with a file of labels, as Hugging
-//! Face has it.
+//! A folder for each split: either with a folder for each class, as torchvision has it, or with a file of labels, as
+//! Hugging Face has it.
 
-use std::sync::Arc;
+use std::{future::ready, sync::Arc};
 
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::{ObjectMeta, path::Path};
 
 use super::{
-    csv_table::{Column, rows},
-    entry::{Label, Named, Origin, Problems, quote, relative},
-    files::AT_ONCE,
+    csv_table::{Column, read_rows},
+    entry::{Entry, Label, Origin, Problems, relative_path},
+    error::{Result, SourceError},
+    files::MAX_CONCURRENT_REQUESTS,
     list::lines,
-    object::{Version, list_file},
+    object::read_list,
 };
 use crate::{
     config::Split,
-    error::{Error, Result},
-    storage::Place,
+    error::text::quote,
+    storage::{Location, StoredObject},
 };
 
-/// Endings of images, those of torchvision that are decoded here.
-const IMAGES: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
-/// Hugging Face's files of labels.
-const CSV: &str = "metadata.csv";
-const JSON_LINES: &str = "metadata.jsonl";
-/// Their column with the path of an image, relative to the folder that they are in.
+/// The file extensions of torchvision whose formats this program decodes.
+const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+/// The files of labels of Hugging Face.
+const METADATA_CSV: &str = "metadata.csv";
+const METADATA_JSONL: &str = "metadata.jsonl";
+/// Their column with the path of an image, relative to the folder of the file.
 const FILE_NAME: &str = "file_name";
 
-/// Whether a file is an image by the ending of its name.
-pub(super) fn is_image(ending: &str) -> bool {
-    IMAGES.iter().any(|image| image.eq_ignore_ascii_case(ending))
+/// Returns whether a file is an image by the extension of its name.
+pub(super) fn is_image(extension: &str) -> bool {
+    EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension))
 }
 
-/// The images of every split.
+/// Reads the images of every split.
 ///
 /// # Errors
-/// Where a folder or file cannot be read, or a split has no image. What is wrong with one image is added to
+/// Returns an error if a folder or file cannot be read, or a split has no image. Invalid entries are added to
 /// `problems`.
 pub(super) async fn read(
-    place: &Place,
+    location: &Location,
     label_column: &str,
     splits: &[(Split, Vec<String>)],
     problems: &mut Problems,
-) -> Result<Vec<Named>> {
-    let mut named = Vec::new();
+) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
     for (split, folder) in splits.iter().flat_map(|(split, names)| names.iter().map(|name| (*split, name))) {
-        let listed = place.store.list_with_delimiter(Some(&place.path(folder))).await;
-        let listed = listed.map_err(|error| unlisted(place, folder, error))?;
-        let has = |name: &str| listed.objects.iter().any(|meta| meta.location.filename() == Some(name));
-        let before = (named.len(), problems.count());
-        match (has(CSV), has(JSON_LINES)) {
-            (true, true) => {
-                let what = format!("`{folder}` has both `{CSV}` and `{JSON_LINES}`; one of them says the labels");
-                return Err(Error::Data(what));
-            }
-            (false, false) => named.extend(of_folders(place, split, &listed.common_prefixes, problems).await?),
+        let listed = location.list_folder(folder).await?;
+        let has = |name: &str| listed.objects.iter().any(|object| object.file_name() == name);
+        let before = (entries.len(), problems.count());
+        match (has(METADATA_CSV), has(METADATA_JSONL)) {
+            (true, true) => return Err(SourceError::TwoMetadataFiles { folder: folder.clone() }),
+            (false, false) => entries.extend(read_folders(location, split, &listed.folders, problems).await?),
             (is_csv, _) => {
-                let name = format!("{folder}/{}", if is_csv { CSV } else { JSON_LINES });
-                let bytes = list_file(place, &name, "source.splits", "source.root").await?;
-                let parse = if is_csv { of_csv } else { of_json_lines };
-                parse(&Metadata { folder, split, label_column, file: name.into() }, &bytes, problems, &mut named)?;
+                let name = format!("{folder}/{}", if is_csv { METADATA_CSV } else { METADATA_JSONL });
+                let bytes = read_list(location, &name, "`source.splits`", "`source.root`").await?;
+                let metadata = Metadata { folder, split, label_column, file: name.into() };
+                match is_csv {
+                    true => metadata.parse_csv(&bytes, problems, &mut entries)?,
+                    false => metadata.parse_json_lines(&bytes, problems, &mut entries),
+                }
             }
         }
-        if (named.len(), problems.count()) == before {
-            return Err(Error::Lake {
-                url: format!("{}{folder}", place.url),
-                message: format!(
-                    "the split {} has no image there; expected is a folder for each class with `.jpg`, `.jpeg`, \
-                     `.png` or `.webp` files, or `{CSV}` or `{JSON_LINES}`",
-                    split.as_str()
-                ),
-                source: None,
-            });
+        if (entries.len(), problems.count()) == before {
+            return Err(SourceError::EmptyFolder { url: location.url_of(folder), split: split.as_str() });
         }
     }
-    Ok(named)
+    Ok(entries)
 }
 
-fn unlisted(place: &Place, folder: &str, error: object_store::Error) -> Error {
-    Error::lake(format!("{}{folder}", place.url), "it cannot be listed", error)
-}
-
-/// The images below folders that are called as their classes, whatever the folders between are called.
-async fn of_folders(place: &Place, split: Split, classes: &[Path], problems: &mut Problems) -> Result<Vec<Named>> {
-    let found: Vec<(String, Vec<ObjectMeta>)> = stream::iter(classes)
-        .map(|class| async move {
-            let name = class.filename().unwrap_or_default().to_owned();
-            let is_image = |meta: &ObjectMeta| meta.location.extension().is_some_and(is_image);
-            let listed = place.store.list(Some(class)).try_filter(|meta| std::future::ready(is_image(meta)));
-            let mut files: Vec<ObjectMeta> =
-                listed.try_collect().await.map_err(|error| unlisted(place, class.as_ref(), error))?;
-            files.sort_by(|a, b| a.location.cmp(&b.location));
-            Ok::<_, Error>((name, files))
+/// Reads the images below folders that are named like their classes, at any depth.
+async fn read_folders(
+    location: &Location,
+    split: Split,
+    classes: &[String],
+    problems: &mut Problems,
+) -> Result<Vec<Entry>> {
+    let found: Vec<(&str, Vec<StoredObject>)> = stream::iter(classes)
+        .map(|folder| async move {
+            let is_image = |object: &StoredObject| {
+                object.file_name().rsplit_once('.').is_some_and(|(_, extension)| is_image(extension))
+            };
+            let listed = location.list_tree(folder).try_filter(|object| ready(is_image(object)));
+            let mut images: Vec<StoredObject> = listed.try_collect().await?;
+            images.sort_by(|a, b| a.name().cmp(b.name()));
+            Ok::<_, SourceError>((folder.rsplit('/').next().unwrap_or(folder), images))
         })
-        .buffered(AT_ONCE)
+        .buffered(MAX_CONCURRENT_REQUESTS)
         .try_collect()
         .await?;
-    let mut named = Vec::new();
-    for (class, files) in found {
-        for meta in files {
-            let Some(path) = place.name(&meta.location) else { continue };
-            let origin = Origin { file: path.into(), line: None };
-            match relative(path) {
+    let mut entries = Vec::new();
+    for (class, images) in found {
+        for image in images {
+            let origin = Origin { file: image.name().into(), line: None };
+            match relative_path(image.name()) {
                 Ok(path) => {
-                    let (path, label) = (path.to_owned(), Label::Text(class.clone()));
-                    named.push(Named { path, label, split, origin, version: Some(Version::of(&meta)) });
+                    let (path, label) = (path.to_owned(), Label::Name(class.to_owned()));
+                    entries.push(Entry { path, label, split, origin, version: Some(image.version().clone()) });
                 }
-                Err(why) => problems.add(&origin, why),
+                Err(problem) => problems.add(&origin, problem),
             }
         }
     }
-    Ok(named)
+    Ok(entries)
 }
 
 /// A file of labels.
@@ -123,39 +114,41 @@ struct Metadata<'a> {
 
 impl Metadata<'_> {
     fn path(&self, file_name: &str) -> Result<String, String> {
-        Ok(format!("{}/{}", self.folder, relative(file_name)?))
+        Ok(format!("{}/{}", self.folder, relative_path(file_name)?))
     }
-}
 
-fn of_csv(of: &Metadata<'_>, bytes: &[u8], problems: &mut Problems, named: &mut Vec<Named>) -> Result<()> {
-    let columns = [
-        Column { name: FILE_NAME, what: "the path of an image" },
-        Column { name: of.label_column, what: "`source.label_column`" },
-    ];
-    let of_row = |_: &Origin, fields: &[&str]| {
-        let [path, label] = fields else { return Ok(None) };
-        Ok(Some((of.split, of.path(path)?, Label::of_text(label)?)))
-    };
-    rows(&of.file, bytes, &columns, problems, of_row, named)
-}
+    fn parse_csv(&self, bytes: &[u8], problems: &mut Problems, entries: &mut Vec<Entry>) -> Result<()> {
+        let columns = [
+            Column { name: FILE_NAME, key: "the path of an image" },
+            Column { name: self.label_column, key: "`source.label_column`" },
+        ];
+        let parse = |fields: &[&str]| {
+            let [path, label] = fields else { return Ok(None) };
+            Ok(Some((self.split, self.path(path)?, Label::parse(label)?)))
+        };
+        read_rows(&self.file, bytes, &columns, problems, parse, entries)
+    }
 
-fn of_json_lines(of: &Metadata<'_>, bytes: &[u8], problems: &mut Problems, named: &mut Vec<Named>) -> Result<()> {
-    for (origin, line) in lines(&of.file, bytes) {
-        match line.and_then(|line| of_json(of, line)) {
-            Ok(None) => {}
-            Ok(Some((path, label))) => named.push(Named { path, label, split: of.split, origin, version: None }),
-            Err(why) => problems.add(&origin, why),
+    fn parse_json_lines(&self, bytes: &[u8], problems: &mut Problems, entries: &mut Vec<Entry>) {
+        for (origin, line) in lines(&self.file, bytes) {
+            match line.and_then(|line| self.parse_json(line)) {
+                Ok(None) => {}
+                Ok(Some((path, label))) => {
+                    entries.push(Entry { path, label, split: self.split, origin, version: None });
+                }
+                Err(problem) => problems.add(&origin, problem),
+            }
         }
     }
-    Ok(())
-}
 
-fn of_json(of: &Metadata<'_>, line: &str) -> Result<Option<(String, Label)>, String> {
-    if line.is_empty() {
-        return Ok(None);
+    fn parse_json(&self, line: &str) -> Result<Option<(String, Label)>, String> {
+        if line.is_empty() {
+            return Ok(None);
+        }
+        let object: serde_json::Value =
+            serde_json::from_str(line).map_err(|error| format!("it is not valid JSON: {error}"))?;
+        let file_name = object.get(FILE_NAME).and_then(serde_json::Value::as_str);
+        let file_name = file_name.ok_or_else(|| format!("it has no field `{FILE_NAME}`: {}", quote(line)))?;
+        Ok(Some((self.path(file_name)?, Label::parse_json(&object, self.label_column)?)))
     }
-    let object: serde_json::Value = serde_json::from_str(line).map_err(|error| format!("it is no JSON: {error}"))?;
-    let file_name = object.get(FILE_NAME).and_then(serde_json::Value::as_str);
-    let file_name = file_name.ok_or_else(|| format!("it has no field `{FILE_NAME}`: {}", quote(line)))?;
-    Ok(Some((of.path(file_name)?, Label::of_json(&object, of.label_column)?)))
 }

@@ -1,51 +1,52 @@
-//! Lists as ImageNet-LT has them: on each line the path of an image, white space, and the number of its class.
+//! Lists in the format of ImageNet-LT: each line has the path of an image, white space, and the number of its class.
 
 use std::sync::Arc;
 
 use super::{
-    entry::{LONGEST_FIELD, Label, Named, Origin, Problems, quote, relative},
-    object::list_file,
+    entry::{Entry, Label, MAX_FIELD_BYTES, Origin, Problems, relative_path},
+    error::Result,
+    object::read_list,
 };
-use crate::{config::Split, error::Result, storage::Place};
+use crate::{config::Split, error::text::quote, storage::Location};
 
-/// The images of every list.
+/// Reads the images of every list.
 ///
 /// # Errors
-/// Where a list cannot be read. What is wrong in one is added to `problems`.
+/// Returns an error if a list cannot be read. Invalid lines are added to `problems`.
 pub(super) async fn read(
-    lists: &Place,
+    lists: &Location,
     splits: &[(Split, Vec<String>)],
     problems: &mut Problems,
-) -> Result<Vec<Named>> {
-    let mut named = Vec::new();
+) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
     for (split, name) in splits.iter().flat_map(|(split, names)| names.iter().map(|name| (*split, name))) {
-        let bytes = list_file(lists, name, "source.splits", "source.lists` or `source.root").await?;
-        parse(&Arc::from(name.as_str()), split, &bytes, problems, &mut named);
+        let bytes = read_list(lists, name, "`source.splits`", "`source.lists` or `source.root`").await?;
+        parse(&Arc::from(name.as_str()), split, &bytes, problems, &mut entries);
     }
-    Ok(named)
+    Ok(entries)
 }
 
-fn parse(file: &Arc<str>, split: Split, bytes: &[u8], problems: &mut Problems, named: &mut Vec<Named>) {
+fn parse(file: &Arc<str>, split: Split, bytes: &[u8], problems: &mut Problems, entries: &mut Vec<Entry>) {
     for (origin, line) in lines(file, bytes) {
-        let found = line.and_then(|line| if line.is_empty() { Ok(None) } else { of_line(line).map(Some) });
+        let found = line.and_then(|line| if line.is_empty() { Ok(None) } else { parse_line(line).map(Some) });
         match found {
             Ok(None) => {}
             Ok(Some((path, label))) => {
-                named.push(Named { path: path.to_owned(), label, split, origin, version: None });
+                entries.push(Entry { path: path.to_owned(), label, split, origin, version: None });
             }
-            Err(why) => problems.add(&origin, why),
+            Err(problem) => problems.add(&origin, problem),
         }
     }
 }
 
-fn of_line(line: &str) -> Result<(&str, Label), String> {
+fn parse_line(line: &str) -> Result<(&str, Label), String> {
     let Some((path, label)) = line.rsplit_once(char::is_whitespace) else {
-        return Err(format!("found {}, expected a path, a blank and a label", quote(line)));
+        return Err(format!("found {}, expected a path, a space and a label", quote(line)));
     };
-    Ok((relative(path.trim_end())?, Label::number(label)?))
+    Ok((relative_path(path.trim_end())?, Label::parse_number(label)?))
 }
 
-/// The lines of a file without white space around them, each with its place.
+/// Returns the lines of a file without the white space around them, each with its origin.
 pub(super) fn lines<'a>(
     file: &Arc<str>,
     bytes: &'a [u8],
@@ -53,8 +54,8 @@ pub(super) fn lines<'a>(
     let (file, bytes) = (Arc::clone(file), bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes));
     (1..).zip(bytes.split(|byte| *byte == b'\n')).map(move |(line, bytes)| {
         let text = match bytes.len() {
-            length if length > LONGEST_FIELD => Err(format!("it has {length} bytes, {LONGEST_FIELD} are allowed")),
-            _ => str::from_utf8(bytes).map(str::trim).map_err(|_| "it is no UTF-8".to_owned()),
+            length if length > MAX_FIELD_BYTES => Err(format!("it has {length} bytes, {MAX_FIELD_BYTES} are allowed")),
+            _ => str::from_utf8(bytes).map(str::trim).map_err(|_| "it is not valid UTF-8".to_owned()),
         };
         (Origin { file: Arc::clone(&file), line: Some(line) }, text)
     })
@@ -65,13 +66,13 @@ mod tests {
     use super::*;
 
     fn parsed(text: &[u8]) -> (Vec<(String, Label)>, Problems) {
-        let (mut named, mut problems) = (Vec::new(), Problems::default());
-        parse(&"l.txt".into(), Split::Train, text, &mut problems, &mut named);
-        (named.into_iter().map(|row| (row.path, row.label)).collect(), problems)
+        let (mut entries, mut problems) = (Vec::new(), Problems::default());
+        parse(&"l.txt".into(), Split::Train, text, &mut problems, &mut entries);
+        (entries.into_iter().map(|row| (row.path, row.label)).collect(), problems)
     }
 
     #[test]
-    fn the_label_is_after_the_last_blank() {
+    fn the_label_follows_the_last_space() {
         let text = b"\xef\xbb\xbftrain/n01440764/n01440764_190.JPEG 0\r\n\r\n  a b/c d.png \t 12  \n./e.jpg\t3";
         let (rows, problems) = parsed(text);
         problems.finish().unwrap();
@@ -80,19 +81,19 @@ mod tests {
     }
 
     #[test]
-    fn wrong_lines_are_named_all_at_once() {
+    fn all_invalid_lines_are_reported_together() {
         let mut text = b"a.jpg 0\nb.jpg\n../c.jpg 1\n/d.jpg 1\ne.jpg -1\nf.jpg cat\n\xff.jpg 1\nC:\\g.jpg 1\n".to_vec();
         text.extend(b"a".repeat(70_000));
         let (rows, problems) = parsed(&text);
         assert_eq!(rows.len(), 1);
-        let said = problems.finish().unwrap_err().to_string();
-        let lines: Vec<&str> = said.lines().collect();
-        assert_eq!(lines[0], "the source names images wrongly, 8 times:");
-        assert_eq!(lines[1], "  `l.txt`:2: found \"b.jpg\", expected a path, a blank and a label");
+        let message = problems.finish().unwrap_err().to_string();
+        let lines: Vec<&str> = message.lines().collect();
+        assert_eq!(lines[0], "the source has 8 invalid entries:");
+        assert_eq!(lines[1], "  `l.txt`:2: found \"b.jpg\", expected a path, a space and a label");
         assert!(lines[2].starts_with("  `l.txt`:3: found the path \"../c.jpg\", allowed are paths relative to"));
         assert_eq!(lines[4], "  `l.txt`:5: found the label -1, allowed are integers from 0");
         assert_eq!(lines[5], "  `l.txt`:6: found the label \"cat\", allowed are integers from 0");
-        assert_eq!(lines[6], "  `l.txt`:7: it is no UTF-8");
+        assert_eq!(lines[6], "  `l.txt`:7: it is not valid UTF-8");
         assert_eq!(lines[8], "  `l.txt`:9: it has 70000 bytes, 65536 are allowed");
     }
 }

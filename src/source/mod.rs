@@ -1,14 +1,15 @@
-//! The real images where they are: a listing of them, and their bytes.
+//! The data set: a listing of its images, and their bytes.
 //!
 //! ```text
 //! Parquet files ─────────────────────► parquet_files ─┐
-//! list, csv_table, image_folder ─► named ─► files ────┼─► listing; images by path
-//! tar files ─────────────────────► named ─► tars ─────┘
+//! list, csv_table, image_folder ─► entry ─► files ────┼─► listing; images by path
+//! tar files ─────────────────────► entry ─► tars ─────┘
 //! ```
 
 mod classes;
 mod csv_table;
 mod entry;
+mod error;
 mod files;
 mod image_folder;
 mod list;
@@ -20,40 +21,44 @@ mod tars;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-pub use side_tables::{CommonNames, Line, check_excluded, common_names, confidences, descriptions, lines};
+use arrow::{
+    array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray},
+    datatypes::SchemaRef,
+    error::ArrowError,
+};
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+pub(crate) use side_tables::{CommonNames, Line, common_names, confidences, descriptions, lines};
 
 use self::{
     classes::Classes,
-    entry::{Named, Problems},
+    entry::{Entry, Problems},
+    error::SourceError,
     object::too_large,
 };
 use crate::{
     config::{self, SourceKind, Split},
-    error::{Error, Result},
+    error::{Result, text},
     identity::{self, Digest},
     schema,
-    storage::Place,
+    storage::Location,
 };
 
-/// The version of a file that is named and not there.
+/// The version, in a listing, of a file that does not exist. It is part of ids: never change it.
 const MISSING: &str = "missing";
 
-/// An image that was asked for: its bytes, nothing where nothing was asked, or why there is none.
-pub type Read = Result<Option<Vec<u8>>, String>;
+/// The bytes of an image, `None` if no path was given, or why the image cannot be read.
+pub(crate) type Read = Result<Option<Vec<u8>>, String>;
 
 /// The data set of a pipeline.
 #[derive(Debug)]
-pub struct Source {
+pub(crate) struct Source {
     reader: Reader,
     listing: RecordBatch,
     fingerprint: String,
 }
 
-/// What has the images.
 #[derive(Debug)]
 enum Reader {
     Parquet(parquet_files::ParquetFiles),
@@ -61,29 +66,42 @@ enum Reader {
     Tars(tars::Tars),
 }
 
+/// A data set that was listed.
+struct Listing {
+    reader: Reader,
+    rows: Vec<Listed>,
+    classes: Classes,
+    digest: Digest,
+}
+
+/// One real image of the listing.
+struct Listed {
+    path: String,
+    /// The version of the file that holds the image.
+    version: String,
+    label: i64,
+    split: &'static str,
+}
+
 impl Source {
-    /// Lists the data set: every image and its label, none of its pixels. `reader` names the query that
-    /// reads the images: with another one they are read again.
+    /// Lists the data set: every image and its label, but no pixels. `reader` names the query that reads the images; with
+    /// another query they are read again.
     ///
     /// # Errors
-    /// Where a file that lists images is missing or is not what the kind says, a column is missing or has the wrong
-    /// type, an image has no label or an unsafe path, is named twice, or a split has no image. An image alone that is
-    /// not there is a row of the listing, and an error of its row when it is read.
-    pub async fn open(config: &config::Source, reader: &str) -> Result<Self> {
-        let place = Place::open(&config.root)?;
-        let (files, rows, classes, digest) = match &config.kind {
+    /// Returns an error if a file that lists images is missing or has another format, a column is missing or has the
+    /// wrong type, an image has no label, has an unsafe path or is named twice, or a split has no image. A single image
+    /// that does not exist is a row of the listing, and an error of that row when it is read.
+    pub(crate) async fn open(config: &config::Source, reader: &str) -> Result<Self> {
+        Ok(Self::list(config, reader).await?)
+    }
+
+    async fn list(config: &config::Source, reader: &str) -> Result<Self, SourceError> {
+        let location = Location::open(&config.root)?;
+        let Listing { reader: files, rows, classes, digest } = match &config.kind {
             SourceKind::Parquet { image_column, label_column } => {
-                let files = parquet_files::ParquetFiles::open(place, config, image_column, label_column).await?;
-                let given = config.classes.as_deref().map(Classes::read).transpose()?;
-                let classes = given.unwrap_or_else(|| Classes::of(files.class_names().iter().map(String::as_str)));
-                classes.check_names().map_err(|said| {
-                    Error::Data(format!("the metadata of the Parquet files: {said}; `source.classes` gives others"))
-                })?;
-                let rows = files.labels().await?;
-                let digest = files.fingerprint(Digest::new("listing"));
-                (Reader::Parquet(files), rows, classes, digest)
+                list_parquet(&location, config, image_column, label_column).await?
             }
-            _ => named_source(place, config).await?,
+            _ => list_entries(location, config).await?,
         };
         for row in &rows {
             classes.check(&row.path, row.label)?;
@@ -93,18 +111,25 @@ impl Source {
         Ok(Self { reader: files, listing, fingerprint })
     }
 
-    /// The table `listing`.
-    pub fn listing(&self) -> &RecordBatch {
+    /// Returns the table `listing`.
+    pub(crate) fn listing(&self) -> &RecordBatch {
         &self.listing
     }
 
-    /// A digest of what is listed: each file's path, size and entity tag or time, and the class names.
-    pub fn fingerprint(&self) -> &str {
+    /// Returns a digest of the listing: the path, size and entity tag or time of each file, and the class names.
+    pub(crate) fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// Encoded bytes of an image in the mean; of a Parquet file all bytes are counted. None without an image.
-    pub fn mean_bytes(&self) -> Option<f64> {
+    /// Returns the names of the classes that have images, in any split.
+    pub(crate) fn class_names(&self) -> BTreeSet<&str> {
+        let names = self.listing.column_by_name("class_name").and_then(|names| names.as_string_opt::<i32>());
+        names.into_iter().flatten().flatten().collect()
+    }
+
+    /// Returns the mean number of encoded bytes of an image, or `None` if there are no images. All bytes of a Parquet
+    /// file count.
+    pub(crate) fn mean_bytes(&self) -> Option<f64> {
         let bytes = match &self.reader {
             Reader::Parquet(files) => files.bytes(),
             Reader::Files(files) => files.bytes(),
@@ -113,12 +138,11 @@ impl Source {
         (self.listing.num_rows() > 0).then(|| bytes as f64 / self.listing.num_rows() as f64)
     }
 
-    /// The images at `paths` of the listing, in their order.
+    /// Reads the images at `paths` of the listing, in their order. An image that does not exist is an error of its row.
     ///
     /// # Errors
-    /// Where a file cannot be read or has changed since it was listed; an image that is not there is
-    /// an error of its own row.
-    pub async fn read(&self, paths: &[Option<&str>]) -> Result<Vec<Read>> {
+    /// Returns an error if a file cannot be read or has changed since it was listed.
+    pub(crate) async fn read(&self, paths: &[Option<&str>]) -> Result<Vec<Read>> {
         let mut found = match &self.reader {
             Reader::Parquet(files) => files.read(paths).await?,
             Reader::Files(files) => files.read(paths).await?,
@@ -126,105 +150,138 @@ impl Source {
         };
         for image in &mut found {
             let bytes = image.as_ref().ok().and_then(Option::as_ref).map_or(0, Vec::len);
-            if let Some(why) = too_large(bytes as u64) {
-                *image = Err(why);
+            if let Some(reason) = too_large(bytes as u64) {
+                *image = Err(reason);
             }
         }
         Ok(found)
     }
 }
 
-/// One real image of the listing.
-struct Listed {
-    path: String,
-    /// Of the file that holds it.
-    version: String,
-    label: i64,
-    split: &'static str,
+/// Checks that `excluded` (`hard_samples.exclude_classes`) are classes of `source`.
+///
+/// # Errors
+/// Returns an error that names the others, with the most similar classes.
+pub(crate) fn check_excluded(source: &Source, excluded: &[String]) -> Result<()> {
+    let classes: Vec<&str> = source.class_names().into_iter().collect();
+    let unknown = excluded.iter().filter(|name| !classes.contains(&name.as_str()));
+    let names: Vec<String> = unknown
+        .map(|name| match text::similar(name, &classes) {
+            Some(meant) => format!("`{name}`, did you mean `{meant}`?"),
+            None => format!("`{name}`"),
+        })
+        .collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    Err(SourceError::ExcludedClasses { names: names.join(" ") }.into())
 }
 
-/// A source that names its images: all that is wrong with names and labels is said at once.
-async fn named_source(place: Place, config: &config::Source) -> Result<(Reader, Vec<Listed>, Classes, Digest)> {
+async fn list_parquet(
+    location: &Location,
+    config: &config::Source,
+    image_column: &str,
+    label_column: &str,
+) -> Result<Listing, SourceError> {
+    let files = parquet_files::ParquetFiles::open(location, config, image_column, label_column).await?;
+    let classes = match &config.classes {
+        Some(path) => Classes::read(path)?,
+        None => {
+            let embedded = Classes::of(files.class_names().iter().map(String::as_str));
+            embedded.check_names().map_err(|problem| SourceError::EmbeddedNames { problem })?;
+            embedded
+        }
+    };
+    let rows = files.labels().await?;
+    let digest = files.fingerprint(Digest::new("listing"));
+    Ok(Listing { reader: Reader::Parquet(files), rows, classes, digest })
+}
+
+/// Lists a source that names its images. All invalid names and labels are reported together.
+async fn list_entries(location: Location, config: &config::Source) -> Result<Listing, SourceError> {
     let given = config.classes.as_deref().map(Classes::read).transpose()?;
     let (splits, mut problems) = (&config.splits, Problems::default());
-    let (reader, named) = match &config.kind {
+    let (reader, entries) = match &config.kind {
         SourceKind::WebDataset { label_field } => {
-            let (tars, named) = tars::Tars::open(place, label_field.as_deref(), splits, &mut problems).await?;
-            check(&named, splits, problems)?;
-            (Reader::Tars(tars), named)
+            let (tars, entries) = tars::Tars::open(&location, label_field.as_deref(), splits, &mut problems).await?;
+            check(&entries, splits, problems)?;
+            (Reader::Tars(tars), entries)
         }
         kind => {
-            let mut named = match kind {
+            let mut entries = match kind {
                 SourceKind::List { lists } => {
-                    let lists = lists.as_deref().map_or_else(|| Ok(place.clone()), Place::open)?;
+                    let lists = lists.as_deref().map_or_else(|| Ok(location.clone()), Location::open)?;
                     list::read(&lists, splits, &mut problems).await?
                 }
                 SourceKind::ImageFolder { label_column } => {
-                    image_folder::read(&place, label_column, splits, &mut problems).await?
+                    image_folder::read(&location, label_column, splits, &mut problems).await?
                 }
-                _ => csv_table::read(&place, kind, splits, &mut problems).await?,
+                _ => csv_table::read(&location, kind, splits, &mut problems).await?,
             };
-            check(&named, splits, problems)?;
-            (Reader::Files(files::Files::open(place, &mut named).await?), named)
+            check(&entries, splits, problems)?;
+            (Reader::Files(files::Files::open(location, &mut entries).await?), entries)
         }
     };
-    refuse_absent(&named, splits, &config.root)?;
-    let (labels, classes) = entry::number(&named, given)?;
+    check_existence(&entries, splits, &config.root)?;
+    let (labels, classes) = classes::assign_labels(&entries, given)?;
     let mut digest = Digest::new("listing of names");
-    let mut rows = Vec::with_capacity(named.len());
-    for (Named { path, split, version, .. }, label) in named.into_iter().zip(labels) {
+    let mut rows = Vec::with_capacity(entries.len());
+    for (Entry { path, split, version, .. }, label) in entries.into_iter().zip(labels) {
         let version = version.map_or_else(|| MISSING.to_owned(), |version| version.text());
         digest = digest.text(&path).text(&version).text(split.as_str()).part(&label.to_le_bytes());
         rows.push(Listed { path, version, label, split: split.as_str() });
     }
-    Ok((reader, rows, classes, digest))
+    Ok(Listing { reader, rows, classes, digest })
 }
 
-/// Sees that names are sound, none is there twice, and every split has one.
-fn check(named: &[Named], splits: &[(Split, Vec<String>)], mut problems: Problems) -> Result<()> {
-    entry::refuse_twice(named, &mut problems);
+/// Checks that all entries are valid, none is repeated, and every split has one.
+fn check(entries: &[Entry], splits: &[(Split, Vec<String>)], mut problems: Problems) -> Result<(), SourceError> {
+    entry::reject_duplicates(entries, &mut problems);
     problems.finish()?;
-    match splits.iter().find(|(split, _)| !named.iter().any(|row| row.split == *split)) {
+    match splits.iter().find(|(split, _)| !entries.iter().any(|entry| entry.split == *split)) {
         None => Ok(()),
-        Some((split, of)) => Err(Error::Data(format!(
-            "the split {} has no image; it is `{}` (`source.splits`)",
-            split.as_str(),
-            of.join("`, `")
-        ))),
+        Some((split, names)) => Err(SourceError::EmptySplit { split: split.as_str(), names: names.join("`, `") }),
     }
 }
 
-/// Where not one image of a split is there, it is not the images that are wrong.
-fn refuse_absent(named: &[Named], splits: &[(Split, Vec<String>)], root: &str) -> Result<()> {
+/// Rejects a split of which no image exists, since then the root is probably wrong.
+fn check_existence(entries: &[Entry], splits: &[(Split, Vec<String>)], root: &str) -> Result<(), SourceError> {
     for (split, _) in splits {
-        let mut rows = named.iter().filter(|row| row.split == *split);
-        let Some(first) = rows.next() else { continue };
-        if first.version.is_none() && rows.all(|row| row.version.is_none()) {
-            return Err(Error::Data(format!(
-                "none of the images of the split {} is there; the first is {} of {}, below `{root}`\nhint: is \
-                 `source.root` the directory that the paths are relative to?",
-                split.as_str(),
-                entry::quote(&first.path),
-                first.origin
-            )));
+        let mut found = entries.iter().filter(|entry| entry.split == *split);
+        let Some(first) = found.next() else { continue };
+        if first.version.is_none() && found.all(|entry| entry.version.is_none()) {
+            return Err(SourceError::NoImageExists {
+                split: split.as_str(),
+                path: first.path.clone(),
+                origin: first.origin.to_string(),
+                root: root.to_owned(),
+            });
         }
     }
     Ok(())
 }
 
-fn listing(rows: &[Listed], classes: &Classes, reader: &str) -> Result<RecordBatch> {
-    let text = |of: &dyn Fn(&Listed) -> String| -> ArrayRef {
+fn listing(rows: &[Listed], classes: &Classes, reader: &str) -> Result<RecordBatch, SourceError> {
+    let strings = |of: &dyn Fn(&Listed) -> String| -> ArrayRef {
         Arc::new(rows.iter().map(|row| Some(of(row))).collect::<StringArray>())
     };
     let columns: Vec<ArrayRef> = vec![
-        text(&|row| identity::source_id(&row.path)),
-        text(&|row| Digest::new("pixels").text(reader).text(&row.path).text(&row.version).id()),
-        text(&|row| row.path.clone()),
+        strings(&|row| identity::source_id(&row.path)),
+        strings(&|row| Digest::new("pixels").text(reader).text(&row.path).text(&row.version).id()),
+        strings(&|row| row.path.clone()),
         Arc::new(rows.iter().map(|row| row.label).collect::<Int64Array>()),
-        text(&|row| classes.name(row.label)),
-        text(&|row| row.split.to_owned()),
+        strings(&|row| classes.name(row.label)),
+        strings(&|row| row.split.to_owned()),
     ];
-    let table = schema::find(schema::LISTING).map(|table| Arc::clone(&table.schema));
-    let table = table.ok_or_else(|| Error::Data("no schema of `listing`".into()))?;
-    RecordBatch::try_new(table, columns).map_err(|error| Error::Data(format!("the listing is no table: {error}")))
+    table(schema::LISTING, columns)
+}
+
+/// Returns the rows of the built-in table `name`.
+fn table(name: &'static str, columns: Vec<ArrayRef>) -> Result<RecordBatch, SourceError> {
+    RecordBatch::try_new(schema_of(name)?, columns).map_err(|source| SourceError::Table { name, source })
+}
+
+fn schema_of(name: &'static str) -> Result<SchemaRef, SourceError> {
+    let schema = schema::find(name).map(|table| Arc::clone(&table.schema));
+    schema.ok_or_else(|| SourceError::Table { name, source: ArrowError::SchemaError("it has no schema".to_owned()) })
 }

@@ -1,103 +1,85 @@
-//! An object of a store as a file that is read and sought in: through a window that is fetched when it is left.
+//! Presents a stored object as a file with `Read` and `Seek`, by fetching a range whenever the previous one is left.
 
 use std::io::{Error, Read, Result, Seek, SeekFrom};
 
 use bytes::Bytes;
-use object_store::{GetOptions, GetRange};
 use tokio::runtime::Handle;
 
-use super::object::Version;
-use crate::storage::Place;
+use crate::storage::StoredObject;
 
-/// Bytes that are fetched at once from a directory, where seeking costs nothing.
-const NEAR: u64 = 64 << 10;
-/// The same from a cloud, where a request costs as much time as a megabyte of data.
-const FAR: u64 = 1 << 20;
-/// Most bytes that are read without a seek. An index reads a few; an archive that claims a name of gigabytes ends here.
-const LONGEST_READ: u64 = 64 << 20;
+/// Bytes of a range from a local file, where a seek costs nothing.
+const LOCAL_RANGE_BYTES: u64 = 64 << 10;
+/// Bytes of a range from a cloud, where a request takes as long as a megabyte of data.
+const REMOTE_RANGE_BYTES: u64 = 1 << 20;
+/// Bytes that are read without a seek. Indexing an archive reads a few; one that claims to have a member name of
+/// gigabytes ends here.
+const MAX_SEQUENTIAL_READ: u64 = 64 << 20;
 
-/// Reads wait for the store, so a window belongs on a thread that may block.
+/// Reads block until the store responds, so a reader belongs on a thread that may block.
 #[derive(Debug)]
-pub(super) struct Window {
-    place: Place,
-    name: String,
-    version: Version,
+pub(super) struct RangeReader {
+    object: StoredObject,
     handle: Handle,
-    at: u64,
+    position: u64,
+    /// Where `bytes` start in the object.
     start: u64,
     bytes: Bytes,
-    read: u64,
+    /// Bytes that were read since the last seek.
+    sequential: u64,
 }
 
-impl Window {
-    /// The object `name` as it was listed. To be made on a thread of the runtime.
-    pub(super) fn new(place: &Place, name: &str, version: &Version) -> Self {
-        Self {
-            place: place.clone(),
-            name: name.to_owned(),
-            version: version.clone(),
-            handle: Handle::current(),
-            at: 0,
-            start: 0,
-            bytes: Bytes::new(),
-            read: 0,
-        }
+impl RangeReader {
+    /// Creates a reader of `object`. The calling thread has to belong to the runtime.
+    pub(super) fn new(object: StoredObject) -> Self {
+        Self { object, handle: Handle::current(), position: 0, start: 0, bytes: Bytes::new(), sequential: 0 }
     }
 
     fn fetch(&mut self) -> Result<()> {
-        let window = if self.place.url.scheme() == "file" { NEAR } else { FAR };
-        let range = self.at..self.version.size.min(self.at + window);
-        let wanted = range.end - range.start;
-        let options =
-            GetOptions { range: Some(GetRange::Bounded(range)), if_match: self.version.tag(), ..GetOptions::default() };
-        let (store, path) = (&self.place.store, self.place.path(&self.name));
-        let bytes = self.handle.block_on(async { store.get_opts(&path, options).await?.bytes().await });
-        let bytes = bytes.map_err(Error::other)?;
-        if bytes.len() as u64 != wanted {
-            return Err(Error::other(format!("{} bytes came, {wanted} were asked for", bytes.len())));
-        }
-        (self.start, self.bytes) = (self.at, bytes);
+        let length = if self.object.is_local() { LOCAL_RANGE_BYTES } else { REMOTE_RANGE_BYTES };
+        let range = self.position..self.object.size().min(self.position + length);
+        self.bytes = self.handle.block_on(self.object.read_range(range)).map_err(Error::other)?;
+        self.start = self.position;
         Ok(())
     }
 
-    /// What of the window is from here on.
-    fn rest(&self) -> &[u8] {
-        let offset = self.at.checked_sub(self.start).and_then(|offset| usize::try_from(offset).ok());
+    /// Returns the fetched bytes from the current position on.
+    fn fetched(&self) -> &[u8] {
+        let offset = self.position.checked_sub(self.start).and_then(|offset| usize::try_from(offset).ok());
         offset.and_then(|offset| self.bytes.get(offset..)).unwrap_or_default()
     }
 }
 
-impl Read for Window {
+impl Read for RangeReader {
     fn read(&mut self, into: &mut [u8]) -> Result<usize> {
-        if self.at >= self.version.size || into.is_empty() {
+        if self.position >= self.object.size() || into.is_empty() {
             return Ok(0);
         }
-        if self.read > LONGEST_READ {
-            return Err(Error::other("it describes its members at impossible length"));
+        if self.sequential > MAX_SEQUENTIAL_READ {
+            return Err(Error::other("the descriptions of its members are impossibly long"));
         }
-        if self.rest().is_empty() {
+        if self.fetched().is_empty() {
             self.fetch()?;
         }
-        let count = self.rest().len().min(into.len());
-        into[..count].copy_from_slice(&self.rest()[..count]);
-        self.at += count as u64;
-        self.read += count as u64;
+        let count = self.fetched().len().min(into.len());
+        into[..count].copy_from_slice(&self.fetched()[..count]);
+        self.position += count as u64;
+        self.sequential += count as u64;
         Ok(count)
     }
 }
 
-impl Seek for Window {
+impl Seek for RangeReader {
     fn seek(&mut self, to: SeekFrom) -> Result<u64> {
-        let at = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::Current(by) => self.at.checked_add_signed(by),
-            SeekFrom::End(by) => self.version.size.checked_add_signed(by),
+        let position = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+            SeekFrom::End(by) => self.object.size().checked_add_signed(by),
         };
-        let at = at.ok_or_else(|| Error::other("a seek before its beginning, or beyond all ends"))?;
-        if at != self.at {
-            self.read = 0;
+        let position = position.ok_or_else(|| Error::other("a seek to before the start or beyond 64 bits"))?;
+        if position != self.position {
+            self.sequential = 0;
         }
-        self.at = at;
-        Ok(at)
+        self.position = position;
+        Ok(position)
     }
 }

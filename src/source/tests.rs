@@ -1,4 +1,4 @@
-//! Each kind of source over files that a test writes.
+//! Opens each kind of source over files that a test writes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -12,7 +12,7 @@ use arrow::{
 use super::*;
 use crate::config::Config;
 
-/// Names that stores, URLs and shells find hard; the last two look alike, in Unicode's two forms.
+/// Names that are hard for stores, URLs and shells. The last two look alike, in the two forms of Unicode.
 const ODD: [&str; 14] = [
     "a b.png",
     "a%20b.png",
@@ -50,7 +50,7 @@ impl Folder {
         self
     }
 
-    /// Writes files that hold their own names.
+    /// Writes files that contain their own names.
     fn images(&self, names: &[&str]) -> &Self {
         names.iter().for_each(|name| {
             self.write(name, name);
@@ -65,7 +65,7 @@ impl Folder {
             header.set_size(bytes.len() as u64);
             header.set_mode(0o644);
             if name.starts_with("..") {
-                // which no honest tool writes
+                // No honest tool writes such a name.
                 header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
                 header.set_cksum();
                 tar.append(&header, *bytes).unwrap();
@@ -76,7 +76,7 @@ impl Folder {
         self.write(name, tar.into_inner().unwrap())
     }
 
-    /// The source that these lines of `[source]` describe.
+    /// Opens the source that these lines of `[source]` describe.
     async fn open(&self, lines: &str) -> Result<Source> {
         let root = self.0.path().display();
         let text = format!(
@@ -88,14 +88,14 @@ impl Folder {
         Source::open(&config.source, "").await
     }
 
-    /// What is listed: path, label, class and split of each row.
+    /// Returns path, label, class and split of each row.
     async fn listed(&self, lines: &str) -> Vec<String> {
         rows(&self.open(lines).await.unwrap_or_else(|error| panic!("{error}")))
     }
 
-    /// What is said of a source that is wrong.
-    async fn said(&self, lines: &str) -> String {
-        let error = self.open(lines).await.expect_err("is refused");
+    /// Returns the error of an invalid source.
+    async fn message(&self, lines: &str) -> String {
+        let error = self.open(lines).await.expect_err("the source is invalid");
         crate::error::chain(&error).replace(&self.0.path().display().to_string(), "ROOT")
     }
 }
@@ -113,7 +113,7 @@ fn rows(source: &Source) -> Vec<String> {
         .collect()
 }
 
-/// The bytes of every image, as text, or why there are none.
+/// Returns the bytes of every image, as text, or why they cannot be read.
 async fn read(source: &Source) -> Vec<Result<String, String>> {
     let paths: Vec<Option<&str>> = column(source, "path").into_iter().map(Some).collect();
     let images = source.read(&paths).await.unwrap();
@@ -131,11 +131,11 @@ async fn lists_name_images() {
     folder.write("names.txt", "cat/s\ncat/s\n");
     let config_root = folder.0.path().join("data");
     let source = folder.open(&lines).await;
-    // the root of the lists is their own: below ROOT itself there is no `train`
-    let said = crate::error::chain(&source.unwrap_err());
+    // The root of the lists is another one: below ROOT itself there is no `train`.
+    let message = crate::error::chain(&source.unwrap_err());
     assert!(
-        said.starts_with("none of the images of the split train is there; the first is \"train/n01/a.JPEG\" of"),
-        "{said}"
+        message.starts_with("none of the images of the split train exists; the first is \"train/n01/a.JPEG\" of"),
+        "{message}"
     );
     fs::rename(config_root.join("train"), folder.path("train")).unwrap();
     fs::rename(config_root.join("val"), folder.path("val")).unwrap();
@@ -150,7 +150,7 @@ async fn lists_name_images() {
 }
 
 #[tokio::test]
-async fn names_stay_as_they_are() {
+async fn names_stay_unchanged() {
     let folder = Folder::new();
     let names: Vec<String> = ODD.iter().map(|name| format!("sub [%41] #/{name}")).collect();
     folder.images(&names.iter().map(String::as_str).collect::<Vec<_>>());
@@ -160,7 +160,7 @@ async fn names_stay_as_they_are() {
     assert_eq!(column(&source, "path"), names);
     let texts: Vec<String> = read(&source).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(texts, names);
-    // the same below a folder of a split
+    // The same holds below a folder of a split.
     let folder = Folder::new();
     let names: Vec<String> = ODD.iter().map(|name| format!("train/sub [%41] #/{name}")).collect();
     folder.images(&names.iter().map(String::as_str).collect::<Vec<_>>());
@@ -172,7 +172,7 @@ async fn names_stay_as_they_are() {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_a_row() {
+async fn a_missing_file_is_a_row() {
     let folder = Folder::new();
     folder.images(&["a.png", "sub/b.png"]).write("empty.png", "").write("large.png", vec![0; 8 << 20]);
     folder.write(
@@ -194,51 +194,51 @@ async fn what_is_missing_is_a_row() {
         missing(),
     ];
     assert_eq!(read(&source).await, expected);
-    // when it comes, it is another version of the image, and the listing another one
+    // Once it exists, it is another version of the image, and the listing changes.
     folder.images(&["gone.png"]);
     let later = folder.open(lines).await.unwrap();
     let ids = |source: &Source| column(source, "pixel_id").into_iter().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(ids(&source)[0], ids(&later)[0]);
     assert_ne!(ids(&source)[1], ids(&later)[1]);
     assert_ne!(source.fingerprint(), later.fingerprint());
-    // a file that changes after it was listed is an error of the job
+    // A file that changes after it was listed is an error of the run.
     folder.write("a.png", "another");
-    let said = later.read(&[Some("a.png")]).await.unwrap_err().to_string();
-    assert!(said.contains("it has changed since the source was listed"), "{said}");
+    let message = later.read(&[Some("a.png")]).await.unwrap_err().to_string();
+    assert!(message.contains("it has changed since the source was listed"), "{message}");
     folder.write("l.txt", "gone/a.png 0\ngone/b.png 0\n");
-    let said = folder.said(lines).await;
+    let message = folder.message(lines).await;
     assert_eq!(
-        said,
-        "none of the images of the split train is there; the first is \"gone/a.png\" of `l.txt`:1, below `ROOT`\n\
+        message,
+        "none of the images of the split train exists; the first is \"gone/a.png\" of `l.txt`:1, below `ROOT`\n\
          hint: is `source.root` the directory that the paths are relative to?"
     );
 }
 
 #[tokio::test]
-async fn lists_say_all_that_is_wrong() {
+async fn lists_report_all_invalid_lines() {
     let folder = Folder::new();
     folder.images(&["a.png", "b.png"]);
     folder.write("l.txt", "a.png 0\n../b.png 0\nb.png x\n").write("t.txt", "b.png 0\n./a.png 1\nb.png 0\n");
     let lines = "kind = \"list\"\nsplits = { train = \"l.txt\", test = \"t.txt\" }";
     assert_eq!(
-        folder.said(lines).await,
-        "the source names images wrongly, 4 times:\n  `l.txt`:2: found the path \"../b.png\", allowed are paths relative to \
+        folder.message(lines).await,
+        "the source has 4 invalid entries:\n  `l.txt`:2: found the path \"../b.png\", allowed are paths relative to \
          `source.root` with `/`, without empty, `.` or `..` parts, drive letters, backslashes and control characters\n  \
          `l.txt`:3: found the label \"x\", allowed are integers from 0\n  \
-         `t.txt`:2: \"a.png\" of test is in `l.txt`:1 already, of train; an image may be named once\n  \
-         `t.txt`:3: \"b.png\" of test is in `t.txt`:1 already; an image may be named once"
+         `t.txt`:2: \"a.png\" of test is already in `l.txt`:1, of train; name each image once\n  \
+         `t.txt`:3: \"b.png\" of test is already in `t.txt`:1; name each image once"
     );
     folder.write("l.txt", "\n\n");
-    assert_eq!(folder.said(lines).await.lines().next(), Some("the source names an image wrongly:"));
+    assert_eq!(folder.message(lines).await.lines().next(), Some("the source has an invalid entry:"));
     folder.write("t.txt", "b.png 0\n");
-    assert_eq!(folder.said(lines).await, "the split train has no image; it is `l.txt` (`source.splits`)");
+    assert_eq!(folder.message(lines).await, "the split train has no images; `source.splits` reads it from `l.txt`");
     fs::remove_file(folder.path("l.txt")).unwrap();
     assert_eq!(
-        folder.said(lines).await,
+        folder.message(lines).await,
         "`file://ROOT/l.txt`: there is no such file; it is one of `source.splits`, below `source.lists` or `source.root`"
     );
     fs::File::create(folder.path("l.txt")).unwrap().set_len((1 << 30) + 1).unwrap();
-    assert!(folder.said(lines).await.contains("it has 1073741825 bytes, 1073741824 are allowed"));
+    assert!(folder.message(lines).await.contains("it has 1073741825 bytes, at most 1073741824 are allowed"));
 }
 
 #[tokio::test]
@@ -265,14 +265,11 @@ async fn folders_are_classes() {
         ]
     );
     assert_eq!(read(&source).await[2], Ok("train/b cat/x/deep.JPG".to_owned()));
-    let none = folder.said("kind = \"imagefolder\"\nsplits = { train = \"train\", test = \"tset\" }").await;
+    let none = folder.message("kind = \"imagefolder\"\nsplits = { train = \"train\", test = \"tset\" }").await;
+    assert!(none.starts_with("`file://ROOT/tset`: the split test has no images; expected is a folder for"), "{none}");
+    let twice = folder.message("kind = \"imagefolder\"\nsplits = { train = \"train\", test = \"train/b cat\" }").await;
     assert!(
-        none.starts_with("`file://ROOT/tset`: the split test has no image there; expected is a folder for"),
-        "{none}"
-    );
-    let twice = folder.said("kind = \"imagefolder\"\nsplits = { train = \"train\", test = \"train/b cat\" }").await;
-    assert!(
-        twice.contains("\"train/b cat/x/deep.JPG\" of test is in `train/b cat/x/deep.JPG` already, of train"),
+        twice.contains("\"train/b cat/x/deep.JPG\" of test is already in `train/b cat/x/deep.JPG`, of train"),
         "{twice}"
     );
 }
@@ -291,7 +288,7 @@ async fn links_are_followed() {
 }
 
 #[tokio::test]
-async fn metadata_says_the_labels() {
+async fn metadata_files_have_the_labels() {
     let folder = Folder::new();
     folder.images(&["train/1.png", "train/sub/2.png", "test/3.png", "test/x/4.png"]);
     folder.write("train/metadata.csv", "file_name,text,species\n1.png,\"a, b\",dog\nsub/2.png,,cat\n");
@@ -299,28 +296,31 @@ async fn metadata_says_the_labels() {
     let lines = "kind = \"imagefolder\"\nlabel_column = \"species\"\nsplits = { train = \"train\", test = \"test\" }";
     let expected = ["train/1.png 1 dog train", "train/sub/2.png 0 cat train", "test/3.png 0 cat test"];
     assert_eq!(folder.listed(lines).await, expected);
-    let said = folder.said(&lines.replace("\"species\"", "\"label\"")).await;
+    let message = folder.message(&lines.replace("\"species\"", "\"label\"")).await;
     assert_eq!(
-        said,
+        message,
         "`train/metadata.csv` has no column `label` (`source.label_column`); its columns are \"file_name\", \"text\", \"species\""
     );
     folder.write(
         "test/metadata.jsonl",
         "{\"file_name\": \"../train/1.png\", \"species\": 1}\nno\n{}\n{\"file_name\": \"a\"}",
     );
-    let said = folder.said(lines).await;
-    assert!(said.contains("`test/metadata.jsonl`:1: found the path \"../train/1.png\""), "{said}");
-    assert!(said.contains("`test/metadata.jsonl`:2: it is no JSON"), "{said}");
-    assert!(said.contains("`test/metadata.jsonl`:3: it has no field `file_name`: \"{}\""), "{said}");
-    assert!(said.contains("`test/metadata.jsonl`:4: it has no field `species`; every image needs a label"), "{said}");
+    let message = folder.message(lines).await;
+    assert!(message.contains("`test/metadata.jsonl`:1: found the path \"../train/1.png\""), "{message}");
+    assert!(message.contains("`test/metadata.jsonl`:2: it is not valid JSON"), "{message}");
+    assert!(message.contains("`test/metadata.jsonl`:3: it has no field `file_name`: \"{}\""), "{message}");
+    assert!(
+        message.contains("`test/metadata.jsonl`:4: it has no field `species`; every image needs a label"),
+        "{message}"
+    );
     folder.write("test/metadata.jsonl", "{\"file_name\": \"3.png\", \"species\": 1}");
-    let said = folder.said(lines).await;
-    assert!(said.ends_with("`test/metadata.jsonl`:1 has 1, `train/metadata.csv`:2 has \"dog\""), "{said}");
+    let message = folder.message(lines).await;
+    assert!(message.ends_with("`test/metadata.jsonl`:1 has 1, `train/metadata.csv`:2 has \"dog\""), "{message}");
     folder.write("test/metadata.csv", "");
-    assert!(folder.said(lines).await.starts_with("`test` has both `metadata.csv` and `metadata.jsonl`"));
+    assert!(folder.message(lines).await.starts_with("`test` has both `metadata.csv` and `metadata.jsonl`"));
 }
 
-/// The first rows of WILDS' iWildCam 2.0, cut to what is told apart here.
+/// The first rows of iWildCam 2.0 in WILDS, with only the columns that matter here.
 const WILDS: &str = ",split,location_remapped,filename,y\n0,train,3,a.jpg,1\n1,id_val,3,b.jpg,0\n2,test,9,c.jpg,1\n\
                      3,val,8,d.jpg,0\n4,id_test,3,e.jpg,0\n";
 const WILDS_LINES: &str = "kind = \"csv\"\ntable = \"metadata.csv\"\npath_column = \"filename\"\npath_prefix = \"train/\"\n\
@@ -341,15 +341,15 @@ async fn one_table_has_all_splits() {
             "train/c.jpg 1 tayassu pecari shifted_test"
         ]
     );
-    let said = folder.said(&WILDS_LINES.replace("\"id_val\"", "\"id-val\"")).await;
+    let message = folder.message(&WILDS_LINES.replace("\"id_val\"", "\"id-val\"")).await;
     assert_eq!(
-        said,
-        "`metadata.csv`: no row has the split \"id-val\" (`source.splits`); its splits, with their rows, are \"id_test\" (1), \
+        message,
+        "`metadata.csv`: no row has the split \"id-val\" (`source.splits`); its splits, with their numbers of rows, are \"id_test\" (1), \
          \"id_val\" (1), \"test\" (1), \"train\" (1), \"val\" (1)"
     );
-    let said = folder.said(&WILDS_LINES.replace("\"filename\"", "\"path\"")).await;
+    let message = folder.message(&WILDS_LINES.replace("\"filename\"", "\"path\"")).await;
     assert_eq!(
-        said,
+        message,
         "`metadata.csv` has no column `path` (`source.path_column`); its columns are \"\", \"split\", \"location_remapped\", \
          \"filename\", \"y\""
     );
@@ -357,14 +357,14 @@ async fn one_table_has_all_splits() {
     folder.write("metadata.csv", twice);
     assert!(
         folder
-            .said(&WILDS_LINES.replace("\"filename\"", "\"y\""))
+            .message(&WILDS_LINES.replace("\"filename\"", "\"y\""))
             .await
             .contains("has the column `y` (`source.path_column`) twice")
     );
 }
 
 #[tokio::test]
-async fn tables_of_their_own_have_texts_as_classes() {
+async fn a_table_per_split_has_names_as_classes() {
     let folder = Folder::new();
     folder.images(&["a.jpg", "b.jpg", "c.jpg"]);
     folder.write("train.csv", "\u{feff}path,label\r\n\r\na.jpg,\"zebra, \"\"grey\"\"\"\r\nb.jpg,ape\r\n");
@@ -377,17 +377,17 @@ async fn tables_of_their_own_have_texts_as_classes() {
         "test.csv",
         format!("label,path\nape\n,c.jpg\nape,/etc/passwd\n\nape,a.jpg\n{long},c.jpg\n\"ape,c.jpg\n"),
     );
-    let said = folder.said(lines).await;
-    let lines: Vec<&str> = said.lines().collect();
-    assert_eq!(lines[0], "the source names images wrongly, 6 times:");
+    let message = folder.message(lines).await;
+    let lines: Vec<&str> = message.lines().collect();
+    assert_eq!(lines[0], "the source has 6 invalid entries:");
     assert_eq!(lines[1], "  `test.csv`:2: it has 1 fields, the header has 2");
     assert_eq!(lines[2], "  `test.csv`:3: it has no label; every image needs one");
-    assert!(lines[3].starts_with("  `test.csv`:4: found the path \"/etc/passwd\""), "{said}");
+    assert!(lines[3].starts_with("  `test.csv`:4: found the path \"/etc/passwd\""), "{message}");
     assert_eq!(lines[4], "  `test.csv`:7: a field has 70000 bytes, 65536 are allowed; is a quote left open?");
     assert_eq!(lines[5], "  `test.csv`:8: it has 1 fields, the header has 2");
     assert!(
-        lines[6].ends_with("\"a.jpg\" of test is in `train.csv`:3 already, of train; an image may be named once"),
-        "{said}"
+        lines[6].ends_with("\"a.jpg\" of test is already in `train.csv`:3, of train; name each image once"),
+        "{message}"
     );
 }
 
@@ -417,8 +417,8 @@ async fn tars_hold_samples() {
     assert_eq!(texts[3].as_ref().unwrap().len(), 100_000);
     assert_eq!(texts[4], Err("the sample has no image, a `.jpg`, `.jpeg`, `.png` or `.webp`".to_owned()));
     folder.tar("t-00.tar", &[]);
-    let said = source.read(&[Some("t-00.tar#000.jpg")]).await.unwrap_err().to_string();
-    assert!(said.contains("t-00.tar`: it has changed since the source was listed"), "{said}");
+    let message = source.read(&[Some("t-00.tar#000.jpg")]).await.unwrap_err().to_string();
+    assert!(message.contains("t-00.tar`: it has changed since the source was listed"), "{message}");
 }
 
 #[tokio::test]
@@ -430,46 +430,46 @@ async fn tars_have_labels_in_json_too() {
     );
     let lines = "kind = \"webdataset\"\nlabel_column = \"json:kind\"\nsplits.train = \"t.tar\"";
     assert_eq!(folder.listed(lines).await, ["t.tar#a.jpg 1 cat/dog train", "t.tar#b.jpg 0 ant train"]);
-    let said = folder.said(&lines.replace("json:kind", "json:label")).await;
-    assert!(said.contains("`t.tar`: \"a.json\": it has no field `label`; every image needs a label"), "{said}");
+    let message = folder.message(&lines.replace("json:kind", "json:label")).await;
+    assert!(message.contains("`t.tar`: \"a.json\": it has no field `label`; every image needs a label"), "{message}");
     folder.tar(
         "t.tar",
         &[("a.jpg", b"1"), ("b.cls", b"cat"), ("b.jpg", b"2"), ("../c.cls", b"1"), ("d.jpg", b"1"), ("d.png", b"1")],
     );
-    let said = folder.said("kind = \"webdataset\"\nsplits = { train = \"t.tar\", test = \"{0..1}.tar\" }").await;
+    let message = folder.message("kind = \"webdataset\"\nsplits = { train = \"t.tar\", test = \"{0..1}.tar\" }").await;
     for what in [
         "the sample \"a\" has no member `.cls`",
         "\"b.cls\": found the label \"cat\", allowed are integers from 0",
         "found the path \"../c\"",
         "the sample \"d\" has two images, \"d.jpg\" and \"d.png\"",
     ] {
-        assert!(said.contains(&format!("`t.tar`: {what}")), "{said}");
+        assert!(message.contains(&format!("`t.tar`: {what}")), "{message}");
     }
     assert!(
-        said.contains("`0.tar`: there is no such file") && said.contains("`1.tar`: there is no such file"),
-        "{said}"
+        message.contains("`0.tar`: there is no such file") && message.contains("`1.tar`: there is no such file"),
+        "{message}"
     );
 }
 
 #[tokio::test]
-async fn tars_that_are_cut_or_none_are_refused() {
+async fn truncated_and_foreign_tars_are_rejected() {
     let folder = Folder::new();
     folder.tar("t.tar", &[("a.cls", b"1"), ("a.jpg", &[b'p'; 3000])]);
     let whole = fs::read(folder.path("t.tar")).unwrap();
     let lines = "kind = \"webdataset\"\nsplits.train = \"t.tar\"";
     folder.write("t.tar", &whole[..3000]);
-    let said = folder.said(lines).await;
+    let message = folder.message(lines).await;
     assert_eq!(
-        said,
-        "`file://ROOT/t.tar`: it is no tar file that can be read; compressed ones cannot: it is cut off in its member \"a.jpg\""
+        message,
+        "`file://ROOT/t.tar`: it is not a readable tar file; compressed ones are not supported: it is truncated in its member \"a.jpg\""
     );
     folder.write("t.tar", b"\x1f\x8b".repeat(600));
-    assert!(folder.said(lines).await.contains("it is no tar file that can be read; compressed ones cannot"));
+    assert!(folder.message(lines).await.contains("it is not a readable tar file; compressed ones are not supported"));
     folder.write("t.tar", "");
-    assert_eq!(folder.said(lines).await, "the split train has no image; it is `t.tar` (`source.splits`)");
+    assert_eq!(folder.message(lines).await, "the split train has no images; `source.splits` reads it from `t.tar`");
     folder.tar("t.tar", &[("a.cls", b"1")]);
-    assert!(folder.said(lines).await.starts_with("none of the images of the split train is there"));
-    // a name that claims to have half of a terabyte
+    assert!(folder.message(lines).await.starts_with("none of the images of the split train exists"));
+    // A member name that claims to have half a terabyte.
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(tar::EntryType::GNULongName);
     header.set_path("././@LongLink").unwrap();
@@ -478,7 +478,7 @@ async fn tars_that_are_cut_or_none_are_refused() {
     let file = fs::File::create(folder.path("t.tar")).unwrap();
     std::io::Write::write_all(&mut &file, header.as_bytes()).unwrap();
     file.set_len(1 << 39).unwrap();
-    assert!(folder.said(lines).await.ends_with("it describes its members at impossible length"));
+    assert!(folder.message(lines).await.ends_with("the descriptions of its members are impossibly long"));
 }
 
 #[tokio::test]
@@ -495,9 +495,10 @@ async fn names_in_the_metadata_of_parquet_files_are_lines_of_text() {
     writer.write(&batch).unwrap();
     writer.close().unwrap();
     assert_eq!(
-        folder.said("kind = \"parquet\"\nsplits.train = \"a.parquet\"").await,
+        folder.message("kind = \"parquet\"\nsplits.train = \"a.parquet\"").await,
         "the metadata of the Parquet files: class 1 has the name \"a\\tdog\", allowed are names that are not blank, \
-         without control characters, of up to 65536 bytes; `source.classes` gives others"
+         without control characters, of up to 65536 bytes\n\
+         hint: set other names with `source.classes`"
     );
     folder.write("names.txt", "cat\ndog\n");
     let lines = "kind = \"parquet\"\nsplits.train = \"a.parquet\"\nclasses = \"ROOT/names.txt\"";

@@ -1,11 +1,11 @@
-//! The profile that `AWS_PROFILE` names, from the files of AWS's own tools. What is set in the environment otherwise,
-//! by a web identity or by the instance, `object_store` finds itself.
+//! Reads the profile that `AWS_PROFILE` names from the files of the AWS command line tools. `object_store` itself finds
+//! every other source of credentials: the environment, a web identity, the instance.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use object_store::aws::AmazonS3ConfigKey as Key;
 
-/// Keys of a profile that a store takes.
+/// Keys of a profile that a store can be configured with.
 const KEYS: [(&str, Key); 4] = [
     ("aws_access_key_id", Key::AccessKeyId),
     ("aws_secret_access_key", Key::SecretAccessKey),
@@ -13,7 +13,7 @@ const KEYS: [(&str, Key); 4] = [
     ("region", Key::Region),
 ];
 
-/// What the files say of the profile; nothing where `AWS_PROFILE` is not set. Keys in the environment stand above it.
+/// Returns the settings of the profile, or nothing if `AWS_PROFILE` is not set. The environment takes precedence.
 pub(super) fn profile() -> Vec<(Key, String)> {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let Some(profile) = variable("AWS_PROFILE").filter(|_| variable("AWS_ACCESS_KEY_ID").is_none()) else {
@@ -32,7 +32,8 @@ pub(super) fn profile() -> Vec<(Key, String)> {
     KEYS.iter().filter_map(|(name, key)| Some((*key, found.get(*name)?.clone()))).collect()
 }
 
-/// The keys of `[name]`, as AWS's tools read their files: `key = value`, comments in lines of their own.
+/// Returns the keys of the section `[name]`, as the AWS tools read their files: `key = value`, and comments only on
+/// separate lines.
 fn section(text: &str, name: &str) -> BTreeMap<String, String> {
     let mut inside = false;
     let mut found = BTreeMap::new();
@@ -51,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_profile_is_one_section_and_no_other() {
+    fn a_profile_is_exactly_one_section() {
         let text = "[default]\nregion = a\n; no\n[profile mine]\n# region = x\nregion = b\nrole_arn=arn:aws:c\n[other]\nregion=d\n";
         let of = |name: &str| section(text, name).get("region").cloned();
         assert_eq!(of("default").as_deref(), Some("a"));

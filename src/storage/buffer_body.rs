@@ -1,21 +1,21 @@
-//! Answers that `object_store` takes as they come, and does not ask for again where they break off: pages of listings,
-//! and what a store says of an error. The latter hides the error itself: an object that is not there becomes a failure.
+//! Buffers list and error bodies. `object_store` streams them and does not retry if the connection drops mid-body, so a
+//! truncated 404 body would surface as a generic error.
 
 use object_store::client::{HttpError, HttpErrorKind, HttpRequest, HttpResponse};
 
-/// Whether `request` lists objects, as S3 and Google (`list-type`) or Azure (`comp`) have it.
-pub(super) fn lists(request: &HttpRequest) -> bool {
+/// Whether `request` lists objects: `list-type` on S3 and Google Cloud Storage, `comp=list` on Azure.
+pub(super) fn is_list(request: &HttpRequest) -> bool {
     let query = request.uri().query().unwrap_or_default();
     query.split('&').any(|part| part.starts_with("list-type=") || part == "comp=list")
 }
 
-/// The same answer with its whole body. An answer that breaks off is an error that `object_store` repeats the request
-/// for, where it may be repeated. What an object holds is not read here: it may be large, and is read on where it broke.
-pub(super) async fn whole(answer: HttpResponse, lists: bool) -> Result<HttpResponse, HttpError> {
-    if answer.status().is_success() && !lists {
-        return Ok(answer);
+/// Reads the body of a list or error response to its end. A connection that drops is then an error that `object_store`
+/// retries. The body of an object passes through unread: it may be large, and `object_store` resumes it by itself.
+pub(super) async fn buffered(response: HttpResponse, is_list: bool) -> Result<HttpResponse, HttpError> {
+    if response.status().is_success() && !is_list {
+        return Ok(response);
     }
-    let (parts, body) = answer.into_parts();
+    let (parts, body) = response.into_parts();
     let body = body.bytes().await.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error))?;
     Ok(HttpResponse::from_parts(parts, body.into()))
 }

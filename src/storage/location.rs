@@ -1,7 +1,6 @@
-//! From a directory or URL to an object store.
+//! Opens the object store that a directory or URL names.
 
 use std::{
-    path::Path,
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -16,52 +15,48 @@ use object_store::{
 use url::Url;
 
 use super::{
-    aws_profile,
-    rate_limit::{Pace, Paced, Totals},
+    StorageError, aws_profile,
+    rate_limit::{RateLimited, RateLimiter, Totals},
 };
-use crate::error::{Error, Result};
 
 /// Schemes of the URLs that name a store.
 const SCHEMES: [&str; 4] = ["file", "s3", "gs", "az"];
-/// The pace of every request to a cloud.
-static PACE: LazyLock<Arc<Pace>> = LazyLock::new(Arc::default);
-/// How long a request is repeated. Two stops of a minute, as a store may ask for, fit in.
-const LONGEST_RETRY: Duration = Duration::from_secs(300);
+/// Limits the rate of every request to a cloud store.
+static RATE_LIMITER: LazyLock<Arc<RateLimiter>> = LazyLock::new(Arc::default);
+/// How long a request is retried. That covers two pauses of a minute, the longest that a store may request.
+const MAX_RETRY: Duration = Duration::from_secs(300);
 
-/// A store and the place in it that a directory or URL names.
+/// A directory or URL: an object store and a prefix in it.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub(crate) struct Location {
     /// The whole store: a bucket, or the local file system.
-    pub store: Arc<dyn ObjectStore>,
-    /// The place, ending in `/`.
-    pub url: Url,
-    /// The same place as a path in the store.
+    pub(crate) store: Arc<dyn ObjectStore>,
+    /// Ends with `/`.
+    pub(crate) url: Url,
+    /// The path of `url` in `store`.
     prefix: object_store::path::Path,
 }
 
-impl Place {
-    /// Opens `root`: a directory, or a URL of `file`, `s3`, `gs` or `az`. A directory need not be there yet. What a store
-    /// needs beside its URL (credentials, region, endpoint) is taken from the environment, as its own tools name it.
+impl Location {
+    /// Opens `root`: a directory, or a URL with the scheme `file`, `s3`, `gs` or `az`. A directory does not have to exist
+    /// yet. Credentials, region and endpoint of a store come from the environment variables that its own tools use.
     ///
     /// # Errors
-    /// Where the URL's scheme is not known, or the store's options are incomplete.
-    pub fn open(root: &str) -> Result<Self> {
+    /// Returns an error if the scheme is unknown or the store's configuration is incomplete.
+    pub(crate) fn open(root: &str) -> Result<Self, StorageError> {
         let url = directory_url(root)?;
         if !SCHEMES.contains(&url.scheme()) {
-            return Err(Error::Data(format!(
-                "`{root}`: no store for `{}`; allowed are a directory, and URLs with `file://`, `s3://`, `gs://` or `az://`",
-                url.scheme()
-            )));
+            return Err(StorageError::UnknownScheme { root: root.to_owned(), scheme: url.scheme().to_owned() });
         }
-        let store = open_store(&url).map_err(|error| Error::lake(root, "it cannot be opened", error))?;
+        let store = open_store(&url).map_err(|source| StorageError::Open { root: root.to_owned(), source })?;
         register_log_store();
         Self::at(store, url)
     }
 
-    /// The path of `name`, relative to this place, in [`Place::store`]. Characters stay as they are, so that it is what
-    /// others have named so: the library's own joining would encode `%`, `#`, `~`, `[` and more. Encoded are only parts
-    /// that are no names, `.` and `..`, and control characters: nothing leads out of this place.
-    pub fn path(&self, name: &str) -> object_store::path::Path {
+    /// Returns the path of `name` in [`Location::store`]. Characters stay unchanged, so that the path is the one under
+    /// which other tools stored the object; joining by the library would encode `%`, `#`, `~`, `[` and more. Encoded are
+    /// only `.`, `..` and control characters, so that no name leads out of this location.
+    pub(crate) fn path(&self, name: &str) -> object_store::path::Path {
         let part = |part| PathPart::parse(part).unwrap_or_else(|_| PathPart::from(part));
         name.split('/')
             .filter(|part| !part.is_empty())
@@ -69,36 +64,47 @@ impl Place {
             .fold(self.prefix.clone(), |path, part| path.join(part))
     }
 
-    /// What [`Place::path`] made `path` from; none for a path that is not below this place.
-    pub fn name<'a>(&self, path: &'a object_store::path::Path) -> Option<&'a str> {
-        let below = path.as_ref().strip_prefix(self.prefix.as_ref())?;
-        if self.prefix.as_ref().is_empty() { Some(below) } else { below.strip_prefix('/') }
+    /// Returns the name that [`Location::path`] turns into `path`, which the store listed below this location.
+    pub(super) fn name<'a>(&self, path: &'a object_store::path::Path) -> &'a str {
+        let below = path.as_ref().strip_prefix(self.prefix.as_ref()).unwrap_or(path.as_ref());
+        below.strip_prefix('/').unwrap_or(below)
     }
 
-    /// The place `name` below this one.
+    /// Returns the URL of `name`, for messages.
+    pub(crate) fn url_of(&self, name: &str) -> String {
+        format!("{}{name}", self.url)
+    }
+
+    /// Returns the location `name` below this one.
     ///
     /// # Errors
-    /// Where `name` makes no URL.
-    pub fn below(&self, name: &str) -> Result<Self> {
-        let url = self
-            .url
-            .join(&format!("{name}/"))
-            .map_err(|error| Error::lake(self.url.as_str(), format!("no place `{name}` below it"), error))?;
+    /// Returns an error if `name` does not form a URL.
+    pub(crate) fn below(&self, name: &str) -> Result<Self, StorageError> {
+        let url = self.url.join(&format!("{name}/"));
+        let url = url.map_err(|source| StorageError::InvalidName {
+            url: self.url.to_string(),
+            name: name.to_owned(),
+            source,
+        })?;
         Self::at(Arc::clone(&self.store), url)
     }
 
-    /// The place of `url` in `store`.
-    pub fn at(store: Arc<dyn ObjectStore>, url: Url) -> Result<Self> {
+    /// Returns the location that `url` names in `store`.
+    ///
+    /// # Errors
+    /// Returns an error if the path of `url` is not valid in a store.
+    pub(crate) fn at(store: Arc<dyn ObjectStore>, url: Url) -> Result<Self, StorageError> {
         let prefix = object_store::path::Path::from_url_path(url.path())
-            .map_err(|error| Error::lake(url.as_str(), "it is no place in a store", error))?;
+            .map_err(|source| StorageError::InvalidPath { url: url.to_string(), source })?;
         Ok(Self { store, url, prefix })
     }
 }
 
-/// The store of a URL with one of [`SCHEMES`], of which the last is Azure's. All stores of the process share one pace.
+/// Opens the store of a URL with one of [`SCHEMES`], of which the last is Azure's. All stores of the process share one
+/// rate limiter.
 fn open_store(url: &Url) -> object_store::Result<Arc<dyn ObjectStore>> {
-    let http = Paced::new(&PACE);
-    let retry = RetryConfig { retry_timeout: LONGEST_RETRY, ..RetryConfig::default() };
+    let http = RateLimited::new(&RATE_LIMITER);
+    let retry = RetryConfig { retry_timeout: MAX_RETRY, ..RetryConfig::default() };
     Ok(match url.scheme() {
         "file" => Arc::new(LocalFileSystem::new()),
         "s3" => {
@@ -118,19 +124,18 @@ fn open_store(url: &Url) -> object_store::Result<Arc<dyn ObjectStore>> {
     })
 }
 
-/// What slowing down for stores has come to in this process; nothing where no store asked for it.
-pub fn slow_downs() -> Option<Totals> {
-    Some(PACE.totals()).filter(|totals| totals.slow_downs > 0)
+/// Returns how much stores have throttled this process, or `None` if they have not.
+pub(crate) fn throttling_totals() -> Option<Totals> {
+    Some(RATE_LIMITER.totals()).filter(|totals| totals.throttled > 0)
 }
 
-fn directory_url(root: &str) -> Result<Url> {
+fn directory_url(root: &str) -> Result<Url, StorageError> {
     let mut url = match Url::parse(root) {
         Ok(url) if !url.cannot_be_a_base() && url.scheme().len() > 1 => url,
-        _ => {
-            let path =
-                std::path::absolute(Path::new(root)).map_err(|error| Error::lake(root, "it is no directory", error))?;
-            Url::from_directory_path(&path).map_err(|()| Error::Data(format!("`{root}` is no directory and no URL")))?
-        }
+        _ => std::path::absolute(root)
+            .ok()
+            .and_then(|path| Url::from_directory_path(path).ok())
+            .ok_or_else(|| StorageError::InvalidRoot { root: root.to_owned() })?,
     };
     if !url.path().ends_with('/') {
         let path = format!("{}/", url.path());
@@ -139,8 +144,8 @@ fn directory_url(root: &str) -> Result<Url> {
     Ok(url)
 }
 
-/// Delta's default log store (create-if-absent of each log entry) over clouds by our own object store: the library knows
-/// it for `file` and `memory` only, and its packages for clouds bring their SDKs.
+/// Delta's default log store, which creates each log entry only if it is absent. The library registers it only for `file`
+/// and `memory`; its packages for clouds bring the clouds' SDKs.
 #[derive(Debug)]
 struct ConditionalPut;
 

@@ -1,14 +1,17 @@
-//! Object stores: a directory or a bucket, read and written with one rate limit for the whole process.
+//! Object stores: a directory or a bucket, read and written under one rate limit for the whole process.
 
 mod aws_profile;
 mod buffer_body;
 mod download;
+mod error;
+mod listing;
 mod location;
+mod object;
 mod parquet_reader;
 mod rate_limit;
 mod upload;
 
-pub use download::StoredFile;
-pub use location::{Place, slow_downs};
-pub use parquet_reader::Object;
-pub use upload::Upload;
+pub(crate) use error::StorageError;
+pub(crate) use location::{Location, throttling_totals};
+pub(crate) use object::{StoredObject, Version};
+pub(crate) use upload::Upload;

@@ -1,23 +1,23 @@
-//! Slowing down when a store says so: one pace for all requests of the process.
+//! Limits the rate of all requests of the process when a store throttles them.
 //!
-//! `object_store` repeats a request that was answered 503 or 429 after a pause of its own, whatever the answer's
-//! `Retry-After` says, and every other request goes on as before: a thousand callers stay a thousand callers. Here,
-//! below those retries, the first such answer sets a limit for everybody who shares a [`Pace`]:
+//! `object_store` retries a request that was answered with 503 or 429 after its own pause, whatever `Retry-After` says.
+//! Every other request continues as before: a thousand callers stay a thousand callers. Below those retries, this module
+//! lets the first such response limit everybody who shares a [`RateLimiter`]:
 //!
-//! * There is no limit until an answer says 503 or 429. It sets the limit to half the rate of the last second.
-//! * Further ones halve it again, at most once per second, and never for a request that went before the last halving:
-//!   a burst counts once. The limit stays at or above one request per second.
-//! * After a second without such answers it grows, each second by 5 % and by 1 request per second, and it is lifted at
-//!   twice the rate that set it. Set by 500 per second, it is 250, again 500 after 14 s, and lifted after 28 s.
-//! * A `Retry-After` in seconds stops everybody for that long, at most a minute. As a date it is not read.
+//! * There is no limit until a response is 503 or 429. It sets the limit to half the rate of the last second.
+//! * Further ones halve the limit again, at most once per second, and never for a request that was sent before the last
+//!   halving: a burst counts once. The limit stays at or above one request per second.
+//! * After a second without such responses the limit grows, by 5 % and by 1 request per second in each second. It is lifted
+//!   at twice the rate that set it. A limit set at 500 per second is 250, reaches 500 after 14 s, and is lifted after 28 s.
+//! * A `Retry-After` in seconds stops everybody for that time, at most a minute. A date is ignored.
 //!
-//! Answers pass through unchanged (but see `whole`), so `object_store` still repeats the request: it sleeps its own pause
-//! and then waits here like a new one. Both count towards its `retry_timeout` (180 s by default), after which it gives up
-//! at the next bad answer; neither counts towards the timeout of a request, which starts when it goes. A request is
-//! signed before it waits, and stores refuse signatures older than 15 minutes. So nobody waits here for longer than two
-//! minutes.
+//! Responses pass through unchanged (but see `buffer_body`), so `object_store` still retries the request: it sleeps its own
+//! pause and then waits here like a new one. Both count towards its `retry_timeout` (180 s by default), after which it
+//! gives up at the next failure; neither counts towards the timeout of a request, which starts when the request is sent. A
+//! request is signed before it waits, and stores reject signatures older than 15 minutes. So no request waits here for
+//! longer than two minutes.
 //!
-//! An answer of 200 whose body says `SlowDown` is not seen. Requests for credentials go the same way as data.
+//! A response of 200 whose body says `SlowDown` is not noticed. Requests for credentials are limited like those for data.
 
 use std::{
     fmt,
@@ -38,56 +38,55 @@ use tokio::{
 use super::buffer_body;
 
 /// The lowest limit, in requests per second.
-const FLOOR: f64 = 1.0;
-/// The time between two halvings, at least.
-const INTERVAL: Duration = Duration::from_secs(1);
-/// The longest stop that an answer may ask for.
-const LONGEST_STOP: Duration = Duration::from_secs(60);
-/// The longest that a request waits: its signature ages, and with it the time that its sender has for retries.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// The limit grows as `FLOOR + limit / GROWTH` per second.
+const MIN_RATE: f64 = 1.0;
+/// The shortest time between two halvings.
+const MIN_HALVING_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest pause that a response can request.
+const MAX_STOP: Duration = Duration::from_secs(60);
+/// The longest time that a request waits. Meanwhile its signature ages and the time for its retries runs out.
+const MAX_WAIT: Duration = Duration::from_secs(120);
+/// The limit grows as `MIN_RATE + limit / GROWTH` per second.
 const GROWTH: f64 = 20.0;
-/// How far a late request may pull the next one forward: timers are no finer than a millisecond.
+/// How far a late request can pull the next one forward, since timers are no finer than a millisecond.
 const SLACK: Duration = Duration::from_millis(10);
 
-/// The pace of all requests that share it.
+/// Limits the rate of all requests that share it.
 #[derive(Debug)]
-pub struct Pace {
+pub(super) struct RateLimiter {
     state: Mutex<State>,
-    /// Held by the one who waits for the next slot. The others queue for it, first come, first served.
+    /// Held by the request that waits for the next slot. The others queue for it, first come, first served.
     turn: tokio::sync::Mutex<()>,
 }
 
-/// What slowing down has come to, for people.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Answers that said 503 or 429.
-    pub slow_downs: u64,
-    /// How often the rate was halved.
-    pub halvings: u64,
-    /// How long requests waited, added up: more than the time that passed where several waited at once.
-    pub waited: Duration,
+/// What a [`RateLimiter`] has done so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    /// Responses with status 503 or 429.
+    pub(crate) throttled: u64,
+    pub(crate) halvings: u64,
+    /// How long requests waited in sum, which exceeds the elapsed time if several waited at once.
+    pub(crate) waited: Duration,
 }
 
-/// Connects through another connector and keeps its requests to a [`Pace`].
-#[derive(Clone, Debug)]
-pub struct Paced {
-    pace: Arc<Pace>,
+/// An HTTP connector whose requests pass through a [`RateLimiter`].
+#[derive(Debug, Clone)]
+pub(super) struct RateLimited {
+    limiter: Arc<RateLimiter>,
     inner: Arc<dyn HttpConnector>,
 }
 
 #[derive(Debug)]
 struct Service {
-    pace: Arc<Pace>,
+    limiter: Arc<RateLimiter>,
     inner: HttpClient,
 }
 
 #[derive(Debug)]
 struct State {
     limit: Option<Limit>,
-    /// The last halving, also one whose limit is lifted by now.
+    /// The last halving, even if its limit has been lifted since.
     halved: Option<Instant>,
-    /// Nobody goes before.
+    /// No request is sent before this time.
     stop: Instant,
     meter: Meter,
     totals: Totals,
@@ -100,11 +99,11 @@ struct Limit {
     grown: Instant,
     /// The rate at which the limit is lifted.
     lift: f64,
-    /// When the next request may go.
+    /// When the next request can be sent.
     next: Instant,
 }
 
-/// How many requests went in the last second.
+/// Measures the rate of the last second.
 #[derive(Debug)]
 struct Meter {
     /// When the current second began.
@@ -113,34 +112,34 @@ struct Meter {
     previous: u32,
 }
 
-impl Paced {
+impl RateLimited {
     /// Connects as `object_store` does by default.
-    pub fn new(pace: &Arc<Pace>) -> Self {
-        Self { pace: Arc::clone(pace), inner: Arc::new(ReqwestConnector::default()) }
+    pub(super) fn new(limiter: &Arc<RateLimiter>) -> Self {
+        Self { limiter: Arc::clone(limiter), inner: Arc::new(ReqwestConnector::default()) }
     }
 }
 
-impl HttpConnector for Paced {
+impl HttpConnector for RateLimited {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let inner = self.inner.connect(options)?;
-        Ok(HttpClient::new(Service { pace: Arc::clone(&self.pace), inner }))
+        Ok(HttpClient::new(Service { limiter: Arc::clone(&self.limiter), inner }))
     }
 }
 
 #[async_trait]
 impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let sent = self.pace.admit().await;
-        let lists = buffer_body::lists(&request);
-        let answer = self.inner.execute(request).await?;
-        if matches!(answer.status().as_u16(), 429 | 503) {
-            self.pace.state().slow_down(Instant::now(), sent, retry_after(&answer));
+        let sent = self.limiter.admit().await;
+        let is_list = buffer_body::is_list(&request);
+        let response = self.inner.execute(request).await?;
+        if matches!(response.status().as_u16(), 429 | 503) {
+            self.limiter.state().throttle(Instant::now(), sent, retry_after(&response));
         }
-        buffer_body::whole(answer, lists).await
+        buffer_body::buffered(response, is_list).await
     }
 }
 
-impl Default for Pace {
+impl Default for RateLimiter {
     fn default() -> Self {
         let now = Instant::now();
         let meter = Meter { start: now, current: 0, previous: 0 };
@@ -149,32 +148,32 @@ impl Default for Pace {
     }
 }
 
-impl Pace {
-    /// What it has come to so far.
-    pub fn totals(&self) -> Totals {
+impl RateLimiter {
+    /// Returns what has happened so far.
+    pub(super) fn totals(&self) -> Totals {
         self.state().totals
     }
 
-    /// Waits until a request may go; when that is. A future that is dropped meanwhile leaves the queue.
+    /// Waits until a request can be sent and returns that time. A future that is dropped meanwhile leaves the queue.
     async fn admit(self: &Arc<Self>) -> Instant {
-        let asked = Instant::now();
-        if !self.state().is_open(asked) {
-            // A task of its own waits: it holds the turn, and whoever made the request may not poll it for a while,
-            // since they wait for another request. That one would be behind it. A set ends its tasks when it is dropped.
+        let arrived = Instant::now();
+        if !self.state().is_open(arrived) {
+            // A separate task waits. It holds the turn, and the caller might not poll it for a while because it waits for
+            // another request, which would be behind this one. A set ends its tasks when it is dropped.
             let mut queue = JoinSet::new();
-            let pace = Arc::clone(self);
-            queue.spawn(async move { pace.queue().await });
-            // Out of patience, the request goes: see `PATIENCE`.
-            let _ = timeout(PATIENCE, queue.join_next()).await;
+            let limiter = Arc::clone(self);
+            queue.spawn(async move { limiter.queue().await });
+            // On a timeout the request is sent all the same: see `MAX_WAIT`.
+            let _ = timeout(MAX_WAIT, queue.join_next()).await;
         }
         let now = Instant::now();
         let mut state = self.state();
         state.meter.count(now);
-        state.totals.waited += now - asked;
+        state.totals.waited += now - arrived;
         now
     }
 
-    /// Takes the next slot. Slots are not given out ahead: the limit and the stop may change while somebody waits.
+    /// Waits for the next slot. Slots are not assigned ahead, since the limit can change while a request waits.
     async fn queue(&self) {
         let _turn = self.turn.lock().await;
         while let Some(due) = self.wait_until() {
@@ -192,13 +191,13 @@ impl Pace {
 }
 
 impl State {
-    /// Whether nobody needs to wait.
+    /// Returns whether no request has to wait.
     fn is_open(&mut self, now: Instant) -> bool {
         self.grow(now);
         self.limit.is_none() && self.stop <= now
     }
 
-    /// Takes a slot, or says when to try again.
+    /// Takes a slot, or returns when to try again.
     fn take(&mut self, now: Instant) -> Result<(), Instant> {
         self.grow(now);
         let due = self.limit.as_ref().map_or(self.stop, |limit| limit.next.max(self.stop));
@@ -212,34 +211,34 @@ impl State {
         Ok(())
     }
 
-    /// Halves the limit unless the answer belongs to a burst that was counted, and stops for `pause`.
-    fn slow_down(&mut self, now: Instant, sent: Instant, pause: Option<Duration>) {
+    /// Halves the limit unless the response belongs to a burst that was counted already, and stops everybody for `pause`.
+    fn throttle(&mut self, now: Instant, sent: Instant, pause: Option<Duration>) {
         self.grow(now);
-        self.totals.slow_downs += 1;
-        if self.halved.is_none_or(|halved| sent >= halved && now >= halved + INTERVAL) {
+        self.totals.throttled += 1;
+        if self.halved.is_none_or(|halved| sent >= halved && now >= halved + MIN_HALVING_INTERVAL) {
             self.halve(now);
         }
         if let Some(pause) = pause {
-            self.stop = self.stop.max(now + pause.min(LONGEST_STOP));
+            self.stop = self.stop.max(now + pause.min(MAX_STOP));
         }
         if let Some(limit) = &mut self.limit {
-            limit.grown = self.stop.max(now + INTERVAL);
+            limit.grown = self.stop.max(now + MIN_HALVING_INTERVAL);
         }
     }
 
     fn halve(&mut self, now: Instant) {
         self.halved = Some(now);
         self.totals.halvings += 1;
-        let measured = self.meter.rate(now).max(FLOOR);
+        let measured = self.meter.rate(now).max(MIN_RATE);
         let limit = self.limit.get_or_insert(Limit { rate: measured, grown: now, lift: 2.0 * measured, next: now });
-        limit.rate = (limit.rate / 2.0).max(FLOOR);
+        limit.rate = (limit.rate / 2.0).max(MIN_RATE);
     }
 
-    /// Lets the limit grow up to now: not in the second after a slow-down, and not while everybody is stopped.
+    /// Lets the limit grow up to now, except in the second after a throttled response and while everybody is stopped.
     fn grow(&mut self, now: Instant) {
         let Some(limit) = &mut self.limit else { return };
         let seconds = now.saturating_duration_since(limit.grown).as_secs_f64();
-        let offset = FLOOR * GROWTH;
+        let offset = MIN_RATE * GROWTH;
         limit.rate = (limit.rate + offset) * (seconds / GROWTH).exp() - offset;
         limit.grown = limit.grown.max(now);
         if limit.rate >= limit.lift {
@@ -254,7 +253,7 @@ impl Meter {
         self.current += 1;
     }
 
-    /// Requests in the last second, as if those of the second before the current one had come evenly.
+    /// Returns the requests of the last second. Those of the previous full second are taken as evenly spread.
     fn rate(&mut self, now: Instant) -> f64 {
         self.turn(now);
         let past = now.saturating_duration_since(self.start).as_secs_f64();
@@ -273,15 +272,15 @@ impl Meter {
 
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { slow_downs, halvings, waited } = self;
+        let Self { throttled, halvings, waited } = self;
         let seconds = waited.as_secs_f64();
-        write!(f, "slow-downs {slow_downs}, rate halved {halvings} times, requests waited {seconds:.1} s")
+        write!(f, "{throttled} responses of 503 or 429, rate halved {halvings} times, requests waited {seconds:.1} s")
     }
 }
 
-/// The pause that an answer asks for, if it does so in whole seconds.
-fn retry_after(answer: &HttpResponse) -> Option<Duration> {
-    let seconds = answer.headers().get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
+/// Returns the pause that a response requests, if it is in whole seconds.
+fn retry_after(response: &HttpResponse) -> Option<Duration> {
+    let seconds = response.headers().get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
 }
 

@@ -1,114 +1,95 @@
-//! Files outside of tables, written as they come: one appears under its name when it is whole, and not before.
-
-use std::collections::BTreeSet;
+//! Writes objects outside of tables. A streamed object appears under its name only when it is complete.
 
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, WriteMultipart};
 
-use super::Place;
-use crate::error::{Error, Result};
+use super::{Location, StorageError};
 
-/// Bytes of a part: a store takes 10,000 of them, so a file may have 80 GB.
+/// Bytes of a part. Stores accept 10,000 parts, so a file can have 80 GB.
 const PART_BYTES: usize = 8 << 20;
-/// Parts that are on their way at once.
-const PARTS_IN_FLIGHT: usize = 4;
+/// Parts that are uploaded at the same time.
+const MAX_PARTS_IN_FLIGHT: usize = 4;
 
-/// A file on its way. Dropped before [`Upload::finish`], it never appears.
+/// A streamed upload. Nothing appears in the store if it is dropped before [`Upload::finish`].
 #[derive(Debug)]
-pub struct Upload {
+pub(crate) struct Upload {
     url: String,
-    write: WriteMultipart,
+    writer: WriteMultipart,
 }
 
 impl Upload {
-    /// Adds `bytes`; waits while too much is on its way.
+    /// Adds `bytes`. Waits while too many parts are in flight.
     ///
     /// # Errors
-    /// Where the store refuses a part.
-    pub async fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.write.wait_for_capacity(PARTS_IN_FLIGHT).await.map_err(failed(&self.url))?;
-        self.write.write(bytes);
+    /// Returns an error if the store rejects a part.
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        self.writer.wait_for_capacity(MAX_PARTS_IN_FLIGHT).await.map_err(unwritable(&self.url))?;
+        self.writer.write(bytes);
         Ok(())
     }
 
-    /// Puts the file under its name.
+    /// Completes the object, which then appears under its name.
     ///
     /// # Errors
-    /// Where the store refuses it; then it is not there.
-    pub async fn finish(self) -> Result<()> {
-        self.write.finish().await.map(drop).map_err(failed(&self.url))
+    /// Returns an error if the store rejects the object. It does not appear then.
+    pub(crate) async fn finish(self) -> Result<(), StorageError> {
+        self.writer.finish().await.map(drop).map_err(unwritable(&self.url))
     }
 
-    /// Removes what the store has of it.
+    /// Removes the parts from the store.
     ///
     /// # Errors
-    /// Where the store does not answer.
-    pub async fn abort(self) -> Result<()> {
-        self.write.abort().await.map_err(failed(&self.url))
+    /// Returns an error if the store does not confirm it.
+    pub(crate) async fn abort(self) -> Result<(), StorageError> {
+        self.writer.abort().await.map_err(unwritable(&self.url))
     }
 }
 
-impl Place {
-    /// Begins the file `name`; one that is there stays until the new one is whole.
+impl Location {
+    /// Starts an upload of the object `name`. An existing object stays until the new one is complete.
     ///
     /// # Errors
-    /// Where the store refuses it.
-    pub async fn upload(&self, name: &str) -> Result<Upload> {
-        let url = format!("{}{name}", self.url);
-        let upload = self.store.put_multipart(&self.path(name)).await.map_err(failed(&url))?;
-        Ok(Upload { url, write: WriteMultipart::new_with_chunk_size(upload, PART_BYTES) })
+    /// Returns an error if the store rejects it.
+    pub(crate) async fn upload(&self, name: &str) -> Result<Upload, StorageError> {
+        let url = self.url_of(name);
+        let upload = self.store.put_multipart(&self.path(name)).await.map_err(unwritable(&url))?;
+        Ok(Upload { url, writer: WriteMultipart::new_with_chunk_size(upload, PART_BYTES) })
     }
 
-    /// Puts a small file at once.
+    /// Writes a small object in one request, replacing an existing one.
     ///
     /// # Errors
-    /// Where the store refuses it.
-    pub async fn put(&self, name: &str, bytes: Bytes) -> Result<()> {
+    /// Returns an error if the store rejects it.
+    pub(crate) async fn put(&self, name: &str, bytes: Bytes) -> Result<(), StorageError> {
         let put = self.store.put(&self.path(name), bytes.into()).await;
-        put.map(drop).map_err(failed(&format!("{}{name}", self.url)))
+        put.map(drop).map_err(unwritable(&self.url_of(name)))
     }
 
-    /// The bytes of the file `name`; none where there is no such file.
+    /// Reads the current version of the object `name`; returns `None` if it does not exist.
     ///
     /// # Errors
-    /// Where the store cannot say.
-    pub async fn get(&self, name: &str) -> Result<Option<Bytes>> {
-        let unread = |error| Error::lake(format!("{}{name}", self.url), "it cannot be read", error);
+    /// Returns an error if the object cannot be read.
+    pub(crate) async fn get(&self, name: &str) -> Result<Option<Bytes>, StorageError> {
+        let unreadable = |source| StorageError::Read { url: self.url_of(name), source };
         match self.store.get(&self.path(name)).await {
-            Ok(found) => found.bytes().await.map(Some).map_err(unread),
+            Ok(found) => found.bytes().await.map(Some).map_err(unreadable),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(unread(error)),
+            Err(error) => Err(unreadable(error)),
         }
     }
 
-    /// Whether there is a file `name`.
+    /// Returns whether the object `name` exists.
     ///
     /// # Errors
-    /// Where the store cannot say.
-    pub async fn exists(&self, name: &str) -> Result<bool> {
-        match self.store.head(&self.path(name)).await {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(Error::lake(format!("{}{name}", self.url), "it cannot be looked for", error)),
-        }
-    }
-
-    /// The names of the files and folders that lie directly in this place; none where it is not there.
-    ///
-    /// # Errors
-    /// Where it cannot be listed.
-    pub async fn names(&self) -> Result<BTreeSet<String>> {
-        let listed = self.store.list_with_delimiter(Some(&self.path(""))).await;
-        let listed = listed.map_err(|error| Error::lake(self.url.as_str(), "it cannot be listed", error))?;
-        let files = listed.objects.into_iter().map(|object| object.location);
-        let paths = files.chain(listed.common_prefixes);
-        Ok(paths.filter_map(|path| path.filename().map(str::to_owned)).collect())
+    /// Returns an error if the store does not answer.
+    pub(crate) async fn exists(&self, name: &str) -> Result<bool, StorageError> {
+        Ok(self.find(name).await?.is_some())
     }
 }
 
-fn failed(url: &str) -> impl Fn(object_store::Error) -> Error + use<> {
+fn unwritable(url: &str) -> impl Fn(object_store::Error) -> StorageError + use<> {
     let url = url.to_owned();
-    move |error| Error::lake(url.clone(), "the file cannot be written; is the place writable?", error)
+    move |source| StorageError::Write { url: url.clone(), source }
 }
 
 #[cfg(test)]
@@ -116,24 +97,25 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_file_appears_when_it_is_whole() {
+    async fn a_file_appears_when_it_is_complete() {
         let folder = tempfile::tempdir().unwrap();
-        let place = Place::open(folder.path().to_str().unwrap()).unwrap().below("not/there").unwrap();
-        assert!(place.names().await.unwrap().is_empty());
+        let location = Location::open(folder.path().to_str().unwrap()).unwrap().below("a/folder").unwrap();
+        assert!(location.names().await.unwrap().is_empty());
         let piece = vec![7; PART_BYTES / 3];
-        let mut upload = place.upload("a").await.unwrap();
+        let mut upload = location.upload("a").await.unwrap();
         for _ in 0..40 {
             upload.write(&piece).await.unwrap();
         }
-        assert!(place.names().await.unwrap().is_empty());
+        assert!(location.names().await.unwrap().is_empty());
         upload.finish().await.unwrap();
-        assert_eq!(place.get("a").await.unwrap().unwrap(), vec![7; 40 * piece.len()]);
-        let mut upload = place.upload("b").await.unwrap();
+        assert_eq!(location.get("a").await.unwrap().unwrap(), vec![7; 40 * piece.len()]);
+        let mut upload = location.upload("b").await.unwrap();
         upload.write(&piece).await.unwrap();
         upload.abort().await.unwrap();
-        place.put("c/d", Bytes::from_static(b"d")).await.unwrap();
-        assert_eq!(place.names().await.unwrap().into_iter().collect::<Vec<_>>(), ["a", "c"]);
-        assert_eq!(place.get("b").await.unwrap(), None);
-        assert_eq!(std::fs::read_dir(folder.path().join("not/there")).unwrap().count(), 2);
+        location.put("c/d", Bytes::from_static(b"d")).await.unwrap();
+        assert_eq!(location.names().await.unwrap().into_iter().collect::<Vec<_>>(), ["a", "c"]);
+        assert_eq!(location.get("b").await.unwrap(), None);
+        assert!(location.exists("c/d").await.unwrap() && !location.exists("b").await.unwrap());
+        assert_eq!(std::fs::read_dir(folder.path().join("a/folder")).unwrap().count(), 2);
     }
 }

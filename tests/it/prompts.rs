@@ -374,7 +374,7 @@ fn everything_wrong_is_said_before_any_request() {
     assert_eq!(output.status.code(), Some(2), "{said}");
     for wanted in [
         "none",
-        "`prompts.common_names`: the name of class `one` is blank",
+        "(`prompts.common_names`): the name of class `one` is blank",
         "`OPENAI_BASE_URL` is not the URL of an endpoint",
         "`texts.json`: its name must end in `.jsonl`",
         "4 problems; nothing was run",
@@ -396,7 +396,7 @@ fn everything_wrong_is_said_before_any_request() {
             "{said}"
         );
         let wanted =
-            "`hard_samples.exclude_classes`: no image of the source is of the class `fife`, did you mean `five`?";
+            "`hard_samples.exclude_classes`: the source has no images of the class `fife`, did you mean `five`?";
         assert!(said.contains(wanted) && said.contains("2 problems"), "{said}");
     }
     assert!(endpoint.asked().is_empty());

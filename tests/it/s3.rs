@@ -180,7 +180,7 @@ fn a_lake_in_s3_is_as_one_on_disk() {
     let said = workspace.command("verify", &[]).output().unwrap();
     ended(&said, 1);
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    assert!(said.contains("has not the content that its name says"), "{said}");
+    assert!(said.contains("does not have the content that its name promises"), "{said}");
     assert!(bucket.counts()["flip"] > 0);
 }
 
@@ -354,7 +354,7 @@ fn a_run_and_two_workers_get_through_faults() {
     });
     let said = runs.map(|run| ended(&run.wait_with_output().unwrap(), 0));
     // Each run completes by itself and reports what slowed it down.
-    assert!(said[0].contains("stores asked for less: slow-downs "), "{}", said[0]);
+    assert!(said[0].contains("the object store throttled requests: "), "{}", said[0]);
     let counts = [alone.counts(), shared.counts()];
     for fault in FAULTS {
         assert!(counts.iter().any(|counts| counts.contains_key(*fault)), "no {fault}: {counts:?}");

@@ -63,7 +63,7 @@ const ONLY: &[(&str, &[&str])] = &[
     ("ort", &["models/onnx"]),
     ("polars", &["report"]),
     ("deltalake_core", &["lake", "storage"]),
-    ("object_store", &["lake", "source", "storage"]),
+    ("object_store", &["lake", "storage"]),
     ("parquet", &["lake", "source", "storage"]),
     ("csv", &["source"]),
     ("tar", &["export", "source"]),

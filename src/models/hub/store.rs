@@ -14,25 +14,25 @@ use super::{
     settings::model_cache,
 };
 use crate::{
-    error::text::bytes,
+    error::{Error, text::bytes},
     identity::Digest,
     models::{diffusion::PARTS, model_dir::FileError},
-    storage::{Place, StoredFile},
+    storage::{Location, StoredObject},
 };
 
 /// Fetches the missing files of the model at `url` and returns its directory.
 pub(super) async fn fetch(url: &str, progress: &FetchProgress) -> Result<PathBuf, HubError> {
-    let place = Place::open(url)?;
-    let files = needed(&place, url).await?;
+    let location = Location::open(url).map_err(Error::from)?;
+    let files = needed(&location, url).await?;
     let listing = files.iter().fold(Digest::new("listing"), |digest, file| {
-        digest.text(&file.name).part(&file.size.to_le_bytes()).text(&file.version)
+        digest.text(file.name()).part(&file.size().to_le_bytes()).text(file.version().mark())
     });
     let directory = model_cache()?.join(Digest::new("store").text(url).id()).join(listing.id());
-    let missing: Vec<&StoredFile> = files.iter().filter(|file| !is_present(file, &directory)).collect();
+    let missing: Vec<&StoredObject> = files.iter().filter(|file| !is_present(file, &directory)).collect();
     if missing.is_empty() {
         return Ok(directory);
     }
-    let total = missing.iter().map(|file| file.size).sum();
+    let total = missing.iter().map(|file| file.size()).sum();
     progress.report(&format!(
         "fetching `{url}`: {}, {}, into {}",
         count_files(missing.len()),
@@ -42,35 +42,35 @@ pub(super) async fn fetch(url: &str, progress: &FetchProgress) -> Result<PathBuf
     let fetched = Arc::new(AtomicU64::new(0));
     let mut watch = Watch::new(url, total, &fetched, progress);
     for file in missing {
-        let target = directory.join(&file.name);
+        let target = directory.join(file.name());
         let folder = target.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder).map_err(FileError::io("create", folder))?;
         // The store has its own timeouts.
-        watch.during(place.fetch(file, &target, &fetched)).await?;
+        watch.during(file.download(&target, &fetched)).await.map_err(Error::from)?;
     }
     Ok(directory)
 }
 
 /// Returns the files of the model, sorted by name.
-async fn needed(place: &Place, url: &str) -> Result<Vec<StoredFile>, HubError> {
-    let mut all = place.files("").await?;
-    let is_pipeline = all.iter().any(|file| file.name == INDEX);
+async fn needed(location: &Location, url: &str) -> Result<Vec<StoredObject>, HubError> {
+    let mut all = location.list_folder("").await.map_err(Error::from)?.objects;
+    let is_pipeline = all.iter().any(|file| file.name() == INDEX);
     if is_pipeline {
         for part in PARTS {
-            all.extend(place.files(part).await?);
+            all.extend(location.list_folder(part).await.map_err(Error::from)?.objects);
         }
     }
     let found = all.len();
-    all.retain(|file| is_needed(&file.name, is_pipeline));
+    all.retain(|file| is_needed(file.name(), is_pipeline));
     if all.is_empty() {
         return Err(HubError::NoModel { url: url.to_owned(), found: count_files(found) });
     }
-    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all.sort_by(|a, b| a.name().cmp(b.name()));
     Ok(all)
 }
 
 /// Whether a file is present. A file gets its name only when it is complete, so the size is compared only to detect later
 /// changes.
-fn is_present(file: &StoredFile, directory: &Path) -> bool {
-    fs::metadata(directory.join(&file.name)).is_ok_and(|found| found.is_file() && found.len() == file.size)
+fn is_present(file: &StoredObject, directory: &Path) -> bool {
+    fs::metadata(directory.join(file.name())).is_ok_and(|found| found.is_file() && found.len() == file.size())
 }

@@ -1,99 +1,58 @@
-//! The classes of the source: their names, those that are excluded, and what prompts call them.
+//! The names of classes in prompts, as a table.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-    sync::Arc,
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+
+use super::{
+    super::{Source, error::SourceError, table},
+    class_text::read_common_names,
 };
+use crate::{error::Result, identity::Digest, schema};
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
-
-use super::{super::Source, texts};
-use crate::{
-    error::{Error, Result, text},
-    identity::Digest,
-    schema,
-};
-
-/// What prompts call classes, where that is not their name: the table `common_names`.
+/// The names of classes in prompts, if they differ from those in the data set: the table `common_names`.
 #[derive(Debug, Clone)]
-pub struct CommonNames {
-    /// The table.
-    pub rows: RecordBatch,
-    /// A digest of it; empty where the pipeline names no file.
-    pub digest: String,
+pub(crate) struct CommonNames {
+    pub(crate) rows: RecordBatch,
+    /// A digest of the table; empty if the pipeline names no file.
+    pub(crate) digest: String,
     names: BTreeMap<String, String>,
 }
 
-/// Reads the file; without one the table is empty.
+/// Reads the file. Without one the table is empty.
 ///
 /// # Errors
-/// Where it is unreadable, is not an object from class name to name, or a name is blank or has control characters.
-pub fn common_names(path: Option<&Path>) -> Result<CommonNames> {
-    let names = path.map(texts::common_names).transpose()?.unwrap_or_default();
+/// Returns an error if the file cannot be read, is not an object from class name to name, or a name is blank or has
+/// control characters.
+pub(crate) fn common_names(path: Option<&Path>) -> Result<CommonNames> {
+    let names = path.map(read_common_names).transpose()?.unwrap_or_default();
     let columns: Vec<ArrayRef> = vec![
         Arc::new(names.keys().map(Some).collect::<StringArray>()),
         Arc::new(names.values().map(Some).collect::<StringArray>()),
     ];
-    let table = schema::find(schema::COMMON_NAMES).map(|table| Arc::clone(&table.schema));
-    let table = table.ok_or_else(|| Error::Data("no schema of `common_names`".into()))?;
-    let rows = RecordBatch::try_new(table, columns)
-        .map_err(|error| Error::Data(format!("the common names are no table: {error}")))?;
+    let rows = table(schema::COMMON_NAMES, columns)?;
     let digest =
         names.iter().fold(Digest::new("common names"), |digest, (class, name)| digest.text(class).text(name)).id();
     Ok(CommonNames { rows, digest: path.map_or(String::new(), |_| digest), names })
 }
 
 impl CommonNames {
-    /// What prompts call `class`: its own name where the file has no other.
-    pub fn of<'a>(&'a self, class: &'a str) -> &'a str {
+    /// Returns the name of `class` in prompts, which is its own name unless the file has another.
+    pub(crate) fn of<'a>(&'a self, class: &'a str) -> &'a str {
         self.names.get(class).map_or(class, String::as_str)
     }
 
-    /// Sees that the file is about this source: it may name more classes, and fewer, but not only others.
+    /// Checks that the file is about this source: it can name more classes, or fewer, but not only others.
     ///
     /// # Errors
-    /// Where it names none of the classes.
-    pub fn check(&self, source: &Source) -> Result<()> {
+    /// Returns an error if it names none of the classes.
+    pub(crate) fn check(&self, source: &Source) -> Result<()> {
         let classes = source.class_names();
         if self.digest.is_empty() || self.names.keys().any(|name| classes.contains(name.as_str())) {
             return Ok(());
         }
         let example = classes.iter().next().map_or(String::new(), |name| format!(", such as `{name}`"));
-        Err(Error::Data(format!(
-            "`prompts.common_names`: it names none of the {} classes of the source{example}; its keys are class names",
-            classes.len()
-        )))
-    }
-}
-
-/// Sees that `excluded` (`hard_samples.exclude_classes`) are classes of `source`.
-///
-/// # Errors
-/// Where some are not; the nearest names are suggested.
-pub fn check_excluded(source: &Source, excluded: &[String]) -> Result<()> {
-    let classes: Vec<&str> = source.class_names().into_iter().collect();
-    let unknown = excluded.iter().filter(|name| !classes.contains(&name.as_str()));
-    let said: Vec<String> = unknown
-        .map(|name| match text::similar(name, &classes) {
-            Some(meant) => format!("`{name}`, did you mean `{meant}`?"),
-            None => format!("`{name}`"),
-        })
-        .collect();
-    if said.is_empty() {
-        return Ok(());
-    }
-    Err(Error::Data(format!(
-        "`hard_samples.exclude_classes`: no image of the source is of the class {}",
-        said.join(" ")
-    )))
-}
-
-impl Source {
-    /// The names of the classes that have images, of every split.
-    pub fn class_names(&self) -> BTreeSet<&str> {
-        let names = self.listing.column_by_name("class_name").and_then(|names| names.as_string_opt::<i32>());
-        names.into_iter().flatten().flatten().collect()
+        Err(SourceError::NoCommonName { count: classes.len(), example }.into())
     }
 }
 
@@ -118,10 +77,13 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_none_are_refused() {
+    fn blank_names_are_rejected() {
         for name in ["", " ", "a\\nb"] {
-            let said = read(&format!(r#"{{"cat": "{name}"}}"#)).unwrap_err().to_string();
-            assert!(said.starts_with("`prompts.common_names`: the name of class `cat` is blank, or has"), "{said}");
+            let message = read(&format!(r#"{{"cat": "{name}"}}"#)).unwrap_err().to_string();
+            assert!(
+                message.contains("(`prompts.common_names`): the name of class `cat` is blank, or has"),
+                "{message}"
+            );
         }
         assert!(
             read("[]").unwrap_err().to_string().contains("is not an object from class name to the name in prompts")

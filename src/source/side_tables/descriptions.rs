@@ -1,39 +1,40 @@
-//! The texts per class of the generation prompt, as a table.
+//! The descriptions of classes for the generation prompt, as a table.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use arrow::array::{ArrayRef, ListBuilder, RecordBatch, StringArray, StringBuilder};
 
-use super::{super::Source, texts};
-use crate::{
-    config::Config,
-    error::{Error, Result},
-    identity::Digest,
-    schema,
+use super::{
+    super::{Source, error::SourceError, table},
+    class_text::read_descriptions,
 };
+use crate::{config::Config, error::Result, identity::Digest, schema};
 
-/// The texts per class of the generation prompt.
+/// Missing classes that a message names.
+const MAX_SHOWN: usize = 5;
+
+/// The descriptions of classes.
 #[derive(Debug, Clone)]
-pub struct Descriptions {
+pub(crate) struct Descriptions {
     /// The table `descriptions`.
-    pub rows: RecordBatch,
-    /// A digest of it.
-    pub digest: String,
-    /// Those with texts; none where the pipeline names no file.
+    pub(crate) rows: RecordBatch,
+    /// A digest of the table.
+    pub(crate) digest: String,
+    /// The classes with descriptions; `None` if the pipeline names no file.
     classes: Option<BTreeSet<String>>,
 }
 
-/// The texts per class of the generation prompt: the table `descriptions`.
+/// Reads the descriptions that the pipeline names. Without a file the table is empty.
 ///
 /// # Errors
-/// Where the file is unreadable, or gives a class no list of texts that are not blank.
-pub fn descriptions(config: &Config) -> Result<Descriptions> {
+/// Returns an error if the file cannot be read, or a class has no list of descriptions that are not blank.
+pub(crate) fn descriptions(config: &Config) -> Result<Descriptions> {
     let path = config.prompts.descriptions.as_deref();
-    let texts = path.map(texts::of_classes).transpose()?.unwrap_or_default();
-    let names: StringArray = texts.keys().map(Some).collect();
+    let found = path.map(read_descriptions).transpose()?.unwrap_or_default();
+    let names: StringArray = found.keys().map(Some).collect();
     let mut lists = ListBuilder::new(StringBuilder::new());
     let mut digest = Digest::new("descriptions");
-    for (class, texts) in &texts {
+    for (class, texts) in &found {
         digest = digest.text(class).part(&(texts.len() as u64).to_le_bytes());
         for text in texts {
             digest = digest.text(text);
@@ -42,30 +43,23 @@ pub fn descriptions(config: &Config) -> Result<Descriptions> {
         lists.append(true);
     }
     let columns: Vec<ArrayRef> = vec![Arc::new(names), Arc::new(lists.finish())];
-    let table = schema::find(schema::DESCRIPTIONS).map(|table| Arc::clone(&table.schema));
-    let table = table.ok_or_else(|| Error::Data("no schema of `descriptions`".into()))?;
-    let batch = RecordBatch::try_new(table, columns)
-        .map_err(|error| Error::Data(format!("the descriptions are no table: {error}")))?;
-    Ok(Descriptions { rows: batch, digest: digest.id(), classes: path.map(|_| texts.into_keys().collect()) })
+    let rows = table(schema::DESCRIPTIONS, columns)?;
+    Ok(Descriptions { rows, digest: digest.id(), classes: path.map(|_| found.into_keys().collect()) })
 }
 
 impl Descriptions {
-    /// Sees that every class of `source` has a text, but for `excluded` ones, which get no image.
+    /// Checks that every class of `source` has a description, except the `excluded` ones, which get no images.
     ///
     /// # Errors
-    /// Where one has none; the first of them are named.
-    pub fn cover(&self, source: &Source, excluded: &[String]) -> Result<()> {
+    /// Returns an error that names the first classes without one.
+    pub(crate) fn cover(&self, source: &Source, excluded: &[String]) -> Result<()> {
         let Some(described) = &self.classes else { return Ok(()) };
         let needed = source.class_names().into_iter().filter(|name| !excluded.iter().any(|class| class == name));
         let missing: Vec<&str> = needed.filter(|name| !described.contains(*name)).collect();
         if missing.is_empty() {
             return Ok(());
         }
-        let some: Vec<_> = missing.iter().take(5).map(|name| format!("`{name}`")).collect();
-        Err(Error::Data(format!(
-            "`prompts.descriptions`: {} classes have no text, among them {}; every class of the source needs one",
-            missing.len(),
-            some.join(", ")
-        )))
+        let some: Vec<_> = missing.iter().take(MAX_SHOWN).map(|name| format!("`{name}`")).collect();
+        Err(SourceError::NoDescription { count: missing.len(), some: some.join(", ") }.into())
     }
 }

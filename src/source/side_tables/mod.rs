@@ -1,12 +1,13 @@
-//! Tables of the user's own beside the data set: descriptions and common names of classes, class probabilities of images.
+//! Tables that the user keeps alongside the data set: descriptions and common names of classes, and class probabilities
+//! of images.
 
+mod class_text;
 mod common_names;
 mod confidences;
 mod descriptions;
-mod texts;
 
-pub use common_names::{CommonNames, check_excluded, common_names};
-pub use confidences::confidences;
-pub use descriptions::descriptions;
-pub(super) use texts::read_json;
-pub use texts::{Line, lines};
+pub(crate) use class_text::{Line, lines};
+pub(super) use class_text::{read_json, read_text};
+pub(crate) use common_names::{CommonNames, common_names};
+pub(crate) use confidences::confidences;
+pub(crate) use descriptions::descriptions;

@@ -31,15 +31,15 @@ fn class_names_that_are_none() {
     let said = files_said(&mut workspace, "source.classes", &cases);
     assert_snapshot!(said, @r"
     exit code 2
-    error: `[dir]/file.json` cannot be read: No such file or directory (os error 2)
+    error: `[dir]/file.json` (`source.classes`) cannot be read: No such file or directory (os error 2)
     1 problem; nothing was run
 
     exit code 2
-    error: `[dir]/file.json` (`source.classes`) is not a list of class names, or an object from number to name
+    error: `[dir]/file.json` (`source.classes`): it is not a list of class names, or an object from number to name
     1 problem; nothing was run
 
     exit code 2
-    error: `[dir]/file.json` is not a list of class names, or an object from number to name: EOF while parsing a list at line 1 column 7
+    error: `[dir]/file.json` (`source.classes`): it is not a list of class names, or an object from number to name: EOF while parsing a list at line 1 column 7
     1 problem; nothing was run
 
     exit code 2
@@ -47,11 +47,11 @@ fn class_names_that_are_none() {
     1 problem; nothing was run
 
     exit code 2
-    error: `[dir]/file.json` (`source.classes`) is not a list of class names, or an object from number to name
+    error: `[dir]/file.json` (`source.classes`): it is not a list of class names, or an object from number to name
     1 problem; nothing was run
 
     exit code 2
-    error: `test.parquet#0` has the label 5, and `[dir]/file.json` (`source.classes`) names the labels 0 to 1 only
+    error: `test.parquet#0` has the label 5, and `[dir]/file.json` (`source.classes`) has names for the labels 0 to 1 only
     1 problem; nothing was run
     ");
 }
@@ -97,27 +97,27 @@ fn descriptions_that_are_none() {
     let said = files_said(&mut workspace, "prompts.descriptions", &cases);
     assert_snapshot!(said, @r#"
     exit code 2
-    error: `[dir]/file.json` cannot be read: No such file or directory (os error 2)
+    error: `[dir]/file.json` (`prompts.descriptions`) cannot be read: No such file or directory (os error 2)
     1 problem; nothing was run
 
     exit code 2
-    error: `[dir]/file.json` is not an object from class name to a list of texts: invalid type: sequence, expected a map at line 1 column 0
+    error: `[dir]/file.json` (`prompts.descriptions`): it is not an object from class name to a list of strings: invalid type: sequence, expected a map at line 1 column 0
     1 problem; nothing was run
 
     exit code 2
-    error: `[dir]/file.json` is not an object from class name to a list of texts: invalid type: string "a round one", expected a sequence at line 1 column 22
+    error: `[dir]/file.json` (`prompts.descriptions`): it is not an object from class name to a list of strings: invalid type: string "a round one", expected a sequence at line 1 column 22
     1 problem; nothing was run
 
     exit code 2
-    error: `prompts.descriptions`: class `one` has no text, or a blank one
+    error: `[dir]/file.json` (`prompts.descriptions`): class `one` has no description, or a blank one
     1 problem; nothing was run
 
     exit code 2
-    error: `prompts.descriptions`: class `zero` has no text, or a blank one
+    error: `[dir]/file.json` (`prompts.descriptions`): class `zero` has no description, or a blank one
     1 problem; nothing was run
 
     exit code 2
-    error: `[dir]/file.json` is not an object from class name to a list of texts: EOF while parsing a list at line 1 column 10
+    error: `[dir]/file.json` (`prompts.descriptions`): it is not an object from class name to a list of strings: EOF while parsing a list at line 1 column 10
     1 problem; nothing was run
     "#);
 }

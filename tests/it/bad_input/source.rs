@@ -48,15 +48,15 @@ fn sources_that_are_no_parquet() {
     });
     assert_snapshot!(said.join("\n"), @r"
     exit code 2
-    error: `file://[dir]/train.parquet`: it is no Parquet file: Parquet error: Invalid Parquet file. Corrupt footer
+    error: `file://[dir]/train.parquet`: it is not a Parquet file: Parquet error: Invalid Parquet file. Corrupt footer
     1 problem; nothing was run
 
     exit code 2
-    error: `file://[dir]/train.parquet`: it is no Parquet file: EOF: file size of 0 is less than footer
+    error: `file://[dir]/train.parquet`: it is not a Parquet file: EOF: file size of 0 is less than footer
     1 problem; nothing was run
 
     exit code 2
-    error: `file://[dir]/train.parquet`: it is no Parquet file: Parquet error: Invalid Parquet file. Corrupt footer
+    error: `file://[dir]/train.parquet`: it is not a Parquet file: Parquet error: Invalid Parquet file. Corrupt footer
     1 problem; nothing was run
     ");
 }

@@ -1,7 +1,7 @@
-//! What the workers of a history share: one store, one source of draws, one turn, one trace.
+//! What the workers of a history share: one store, one generator, one turn, one trace.
 //!
-//! Only the worker whose turn it is goes on; all others wait at the door of their stores. So a history has one order
-//! of events, whatever threads the library uses, and that order follows from the seed.
+//! Only the worker whose turn it is continues; all others wait at the door of their stores. So a history has one order of
+//! events, whatever threads the library uses, and that order follows from the seed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,39 +14,39 @@ use futures::FutureExt;
 use object_store::{ObjectStore, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path};
 use tokio::sync::oneshot;
 
-use super::{check::Checker, counts::Counts, store::Fault};
+use super::{check::Checker, counts::Counts, fault::Fault};
 use crate::identity::Digest;
 
-/// Calls after which an effect that is late has come.
-const LATEST: u64 = 40;
+/// The most calls by which an effect is delayed.
+const MAX_DELAY: u64 = 40;
 /// Lines of the trace that are shown of a history that failed.
-const SHOWN: usize = 60;
+const MAX_SHOWN: usize = 60;
 
-/// How often a call fails, in 10,000.
+/// How many of 10,000 calls fail.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Rates {
     pub(super) reads: u64,
     pub(super) writes: u64,
 }
 
-/// Who goes on when a worker is at the door.
+/// Which worker continues when one is at the door.
 #[derive(Debug, Clone)]
 pub(super) enum Turns {
-    /// Whoever is drawn.
+    /// A random one.
     Drawn,
-    /// The same one; but a worker that comes to this object for the first time lets all others go before.
+    /// The same one, except that a worker that reaches this object for the first time lets all others go first.
     Meeting(String),
 }
 
-/// What is shared.
+/// The shared state.
 #[derive(Debug)]
 pub(super) struct World {
     seed: u64,
     pub(super) rates: Rates,
     turns: Turns,
-    /// Below all faults.
+    /// The store below all faults.
     pub(super) bare: Arc<InMemory>,
-    /// The thread of the runtime: what the library does on others, one waits for without letting go.
+    /// The thread of the runtime. Calls of the library on other threads keep the turn.
     thread: ThreadId,
     state: Mutex<State>,
 }
@@ -56,7 +56,7 @@ struct State {
     draws: u64,
     trace: Vec<String>,
     /// Workers that are not done.
-    there: BTreeSet<usize>,
+    present: BTreeSet<usize>,
     waiting: BTreeMap<usize, oneshot::Sender<()>>,
     met: BTreeSet<usize>,
     late: Vec<Late>,
@@ -66,7 +66,7 @@ struct State {
     checker: Checker,
 }
 
-/// A put that was given up by its sender and is still under way.
+/// A put that its sender gave up and that is still in flight.
 #[derive(Debug)]
 struct Late {
     calls: u64,
@@ -87,7 +87,7 @@ impl World {
         })
     }
 
-    /// Orders one fault, for the first call that it fits of those that write an object with `part` in its path.
+    /// Orders one fault for the first suitable call that writes an object with `part` in its path.
     pub(super) fn order(&self, part: &str, fault: Fault) {
         self.state().ordered = Some((part.to_owned(), fault));
     }
@@ -96,46 +96,47 @@ impl World {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A draw from `0..n`.
+    /// Draws from `0..n`.
     pub(super) fn draw(&self, n: u64) -> u64 {
         self.state().draw(self.seed, n)
     }
 
-    /// The fault of a call of `object`, of those that fit it.
-    pub(super) fn fault(&self, object: &str, fitting: &[Fault], rate: u64) -> Option<Fault> {
+    /// Draws the fault of a call for `object` from those that fit it.
+    pub(super) fn fault(&self, object: &str, candidates: &[Fault], rate: u64) -> Option<Fault> {
         let mut state = self.state();
-        fitting.iter().for_each(|&fault| state.counts.could(fault));
-        let writes = fitting.contains(&Fault::CrashAfter);
-        let fits =
-            |(part, fault): &mut (String, Fault)| writes && object.contains(part.as_str()) && fitting.contains(fault);
+        candidates.iter().for_each(|&fault| state.counts.could(fault));
+        let writes = candidates.contains(&Fault::CrashAfter);
+        let fits = |(part, fault): &mut (String, Fault)| {
+            writes && object.contains(part.as_str()) && candidates.contains(fault)
+        };
         let ordered = state.ordered.take_if(fits);
         let fault = match ordered {
             Some((_, fault)) => Some(fault),
             None if state.draw(self.seed, 10_000) >= rate => None,
             None => {
-                let chosen = state.draw(self.seed, fitting.len() as u64);
-                fitting.get(usize::try_from(chosen).unwrap()).copied()
+                let chosen = state.draw(self.seed, candidates.len() as u64);
+                candidates.get(usize::try_from(chosen).unwrap()).copied()
             }
         };
         fault.inspect(|&fault| state.counts.had(fault))
     }
 
-    /// Writes a line into the trace.
+    /// Adds a line to the trace.
     pub(super) fn note(&self, line: String) {
         self.state().trace.push(line);
     }
 
-    /// The clock of this world: it counts what has happened.
+    /// Returns the time of this world, which counts its events.
     pub(super) fn now(&self) -> i64 {
         i64::try_from(self.state().trace.len()).unwrap()
     }
 
-    /// The generation that the user asks for now.
+    /// Returns the generation that the user requests now.
     pub(super) fn generation(&self) -> u64 {
         self.state().generation
     }
 
-    /// The user asks for something else.
+    /// Lets the user request the next generation.
     pub(super) fn edit(&self) {
         let mut state = self.state();
         state.generation += 1;
@@ -150,7 +151,7 @@ impl World {
         check(&mut self.state().checker, &self.bare);
     }
 
-    /// Carries a put out, and looks at it where it is a commit.
+    /// Performs a put, and checks it if it is a commit.
     pub(super) fn put(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let put = self.bare.put_opts(path, payload, options).now_or_never().expect("memory never waits");
         let mut state = self.state();
@@ -169,44 +170,44 @@ impl World {
         put
     }
 
-    /// Leaves a put under way.
+    /// Leaves a put in flight.
     pub(super) fn put_late(&self, path: &Path, payload: PutPayload, options: PutOptions) {
         let mut state = self.state();
-        let calls = 1 + state.draw(self.seed, LATEST);
+        let calls = 1 + state.draw(self.seed, MAX_DELAY);
         state.late.push(Late { calls, path: path.clone(), payload, options });
     }
 
-    /// A call has passed: what is late comes nearer.
+    /// Counts a call, which brings delayed puts nearer.
     pub(super) fn tick(&self) {
         self.state().late.iter_mut().for_each(|late| late.calls = late.calls.saturating_sub(1));
         self.arrive(0);
     }
 
-    /// What is late arrives, if at most `calls` are left.
+    /// Performs the delayed puts with at most `calls` left.
     pub(super) fn arrive(&self, calls: u64) {
         let arrived: Vec<Late> = self.state().late.extract_if(.., |late| late.calls <= calls).collect();
         for late in arrived {
             let put = self.put(&late.path, late.payload, late.options);
-            self.note(format!("late put {}: {}", late.path, if put.is_ok() { "done" } else { "refused" }));
+            self.note(format!("late put {}: {}", late.path, if put.is_ok() { "done" } else { "rejected" }));
         }
     }
 
-    /// A worker comes.
-    pub(super) fn come(self: &Arc<Self>, worker: usize) -> (Presence, oneshot::Receiver<()>) {
+    /// Adds a worker.
+    pub(super) fn enter(self: &Arc<Self>, worker: usize) -> (Presence, oneshot::Receiver<()>) {
         let mut state = self.state();
         let (sender, receiver) = oneshot::channel();
-        state.there.insert(worker);
+        state.present.insert(worker);
         state.waiting.insert(worker, sender);
         (Presence { world: Arc::clone(self), worker }, receiver)
     }
 
-    /// Lets one of the waiting workers go on.
+    /// Lets one of the waiting workers continue.
     pub(super) fn begin(&self) {
         let mut state = self.state();
         state.pass_on(self.seed);
     }
 
-    /// The door, at which another worker may get its turn.
+    /// Passes the door, at which another worker can get its turn.
     pub(super) async fn pass(&self, worker: usize, object: &str) {
         if std::thread::current().id() != self.thread {
             return;
@@ -219,7 +220,7 @@ impl World {
 
     fn let_go(&self, worker: usize, object: &str) -> Option<oneshot::Receiver<()>> {
         let mut state = self.state();
-        if !state.there.contains(&worker) {
+        if !state.present.contains(&worker) {
             return None;
         }
         let next = match &self.turns {
@@ -241,20 +242,20 @@ impl World {
         Some(receiver)
     }
 
-    /// What is wrong, if anything is.
+    /// Returns the violations so far.
     pub(super) fn violations(&self) -> Vec<String> {
         self.state().checker.violations.clone()
     }
 
-    /// Everything that happened, in order.
+    /// Returns all events in their order.
     pub(super) fn trace(&self) -> String {
         self.state().trace.join("\n")
     }
 
-    /// The last of what happened.
+    /// Returns the last events.
     pub(super) fn last(&self) -> String {
         let state = self.state();
-        let skipped = state.trace.len().saturating_sub(SHOWN);
+        let skipped = state.trace.len().saturating_sub(MAX_SHOWN);
         state.trace[skipped..].iter().fold(String::new(), |mut text, line| {
             writeln!(text, "  {line}").unwrap();
             text
@@ -273,8 +274,8 @@ impl State {
     }
 
     fn anybody(&mut self, seed: u64) -> Option<usize> {
-        let chosen = self.draw(seed, self.there.len().max(1) as u64);
-        self.there.iter().nth(usize::try_from(chosen).unwrap()).copied()
+        let chosen = self.draw(seed, self.present.len().max(1) as u64);
+        self.present.iter().nth(usize::try_from(chosen).unwrap()).copied()
     }
 
     fn pass_on(&mut self, seed: u64) {
@@ -286,12 +287,12 @@ impl State {
     fn wake(&mut self, worker: usize) {
         let woken = self.waiting.remove(&worker).is_some_and(|waiting| waiting.send(()).is_ok());
         if !woken {
-            self.checker.violations.push(format!("worker {worker} does not wait for its turn"));
+            self.checker.violations.push(format!("worker {worker} is not waiting for its turn"));
         }
     }
 }
 
-/// A worker that is there until this is dropped; then another has its turn.
+/// A worker that is present until this is dropped. Then another one gets its turn.
 pub(super) struct Presence {
     world: Arc<World>,
     worker: usize,
@@ -300,7 +301,7 @@ pub(super) struct Presence {
 impl Drop for Presence {
     fn drop(&mut self) {
         let mut state = self.world.state();
-        state.there.remove(&self.worker);
+        state.present.remove(&self.worker);
         state.pass_on(self.world.seed);
     }
 }

@@ -1,5 +1,5 @@
-//! What must never be otherwise, looked at after every commit: the log is read here a second time, without the
-//! library that the lake uses.
+//! The invariants, checked after every commit. The log is read here a second time, without the library that the lake
+//! uses.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,17 +13,17 @@ use serde_json::Value;
 use super::model::{self, ASKED, KEPT, LEDGER, REJECTS, Rows, SPECTRUM};
 use crate::lake::{FINGERPRINT, data_file::matches_name};
 
-/// Where the tables are.
+/// The folder of the tables.
 pub(super) const ROOT: &str = "lake";
 
-/// What the logs say so far, and what was found to be wrong.
+/// The state of the logs, and the violations so far.
 #[derive(Debug, Default)]
 pub(super) struct Checker {
     logs: BTreeMap<String, Log>,
     /// The rows of data files, by path: they never change.
     files: BTreeMap<String, Vec<(String, i64)>>,
-    /// Ids by table of which a worker was told that they are there.
-    told: BTreeMap<String, BTreeSet<String>>,
+    /// By table, the ids that were acknowledged to a worker.
+    acknowledged: BTreeMap<String, BTreeSet<String>>,
     pub(super) violations: Vec<String>,
 }
 
@@ -38,7 +38,7 @@ struct Log {
 }
 
 impl Checker {
-    /// The logs as the store has them, read from the beginning.
+    /// Reads the logs of the store from the beginning.
     pub(super) fn replay(bare: &InMemory) -> Self {
         let mut checker = Self::default();
         let listing = bare.list(Some(&Path::from(ROOT))).try_collect::<Vec<_>>();
@@ -58,7 +58,7 @@ impl Checker {
         }
     }
 
-    /// An object was put: where it is a commit, the table is looked at.
+    /// Checks an object that was written. If it is a commit, the table is checked.
     pub(super) fn saw(&mut self, bare: &InMemory, path: &Path) {
         let parts: Vec<_> = path.parts().collect();
         let [_, table, log, entry] = parts.as_slice() else { return };
@@ -86,24 +86,24 @@ impl Checker {
             }
             if let Some(path) = action["remove"]["path"].as_str() {
                 let had = log.live.remove(path).is_some();
-                self.claim(had, || format!("`{name}` version {version}: file `{path}` was not there"));
-                self.claim(model::is_chosen(name), || format!("`{name}` version {version}: rows are taken away"));
+                self.claim(had, || format!("`{name}` version {version}: file `{path}` did not exist"));
+                self.claim(model::is_replaced(name), || format!("`{name}` version {version}: rows are taken away"));
             }
             if action["txn"]["appId"] == FINGERPRINT {
                 log.fingerprint = action["txn"]["version"].as_i64().unwrap();
                 marked = true;
             }
         }
-        let changed = version > 0 && model::is_chosen(name);
-        self.claim(!changed || marked, || format!("`{name}` version {version}: chosen rows without a mark"));
+        let changed = version > 0 && model::is_replaced(name);
+        self.claim(!changed || marked, || format!("`{name}` version {version}: replaced rows without a mark"));
         log.past.push((log.fingerprint, log.live.keys().cloned().collect()));
         self.rows(name, log);
     }
 
-    /// A file is there, with the size of its commit and the digest of its name; its rows are what they should be.
+    /// Checks that a file exists, has the size in its commit and the digest in its name, and has the right rows.
     fn file(&mut self, bare: &InMemory, table: &str, name: &str, size: i64) {
         let path = format!("{table}/{name}");
-        let Some(bytes) = read(bare, &path) else { return self.wrong(format!("file `{path}` is not there")) };
+        let Some(bytes) = read(bare, &path) else { return self.wrong(format!("file `{path}` does not exist")) };
         self.claim(i64::try_from(bytes.len()) == Ok(size), || format!("file `{path}` has another size"));
         self.claim(matches_name(name, &bytes) == Some(true), || format!("file `{path}` has another digest"));
         if !self.files.contains_key(&path) {
@@ -116,17 +116,17 @@ impl Checker {
         }
     }
 
-    /// The rows of a table as a whole.
+    /// Checks all rows of a table.
     fn rows(&mut self, name: &str, log: &Log) {
         let mut rows = Rows::new();
         for file in log.live.keys() {
             for (id, value) in self.files.get(&format!("{name}/{file}")).cloned().unwrap_or_default() {
                 let new = rows.insert(id.clone(), value).is_none();
-                self.claim(new, || format!("`{name}` version {}: {id} is there twice", log.versions - 1));
+                self.claim(new, || format!("`{name}` version {}: {id} exists twice", log.versions - 1));
             }
         }
-        let told = self.told.get(name).filter(|_| !model::is_chosen(name));
-        let lost = told.and_then(|told| told.iter().find(|id| !rows.contains_key(*id))).cloned();
+        let acknowledged = self.acknowledged.get(name).filter(|_| !model::is_replaced(name));
+        let lost = acknowledged.and_then(|ids| ids.iter().find(|id| !rows.contains_key(*id))).cloned();
         self.claim(lost.is_none(), || format!("`{name}`: {lost:?} was acknowledged and is gone"));
         if log.fingerprint == 0 {
             return;
@@ -150,30 +150,31 @@ impl Checker {
         }
     }
 
-    /// The rows of a table now.
+    /// Returns the current rows of a table.
     pub(super) fn live(&self, name: &str) -> Rows {
         let files = self.logs.get(name).into_iter().flat_map(|log| log.live.keys());
         let rows = files.filter_map(|file| self.files.get(&format!("{name}/{file}"))).flatten();
         rows.cloned().collect()
     }
 
-    /// A worker was told that these ids are in the table.
-    pub(super) fn told(&mut self, table: &str, ids: impl Iterator<Item = String>) {
+    /// Notes that these ids were acknowledged to a worker.
+    pub(super) fn acknowledge(&mut self, table: &str, ids: impl Iterator<Item = String>) {
         let live = self.live(table);
         for id in ids {
-            self.claim(live.contains_key(&id), || format!("`{table}`: {id} is acknowledged and not there"));
-            self.told.entry(table.to_owned()).or_default().insert(id);
+            self.claim(live.contains_key(&id), || format!("`{table}`: {id} is acknowledged and missing"));
+            self.acknowledged.entry(table.to_owned()).or_default().insert(id);
         }
     }
 
-    /// A worker was told that the table was marked.
-    pub(super) fn told_mark(&mut self, table: &str, mark: i64) {
+    /// Notes that a mark of the table was acknowledged to a worker.
+    pub(super) fn acknowledge_mark(&mut self, table: &str, mark: i64) {
         let was = self.logs.get(table).is_some_and(|log| log.past.iter().any(|(found, _)| *found == mark));
-        self.claim(was, || format!("`{table}`: the mark {mark} is acknowledged and was never there"));
+        self.claim(was, || format!("`{table}`: the mark {mark} is acknowledged but never existed"));
     }
 
-    /// A worker was told that its choice on top of a version is there: that this version was replaced by it, or had it.
-    pub(super) fn told_choice(&mut self, table: &str, file: &str, mark: Option<i64>, base: Option<u64>) {
+    /// Notes that a replacement on top of a version was acknowledged to a worker: the version was replaced by it, or had
+    /// its rows already.
+    pub(super) fn acknowledge_replacement(&mut self, table: &str, file: &str, mark: Option<i64>, base: Option<u64>) {
         let past = self.logs.get(table).map(|log| log.past.as_slice()).unwrap_or_default();
         let base = usize::try_from(base.unwrap_or(0)).unwrap();
         let was = past
@@ -181,27 +182,29 @@ impl Checker {
             .skip(base)
             .take(2)
             .any(|(found, files)| mark.is_none_or(|mark| *found == mark) && files.as_slice() == [file]);
-        self.claim(was, || format!("`{table}`: a choice on top of version {base} is acknowledged and was never there"));
+        self.claim(was, || {
+            format!("`{table}`: a replacement on top of version {base} is acknowledged but never existed")
+        });
     }
 
-    /// Looks at all files again, and at all tables; compares with a reading from the beginning.
+    /// Checks all files and tables again, and compares them with a replay from the beginning.
     pub(super) fn full(&mut self, bare: &InMemory, generation: u64) {
         let again = Self::replay(bare);
         self.violations.extend(again.violations);
-        self.claim(again.logs == self.logs, || "the logs are not what the commits were".to_owned());
+        self.claim(again.logs == self.logs, || "the logs differ from the commits".to_owned());
         let (asked, spectrum, kept) = model::done(generation);
         self.claim(self.live(ASKED) == asked, || "`asked` is not that of an undisturbed history".to_owned());
         self.claim(self.live(KEPT) == kept, || "`kept` is not that of an undisturbed history".to_owned());
-        let (made, rejects) = (self.live(SPECTRUM), self.live(REJECTS));
-        let right = spectrum.iter().all(|(id, value)| made.get(id) == Some(value));
-        self.claim(right, || "`spectrum` has not all that was asked for".to_owned());
+        let (found, rejects) = (self.live(SPECTRUM), self.live(REJECTS));
+        let right = spectrum.iter().all(|(id, value)| found.get(id) == Some(value));
+        self.claim(right, || "`spectrum` does not have all requested rows".to_owned());
         let ever: Rows = (0..=generation).flat_map(|generation| model::done(generation).0).collect();
-        for id in ever.keys().filter(|id| asked.contains_key(*id) || made.contains_key(*id)) {
-            let once = made.contains_key(id) != rejects.contains_key(id);
+        for id in ever.keys().filter(|id| asked.contains_key(*id) || found.contains_key(*id)) {
+            let once = found.contains_key(id) != rejects.contains_key(id);
             self.claim(once, || format!("{id} is not in one of `spectrum` and `rejected`"));
         }
-        let strange = made.keys().chain(rejects.keys()).find(|id| !ever.contains_key(*id)).cloned();
-        self.claim(strange.is_none(), || format!("{strange:?} was never asked for"));
+        let strange = found.keys().chain(rejects.keys()).find(|id| !ever.contains_key(*id)).cloned();
+        self.claim(strange.is_none(), || format!("{strange:?} was never requested"));
         for (table, mark) in [ASKED, SPECTRUM, KEPT].map(|table| (table, model::fingerprint(table, generation))) {
             let found = self.logs.get(table).map(|log| log.fingerprint);
             self.claim(found == Some(mark), || format!("`{table}` has the mark {found:?}, not {mark}"));
@@ -211,8 +214,8 @@ impl Checker {
 
 fn is_right(table: &str, id: &str, value: i64) -> bool {
     match table {
-        SPECTRUM | KEPT => model::make(id) == Some(value),
-        REJECTS => model::make(id).is_none(),
+        SPECTRUM | KEPT => model::generate(id) == Some(value),
+        REJECTS => model::generate(id).is_none(),
         ASKED | LEDGER => true,
         _ => false,
     }

@@ -1,5 +1,5 @@
 //! Histories of a lake from seeds: workers that share it, faults of its store, crashes, resumes and edits. After every
-//! commit it is looked at whether all is still as `lake` promises. A history follows from its seed alone:
+//! commit the promises of `lake` are checked. A history follows from its seed alone:
 //!
 //! ```sh
 //! DISCL_SIMULATION_HISTORIES=10000 cargo test --lib simulation -- --nocapture  # many
@@ -10,6 +10,7 @@
 
 mod check;
 mod counts;
+mod fault;
 mod gaps;
 mod history;
 mod model;
@@ -25,10 +26,10 @@ use self::{counts::Counts, history::of_seed};
 const HISTORIES: u64 = 60;
 
 fn setting(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} is no number: {value}")))
+    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} is not a number: {value}")))
 }
 
-/// The seeds that are asked for, and whether it is one to be looked at.
+/// Returns the requested seeds, and whether it is one whose trace is to be shown.
 fn seeds() -> (std::ops::Range<u64>, bool) {
     match (setting("DISCL_SIMULATION_SEED"), setting("DISCL_SIMULATION_HISTORIES")) {
         (Some(seed), None) => (seed..seed + 1, true),
@@ -40,20 +41,21 @@ fn seeds() -> (std::ops::Range<u64>, bool) {
 }
 
 #[test]
-#[allow(clippy::print_stdout)] // with --nocapture this is what one asks for
+#[allow(clippy::print_stdout)] // With --nocapture it is the purpose.
 fn no_history_violates_an_invariant() {
     let started = Instant::now();
     let (seeds, is_one) = seeds();
     let mut counts = Counts::default();
     for seed in seeds {
         let again = format!("again: DISCL_SIMULATION_SEED={seed} cargo test --lib simulation -- --nocapture");
-        let told = std::panic::catch_unwind(|| of_seed(seed)).unwrap_or_else(|_| panic!("seed {seed} panics\n{again}"));
+        let outcome =
+            std::panic::catch_unwind(|| of_seed(seed)).unwrap_or_else(|_| panic!("seed {seed} panics\n{again}"));
         if is_one {
-            println!("{}", told.trace);
+            println!("{}", outcome.trace);
         }
-        let violations = &told.violations;
-        assert!(violations.is_empty(), "seed {seed}: {violations:#?}\nat last:\n{}{again}", told.last);
-        counts += &told.counts;
+        let violations = &outcome.violations;
+        assert!(violations.is_empty(), "seed {seed}: {violations:#?}\nat last:\n{}{again}", outcome.last);
+        counts += &outcome.counts;
     }
     println!("{counts}{:<36}{:>10.1}", "seconds", started.elapsed().as_secs_f64());
 }

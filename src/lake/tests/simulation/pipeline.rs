@@ -1,4 +1,4 @@
-//! A run of the pipeline as one worker does it, call for call on the lake as the steps of the program do.
+//! A run of the pipeline by one worker, with the same calls of the lake as the steps of the program.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -15,22 +15,30 @@ use super::{
 use crate::{
     error::{Error, Result},
     identity::Digest,
-    lake::{DataFile, Lake, Place, UnitRows},
+    lake::{DataFile, Lake, UnitRows},
+    storage::Location,
 };
 
-/// How often a worker begins a step again because of others.
-const ROUNDS: u64 = 6;
-/// How often a worker looks whether the others are done.
-const LOOKS: u64 = 3;
-/// Units that share a commit at most.
-const UNITS_PER_COMMIT: u64 = 2;
-/// Why a worker gives up.
-const OUTRUN: &str = "others keep changing the tables";
+/// How often a worker restarts a step because of others.
+const MAX_ROUNDS: u64 = 6;
+/// How often a worker checks whether the others are done.
+const MAX_CHECKS: u64 = 3;
+/// Units in one commit.
+const MAX_UNITS_PER_COMMIT: u64 = 2;
 
-/// The lake over a store.
+/// Why a worker gives up.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error("others keep changing the tables")]
+    Outrun,
+    #[error("a unit is missing after it was committed")]
+    MissingUnit,
+}
+
+/// Opens the lake in a store.
 pub(super) fn lake(store: Arc<dyn ObjectStore>) -> Lake {
-    let place = Place::at(store, Url::parse(&format!("memory:///{ROOT}/")).unwrap()).unwrap();
-    Lake { place, open: Default::default(), lost_answers: Default::default() }
+    let location = Location::at(store, Url::parse(&format!("memory:///{ROOT}/")).unwrap()).unwrap();
+    Lake::at(location)
 }
 
 /// One run of one worker.
@@ -38,45 +46,49 @@ pub(super) struct Run<'a> {
     pub(super) world: &'a World,
     pub(super) lake: Lake,
     pub(super) generation: u64,
-    /// This worker's share of the units: the number, of how many.
+    /// This worker's shard of the units: its number, and the number of shards.
     pub(super) shard: Option<(u64, u64)>,
-    /// Whether a ledger is kept; it makes histories twice as long.
+    /// Whether a ledger is written, which makes histories twice as long.
     pub(super) ledger: bool,
 }
 
-/// Whether a run may end so without a fault: others were not done, or kept changing what it reads.
+/// Returns whether a run can end like this without a fault: others were not done, or kept changing what it reads.
 pub(super) fn is_by_others(error: &Error) -> bool {
-    matches!(error, Error::Waiting { .. }) || matches!(error, Error::Data(said) if said == OUTRUN)
+    match error {
+        Error::Waiting { .. } => true,
+        Error::Failed(error) => matches!(error.downcast_ref(), Some(RunError::Outrun)),
+        _ => false,
+    }
 }
 
 impl Run<'_> {
-    /// Runs all steps; those that are complete are skipped.
-    pub(super) async fn through(&self) -> Result<()> {
-        for _ in 0..ROUNDS {
+    /// Runs all steps that are not complete yet.
+    pub(super) async fn complete_all(&self) -> Result<()> {
+        for _ in 0..MAX_ROUNDS {
             self.repeat().await?;
             if self.keep().await? {
                 return Ok(());
             }
         }
-        Err(Error::Data(OUTRUN.to_owned()))
+        Err(Error::failed(RunError::Outrun))
     }
 
     fn mark(&self, table: &str) -> i64 {
         model::fingerprint(table, self.generation)
     }
 
-    /// Version and fingerprint of a table.
+    /// Returns version and fingerprint of a table.
     async fn state(&self, name: &str) -> Result<(Option<u64>, Option<i64>)> {
         let reading = self.lake.read(model::table(name)).await?;
         Ok(reading.map_or((None, None), |reading| (Some(reading.version), reading.fingerprint)))
     }
 
-    /// Fingerprint and rows of a table, by a query.
+    /// Queries a table; returns its fingerprint and rows.
     async fn query(&self, name: &str) -> Result<(Option<i64>, Rows)> {
         let Some(reading) = self.lake.read(model::table(name)).await? else { return Ok((None, Rows::new())) };
         let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
         let frame = context.read_table(reading.provider).map_err(|error| Error::query(name, error))?;
-        let batches = frame.collect().await.map_err(|error| Error::lake(name, "a query", error))?;
+        let batches = frame.collect().await.map_err(|error| Error::query(name, error))?;
         let mut rows = Rows::new();
         for batch in &batches {
             let (ids, values) = (batch.column(0), batch.column(1).as_primitive::<Int64Type>());
@@ -86,13 +98,13 @@ impl Run<'_> {
         Ok((reading.fingerprint, rows))
     }
 
-    /// The step that asks, again and again with the one that makes, until what is asked for stays as it is.
+    /// Repeats the step that requests rows and the one that generates them until the requests no longer change.
     async fn repeat(&self) -> Result<()> {
         if self.is_marked(ASKED).await? && self.is_marked(SPECTRUM).await? {
             return Ok(());
         }
         let mut previous = None;
-        for _ in 0..ROUNDS {
+        for _ in 0..MAX_ROUNDS {
             let (base, _) = self.state(ASKED).await?;
             let spectrum = self.spectrum().await?;
             let asked = model::asked(self.generation, &spectrum);
@@ -110,21 +122,21 @@ impl Run<'_> {
                 self.accumulate(&asked).await?;
             }
         }
-        Err(Error::Data(OUTRUN.to_owned()))
+        Err(Error::failed(RunError::Outrun))
     }
 
     async fn is_marked(&self, name: &str) -> Result<bool> {
         Ok(self.state(name).await?.1 == Some(self.mark(name)))
     }
 
-    /// The rows of the spectrum, by their ids.
+    /// Returns the rows of the spectrum, computed from their ids.
     async fn spectrum(&self) -> Result<Rows> {
         let ids = self.lake.ids(model::table(SPECTRUM), "id").await?;
-        Ok(ids.into_iter().filter_map(|id| model::make(&id).map(|value| (id, value))).collect())
+        Ok(ids.into_iter().filter_map(|id| model::generate(&id).map(|value| (id, value))).collect())
     }
 
-    /// What the last step reads, in one run of four by queries; none where another run has changed it. What has the
-    /// mark of our generation has its rows.
+    /// Returns what the last step reads, in one run of four by queries, or `None` if another run has changed it. A table
+    /// with the mark of our generation has its rows.
     async fn inputs(&self) -> Result<Option<(Rows, Rows)>> {
         if self.world.draw(4) > 0 {
             return Ok(Some((model::done(self.generation).0, self.spectrum().await?)));
@@ -135,13 +147,13 @@ impl Run<'_> {
             return Ok(None);
         }
         let right = asked == model::done(self.generation).0;
-        self.world.check(|checker, _| checker.claim(right, || "a query of `asked` gives other rows".to_owned()));
+        self.world.check(|checker, _| checker.claim(right, || "a query of `asked` returns other rows".to_owned()));
         Ok(Some((asked, spectrum)))
     }
 
-    /// The last step; false where another run has changed what it reads.
+    /// Runs the last step; returns false if another run has changed what it reads.
     async fn keep(&self) -> Result<bool> {
-        for _ in 0..ROUNDS {
+        for _ in 0..MAX_ROUNDS {
             if !self.is_marked(ASKED).await? || !self.is_marked(SPECTRUM).await? {
                 return Ok(false);
             }
@@ -156,14 +168,14 @@ impl Run<'_> {
                 return Ok(true);
             }
         }
-        Err(Error::Data(OUTRUN.to_owned()))
+        Err(Error::failed(RunError::Outrun))
     }
 
     async fn replace(&self, name: &str, file: DataFile, mark: Option<i64>, base: Option<u64>) -> Result<bool> {
         let files = [file];
         let done = self.lake.replace(model::table(name), &files, mark, base).await?;
         if done {
-            self.world.check(|checker, _| checker.told_choice(name, &files[0].name, mark, base));
+            self.world.check(|checker, _| checker.acknowledge_replacement(name, &files[0].name, mark, base));
         } else {
             self.world.count(|counts| counts.outrun += 1);
         }
@@ -173,11 +185,11 @@ impl Run<'_> {
     async fn complete(&self, name: &str) -> Result<()> {
         self.enter(name).await?;
         self.lake.complete(model::table(name), self.mark(name)).await?;
-        self.world.check(|checker, _| checker.told_mark(name, self.mark(name)));
+        self.world.check(|checker, _| checker.acknowledge_mark(name, self.mark(name)));
         Ok(())
     }
 
-    /// Enters the completion of a step into the ledger.
+    /// Records the completion of a step in the ledger.
     async fn enter(&self, step: &str) -> Result<()> {
         let unit = format!("{:016x}", self.mark(step));
         self.note(&[(unit.clone(), [(unit, self.world.now())].into())]).await
@@ -187,11 +199,11 @@ impl Run<'_> {
         if self.ledger { self.append(LEDGER, entries).await } else { Ok(()) }
     }
 
-    /// Makes what is missing of `asked`, and waits for the units of others.
+    /// Computes what is missing of `asked`, and waits for the units of others.
     async fn accumulate(&self, asked: &Rows) -> Result<()> {
         let mut units = self.missing(asked, self.shard).await?;
         while !units.is_empty() {
-            let together = 1 + self.world.draw(UNITS_PER_COMMIT).min(units.len() as u64 - 1);
+            let together = 1 + self.world.draw(MAX_UNITS_PER_COMMIT).min(units.len() as u64 - 1);
             let ready = (0..together).map(|_| {
                 let next = self.world.draw(units.len() as u64);
                 units.swap_remove(usize::try_from(next).unwrap())
@@ -199,11 +211,11 @@ impl Run<'_> {
             let ready: Vec<_> = ready.collect();
             self.commit_units(&ready).await?;
         }
-        for _ in 0..LOOKS {
+        for _ in 0..MAX_CHECKS {
             let rows = self.missing(asked, None).await?.iter().map(|(_, ids)| ids.len()).sum();
             match rows {
                 0 => return Ok(()),
-                _ if self.shard.is_none() => return Err(Error::Model("a unit is missing after it was made".into())),
+                _ if self.shard.is_none() => return Err(Error::failed(RunError::MissingUnit)),
                 _ => {}
             }
         }
@@ -222,16 +234,19 @@ impl Run<'_> {
         Ok(units.filter(|(_, ids)| !ids.is_empty()).collect())
     }
 
-    /// A unit's rejects and its ledger row go first; the unit is done when its rows are there.
+    /// Commits a unit's rejects and its ledger row first. The unit is done when its rows are committed.
     async fn commit_units(&self, units: &[(String, BTreeSet<String>)]) -> Result<()> {
         let (mut rejects, mut ledger, mut rows) = (Vec::new(), Vec::new(), Vec::new());
         for (unit, ids) in units {
-            let (made, failed): (BTreeSet<&String>, _) = ids.iter().partition(|id| model::make(id).is_some());
+            let (passed, failed): (BTreeSet<&String>, _) = ids.iter().partition(|id| model::generate(id).is_some());
             if !failed.is_empty() {
                 rejects.push((unit.clone(), failed.into_iter().map(|id| (id.clone(), 0)).collect()));
             }
             ledger.push((unit.clone(), [(unit.clone(), self.world.now())].into()));
-            rows.push((unit.clone(), made.into_iter().filter_map(|id| Some((id.clone(), model::make(id)?))).collect()));
+            rows.push((
+                unit.clone(),
+                passed.into_iter().filter_map(|id| Some((id.clone(), model::generate(id)?))).collect(),
+            ));
         }
         if !rejects.is_empty() {
             self.append(REJECTS, &rejects).await?;
@@ -245,7 +260,7 @@ impl Run<'_> {
             units.iter().map(|(unit, rows)| UnitRows { unit: unit.clone(), rows: model::batch(rows) }).collect();
         self.lake.append(model::table(name), "id", &rows).await?;
         let ids = units.iter().flat_map(|(_, rows)| rows.keys().cloned());
-        self.world.check(|checker, _| checker.told(name, ids));
+        self.world.check(|checker, _| checker.acknowledge(name, ids));
         Ok(())
     }
 }

@@ -1,29 +1,29 @@
-//! What happened in histories, counted.
+//! Counts the events of histories.
 
 use std::{collections::BTreeMap, fmt, ops::AddAssign};
 
-use super::store::Fault;
+use super::fault::Fault;
 
 /// Counts of one history, or of many.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Counts {
     pub(super) histories: u64,
     pub(super) workers: u64,
-    /// Times that a worker began, anew after a crash or an error too.
+    /// Starts of workers, including restarts after a crash or an error.
     pub(super) runs: u64,
-    /// Runs that ended before their pipeline did.
-    pub(super) broken_off: u64,
-    /// Times that the user asked for something else.
+    /// Runs that ended before their pipeline was complete.
+    pub(super) aborted: u64,
+    /// Changes of the pipeline by the user.
     pub(super) edits: u64,
     pub(super) calls: u64,
     pub(super) commits: u64,
-    /// Commits that lost to another.
+    /// Commits that lost to another one.
     pub(super) conflicts: u64,
-    /// Choices on top of a version that was none any more.
+    /// Replacements on top of a version that was no longer the latest.
     pub(super) outrun: u64,
     pub(super) checkpoints: u64,
     pub(super) data_files: u64,
-    /// For each fault, how often it came and how often it could have come.
+    /// For each fault, how often it occurred and how often it could have.
     faults: BTreeMap<Fault, (u64, u64)>,
 }
 
@@ -50,7 +50,7 @@ impl AddAssign<&Counts> for Counts {
         self.histories += other.histories;
         self.workers += other.workers;
         self.runs += other.runs;
-        self.broken_off += other.broken_off;
+        self.aborted += other.aborted;
         self.edits += other.edits;
         self.calls += other.calls;
         self.commits += other.commits;
@@ -71,14 +71,14 @@ impl fmt::Display for Counts {
             ("histories", self.histories),
             ("workers", self.workers),
             ("runs", self.runs),
-            ("runs that broke off", self.broken_off),
+            ("aborted runs", self.aborted),
             ("edits by the user", self.edits),
             ("calls of a store", self.calls),
             ("data files", self.data_files),
             ("commits", self.commits),
             ("checkpoints", self.checkpoints),
             ("commits that lost", self.conflicts),
-            ("choices outrun", self.outrun),
+            ("replacements outrun", self.outrun),
             ("crashes", self.crashes()),
         ];
         for (name, count) in lines {

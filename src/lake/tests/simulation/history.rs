@@ -1,4 +1,4 @@
-//! A history: workers on one lake, their faults and restarts, and what is left in the end.
+//! A history: workers on one lake, their faults and restarts, and the final state.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,40 +13,40 @@ use super::{
 };
 use crate::{error::chain, identity::Digest, lake::verify_files};
 
-/// Generations after the first that a user asks for at most.
-const EDITS: u64 = 2;
-/// How long a history may take; one that takes longer is stuck.
-const LONGEST: Duration = Duration::from_secs(120);
+/// Generations after the first that a user can request.
+const MAX_EDITS: u64 = 2;
+/// How long a history can take. One that takes longer is stuck.
+const MAX_DURATION: Duration = Duration::from_secs(120);
 
 /// The workers of a history.
 #[derive(Debug, Clone)]
 pub(super) struct Cast {
-    /// The share of each.
+    /// The shard of each.
     pub(super) shards: Vec<Option<(u64, u64)>>,
-    /// How often each begins at most.
+    /// How often each one starts at most.
     pub(super) runs: u64,
-    /// Whether the user may ask for something else meanwhile.
+    /// Whether the user can change the pipeline meanwhile.
     pub(super) edits: bool,
-    /// Whether they keep a ledger.
+    /// Whether they write a ledger.
     pub(super) ledger: bool,
 }
 
-/// What became of a history.
+/// The outcome of a history.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct Outcome {
     pub(super) violations: Vec<String>,
     pub(super) counts: Counts,
     pub(super) trace: String,
     pub(super) last: String,
 }
 
-/// The history of a seed.
-pub(super) fn of_seed(seed: u64) -> Told {
+/// Plays the history of a seed.
+pub(super) fn of_seed(seed: u64) -> Outcome {
     let draw = |what: &str, n| Digest::new("history").part(&seed.to_le_bytes()).text(what).draw(n);
     let pick = |what: &str, of: [u64; 4]| of[usize::try_from(draw(what, 4)).unwrap()];
     let rates = Rates { reads: pick("reads", [0, 5, 20, 60]), writes: pick("writes", [0, 200, 600, 1200]) };
     let workers = 1 + draw("workers", 3);
-    // each its own, two alike, or one that nobody has; mostly there are none
+    // A separate shard each, two equal ones, or one that nobody has. Mostly there are none.
     let shards = (0..workers).map(|worker| match draw("shards", 6) {
         0 => Some((worker, workers)),
         1 => Some((worker.min(1), 2)),
@@ -62,18 +62,18 @@ pub(super) fn of_seed(seed: u64) -> Told {
     play(&World::new(seed, rates, Turns::Drawn), &cast)
 }
 
-/// Plays a history to its end on a runtime of its own.
-pub(super) fn play(world: &Arc<World>, cast: &Cast) -> Told {
+/// Plays a history to its end on its own runtime.
+pub(super) fn play(world: &Arc<World>, cast: &Cast) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let ended = runtime.block_on(async { tokio::time::timeout(LONGEST, whole(world, cast)).await });
+    let ended = runtime.block_on(async { tokio::time::timeout(MAX_DURATION, run_all(world, cast)).await });
     let mut violations = world.violations();
     if ended.is_err() {
         violations.push("the history is stuck".to_owned());
     }
-    Told { violations, counts: world.counts(), trace: world.trace(), last: world.last() }
+    Outcome { violations, counts: world.counts(), trace: world.trace(), last: world.last() }
 }
 
-async fn whole(world: &Arc<World>, cast: &Cast) {
+async fn run_all(world: &Arc<World>, cast: &Cast) {
     world.count(|counts| {
         counts.histories += 1;
         counts.workers += cast.shards.len() as u64;
@@ -93,14 +93,14 @@ async fn whole(world: &Arc<World>, cast: &Cast) {
     }
 }
 
-/// A worker, which comes at once and begins again where a run breaks off.
+/// Runs a worker, which is present at once and restarts when a run is aborted.
 fn work<'a>(world: &'a Arc<World>, cast: &'a Cast, worker: usize) -> impl Future<Output = ()> + 'a {
-    let (presence, turn) = world.come(worker);
+    let (presence, turn) = world.enter(worker);
     async move {
         let _presence = presence;
         turn.await.ok();
         for run in 0..cast.runs {
-            if cast.edits && world.generation() < EDITS && world.draw(4) == 0 {
+            if cast.edits && world.generation() < MAX_EDITS && world.draw(4) == 0 {
                 world.edit();
             }
             if once(world, cast, worker, run).await && !cast.edits {
@@ -110,45 +110,45 @@ fn work<'a>(world: &'a Arc<World>, cast: &'a Cast, worker: usize) -> impl Future
     }
 }
 
-/// A run on `store` of what the user asks for now.
+/// Returns a run on `store` of what the user requests now.
 fn run_on(world: &World, store: FaultyStore, shard: Option<(u64, u64)>, ledger: bool) -> Run<'_> {
     Run { world, lake: pipeline::lake(Arc::new(store)), generation: world.generation(), shard, ledger }
 }
 
-/// One run; whether it came through.
+/// Performs one run; returns whether it completed.
 async fn once(world: &Arc<World>, cast: &Cast, worker: usize, run: u64) -> bool {
     let store = FaultyStore::new(world, worker, run);
     world.count(|counts| counts.runs += 1);
-    let ended = run_on(world, store.clone(), cast.shards[worker], cast.ledger).through().await;
+    let ended = run_on(world, store.clone(), cast.shards[worker], cast.ledger).complete_all().await;
     let Err(error) = ended else {
-        world.note(format!("worker {worker} run {run} is through"));
+        world.note(format!("worker {worker} run {run} completes"));
         return true;
     };
     let excused = store.faults() > 0 || is_by_others(&error);
     let why = if is_by_others(&error) { error.to_string() } else { "a call failed".to_owned() };
-    world.note(format!("worker {worker} run {run} breaks off: {why}"));
-    world.count(|counts| counts.broken_off += 1);
+    world.note(format!("worker {worker} run {run} is aborted: {why}"));
+    world.count(|counts| counts.aborted += 1);
     world.check(|checker, _| {
-        checker.claim(excused, || format!("a run breaks off without a fault: {}", chain(&error)));
+        checker.claim(excused, || format!("a run is aborted without a fault: {}", chain(&error)));
     });
     false
 }
 
-/// A last worker, without faults, makes what is missing.
+/// Lets a last worker, without faults, compute what is missing.
 async fn finish(world: &Arc<World>, ledger: bool) {
-    let ended = run_on(world, FaultyStore::quiet(world), None, ledger).through().await;
+    let ended = run_on(world, FaultyStore::quiet(world), None, ledger).complete_all().await;
     if let Err(error) = ended {
         let error = chain(&error);
-        world.check(|checker, _| checker.violations.push(format!("the last run breaks off: {error}")));
+        world.check(|checker, _| checker.violations.push(format!("the last run is aborted: {error}")));
     }
 }
 
-/// What the lake itself says, compared with what its log was seen to be.
+/// Compares what the lake returns with what its log was seen to be.
 async fn compare(world: &Arc<World>) {
     let bare: Arc<dyn object_store::ObjectStore> = Arc::<object_store::memory::InMemory>::clone(&world.bare);
     let lake = pipeline::lake(bare);
     for table in model::TABLES.values() {
-        let said = match verify_files(&lake, table).await {
+        let message = match verify_files(&lake, table).await {
             Ok(findings) => findings.into_iter().map(|finding| finding.problem).collect(),
             Err(error) => vec![chain(&error)],
         };
@@ -156,7 +156,7 @@ async fn compare(world: &Arc<World>) {
         let ids = lake.ids(table, "id").await.unwrap_or_default();
         world.check(|checker, _| {
             let live = checker.live(&table.name);
-            checker.violations.extend(said);
+            checker.violations.extend(message);
             if rows != live.len() || ids.len() != live.len() || !live.keys().all(|id| ids.contains(id)) {
                 checker.violations.push(format!("the lake reads {rows} rows of `{}`, not {}", table.name, live.len()));
             }

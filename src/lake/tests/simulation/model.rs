@@ -1,7 +1,7 @@
-//! The pipeline of the simulation: what there is to make, as pure functions.
+//! The pipeline of the simulation, as pure functions.
 //!
-//! `asked` asks for rows, as `candidates` does; `spectrum` holds what a model makes of each, some of which fail; low
-//! values ask for a further attempt; `kept` holds the even ones. A generation is what the user asks for.
+//! `asked` requests rows, as `candidates` does. `spectrum` holds what a model generates for each; some of them fail. Low
+//! values request a further attempt. `kept` holds the even ones. A generation is what the user requests.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +24,7 @@ pub(super) const KEPT: &str = "kept";
 pub(super) const REJECTS: &str = "rejected";
 pub(super) const LEDGER: &str = "entries";
 
-/// Ids that a generation asks for first.
+/// Ids that a generation requests first.
 const IDS: u64 = 4;
 /// Units of a generation.
 pub(super) const UNITS: u64 = 2;
@@ -53,29 +53,29 @@ pub(super) fn table(name: &str) -> &'static Table {
     &TABLES[name]
 }
 
-pub(super) fn is_chosen(name: &str) -> bool {
+pub(super) fn is_replaced(name: &str) -> bool {
     table(name).kind == Kind::FullRefresh
 }
 
-/// The fingerprint of the step that makes `table` of this generation.
+/// Returns the fingerprint of the step that fills `table` in this generation.
 pub(super) fn fingerprint(table: &str, generation: u64) -> i64 {
     let step = [ASKED, SPECTRUM, KEPT].iter().position(|&step| step == table).unwrap();
     i64::try_from(10 * (generation + 1)).unwrap() + i64::try_from(step).unwrap()
 }
 
-/// The generation that a fingerprint stands for.
+/// Returns the generation of a fingerprint.
 pub(super) fn generation(fingerprint: i64) -> u64 {
     u64::try_from(fingerprint).unwrap() / 10 - 1
 }
 
-/// What the model makes of an id; nothing where it fails.
-pub(super) fn make(id: &str) -> Option<i64> {
+/// Returns the model's value for an id, or `None` if it fails.
+pub(super) fn generate(id: &str) -> Option<i64> {
     let value = i64::try_from(Digest::new("model").text(id).draw(1000)).unwrap();
     (value >= 300).then_some(value)
 }
 
-/// The rows that ask, by what is in the spectrum: of a value that is low, a further attempt is asked for. A third of
-/// the ids is of this generation only.
+/// Returns the requested rows, given the spectrum: a low value requests a further attempt. A third of the ids belongs to
+/// this generation only.
 pub(super) fn asked(generation: u64, spectrum: &Rows) -> Rows {
     let first = (0..IDS).map(|number| {
         let of = if number % 3 == 0 { generation } else { 0 };
@@ -89,27 +89,27 @@ pub(super) fn asked(generation: u64, spectrum: &Rows) -> Rows {
     first.chain(again.into_iter().map(|id| (id, 10 * generation + 1))).collect()
 }
 
-/// The rows that are kept.
+/// Returns the rows that are kept.
 pub(super) fn kept(asked: &Rows, spectrum: &Rows) -> Rows {
     let of = |id: &String| spectrum.get(id).copied().filter(|value| value % 2 == 0);
     asked.keys().filter_map(|id| Some((id.clone(), of(id)?))).collect()
 }
 
-/// What the model makes of all of them.
-fn made<'a>(ids: impl Iterator<Item = &'a String>) -> Rows {
-    ids.filter_map(|id| Some((id.clone(), make(id)?))).collect()
+/// Returns the model's values for all ids.
+fn generate_all<'a>(ids: impl Iterator<Item = &'a String>) -> Rows {
+    ids.filter_map(|id| Some((id.clone(), generate(id)?))).collect()
 }
 
-/// The tables of a generation, as they are when all is done: those that ask, those that are made, those that are kept.
+/// Returns the complete tables of a generation: `asked`, `spectrum` and `kept`.
 pub(super) fn done(generation: u64) -> (Rows, Rows, Rows) {
     let first = asked(generation, &Rows::new());
-    let asked = asked(generation, &made(first.keys()));
-    let spectrum = made(asked.keys());
+    let asked = asked(generation, &generate_all(first.keys()));
+    let spectrum = generate_all(asked.keys());
     let kept = kept(&asked, &spectrum);
     (asked, spectrum, kept)
 }
 
-/// A unit: its name, and its ids.
+/// Returns the units, each with its name and its ids.
 pub(super) fn units(asked: &Rows) -> BTreeMap<u64, (String, BTreeSet<String>)> {
     let mut units: BTreeMap<u64, (String, BTreeSet<String>)> = BTreeMap::new();
     for id in asked.keys() {
@@ -122,7 +122,7 @@ pub(super) fn units(asked: &Rows) -> BTreeMap<u64, (String, BTreeSet<String>)> {
     units
 }
 
-/// Rows as a table has them.
+/// Returns rows as a batch of a table.
 pub(super) fn batch(rows: &Rows) -> RecordBatch {
     let ids: ArrayRef = Arc::new(rows.keys().map(Some).collect::<StringArray>());
     let values: ArrayRef = Arc::new(rows.values().copied().map(Some).collect::<Int64Array>());

@@ -1,4 +1,4 @@
-//! A store whose calls fail as its world says.
+//! A store whose calls fail as the world decides.
 
 use std::{
     fmt,
@@ -19,44 +19,12 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path,
 };
 
-use super::world::World;
+use super::{
+    fault::Fault::{self, CrashAfter, CrashBefore, ErrorAfter, ErrorBefore, ErrorLate, Refused, Repeated},
+    world::World,
+};
 
-/// What may happen to a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Fault {
-    /// The process ends; the call does nothing.
-    CrashBefore,
-    /// The process ends; the call has done its work.
-    CrashAfter,
-    /// An error, and nothing done.
-    ErrorBefore,
-    /// An error, and all is done: the answer is lost.
-    ErrorAfter,
-    /// An error, and all is done some calls later: the sender gave up what was under way.
-    ErrorLate,
-    /// A create is refused as if the object were there: S3 does so while another is under way.
-    Refused,
-    /// A create is done, and refused: its answer was lost, and it was repeated below us.
-    Repeated,
-}
-
-use Fault::{CrashAfter, CrashBefore, ErrorAfter, ErrorBefore, ErrorLate, Refused, Repeated};
-
-impl Fault {
-    pub(super) fn words(self) -> &'static str {
-        match self {
-            CrashBefore => "crash before the effect",
-            CrashAfter => "crash after the effect",
-            ErrorBefore => "error, no effect",
-            ErrorAfter => "error, effect done",
-            ErrorLate => "error, effect done later",
-            Refused => "create refused, nothing there",
-            Repeated => "create refused, effect done",
-        }
-    }
-}
-
-/// What a call does: what it reads is either there or an error, so reads have fewer faults.
+/// What a call does. A read either succeeds or fails, so reads have fewer faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Get,
@@ -74,13 +42,13 @@ impl Kind {
         }
     }
 
-    /// Whether its place among the calls of other workers matters: objects never change, once they are there.
+    /// Returns whether its order among the calls of other workers matters. Objects never change once they exist.
     fn is_ordered(self) -> bool {
         self != Self::Get
     }
 }
 
-/// The store as one run of one worker has it. After a crash every call fails, as for a process that is gone.
+/// The store as one run of one worker sees it. After a crash every call fails, as for a process that has ended.
 #[derive(Debug, Clone)]
 pub(super) struct FaultyStore {
     world: Arc<World>,
@@ -106,12 +74,12 @@ impl FaultyStore {
         }
     }
 
-    /// Without faults.
+    /// Returns a store without faults.
     pub(super) fn quiet(world: &Arc<World>) -> Self {
         Self { quiet: true, ..Self::new(world, usize::MAX, 0) }
     }
 
-    /// How many faults this run has met.
+    /// Returns how many faults this run has met.
     pub(super) fn faults(&self) -> u64 {
         self.faults.load(Ordering::SeqCst)
     }
@@ -132,8 +100,8 @@ impl FaultyStore {
             self.faults.fetch_add(1, Ordering::SeqCst);
             self.down.fetch_or(matches!(fault, CrashBefore | CrashAfter), Ordering::SeqCst);
         }
-        let said = fault.map_or("", Fault::words);
-        self.world.note(format!("{} {kind:?} {} {said}", self.name(), without_uuid(object)));
+        let message = fault.map_or("", Fault::words);
+        self.world.note(format!("{} {kind:?} {} {message}", self.name(), without_uuid(object)));
         Ok(fault)
     }
 
@@ -142,7 +110,7 @@ impl FaultyStore {
     }
 
     fn alive(&self) -> Result<()> {
-        if self.down.load(Ordering::SeqCst) { Err(failure("the process is gone")) } else { Ok(()) }
+        if self.down.load(Ordering::SeqCst) { Err(failure("the process has ended")) } else { Ok(()) }
     }
 
     async fn read<T>(&self, kind: Kind, object: &str, effect: impl Future<Output = Result<T>>) -> Result<T> {
@@ -166,7 +134,7 @@ impl FaultyStore {
     }
 }
 
-/// Names of the library's own files are not the same twice.
+/// Removes the part of a checkpoint's name that differs from run to run.
 fn without_uuid(object: &str) -> &str {
     object.split_once(".checkpoint.").map_or(object, |(version, _)| version)
 }
@@ -176,11 +144,11 @@ fn failure(what: &'static str) -> Error {
 }
 
 fn exists(path: &Path) -> Error {
-    Error::AlreadyExists { path: path.to_string(), source: "a fault says so".into() }
+    Error::AlreadyExists { path: path.to_string(), source: "a simulated fault".into() }
 }
 
-fn never<T>() -> Result<T> {
-    Err(Error::NotSupported { source: "the lake does nothing of the kind".into() })
+fn unsupported<T>() -> Result<T> {
+    Err(Error::NotSupported { source: "the lake never calls this".into() })
 }
 
 impl fmt::Display for FaultyStore {
@@ -232,14 +200,14 @@ impl ObjectStore for FaultyStore {
     }
 
     async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        never()
+        unsupported()
     }
 
     fn delete_stream(&self, _: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        stream::once(async { never() }).boxed()
+        stream::once(async { unsupported() }).boxed()
     }
 
     async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
-        never()
+        unsupported()
     }
 }

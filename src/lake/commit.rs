@@ -1,0 +1,283 @@
+//! Commits: rows that are appended, rows that replace others, and marks of complete steps.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::atomic::Ordering,
+    time::Duration,
+};
+
+use arrow::{
+    array::{BooleanArray, RecordBatch},
+    compute::filter_record_batch,
+};
+use deltalake_core::{
+    DeltaTable, DeltaTableError,
+    kernel::{
+        Action, Add, MetadataExt, Transaction,
+        engine::arrow_conversion::TryIntoKernel,
+        schema::StructType,
+        transaction::{CommitBuilder, CommitProperties, TransactionError},
+    },
+    operations::create::CreateBuilder,
+    protocol::{DeltaOperation, SaveMode},
+};
+use tokio::sync::{MappedMutexGuard, MutexGuard};
+
+use super::{DataFile, FINGERPRINT, Lake, OpenTable, error::LakeError, ids::strings};
+use crate::{clock, error::Result, schema::Table};
+
+/// Commits between two checkpoints of the log. Tests have few, so that simulated histories have checkpoints.
+const CHECKPOINT_INTERVAL: &str = if cfg!(test) { "4" } else { "20" };
+/// Attempts to commit against other writers.
+const MAX_COMMIT_ATTEMPTS: u32 = 100;
+/// Attempts to create a table.
+const MAX_CREATE_ATTEMPTS: u32 = 5;
+/// Commits in a row whose response can be lost before an error is returned.
+const MAX_LOST_RESPONSES: u32 = 20;
+/// The longest wait of a writer that lost.
+const MAX_WAIT: Duration = Duration::from_millis(200);
+
+/// Rows that are committed together.
+#[derive(Debug, Clone)]
+pub(crate) struct UnitRows {
+    /// The name of the unit, and of its data file.
+    pub(crate) unit: String,
+    /// Its rows. There are none if every row of the unit was rejected.
+    pub(crate) rows: RecordBatch,
+}
+
+impl Lake {
+    /// Appends the rows of `units` in one commit, without those whose value in `column` the table already has.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be written, or the commit loses to other writers too often.
+    pub(crate) async fn append(&self, table: &Table, column: &str, units: &[UnitRows]) -> Result<()> {
+        for attempt in 0..MAX_COMMIT_ATTEMPTS {
+            wait(attempt).await;
+            let mut open = self.prepare(table).await?;
+            let unreadable = self.fail(table, "its log cannot be read");
+            if *open.delta.snapshot().map_err(&unreadable)?.schema() != self.columns(table)? {
+                return Err(LakeError::OtherVersion { url: self.url(table) }.into());
+            }
+            let live = open.live_files().map_err(&unreadable)?;
+            open.ids.refresh(&self.location, &table.name, column, &live).await?;
+            let mut files = Vec::new();
+            for unit in units {
+                let (rows, ids) = self.without(table, &unit.rows, column, open.ids.all())?;
+                if rows.num_rows() > 0 {
+                    let file = DataFile::write(&unit.unit, &table.schema, &[rows])?;
+                    self.put(table, &file).await?;
+                    files.push((file, ids));
+                }
+            }
+            let actions: Vec<Action> = files.iter().map(|(file, _)| Action::Add(add(file))).collect();
+            if actions.is_empty() || self.commit(&open.delta, table, actions, None, SaveMode::Append).await? {
+                for (file, ids) in files {
+                    open.ids.add(file.name, ids);
+                }
+                return Ok(());
+            }
+        }
+        Err(self.contended(table))
+    }
+
+    /// Replaces the rows of the table by `files` in one commit. Files that the table already has stay in it.
+    /// `fingerprint` is that of the step; without one the step is not complete yet. Returns false, and does nothing, if
+    /// the table is no longer at the version `base` from which the rows were computed.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be written or the commit fails.
+    pub(crate) async fn replace(
+        &self,
+        table: &Table,
+        files: &[DataFile],
+        fingerprint: Option<i64>,
+        base: Option<u64>,
+    ) -> Result<bool> {
+        for file in files {
+            self.put(table, file).await?;
+        }
+        let open = self.prepare(table).await?;
+        let unreadable = self.fail(table, "its log cannot be read");
+        let state = open.delta.snapshot().map_err(&unreadable)?;
+        // The commit that creates a table is version 0.
+        if state.version() != base.unwrap_or(0) {
+            return Ok(false);
+        }
+        let mut wanted: BTreeMap<&str, &DataFile> = files.iter().map(|file| (file.name.as_str(), file)).collect();
+        let mut actions = Vec::new();
+        let columns = self.columns(table)?;
+        if *state.schema() != columns {
+            // The query of a custom table has other columns than before.
+            let metadata = MetadataExt::with_schema(state.metadata().clone(), &columns)
+                .map_err(self.fail(table, "Delta rejects its columns"))?;
+            actions.push(Action::Metadata(metadata));
+        }
+        for file in state.log_data().iter() {
+            if wanted.remove(file.path().as_ref()).is_none() {
+                actions.push(Action::Remove(file.remove_action(true)));
+            }
+        }
+        actions.extend(wanted.values().map(|file| Action::Add(add(file))));
+        let previous = state.transaction_version(open.delta.log_store().as_ref(), FINGERPRINT).await;
+        let previous = previous.map_err(unreadable)?.unwrap_or(0);
+        // The rows are the same as before, and so is the fingerprint.
+        if actions.is_empty() && fingerprint.is_none_or(|fingerprint| fingerprint == previous) {
+            return Ok(true);
+        }
+        self.commit(&open.delta, table, actions, Some(fingerprint.unwrap_or(0)), SaveMode::Overwrite).await
+    }
+
+    /// Marks the table as completed by the step with `fingerprint`, and leaves its rows unchanged.
+    ///
+    /// # Errors
+    /// Returns an error if the commit fails, or loses to other writers too often.
+    pub(crate) async fn complete(&self, table: &Table, fingerprint: i64) -> Result<()> {
+        for attempt in 0..MAX_COMMIT_ATTEMPTS {
+            wait(attempt).await;
+            let open = self.prepare(table).await?;
+            if self.commit(&open.delta, table, Vec::new(), Some(fingerprint), SaveMode::Append).await? {
+                return Ok(());
+            }
+        }
+        Err(self.contended(table))
+    }
+
+    /// Creates the table if it was never written, and brings it up to its latest version. If another writer created it
+    /// first, that table serves as well. If the store was too busy or its response was lost, it is tried again.
+    async fn prepare(&self, table: &Table) -> Result<MappedMutexGuard<'_, OpenTable>> {
+        let mut tables = self.tables.lock().await;
+        let mut failed = None;
+        for attempt in 0..=MAX_CREATE_ATTEMPTS {
+            if self.refresh(&mut tables, table).await?.is_some() {
+                break;
+            }
+            if attempt < MAX_CREATE_ATTEMPTS {
+                wait(attempt).await;
+                failed = self.create(table).await?.err();
+            }
+        }
+        MutexGuard::try_map(tables, |tables| tables.get_mut(&table.name)).map_err(|_| {
+            let problem = "the table cannot be created; is the lake's root writable? `--lake` sets another";
+            match failed {
+                Some(error) => self.fail(table, problem)(error).into(),
+                None => LakeError::Vanished { url: self.url(table) }.into(),
+            }
+        })
+    }
+
+    async fn create(&self, table: &Table) -> Result<Result<DeltaTable, DeltaTableError>> {
+        let columns = self.columns(table)?;
+        let created = CreateBuilder::new()
+            .with_log_store(self.delta_table(table)?.log_store())
+            .with_save_mode(SaveMode::Ignore)
+            // No retries: the library would write the table's metadata again on top of another writer's commits.
+            .with_commit_properties(CommitProperties::default().with_max_retries(0))
+            .with_columns(columns.fields().cloned())
+            .with_configuration([("delta.checkpointInterval", Some(CHECKPOINT_INTERVAL))])
+            .await;
+        Ok(created)
+    }
+
+    /// Returns the columns of `table` in Delta's types.
+    fn columns(&self, table: &Table) -> Result<StructType> {
+        let columns = table.schema.as_ref().try_into_kernel();
+        Ok(columns.map_err(|source| LakeError::Columns { url: self.url(table), source })?)
+    }
+
+    /// Writes a data file. Its name contains the digest of its content, so an existing one is the same. It is not written
+    /// by create-if-absent: a store can reject that while another one is in flight, as if the file existed. An overwrite
+    /// can be repeated if its response is lost.
+    async fn put(&self, table: &Table, file: &DataFile) -> Result<()> {
+        let name = format!("{}/{}", table.name, file.name);
+        let put = self.location.put(&name, file.bytes.clone()).await;
+        Ok(put.map_err(|source| LakeError::WriteFile { url: self.url(table), source })?)
+    }
+
+    /// Commits once on top of the version of `delta`. Returns false if another writer's commit came first, and if it is
+    /// unknown whether ours exists because the response was lost. Either way the caller looks at the table again, and
+    /// finds its own rows if they are there.
+    async fn commit(
+        &self,
+        delta: &DeltaTable,
+        table: &Table,
+        actions: Vec<Action>,
+        fingerprint: Option<i64>,
+        mode: SaveMode,
+    ) -> Result<bool> {
+        let state = delta.snapshot().map_err(self.fail(table, "its log cannot be read"))?;
+        let mark = fingerprint.map(|fingerprint| Transaction::new(FINGERPRINT, fingerprint));
+        // No retries: the library would rebase appends without noticing that two have the same id.
+        let properties =
+            CommitProperties::default().with_max_retries(0).with_application_transactions(mark.into_iter().collect());
+        let committed = CommitBuilder::from(properties)
+            .with_actions(actions)
+            .build(Some(state), delta.log_store(), DeltaOperation::Write { mode, partition_by: None, predicate: None })
+            .await;
+        let failed = self.fail(table, "the commit failed");
+        match committed {
+            Ok(_) => {
+                self.lost_responses.store(0, Ordering::Relaxed);
+                Ok(true)
+            }
+            Err(
+                DeltaTableError::VersionAlreadyExists(_)
+                | DeltaTableError::Transaction {
+                    source: TransactionError::CommitConflict(_) | TransactionError::MaxCommitAttempts(_),
+                },
+            ) => Ok(false),
+            Err(error) if has_unknown_outcome(&error) => {
+                let lost = self.lost_responses.fetch_add(1, Ordering::Relaxed) + 1;
+                if lost <= MAX_LOST_RESPONSES { Ok(false) } else { Err(failed(error).into()) }
+            }
+            Err(error) => Err(failed(error).into()),
+        }
+    }
+
+    /// Returns the rows whose value in `column` is not among `known`, and these values.
+    fn without(
+        &self,
+        table: &Table,
+        rows: &RecordBatch,
+        column: &str,
+        known: &HashSet<String>,
+    ) -> Result<(RecordBatch, Vec<String>)> {
+        let invalid = || LakeError::IdColumn { url: self.url(table), column: column.to_owned() };
+        let ids = strings(rows, column).ok_or_else(invalid)?;
+        let is_new: BooleanArray = ids.iter().map(|id| Some(!known.contains(*id))).collect();
+        let new = ids.iter().filter(|id| !known.contains(**id)).map(|id| (*id).to_owned()).collect();
+        let rows = filter_record_batch(rows, &is_new);
+        Ok((rows.map_err(|source| LakeError::Filter { url: self.url(table), source })?, new))
+    }
+
+    fn contended(&self, table: &Table) -> crate::error::Error {
+        LakeError::Contended { url: self.url(table), attempts: MAX_COMMIT_ATTEMPTS }.into()
+    }
+}
+
+/// Waits so that the writer that won can continue.
+async fn wait(attempt: u32) {
+    tokio::time::sleep(MAX_WAIT.min(Duration::from_millis(5) * attempt)).await;
+}
+
+/// Returns whether a commit that failed like this can exist all the same.
+fn has_unknown_outcome(error: &DeltaTableError) -> bool {
+    let store = match error {
+        DeltaTableError::ObjectStore { source } => source,
+        DeltaTableError::Transaction { source: TransactionError::ObjectStore { source } } => source,
+        _ => return false,
+    };
+    matches!(store, object_store::Error::Generic { .. })
+}
+
+fn add(file: &DataFile) -> Add {
+    Add {
+        path: file.name.clone(),
+        size: i64::try_from(file.bytes.len()).unwrap_or(i64::MAX),
+        // Delta requires a time in milliseconds. No content depends on it.
+        modification_time: clock::now_ms(),
+        data_change: true,
+        stats: Some(file.stats.clone()),
+        ..Add::default()
+    }
+}

@@ -1,0 +1,3 @@
+//! Tests of the lake as a whole.
+
+mod simulation;

@@ -1,0 +1,154 @@
+//! Why a data set, or a table that the user keeps alongside it, cannot be used.
+
+use std::{io, path::PathBuf};
+
+use arrow::error::ArrowError;
+use parquet::errors::ParquetError;
+
+use crate::{
+    error::{Error, text},
+    storage::StorageError,
+};
+
+pub(super) type Result<T, E = SourceError> = std::result::Result<T, E>;
+
+/// Why a source cannot be used. `key` names the key of the pipeline that is concerned.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SourceError {
+    #[error(transparent)]
+    Storage(StorageError),
+    #[error("`{url}`: it has changed since the source was listed; run again to read the new version")]
+    Changed { url: String },
+
+    // Files of the data set.
+    #[error("`{url}`: there is no such file; it is one of {key}, below {below}")]
+    NoSuchFile { url: String, key: &'static str, below: &'static str },
+    #[error("`{url}`: it has {bytes} bytes, at most {max} are allowed; it is one of {key}")]
+    ListTooLarge { url: String, bytes: u64, max: u64, key: &'static str },
+    #[error("`{url}`: it is not a readable tar file; compressed ones are not supported")]
+    NotTar { url: String, source: io::Error },
+    #[error("`{url}`: it is not a Parquet file")]
+    NotParquet { url: String, source: ParquetError },
+    #[error("`{file}`: it is not valid CSV{}", line.map_or_else(String::new, |line| format!(" from line {line} on")))]
+    NotCsv { file: String, line: Option<u64>, source: csv::Error },
+    #[error("`{file}` {problem}; no file of images has so many")]
+    TooManyRows { file: String, problem: String },
+    #[error(
+        "`{file}`: column `{column}` of row group {group} claims to decompress from {stored} to {size} bytes, at most \
+         {max} are allowed; images do not compress that well"
+    )]
+    Inflated { file: String, column: String, group: usize, stored: u64, size: u64, max: u64 },
+    #[error("`{file}` has no column `{column}` ({key}); its columns are {found}")]
+    NoColumn { file: String, column: String, key: &'static str, found: String },
+    #[error("`{file}` has the column `{column}` ({key}) twice")]
+    ColumnTwice { file: String, column: String, key: &'static str },
+    #[error("`{file}`: column `{column}` ({key}) holds {found}, expected {expected}")]
+    ColumnType { file: String, column: String, key: &'static str, found: String, expected: &'static str },
+    #[error("`{file}`: column `{column}` has no labels that fit into 64 bits")]
+    LabelRange { file: String, column: String, source: ArrowError },
+    #[error("`{file}`: row {row} has no `{column}`; every image needs one")]
+    NoLabel { file: String, row: usize, column: String },
+    #[error("`{url}`: column `{column}` cannot be read")]
+    ReadColumn { url: String, column: String, source: ParquetError },
+    #[error("`{url}`: column `{column}` does not hold images")]
+    NotImages { url: String, column: String },
+    #[error("`{url}`: column `{column}` has more rows than the {rows} of the file")]
+    MoreRows { url: String, column: String, rows: usize },
+    #[error("`{folder}` has both `metadata.csv` and `metadata.jsonl`; remove the one that does not have the labels")]
+    TwoMetadataFiles { folder: String },
+
+    // Entries and their splits.
+    #[error("the source has {}{}", entries(*.count, .first.len()), .first.concat())]
+    Entries { count: usize, first: Vec<String> },
+    #[error(
+        "`{url}`: the split {split} has no images; expected is a folder for each class with `.jpg`, `.jpeg`, `.png` or \
+         `.webp` files, or `metadata.csv` or `metadata.jsonl`"
+    )]
+    EmptyFolder { url: String, split: &'static str },
+    #[error("the split {split} has no images; `source.splits` reads it from `{names}`")]
+    EmptySplit { split: &'static str, names: String },
+    #[error(
+        "`{file}`: no row has the split {missing} (`source.splits`); its splits, with their numbers of rows, are {found}"
+    )]
+    NoSuchSplit { file: String, missing: String, found: String },
+    #[error(
+        "none of the images of the split {split} exists; the first is {} of {origin}, below `{root}`\n\
+         hint: is `source.root` the directory that the paths are relative to?",
+        text::quote(path)
+    )]
+    NoImageExists { split: &'static str, path: String, origin: String, root: String },
+
+    // Labels and classes.
+    #[error(
+        "some labels of the source are integers and some are strings; allowed are integers for all images, or class names \
+         for all: {} has {}, {} has {}",
+        .number.0, .number.1, .name.0, .name.1
+    )]
+    MixedLabels { number: (String, i64), name: (String, String) },
+    #[error("`{path}` has the label {label}, and `{}` (`source.classes`) has names for {known}", file.display())]
+    UnnamedLabel { path: String, label: i64, file: PathBuf, known: String },
+    #[error(
+        "`{path}` has the label {label}, for which `{}` (`source.classes`) has several names", file.display()
+    )]
+    AmbiguousLabel { path: String, label: i64, file: PathBuf },
+    #[error(
+        "`{}` (`source.classes`) does not fit the {count} class names of the source: {problem}; allowed are exactly these \
+         names in any order, or as many other names in the sorted order of these",
+        file.display()
+    )]
+    ClassNames { file: PathBuf, count: usize, problem: String },
+    #[error("the metadata of the Parquet files: {problem}\nhint: set other names with `source.classes`")]
+    EmbeddedNames { problem: String },
+    #[error("`hard_samples.exclude_classes`: the source has no images of the class {names}")]
+    ExcludedClasses { names: String },
+
+    // Tables that the user keeps alongside the data set.
+    #[error("`{}` ({key}) cannot be read", path.display())]
+    ReadFile { path: PathBuf, key: &'static str, source: io::Error },
+    #[error("`{}` ({key}): {problem}", path.display())]
+    InvalidFile { path: PathBuf, key: &'static str, problem: String },
+    #[error(
+        "`prompts.descriptions`: {count} classes have no description, among them {some}; every class of the source needs \
+         one"
+    )]
+    NoDescription { count: usize, some: String },
+    #[error(
+        "`prompts.common_names`: it names none of the {count} classes of the source{example}; its keys are class names"
+    )]
+    NoCommonName { count: usize, example: String },
+
+    /// A fault of this program.
+    #[error("the table `{name}` cannot be built")]
+    Table { name: &'static str, source: ArrowError },
+}
+
+fn entries(count: usize, shown: usize) -> String {
+    match count {
+        1 => "an invalid entry:".to_owned(),
+        count if count <= shown => format!("{count} invalid entries:"),
+        count => format!("{count} invalid entries; the first {shown}:"),
+    }
+}
+
+impl From<StorageError> for SourceError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Changed { url, .. } => Self::Changed { url },
+            error => Self::Storage(error),
+        }
+    }
+}
+
+impl From<SourceError> for Error {
+    fn from(error: SourceError) -> Self {
+        match error {
+            SourceError::Storage(error) => error.into(),
+            SourceError::Changed { .. }
+            | SourceError::ReadColumn { .. }
+            | SourceError::NotImages { .. }
+            | SourceError::MoreRows { .. }
+            | SourceError::Table { .. } => Self::failed(error),
+            _ => Self::input(error),
+        }
+    }
+}
