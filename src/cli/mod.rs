@@ -17,6 +17,7 @@ mod experiment;
 mod export;
 mod feedback;
 mod gc;
+mod logs;
 mod mistakes;
 mod models;
 mod output;
@@ -68,6 +69,9 @@ const STACK_BYTES: usize = 16 << 20;
     ),
 )]
 struct Cli {
+    /// How to write logs, which RUST_LOG turns on, as in `RUST_LOG=info`
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT", display_order = target::LAST + 1)]
+    log_format: logs::LogFormat,
     #[command(subcommand)]
     command: Command,
 }
@@ -148,6 +152,9 @@ pub fn main() -> ExitCode {
         }
     };
     let format = cli.command.format();
+    if let Err(error) = logs::init(cli.log_format) {
+        return fail(&error.into(), format);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build();
     let result = match runtime {
         Ok(runtime) => {
@@ -161,11 +168,13 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(code) => code,
-        Err(error) => {
-            output::error(&error, format);
-            ExitCode::from(error.exit_code())
-        }
+        Err(error) => fail(&error, format),
     }
+}
+
+fn fail(error: &Error, format: Format) -> ExitCode {
+    output::error(error, format);
+    ExitCode::from(error.exit_code())
 }
 
 /// Ends `work` on Ctrl-C and SIGTERM: it may finish what it has begun for as long as `grace`. A second signal ends it
@@ -273,13 +282,17 @@ enum CliError {
     File { path: String, source: std::io::Error },
     #[error("cannot read stdin")]
     Stdin(#[source] std::io::Error),
+    #[error("`{variable}` is not a log filter\nhint: use a level such as `info`, or `discl_pipe=debug`")]
+    LogFilter { variable: &'static str, source: tracing_subscriber::filter::ParseError },
+    #[error("cannot turn on logs")]
+    Logs(#[source] tracing::subscriber::SetGlobalDefaultError),
 }
 
 impl From<CliError> for Error {
     fn from(error: CliError) -> Self {
         match error {
-            CliError::File { .. } => Self::input(error),
-            CliError::Threads(_) | CliError::Signals(_) | CliError::Stdin(_) => Self::failed(error),
+            CliError::File { .. } | CliError::LogFilter { .. } => Self::input(error),
+            CliError::Threads(_) | CliError::Signals(_) | CliError::Stdin(_) | CliError::Logs(_) => Self::failed(error),
         }
     }
 }

@@ -98,6 +98,7 @@ impl Project {
     ///
     /// # Errors
     /// Returns an error if the query fails.
+    #[tracing::instrument(name = "query", skip_all, fields(query = name))]
     pub(crate) async fn query_on(
         &self,
         snapshot: &Snapshot,

@@ -8,6 +8,7 @@ use std::{
 use arrow::array::RecordBatch;
 use futures::{StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tracing::Instrument;
 
 use super::{
     generate::{Generator, UnitResult},
@@ -139,7 +140,7 @@ impl<'a> Accumulator<'a> {
         let results = stream::iter(units)
             .take_until(self.job.options.stop.requested())
             // A task for each, so that units go on while others are committed.
-            .map(|unit| tokio::spawn(generator.clone().generate(unit)))
+            .map(|unit| tokio::spawn(generator.clone().generate(unit).in_current_span()))
             .buffer_unordered(self.job.options.units_in_flight.max(1));
         let mut results = std::pin::pin!(results);
         while let Some(result) = results.next().await {

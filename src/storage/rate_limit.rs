@@ -131,7 +131,11 @@ impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let sent = self.limiter.admit().await;
         let is_list = buffer_body::is_list(&request);
+        // The query may hold a signature, and so may headers: neither is logged.
+        let (method, host, path) =
+            (request.method().clone(), request.uri().host().map(str::to_owned), request.uri().path().to_owned());
         let response = self.inner.execute(request).await?;
+        tracing::debug!(%method, host, path, status = response.status().as_u16(), seconds = sent.elapsed().as_secs_f64(), "store request");
         if matches!(response.status().as_u16(), 429 | 503) {
             self.limiter.state().throttle(Instant::now(), sent, retry_after(&response));
         }

@@ -3,6 +3,7 @@
 use std::{
     hash::{Hash, Hasher},
     sync::Arc,
+    time::Instant,
 };
 
 use arrow::{
@@ -136,10 +137,14 @@ impl ScalarUDFImpl for Function<dyn AsyncKernel> {
 
 #[async_trait]
 impl AsyncScalarUDFImpl for Function<dyn AsyncKernel> {
+    #[tracing::instrument(name = "call", skip_all, fields(function = self.shape.name, rows = args.number_rows))]
     async fn invoke_async_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let started = Instant::now();
         let rows = args.number_rows;
         let arguments = columns(&args.args, rows)?;
-        self.kernel.call(&arguments, rows).await.map(ColumnarValue::Array)
+        let result = self.kernel.call(&arguments, rows).await.map(ColumnarValue::Array);
+        tracing::info!(seconds = started.elapsed().as_secs_f64(), sound = result.is_ok(), "call ended");
+        result
     }
 }
 

@@ -12,6 +12,8 @@ mod experiment; // classifiers, the built-in learner, the experiment
 mod export; // manifests in the formats of trainers, and their readers
 mod hub; // models from Hugging Face's hub
 mod inspect; // `models inspect`
+mod layers; // modules use only those below them, without circles
+mod logs; // logs by RUST_LOG, without a secret
 mod maintenance; // other writers, garbage collection, retried rejects
 mod prompts; // class descriptions from an endpoint; common names and excluded classes
 mod quickstart; // docs/quickstart.md, as a new user follows it

@@ -120,6 +120,7 @@ impl Model {
         let path = &self.path;
         let session = &mut self.session;
         let outputs = self.busy.during(|| session.run(inputs)).map_err(|error| run_failed(path, &error))?;
+        tracing::debug!(model = %path.display(), "model ran");
         let mut by_name = Vec::with_capacity(outputs.len());
         for (name, value) in &outputs {
             if let Some((shape, data)) = floats(&value).map_err(|error| run_failed(path, &error))? {
