@@ -87,7 +87,7 @@ impl Checker {
             if let Some(path) = action["remove"]["path"].as_str() {
                 let had = log.live.remove(path).is_some();
                 self.claim(had, || format!("`{name}` version {version}: file `{path}` did not exist"));
-                self.claim(model::is_replaced(name), || format!("`{name}` version {version}: rows are taken away"));
+                self.claim(model::is_replaced(name), || format!("`{name}` version {version}: rows are removed"));
             }
             if action["txn"]["appId"] == FINGERPRINT {
                 log.fingerprint = action["txn"]["version"].as_i64().unwrap();
