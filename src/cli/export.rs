@@ -26,7 +26,7 @@ pub(super) struct Arguments {
     destination: String,
     /// The format of the files
     #[arg(long = "as", value_enum, value_name = "FORMAT")]
-    format: As,
+    export_format: As,
     /// An epoch, or the first and last of several, as in 3..5 [default: all]
     #[arg(long, value_name = "N|A..B")]
     epoch: Option<Epochs>,
@@ -51,7 +51,7 @@ enum As {
 pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     let project = arguments.target.open_project().await?;
     let options = Options {
-        format: match arguments.format {
+        format: match arguments.export_format {
             As::Webdataset => export::Format::WebDataset,
             As::Imagefolder => export::Format::ImageFolder,
             As::Parquet => export::Format::Parquet,

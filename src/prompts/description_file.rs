@@ -185,7 +185,7 @@ mod tests {
         std::fs::write(&path, &text).unwrap();
         for said in [DescriptionFile::check(&path).unwrap_err(), DescriptionFile::open(&path).unwrap_err()] {
             let said = chain(&said);
-            assert!(said.contains("a.jsonl`: line 2 is no object with `class_name`"), "{said}");
+            assert!(said.contains("a.jsonl`: line 2 is not an object with `class_name`"), "{said}");
         }
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         let said = chain(&DescriptionFile::check(&directory.path().join("a.json")).unwrap_err());
