@@ -91,3 +91,22 @@ fn a_deep_look_finds_a_image_that_is_another() {
     assert!(said.contains("spectrum: an image that its prompt, guidance and noise do not reproduce ("), "{said}");
     assert!(said.contains("scores: a similarity that its image and prompt do not give again ("), "{said}");
 }
+
+#[test]
+fn what_needs_the_lake_alone_works_without_source_and_models() {
+    let workspace = Workspace::small();
+    workspace.ok("run", &["--until", "images"]);
+    let nowhere = ["source.root=s3://nowhere/data", "models.diffusion=hf://nobody/nothing", "models.clip=/nowhere"];
+    for (command, arguments) in
+        [("status", &[][..]), ("sql", &["SELECT count(*) FROM images"]), ("gc", &[]), ("sql", &["SELECT 1"])]
+    {
+        let mut command = workspace.command(command, arguments);
+        command.args(nowhere.iter().flat_map(|edit| ["--set", edit]));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{command:?}: {}", stderr(&output));
+    }
+    let mut command = workspace.command("sql", &["SELECT image_info(load_image(image)) FROM pixels"]);
+    command.args(nowhere.iter().flat_map(|edit| ["--set", edit]));
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "a function of the source opens it: {}", stderr(&output));
+}

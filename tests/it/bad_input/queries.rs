@@ -35,6 +35,33 @@ fn a_replacement_with_other_columns() {
     ");
 }
 
+/// The queries that the program reads itself are checked like those of the steps.
+#[test]
+fn a_replaced_query_of_the_program_with_another_column() {
+    for (name, column, other) in [
+        ("verify/rows.sql", "rows", "number"),
+        ("verify/deep.sql", "problem", "finding"),
+        ("feedback/incoming.sql", "feedback_id", "id"),
+        ("feedback/problems.sql", "problem", "trouble"),
+        ("feedback/awaited.sql", "epoch", "stage"),
+        ("report/levels.sql", "kept", "was_kept"),
+        ("report/rate.sql", "seconds", "hours"),
+        ("report/rejects.sql", "rejects", "failures"),
+        ("report/forecast.sql", "rows_at_most", "most"),
+        ("report/contact_sheet.sql", "image", "photo"),
+        ("experiment/samples.sql", "trained", "seen"),
+    ] {
+        let (mut workspace, _guard) = shipped();
+        let text = built_in(name).replacen(&format!("AS {column}"), &format!("AS {other}"), 1);
+        assert_ne!(text, built_in(name), "{name}");
+        replace(&mut workspace, name, &text);
+        let said = check(&mut workspace, &[]);
+        assert!(said.starts_with(&format!("exit code 2\nerror: query `{name}`: ")), "{said}");
+        assert!(said.contains(&format!("column `{column}`")), "{said}");
+        assert!(said.contains("is missing"), "{said}");
+    }
+}
+
 #[test]
 fn a_replacement_of_nothing() {
     let (mut workspace, _guard) = shipped();
