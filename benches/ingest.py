@@ -1,11 +1,11 @@
-"""Memory and time of a large ingest: many pictures of 100 kB from Parquet files into a lake, candidates and manifest.
+"""Memory and time of a large ingest: many images of 100 kB from Parquet files into a lake, candidates and manifest.
 
     pip install numpy pillow pyarrow
     python benches/ingest.py target/release/discl-pipe FOLDER [--images 100000]
 
-FOLDER takes about 200 kB for each picture, half of it for the source and half for the lake, and is emptied first. The
-pictures are noise, so that nothing compresses; the few hard ones are kept as they are (level 100), so that no diffusion
-model runs. Queries have 1 GiB. Prints one line of JSON: seconds of each step, and the most memory that the process has had, in MiB.
+FOLDER takes about 200 kB for each image, half of it for the source and half for the lake, and is emptied first. The
+images are noise, so that nothing compresses; the few hard ones are kept unchanged (level 100), so that no diffusion
+model runs. Queries have 1 GiB. Prints one line of JSON: the seconds of each step and the peak memory in MiB.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE, CLASSES, RARE, PER_FILE = 262, 60, 10, 5000
-"""A picture of noise with this side is about 100 kB as JPEG; each of the rare classes has ten pictures."""
+"""An image of noise with this side is about 100 kB as JPEG; each of the rare classes has ten images."""
 
 
-def pictures(count: int) -> list[bytes]:
-    """Some pictures, which every file repeats: their bytes are what fills memory, not their differences."""
+def noise_images(count: int) -> list[bytes]:
+    """Some images, which every file repeats: memory depends on their bytes, not on their variety."""
     random = np.random.default_rng(0)
     encoded = []
     for _ in range(count):
@@ -38,7 +38,7 @@ def pictures(count: int) -> list[bytes]:
 
 
 def write_source(folder: Path, images: int) -> list[str]:
-    some, files = pictures(100), []
+    some, files = noise_images(100), []
     for first in range(0, images, PER_FILE):
         rows = range(first, min(first + PER_FILE, images))
         labels = [row // RARE if row < RARE * RARE else RARE + row % (CLASSES - RARE) for row in rows]
@@ -49,7 +49,7 @@ def write_source(folder: Path, images: int) -> list[str]:
 
 
 def peak_mib(process: subprocess.Popen) -> float:
-    """The most resident memory of a process that runs, as Linux says it."""
+    """The peak resident memory of a running process, as Linux reports it."""
     peak = 0.0
     while process.poll() is None:
         try:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs every fuzz target for a time in seconds (default 900), one after another: `fuzz/run.sh [SECONDS [TARGET…]]`.
+# Runs the fuzz targets sequentially, each for a time in seconds (default 900): `fuzz/run.sh [SECONDS [TARGET…]]`.
 set -eu
 cd "$(dirname "$0")/.."
 seconds=${1:-900}
@@ -9,7 +9,7 @@ for target in ${*:-listing onnx image pipeline preprocess scheduler}; do
     case $target in
         listing) options="-max_len=12288 -malloc_limit_mb=64 -dict=fuzz/seeds/listing.dict" ;;
         onnx) options="-max_len=65536 -malloc_limit_mb=64" ;;
-        # an image of the target's limits takes 2 MiB at 16 bits with transparency
+        # an image at the limits takes 2 MiB with 16 bits and transparency
         image) options="-max_len=32768 -malloc_limit_mb=64" ;;
         pipeline) options="-max_len=8192 -malloc_limit_mb=64 -dict=fuzz/seeds/pipeline.dict" ;;
         # resizing to a limit of 4096 x 4096 takes 48 MiB in bytes, 192 MiB as numbers

@@ -111,19 +111,19 @@ def onnx():
             put("onnx", small)
 
 
-def pictures():
+def images():
     for path in files("tests/fixtures/imaging/*.*", "tests/fixtures/clip/*.*"):
         if path.suffix in (".png", ".jpg", ".webp"):
-            put("picture", path.read_bytes())
+            put("image", path.read_bytes())
     row = b"\0" + b"\x10\x20\x30" * 4
     text = b"Comment\0\0" + zlib.compress(b"x" * 100_000)
     profile = b"icc\0\0" + zlib.compress(b"\0" * 100_000)
     exif = b"II*\0\x08\0\0\0\0\0"
     for chunks in ([(b"zTXt", text)], [(b"iCCP", profile)], [(b"eXIf", exif)], [(b"acTL", struct.pack(">II", 99, 0))]):
-        put("picture", png(4, 4, chunks, row * 4))
-    put("picture", png(60_000, 60_000, [], b"\0" * 1000))
+        put("image", png(4, 4, chunks, row * 4))
+    put("image", png(60_000, 60_000, [], b"\0" * 1000))
     for magic in (b"GIF89a", b"BM", b"II*\0", b"%PDF-1.7", b"PK\x03\x04", b"<html>", b'{"a": 1}', b"hello\n"):
-        put("picture", magic)
+        put("image", magic)
 
 
 def pipelines():
@@ -184,9 +184,9 @@ def listings():
     line = json.dumps({"file_name": "0001.png", "label": 0, "text": "a"})
     seed(4, line + "\n" + line.replace("0001", "2").replace(" 0,", ' "cat",'), '{"label": 1}\n[]\n')
     seed(5, "a/cat/1.jpg\na/dog/b/2.PNG\na/dog/c.txt\nb/cat/3.webp\nc/d/cat/4.jpeg\na/x\u0085y/5.jpg\nz.jpg")
-    sample = [("s1.jpg", b"picture"), ("s1.cls", b"0"), ("d/s2.cls", b"1"), ("d/s2.seg.png", b"x"), ("d/s2.png", b"y")]
-    objects = [("s1.jpg", b"picture"), ("s1.json", b'{"label": "cat"}'), ("s2.webp", b""), ("s2.json", b'{"label": 3}')]
-    long = [("a/" * 60 + "x.jpg", b"picture"), ("a/" * 60 + "x.cls", b"2")]
+    sample = [("s1.jpg", b"a pixel"), ("s1.cls", b"0"), ("d/s2.cls", b"1"), ("d/s2.seg.png", b"x"), ("d/s2.png", b"y")]
+    objects = [("s1.jpg", b"a pixel"), ("s1.json", b'{"label": "cat"}'), ("s2.webp", b""), ("s2.json", b'{"label": 3}')]
+    long = [("a/" * 60 + "x.jpg", b"a pixel"), ("a/" * 60 + "x.cls", b"2")]
     for kind in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         seed(6, tar(sample, kind), tar(long, kind))
         seed(7, tar(objects, kind))
@@ -235,7 +235,7 @@ def dictionaries():
 
 if __name__ == "__main__":
     onnx()
-    pictures()
+    images()
     pipelines()
     configurations()
     listings()

@@ -1,138 +1,126 @@
-//! Feedback: what a trainer measured on the spectrum validation set, handed in as a file, so that an adaptive
-//! curriculum can choose the next level.
+//! Feedback: what a trainer measured on the spectrum validation set, imported from a file, so that an adaptive curriculum
+//! can choose the next level.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use arrow::{
     array::{AsArray, RecordBatch},
     compute::concat_batches,
-    datatypes::Int64Type,
 };
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 
 use crate::{
     error::{Error, Result},
     lake::UnitRows,
-    pipeline::Pipeline,
-    schema::{self, Table},
-    session,
+    pipeline::Project,
+    schema::{self, FEEDBACK_TABLE, columns::Answer, conform::conform_batches},
 };
 
 const ID: &str = "feedback_id";
-/// How often the table is looked at while a run waits for more.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How often the table is checked while a run waits for more feedback.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// An epoch that an adaptive curriculum waits for.
+/// An epoch for which an adaptive curriculum needs feedback.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Awaited {
-    /// The training run.
-    pub trial: String,
-    /// Its next epoch.
-    pub epoch: i64,
+pub(crate) struct Awaited {
+    pub(crate) trial: String,
+    pub(crate) epoch: i64,
 }
 
-/// Adds the feedback in a Parquet file to the table; rows that are there already stay as they are. Gives the number of
-/// rows that were added.
+#[derive(Debug, thiserror::Error)]
+enum FeedbackError {
+    #[error("`{file}` does not have the columns of feedback, {}: {problem}", .columns.join(", "))]
+    Columns { file: String, columns: Vec<String>, problem: String },
+    #[error("`{file}`: {}\nhint: nothing was imported; submit all rows of an epoch's phase together", .problems.join("; "))]
+    Rows { file: String, problems: Vec<String> },
+}
+
+impl From<FeedbackError> for Error {
+    fn from(error: FeedbackError) -> Self {
+        Self::input(error)
+    }
+}
+
+/// Adds the feedback in a Parquet file to the table and returns the number of rows that were new.
 ///
 /// # Errors
-/// Where the file cannot be read, has not the columns, or anything is wrong with its rows: then none is added.
-pub async fn import(pipeline: &Pipeline, file: &Path) -> Result<usize> {
-    let table = table()?;
-    let mut snapshot = pipeline.session.snapshot(&pipeline.own_tables).await?;
-    let context = pipeline.session.context(&snapshot, &Arc::default())?;
-    let rows = read(pipeline, &context, file, table).await?;
-    snapshot.set("incoming", Arc::clone(&table.schema), vec![rows.clone()])?;
-    let context = pipeline.session.context(&snapshot, &Arc::default())?;
-    let problems = problems(pipeline, &context).await?;
+/// Returns an error if the file cannot be read, lacks a column, or has any wrong row; then no row is added.
+pub(crate) async fn import(project: &Project, file: &Path) -> Result<usize> {
+    let mut snapshot = project.session.snapshot().await?;
+    let rows = read(project, &project.session.context(&snapshot)?, file).await?;
+    snapshot.set("incoming", Arc::clone(&FEEDBACK_TABLE.schema), vec![rows.clone()])?;
+    let problems = problems(&project.query_on(&snapshot, "feedback/problems.sql", &[]).await?)?;
     if !problems.is_empty() {
-        let said = format!("`{}`: {}", file.display(), problems.join("; "));
-        return Err(Error::Data(format!(
-            "{said}\nhint: nothing of it was taken; hand in the whole of an epoch's phases"
-        )));
+        return Err(FeedbackError::Rows { file: file.display().to_string(), problems }.into());
     }
-    let lake = pipeline.session.lake();
-    let known = lake.ids(table, ID).await?;
+    let lake = project.session.lake();
+    let known = lake.ids(&FEEDBACK_TABLE, ID).await?;
     let ids = rows.column_by_name(ID).map(|ids| ids.as_string::<i32>().clone());
     let added = ids.iter().flatten().flatten().filter(|id| !known.contains(*id)).count();
-    lake.append(table, ID, &[UnitRows { unit: "feedback".into(), rows }]).await?;
+    lake.append(&FEEDBACK_TABLE, ID, &[UnitRows { unit: "feedback".into(), rows }]).await?;
     Ok(added)
 }
 
-/// What the curriculum of `pipeline` waits for; nothing where it is not adaptive, or through.
+/// Lists the epochs for which the curriculum needs feedback: none if it is complete or not adaptive.
 ///
 /// # Errors
-/// Where the tables cannot be read.
-pub async fn awaited(pipeline: &Pipeline) -> Result<Vec<Awaited>> {
-    let adapts = |step: &crate::plan::Step| step.table.name == "schedule" && step.query.tables.contains("progress");
-    if !pipeline.plan.steps.iter().any(adapts) {
+/// Returns an error if the tables cannot be read.
+pub(crate) async fn awaited(project: &Project) -> Result<Vec<Awaited>> {
+    let is_adaptive =
+        project.plan.step(schema::SCHEDULE).is_some_and(|step| step.query.tables.contains(schema::PROGRESS));
+    if !is_adaptive {
         return Ok(Vec::new());
     }
-    let snapshot = pipeline.session.snapshot(&pipeline.own_tables).await?;
-    let context = pipeline.session.context(&snapshot, &Arc::default())?;
     let mut awaited = Vec::new();
-    for batch in rows(pipeline, &context, "report/awaited.sql").await? {
-        let (Some(trials), Some(epochs)) = (batch.column_by_name("trial"), batch.column_by_name("epoch")) else {
-            continue;
-        };
-        let trials = arrow::compute::cast(trials, &arrow::datatypes::DataType::Utf8).map_err(failed)?;
-        let pairs = trials.as_string::<i32>().iter().zip(epochs.as_primitive::<Int64Type>());
+    for columns in project.query("feedback/awaited.sql").await?.columns() {
+        let (trials, epochs) = (columns.strings("trial")?, columns.integers("epoch")?);
+        let pairs = trials.iter().zip(&epochs);
         awaited.extend(pairs.filter_map(|(trial, epoch)| Some(Awaited { trial: trial?.to_owned(), epoch: epoch? })));
     }
     Ok(awaited)
 }
 
-/// Waits until the table has changed since `pipeline` was opened.
+/// Waits until the table has another version than the plan of `project` depends on.
 ///
 /// # Errors
-/// Where the lake cannot be read.
-pub async fn wait(pipeline: &Pipeline) -> Result<()> {
-    let lake = pipeline.session.lake();
-    while lake.read(table()?).await?.map(|reading| reading.version) == pipeline.feedback {
-        tokio::time::sleep(PAUSE).await;
+/// Returns an error if the lake cannot be read.
+pub(crate) async fn wait(project: &Project) -> Result<()> {
+    let lake = project.session.lake();
+    while lake.read(&FEEDBACK_TABLE).await?.map(|reading| reading.version) == project.feedback {
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     Ok(())
 }
 
-fn table() -> Result<&'static Table> {
-    schema::find(schema::FEEDBACK).ok_or_else(|| Error::Data("no schema of `feedback`".into()))
-}
-
-async fn read(pipeline: &Pipeline, context: &SessionContext, file: &Path, table: &Table) -> Result<RecordBatch> {
+/// The rows of the file, with their ids.
+async fn read(project: &Project, context: &SessionContext, file: &Path) -> Result<RecordBatch> {
     let name = file.display().to_string();
     let fail = |error| Error::query(name.clone(), error);
     let found = context.read_parquet(name.as_str(), ParquetReadOptions::default()).await.map_err(fail)?;
     context.register_table("file", found.into_view()).map_err(fail)?;
-    let batches = rows(pipeline, context, "feedback/incoming.sql").await.map_err(|error| {
-        let columns: Vec<_> = table.schema.fields().iter().skip(1).map(|field| format!("`{}`", field.name())).collect();
-        Error::Data(format!("`{name}` is no feedback, which has {}: {error}", columns.join(", ")))
+    let query = "feedback/incoming.sql";
+    let rows = match project.plan_query(context, query, &[]).await {
+        Ok(rows) => rows.collect().await.map_err(|error| Error::query(query, error)),
+        Err(error) => Err(error),
+    };
+    let batches = rows.map_err(|error| {
+        let columns =
+            FEEDBACK_TABLE.schema.fields().iter().skip(1).map(|field| format!("`{}`", field.name())).collect();
+        FeedbackError::Columns { file: name.clone(), columns, problem: error.to_string() }
     })?;
-    let batches = schema::conform::conform_batches(&name, &batches, &table.schema)?;
-    concat_batches(&table.schema, &batches).map_err(failed)
+    let batches = conform_batches(&name, &batches, &FEEDBACK_TABLE.schema)?;
+    concat_batches(&FEEDBACK_TABLE.schema, &batches).map_err(|error| Error::query(schema::FEEDBACK, error.into()))
 }
 
-async fn problems(pipeline: &Pipeline, context: &SessionContext) -> Result<Vec<String>> {
+/// What is wrong with the rows, each with how many rows it concerns.
+fn problems(answer: &Answer) -> Result<Vec<String>> {
     let mut problems = Vec::new();
-    for batch in rows(pipeline, context, "feedback/problems.sql").await? {
-        let (Some(said), Some(counts)) = (batch.column_by_name("problem"), batch.column_by_name("rows")) else {
-            continue;
-        };
-        let said = arrow::compute::cast(said, &arrow::datatypes::DataType::Utf8).map_err(failed)?;
-        for (problem, count) in said.as_string::<i32>().iter().zip(counts.as_primitive::<Int64Type>()) {
-            if let (Some(problem), Some(count @ 1..)) = (problem, count) {
-                problems.push(format!("{count} {problem}"));
-            }
-        }
+    for columns in answer.columns() {
+        let (texts, counts) = (columns.strings("problem")?, columns.integers("rows")?);
+        let found =
+            texts.iter().zip(&counts).filter_map(|(problem, count)| Some((problem?, count.filter(|&n| n > 0)?)));
+        problems.extend(found.map(|(problem, count)| format!("{count} {problem}")));
     }
     problems.sort();
     Ok(problems)
-}
-
-async fn rows(pipeline: &Pipeline, context: &SessionContext, name: &str) -> Result<Vec<RecordBatch>> {
-    let statement = pipeline.catalogue.get(name)?.bind(&pipeline.plan.parameters)?;
-    let rows = session::query(context, name, &statement).await?;
-    rows.collect().await.map_err(|error| Error::query(name, error))
-}
-
-fn failed(error: arrow::error::ArrowError) -> Error {
-    Error::query("feedback", error.into())
 }

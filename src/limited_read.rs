@@ -1,8 +1,10 @@
 //! Files that are read whole, and refused before that where they are larger than any file of their kind.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
 
 /// Most bytes of a configuration: the largest that is known, a scheduler's with its betas, has some 100 KiB.
 pub(crate) const CONFIGURATION: u64 = 16 << 20;

@@ -1,4 +1,4 @@
-"""Exports a diffusion pipeline or a CLIP to ONNX as `discl-pipe` takes it, and compares each graph with torch.
+"""Exports a diffusion pipeline or a CLIP to ONNX for `discl-pipe`, and compares each graph with torch.
 
     pip install -r tools/requirements-export.txt
     python tools/export_models.py sd15         models/sd15     [--dtype fp16]
@@ -6,11 +6,11 @@
     python tools/export_models.py clip-vit-b32 models/clip
 
 SOURCE is one of the names below, `ORG/REPO` or `ORG/REPO@REVISION` on the Hugging Face hub, or a directory that
-diffusers or transformers saved. What `optimum-cli export onnx` writes is written, by the same library, with three
-differences: the UNet takes pictures of any size, a VAE that overflows in half precision stays in single precision, and
-no pickle is ever downloaded or opened. Exit code 0 if every file is there and every graph is near to torch, else 1.
+diffusers or transformers saved. The output is that of `optimum-cli export onnx`, by the same library, with three
+differences: the UNet takes images of any size, a VAE that overflows in half precision stays in single precision, and
+no pickle is ever downloaded or opened. Exit code 0 if every file exists and every graph is close to torch, else 1.
 
-With each graph its outputs on random inputs are compared: ONNX Runtime on the CPU with torch in single precision.
+Each graph's outputs on random inputs are compared: ONNX Runtime on the CPU with torch in single precision.
 """
 
 import argparse
@@ -35,7 +35,7 @@ KNOWN = {
     "sdxl-refiner": "stabilityai/stable-diffusion-xl-refiner-1.0",
     "clip-vit-b32": "openai/clip-vit-base-patch32@refs/pr/15",
 }
-"""Of the last one, the branch with safetensors: the main branch has pickles."""
+"""For the last one, the branch with safetensors: the main branch has pickles."""
 WANTED = ["*.json", "*.txt", "README.md", "model*.safetensors", "*/*.safetensors"]
 UNWANTED = ["*.fp16.*", "*.non_ema.*", "safety_checker/*", "vae_1_0/*"]
 """Other copies of the same weights, and what is not exported."""
@@ -54,38 +54,38 @@ Tensors = dict[str, Tensor]
 
 
 class Unfit(Exception):
-    """What was asked for cannot be exported; the text says why."""
+    """The source cannot be exported; the message says why."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """Inputs of a graph, and what torch makes of them in single precision, by the names that the graph has."""
+    """Inputs of a graph and torch's outputs in single precision, by the graph's names."""
 
     graph: str
     inputs: Tensors
     expected: Tensors
 
 
-# --- where it comes from ------------------------------------------------------------------------------
+# --- source -------------------------------------------------------------------------------------------
 
 
 def fetch(source: str) -> Path:
-    """The local directory of a source; what is missing of a hub's repository is downloaded into the hub's cache."""
+    """The local directory of a source; missing files of a hub repository are downloaded into the hub's cache."""
     if Path(source).is_dir():
         return Path(source)
     repository, _, revision = KNOWN.get(source, source).partition("@")
     if repository.count("/") != 1:
         names = ", ".join(KNOWN)
-        raise Unfit(f"`{source}` is no directory, no `ORG/REPO` of the hub and none of {names}")
+        raise Unfit(f"`{source}` is not a directory, not `ORG/REPO` on the hub, and not one of {names}")
     options = {"allow_patterns": WANTED, "ignore_patterns": UNWANTED}
     return Path(snapshot_download(repository, revision=revision or None, **options))
 
 
 def licence(source: Path) -> str:
-    """What the model's card says."""
+    """What the model's card says about its license."""
     card = source / "README.md"
     name = ModelCard.load(card, ignore_metadata_errors=True).data.get("license") if card.is_file() else None
-    return f"licence: {name or 'none is named'}; read the model's card before you use or share it or its pictures"
+    return f"license: {name or 'not stated'}; read the model's card before you use or share it or its images"
 
 
 def load_pipeline(source: Path) -> DiffusionPipeline:
@@ -98,15 +98,15 @@ def load_pipeline(source: Path) -> DiffusionPipeline:
     )
     pipeline = DiffusionPipeline.from_pretrained(source, torch_dtype=torch.float32, use_safetensors=True, **absent)
     if pipeline.unet.config.time_cond_proj_dim is not None:
-        raise Unfit("the UNet takes `timestep_cond` (a distilled LCM): `discl-pipe` does not give it")
+        raise Unfit("the UNet takes `timestep_cond` (a distilled LCM), which `discl-pipe` does not support")
     return pipeline
 
 
-# --- what torch makes of random inputs ----------------------------------------------------------------
+# --- torch on random inputs ---------------------------------------------------------------------------
 
 
 def text_case(pipeline: DiffusionPipeline, part: str) -> Case:
-    """Two random texts through a text encoder."""
+    """Two random prompts through a text encoder."""
     encoder = getattr(pipeline, part)
     length = encoder.config.max_position_embeddings
     ids = {"input_ids": torch.randint(0, encoder.config.vocab_size, (2, length))}
@@ -135,25 +135,25 @@ def unet_case(pipeline: DiffusionPipeline) -> Case:
 
 
 def vae_cases(pipeline: DiffusionPipeline) -> list[Case]:
-    """Two soft random pictures and two random latents, wider than high."""
+    """Two smooth random images and two random latents, wider than high."""
     vae, small = pipeline.vae, torch.rand(2, 3, 8, 12) * 2 - 1
-    picture = torch.nn.functional.interpolate(small, scale_factor=8, mode="bicubic").clamp(-1, 1)
+    image = torch.nn.functional.interpolate(small, scale_factor=8, mode="bicubic").clamp(-1, 1)
     latents = torch.randn(2, vae.config.latent_channels, 8, 12)
-    moments = vae.encode(picture).latent_dist.parameters
+    moments = vae.encode(image).latent_dist.parameters
     return [
-        Case("vae_encoder", {"sample": picture}, {"latent_parameters": moments}),
+        Case("vae_encoder", {"sample": image}, {"latent_parameters": moments}),
         Case("vae_decoder", {"latent_sample": latents}, {"sample": vae.decode(latents).sample}),
     ]
 
 
 def clip_case(model: CLIPModel) -> Case:
-    """Three random texts, one of them padded, and two random pictures."""
-    texts, pictures = model.config.text_config, model.config.vision_config
+    """Three random prompts, one of them padded, and two random images."""
+    texts, images = model.config.text_config, model.config.vision_config
     mask = torch.ones(3, texts.max_position_embeddings, dtype=torch.int64)
     mask[0, 9:] = 0
     inputs = {
         "input_ids": torch.randint(0, texts.vocab_size, mask.shape),
-        "pixel_values": torch.randn(2, 3, pictures.image_size, pictures.image_size),
+        "pixel_values": torch.randn(2, 3, images.image_size, images.image_size),
         "attention_mask": mask,
     }
     made = model(**inputs)
@@ -161,7 +161,7 @@ def clip_case(model: CLIPModel) -> Case:
 
 
 def halvable(pipeline: DiffusionPipeline) -> int:
-    """Latents' sides that are multiples of this halve evenly from level to level."""
+    """Latents whose sides are multiples of this halve evenly from level to level."""
     return 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
 
 
@@ -173,21 +173,21 @@ def text_parts(pipeline: DiffusionPipeline) -> list[str]:
 
 
 def export_pipeline(source: Path, out: Path, dtype: str) -> list[Case]:
-    """Writes a diffusion pipeline. Only SDXL's pipelines heed `force_upcast`, so only theirs is heeded."""
+    """Writes a diffusion pipeline. Diffusers respects `force_upcast` only for SDXL, and so does this."""
     pipeline = load_pipeline(source)
     cases = [*(text_case(pipeline, part) for part in text_parts(pipeline)), unet_case(pipeline), *vae_cases(pipeline)]
     vae_dtype = dtype
     if dtype == "fp16" and "XL" in type(pipeline).__name__ and pipeline.vae.config.force_upcast:
-        print("the VAE stays in single precision: in half its values overflow (`force_upcast`)")
+        print("the VAE stays in single precision because its values overflow in half precision (`force_upcast`)")
         vae_dtype = "fp32"
     elif dtype == "fp16":
-        # of the other pipelines it is a default that says nothing, and would have the graphs refused
+        # In other pipelines it is a meaningless default, because of which `discl-pipe` would refuse the graphs.
         pipeline.vae.register_to_config(force_upcast=False)
     for part in [*text_parts(pipeline), "unet"]:
         getattr(pipeline, part).to(FLOATS[dtype])
     pipeline.vae.to(FLOATS[vae_dtype])
-    # traced with latents that do not halve evenly, diffusers' UNet measures each level; else only multiples of 64
-    # pixels would go through (32 for SDXL base)
+    # Traced with latents that do not halve evenly, diffusers' UNet measures each level. Otherwise the graph would
+    # accept only multiples of 64 pixels (32 for SDXL base).
     sample_size = pipeline.unet.config.sample_size
     pipeline.unet.register_to_config(sample_size=halvable(pipeline) * 3 // 2)
     graphs = get_diffusion_models_for_export(pipeline, float_dtype=dtype)
@@ -216,7 +216,7 @@ def export_clip(source: Path, out: Path, dtype: str) -> list[Case]:
 
 
 def missing(out: Path, cases: list[Case]) -> list[str]:
-    """Files that `discl-pipe` wants and that are not there."""
+    """Files that `discl-pipe` needs and that are missing."""
     wanted = [out / case.graph / name for case in cases for name in ["model.onnx", "config.json"]]
     if cases[0].graph:
         wanted += [out / "model_index.json", out / "scheduler/scheduler_config.json"]
@@ -230,7 +230,7 @@ def missing(out: Path, cases: list[Case]) -> list[str]:
 
 
 def compare(out: Path, case: Case, dtype: str) -> list[tuple[str, str, float, float, bool]]:
-    """Graph and output, precision, largest difference, the same relative to the largest output, whether it will do."""
+    """Graph and output, precision, largest difference, also relative to the largest output, whether it is acceptable."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     file = out / case.graph / "model.onnx"
@@ -254,7 +254,7 @@ def compare(out: Path, case: Case, dtype: str) -> list[tuple[str, str, float, fl
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="SOURCE", help=f"{', '.join(KNOWN)}, ORG/REPO[@REVISION] or a directory")
-    parser.add_argument("out", metavar="OUT", type=Path, help="a folder that is not there or empty")
+    parser.add_argument("out", metavar="OUT", type=Path, help="a new or empty folder")
     parser.add_argument("--dtype", choices=TOLERANCES, default="fp32", help="precision of the graphs")
     arguments = parser.parse_args()
     out: Path = arguments.out

@@ -7,8 +7,8 @@
     python tools/make_digits_bundle.py measure --out WORK/grid.png
 
 For maintainers: the program and its tests need only the exported files. Everything is trained on
-`data/digits_lt/pretraining.parquet` alone, with fixed seeds. Each stage leaves its weights in WORK and is
-skipped when they are there. One thread: at these sizes more threads are slower by far.
+`data/digits_lt/pretraining.parquet` alone, with fixed seeds. Each stage stores its weights in WORK and is
+skipped if they exist. It uses one thread, because at these sizes more threads are much slower.
 """
 
 import argparse
@@ -61,7 +61,7 @@ WIDTH = 64
 """Size of the text features and of the CLIP embeddings."""
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-"""The statistics of OpenAI's CLIP, so that preprocessing is the one that users' models have."""
+"""The statistics of OpenAI's CLIP, so that preprocessing equals that of users' models."""
 GUIDANCE_SCALE = 4.0
 NOISE_SCHEDULE = {
     "num_train_timesteps": 1000,
@@ -132,7 +132,7 @@ def make_tokenizer() -> CLIPTokenizer:
 
 
 def token_ids(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
-    """Ids, int64 [n, 16], cut and padded to the length of the text encoder."""
+    """Ids, int64 [n, 16], truncated and padded to the length of the text encoder."""
     return tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
 
 
@@ -158,7 +158,7 @@ def text_model(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 class Clip(nn.Module):
-    """CLIP with a small convolutional image tower in the place of the vision transformer."""
+    """CLIP with a small convolutional image tower instead of the vision transformer."""
 
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class Clip(nn.Module):
         return F.normalize(self.text_projection(self.text(ids, attention_mask=mask).pooler_output), dim=-1)
 
     def embed_image(self, pixel_values: Tensor) -> Tensor:
-        """Unit vectors, [n, 64], of normalised pixels."""
+        """Unit vectors, [n, 64], of normalized pixels."""
         return F.normalize(self.image(pixel_values), dim=-1)
 
     def forward(self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
@@ -185,7 +185,7 @@ class Clip(nn.Module):
 
 
 def normalise(images: Tensor) -> Tensor:
-    """What the CLIP reads, of images in 0..1."""
+    """The CLIP's input for images in 0..1."""
     return (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
@@ -243,7 +243,7 @@ def steps(module: nn.Module, count: int, rate: float, decay: float, loss: Callab
 
 
 def train_clip(clip: Clip, images: Tensor, labels: Tensor, tokenizer: CLIPTokenizer) -> nn.Module:
-    """Learns which texts belong to an image, and to tell apart images of one class.
+    """Trains the CLIP to match texts with images, and to tell apart images of one class.
 
     The second part (two views of an image against the other images) keeps what is particular to an image in
     its embedding, so that the similarity of two images says more than whether they are of one class.
@@ -269,7 +269,7 @@ def train_clip(clip: Clip, images: Tensor, labels: Tensor, tokenizer: CLIPTokeni
 
 
 def train_vae(vae: AutoencoderKL, images: Tensor) -> nn.Module:
-    """Learns to reproduce images; ends with the factor that gives the latents a deviation of one."""
+    """Trains the VAE to reproduce images, and sets the factor that gives the latents a deviation of one."""
 
     def loss(_: int) -> Tensor:
         batch = augment(images[torch.randint(len(images), (16,))]) * 2 - 1
@@ -294,7 +294,7 @@ def train_unet(
     tokenizer: CLIPTokenizer,
     count: int,
 ) -> nn.Module:
-    """Learns to predict noise, for a template text, the plain prompt, or (one in ten) no text at all."""
+    """Trains the UNet to predict noise, for a template text, the plain prompt, or (one in ten) no text."""
     prompts = [t.format(name) for name in NAMES for t in TEMPLATES] + [PROMPT.format(name) for name in NAMES] + [""]
     plain, empty = len(NAMES) * len(TEMPLATES), len(prompts) - 1
     signal = DDIMScheduler(**NOISE_SCHEDULE).alphas_cumprod
@@ -326,7 +326,7 @@ def train_unet(
 
 
 class Models:
-    """The modules, trained as far as WORK has their weights."""
+    """The modules, with the weights that WORK has."""
 
     def __init__(self, work: Path) -> None:
         self.work = work
@@ -335,7 +335,7 @@ class Models:
         self.clip, self.vae, self.unet = Clip(self.tokenizer), make_vae(), make_unet()
 
     def stage(self, name: str, train: Callable[[], nn.Module] | None) -> None:
-        """Loads the weights of a stage, or trains and keeps them; as f16 numbers in f32, as they are exported."""
+        """Loads the weights of a stage, or trains and stores them: f16 numbers in f32, as they are exported."""
         file = self.work / f"{name}.pt"
         if not file.exists():
             if train is None:
@@ -357,7 +357,7 @@ class Models:
             module.register_to_config(scaling_factor=kept["scaling_factor"])
 
     def load(self, data: Path | None = None, unet_steps: int = 0) -> "Models":
-        """All stages in order; trains the missing ones when `data` is given."""
+        """All stages in order; trains missing ones if `data` is given."""
         images, labels = torch.empty(0), torch.empty(0)
         if data:
             self.work.mkdir(parents=True, exist_ok=True)
@@ -376,7 +376,7 @@ class Models:
 
 
 class Graph(nn.Module):
-    """What is exported of a module: the tensors that `run(module, *inputs)` gives."""
+    """The exported part of a module: the tensors that `run(module, *inputs)` returns."""
 
     def __init__(self, module: nn.Module, run: Callable[..., Tensor | tuple[Tensor, ...]]) -> None:
         super().__init__()
@@ -389,7 +389,7 @@ class Graph(nn.Module):
 def store_as_f16(graph: onnx.GraphProto) -> None:
     """Halves the file: f32 weights that are f16 numbers anyway are stored so, and cast back at load.
 
-    The runtime folds the casts, so the computation stays f32 and the results stay the same to the bit.
+    The runtime folds the casts, so the computation stays f32 and the results stay bit-identical.
     """
     casts = []
     for initializer in graph.initializer:
@@ -442,13 +442,13 @@ def write_json(file: Path, value: object) -> None:
 
 
 def diffusers_config(module: AutoencoderKL | UNet2DConditionModel) -> dict:
-    """The configuration as diffusers saves it, without its own bookkeeping."""
+    """The configuration as diffusers saves it, without its bookkeeping."""
     config = {key: value for key, value in module.config.items() if not key.startswith("_")}
     return {"_class_name": type(module).__name__, "_diffusers_version": "0.42.1", **dict(sorted(config.items()))}
 
 
 def save_tokenizer(folder: Path) -> None:
-    """The files of transformers 5 and those of its predecessors; of a new tokenizer, which pads and cuts nothing."""
+    """The files of transformers 5 and its predecessors, from a new tokenizer that neither pads nor truncates."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = make_tokenizer()
     tokenizer.save_pretrained(folder)
@@ -627,7 +627,7 @@ def run_diffusers(
 
 
 def goldens(models: Models, bundle: Path, data: Path, file: Path) -> None:
-    """What diffusers and transformers make of the bundle's weights, for tests that have neither."""
+    """What diffusers and transformers compute with the bundle's weights, for tests that have neither."""
     sources, labels = pngs(data, "train")
     png = sources[labels.index(5)]
     source = Image.open(io.BytesIO(png)).convert("RGB")
@@ -755,7 +755,7 @@ def measure(bundle: Bundle, data: Path, grid: Path, timesteps: int, seeds: int) 
     images = (pixels(test) * 255).round().to(torch.uint8).numpy()
     error = (bundle.reconstruct(images).astype(np.float32) - images) ** 2
     psnr = 10 * np.log10(255**2 / error.mean((1, 2, 3)))
-    print(f"VAE on test: PSNR mean {psnr.mean():.1f} dB, least {psnr.min():.1f} dB")
+    print(f"VAE on test: PSNR mean {psnr.mean():.1f} dB, minimum {psnr.min():.1f} dB")
     embeds, texts = bundle.embed(images, [PROMPT.format(name) for name in NAMES])
     cosines, labels = embeds @ texts.T, np.array(test_labels)
     own = cosines[np.arange(len(labels)), labels]

@@ -1,14 +1,14 @@
-"""Makes `data/digits_low_quality`: real scans of handwritten digits, many of them of poor quality.
+"""Creates `data/digits_low_quality`: real scans of handwritten digits, many of them of poor quality.
 
     pip install -r tools/requirements.txt
     python tools/make_digits_low_quality.py data/digits_low_quality
 
 The scans are those of `make_digits_lt.py` without the ones that the models in `models/digits` were trained
-on. Classes are balanced; what makes an image hard is that it is blurred, noisy, pale or covered, and most are
+on. Classes are balanced. Hard images are blurred, noisy, pale or covered, and most are
 worse in `shifted_test`. Split 0 is at the top of the folder, `split_1` to `split_4` draw again. With the
-pinned versions a second run writes the same bytes; `SHA256SUMS` in the output folder says which.
+pinned versions a second run writes the same bytes; `SHA256SUMS` in the output folder has their digests.
 
-All that is random about one image comes from its own `RandomState([split, scan])`, in this order: its lot,
+Everything random about an image comes from its own `RandomState([split, scan])`, in this order: its lot,
 the kinds, the strength, and what the kinds draw. Neither the order of images nor that of parts matters.
 """
 
@@ -25,17 +25,17 @@ from make_digits_lt import REPEATS, SIDE, draw, enlarged, place, row, table, uns
 
 PER_CLASS = {"train": 20, "validation": 10, "test": 20, "shifted_test": 20}
 DEGRADED_SHARE = {"train": 0.4, "validation": 0.4, "test": 0.4, "shifted_test": 1.0}
-"""Of the images of each class."""
+"""The share of degraded images in each class."""
 MODERATE = (0.4, 0.7)
 """Strengths are drawn from here, where a person can still read most images."""
 STRONG = (0.7, 0.85)
 """Strengths in `shifted_test`."""
 PAIR_SHARE = 0.2
-"""Of the images of `shifted_test`: two kinds together, of one moderate strength."""
+"""The share of images in `shifted_test` with two kinds together, of one moderate strength."""
 BLUR = 4.5
 """What strength 1 means: the standard deviation in pixels."""
 NOISE = 200.0
-"""What strength 1 means: the standard deviation in grey levels, where white is 255."""
+"""What strength 1 means: the standard deviation in gray levels, where white is 255."""
 CONTRAST = 1.1
 """What strength 1 would mean: the share of the contrast that is lost."""
 OCCLUSION = 0.5
@@ -60,7 +60,7 @@ def noise(image: Image.Image, strength: float, random: np.random.RandomState) ->
 
 
 def contrast(image: Image.Image, strength: float, random: np.random.RandomState) -> Image.Image:
-    """Squeezes the grey levels and brightens all of them alike, never beyond white."""
+    """Compresses the gray levels and brightens all of them equally, never beyond white."""
     lost = CONTRAST * strength
     return to_image(np.asarray(image) * (1 - lost) + random.uniform(0, 255 * lost))
 
@@ -78,7 +78,7 @@ def occlusion(image: Image.Image, strength: float, random: np.random.RandomState
 
 
 KINDS = {"blur": blur, "noise": noise, "contrast": contrast, "occlusion": occlusion}
-"""Of a pair, the earlier one is applied first."""
+"""In a pair, the earlier one is applied first."""
 
 
 def degrade(

@@ -1,11 +1,11 @@
-"""Makes `data/digits_lt`: real scans of handwritten digits as a long-tailed data set, split five times.
+"""Creates `data/digits_lt`: real scans of handwritten digits as a long-tailed data set, split five times.
 
     pip install -r tools/requirements.txt
     python tools/make_digits_lt.py data/digits_lt
 
 The 1797 scans (8x8 pixels, values 0..16) ship inside scikit-learn, so nothing is downloaded. With the
-pinned versions a second run writes the same bytes; `SHA256SUMS` in the output folder says which. Split 0 is
-at the top of the folder. `split_1` to `split_4` draw again, so that a result can be told from a lucky split.
+pinned versions a second run writes the same bytes; `SHA256SUMS` in the output folder has their digests. Split 0 is
+at the top of the folder. `split_1` to `split_4` draw again, to tell a result from a lucky split.
 """
 
 import argparse
@@ -28,7 +28,7 @@ PRETRAINING_PER_CLASS = 60
 TRAIN_COUNTS = {0: 70, 6: 70, 4: 65, 2: 60, 7: 25, 1: 20, 3: 15, 5: 5, 9: 4, 8: 3}
 """Training images per digit: four frequent classes, three medium, three rare."""
 REPEATS = range(1, 5)
-"""The splits beside split 0. The number of a split is its seed."""
+"""The splits other than split 0. The number of a split is its seed."""
 ENCODINGS = {"png": {}, "webp": {"lossless": True}}
 """How Pillow writes an image, by suffix. Both keep every pixel; WebP does so in 0.4 of the bytes."""
 FEATURES = {
@@ -39,7 +39,7 @@ FEATURES = {
 
 
 def validation_count(train: int) -> int:
-    """Images held out beside `train` ones: a tenth of both together, at least two."""
+    """Images held out in addition to `train` ones: a tenth of both together, at least two."""
     return max(2, round(train / 9))
 
 
@@ -86,12 +86,12 @@ def unseen(labels: np.ndarray) -> np.ndarray:
 
 
 def place(part: str, seed: int) -> str:
-    """Where a part of the split with this seed is, below the output folder."""
+    """The path of a part of the split with this seed, in the output folder."""
     return f"split_{seed}/{part}" if seed else part
 
 
 def enlarged(scan: np.ndarray) -> Image.Image:
-    """An 8x8 scan (0..16) as a 32x32 grey image (0..255, bicubic)."""
+    """An 8x8 scan (0..16) as a 32x32 grayscale image (0..255, bicubic)."""
     grey = Image.fromarray(np.rint(scan * (255 / 16)).astype(np.uint8))
     return grey.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
 

@@ -1,8 +1,8 @@
-"""The best batched loop that is written by hand, on ONNX Runtime.
+"""The best batched loop that one would write by hand, on ONNX Runtime.
 
     python batched.py JOBS [--mode steady] [--threads N] [--batch 8] [--decode-batch 1] [--workers 1] [--spin]
 
-Prompts and sources are encoded once. Pictures of equal strength and size share full batches, and are scored in batches
+Prompts and sources are encoded once. Images of equal strength and size share full batches, and are scored in batches
 when their strength is made; those that score too low are the next round. Nothing overlaps, unless `--workers` lets
 several batches of a strength run side by side in threads (the runtime lets go of Python's lock).
 """
@@ -20,11 +20,11 @@ from peer import Order, Result
 from schedulers import scheduler
 
 CLIP_ROWS = 32
-"""Pictures in one call of the CLIP."""
+"""Images in one call of the CLIP."""
 
 
 class Batched:
-    """Encodes each text and each source once, when the first batch is made."""
+    """Encodes each text and each source once, before the first batch."""
 
     def __init__(self, work: Work, sessions: Sessions, decode_batch: int) -> None:
         self.work, self.settings, self.sessions, self.decode_batch = work, work.settings, sessions, decode_batch
@@ -33,7 +33,7 @@ class Batched:
         self.scheduler = scheduler(bundle, self.settings.scheduler, self.settings.timesteps)
 
     def encode(self, with_scores: bool) -> None:
-        """Everything that several pictures share; embeddings only where there will be scores."""
+        """Everything that several images share; embeddings only if there will be scores."""
         images = {id: source.open() for id, source in self.work.sources.items()}
         prompts = sorted({job.prompt for job in self.work.jobs})
         self.negative = self.diffusion.encode_prompts([self.settings.negative_prompt])
@@ -45,12 +45,12 @@ class Batched:
             self.originals = dict(zip(images, self.embed(list(images.values())), strict=True))
 
     def embed(self, images: list[Image.Image]) -> np.ndarray:
-        """Embeddings of pictures, in batches."""
+        """Embeddings of images, in batches."""
         parts = [images[start : start + CLIP_ROWS] for start in range(0, len(images), CLIP_ROWS)]
         return np.concatenate([self.clip.embed_images(part) for part in parts])
 
     def start(self, order: Order, first: int) -> np.ndarray:
-        """The noisy latents that a picture begins from."""
+        """The noisy latents that an image starts from."""
         mean, deviation = self.posteriors[order.job.source]
         posterior, noise = order.job.draws(order.attempt, mean.shape)
         return self.scheduler.add_noise((mean + deviation * posterior) * self.diffusion.scale, noise, first)
@@ -62,10 +62,10 @@ class Batched:
         scale = self.settings.guidance_scale
         latents = self.diffusion.denoise(self.scheduler, latents, first, prompts, self.negative, scale)
         parts = [latents[start : start + self.decode_batch] for start in range(0, len(latents), self.decode_batch)]
-        return [picture for part in parts for picture in self.diffusion.decode(part)]
+        return [image for part in parts for image in self.diffusion.decode(part)]
 
-    def score(self, orders: list[Order], pictures: list[Image.Image]) -> list[float]:
-        made = self.embed(pictures)
+    def score(self, orders: list[Order], images: list[Image.Image]) -> list[float]:
+        made = self.embed(images)
         _to_source = (made * np.stack([self.originals[order.job.source] for order in orders])).sum(1)
         return (made * np.stack([self.wanted[order.job.filter_prompt] for order in orders])).sum(1).tolist()
 
@@ -75,10 +75,10 @@ class Batched:
 
 def main() -> None:
     parser = peer.parser(__doc__)
-    parser.add_argument("--spin", action="store_true", help="idle threads spin, as is the runtime's default")
+    parser.add_argument("--spin", action="store_true", help="idle threads spin, the runtime's default")
     parser.add_argument("--batch", type=int, default=8, help="samples in one call of the UNet")
     parser.add_argument("--decode-batch", type=int, default=1, help="samples in one call of the VAE's decoder")
-    parser.add_argument("--workers", type=int, default=1, help="batches that run side by side")
+    parser.add_argument("--workers", type=int, default=1, help="batches that run in parallel")
     arguments = parser.parse_args()
     steady = arguments.mode == "steady"
 

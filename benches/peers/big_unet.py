@@ -1,4 +1,4 @@
-"""Makes a diffusion model of about 60 M parameters that knows nothing, to measure with one that keeps a CPU busy.
+"""Creates an untrained diffusion model of about 60 M parameters, to measure with one that keeps a CPU busy.
 
     python big_unet.py OUT [--digits models/digits] [--data data/digits_lt] [--pixels 256]
 
@@ -28,10 +28,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 PROMPT_TOKENS, PROMPT_WIDTH = 16, 64
-"""Of the digits' text encoder."""
+"""The width of the digits' text encoder."""
 
 PIPELINE = """\
-# Written by benches/peers/big_unet.py: few pictures by a UNet that fills the processor.
+# Written by benches/peers/big_unet.py: few images by a UNet that keeps the processor busy.
 name = "big"
 seed = 0
 
@@ -65,7 +65,7 @@ scheduler      = "ddim"
 
 [filter]
 min_text_similarity = 0.0
-max_attempts        = 1       # the pictures show nothing, and no second one would be better
+max_attempts        = 1       # the images show nothing, so further attempts are pointless
 """
 
 
@@ -94,7 +94,7 @@ def make_vae() -> AutoencoderKL:
 
 
 class Graph(nn.Module):
-    """What is exported of a module: the tensor that `run(module, *inputs)` gives."""
+    """The exported part of a module: the tensor that `run(module, *inputs)` returns."""
 
     def __init__(self, module: nn.Module, run: Callable[..., Tensor]) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ def export(graph: Graph, folder: Path, inputs: dict[str, Tensor], output: str) -
         if tensor.dim() == 4:
             axes[name] |= {2: f"{name}_height", 3: f"{name}_width"}
     with warnings.catch_warnings():
-        # of the older exporter, and of checks on sizes that tracing takes for constants
+        # From the older exporter, and about size checks that tracing turns into constants.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             graph.eval(),
@@ -161,7 +161,7 @@ def write_bundle(out: Path, digits: Path) -> int:
 
 
 def enlarged(file: bytes, pixels: int) -> bytes:
-    """A picture as a PNG of another size."""
+    """An image as a PNG of another size."""
     large = io.BytesIO()
     Image.open(io.BytesIO(file)).convert("RGB").resize((pixels, pixels), Image.Resampling.BICUBIC).save(large, "png")
     return large.getvalue()

@@ -1,4 +1,4 @@
-"""One measurement: `discl-pipe` and its peers on the same pictures, graphs, runtime library and cores, in turn.
+"""One measurement: `discl-pipe` and its peers on the same images, graphs, runtime library and cores, in turn.
 
     python compare.py DISCL_PIPE [--runs 3] [--threads N] [--parts job steady big] [--raw FILE] > table.md
 
@@ -6,11 +6,11 @@ Parts:
 
 - `job`: the pipeline's candidates, spectrum and scores, with retries. Seconds, the fewer the better.
 - `steady`: first attempts of one level, without scores. UNet evaluations per second, the more the better.
-- `big`: few pictures by a UNet of 58 M parameters (made first, by `big_unet.py`): the share of the time in which some
+- `big`: few images by a UNet of 58 M parameters (created first, by `big_unet.py`): the share of the time in which some
   model runs. Peers take part only where `--big-peers` names them.
 
 A peer is written `name@T`, with T cores for one operator, or `name@TxW`, with W batches side by side. Names:
-`released`, `batched`, `torch` (one picture at a time) and `torch-batched`. A round has each contender once, and begins
+`released`, `batched`, `torch` (one image at a time) and `torch-batched`. A round has each contender once, and begins
 with another one than the round before. All use the ONNX Runtime of the Python package, `discl-pipe` too. Its time
 has the loading of models and the writing of tables in it; the peers' has neither. A quick try, under two minutes:
 
@@ -46,7 +46,7 @@ class Sample:
     part: str
     contender: str
     seconds: float
-    pictures: int
+    images: int
     unet_evaluations: int
     busy_share: float | None = None
     batch_fill: float | None = None
@@ -70,7 +70,7 @@ class Part:
 
 
 def call(command: list[str | Path], threads: int, folder: Path) -> dict:
-    """Runs a program that prints JSON; what else it says is shown where it fails."""
+    """Runs a program that prints JSON; shows its other output if it fails."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([str(word) for word in command], env=environment, cwd=folder, capture_output=True, text=True)
     if done.returncode != 0:
@@ -130,7 +130,7 @@ def run_peer(arguments: argparse.Namespace, part: Part, peer: str, work: Path) -
     command = [sys.executable, *options, job_file(work, part), "--mode", mode]
     said = call(command, threads, HERE)
     share = said["model_seconds"] / said["seconds"] if "model_seconds" in said and "x" not in peer else None
-    return Sample(part.name, peer, said["seconds"], said["pictures"], said["unet_evaluations"], share)
+    return Sample(part.name, peer, said["seconds"], said["images"], said["unet_evaluations"], share)
 
 
 def job_file(work: Path, part: Part) -> Path:
@@ -143,7 +143,7 @@ def write_jobs(arguments: argparse.Namespace, part: Part, work: Path) -> None:
 
 
 def parts(arguments: argparse.Namespace, work: Path) -> list[Part]:
-    """The parts that were asked for, ready to run."""
+    """The requested parts, ready to run."""
     pipeline = arguments.root / "pipelines/digits_lt.toml"
     peers, big = arguments.peers, arguments.big or work / "big"
     steady = [
@@ -186,7 +186,7 @@ def measure(arguments: argparse.Namespace, part: Part, work: Path) -> list[Sampl
 
 
 def spread(samples: list[Sample], of: Callable[[Sample], float], digits: int) -> str:
-    """Cells for the least, the median and the greatest."""
+    """Cells for the minimum, the median and the maximum."""
     values = [of(sample) for sample in samples]
     return " | ".join(f"{value:.{digits}f}" for value in [min(values), statistics.median(values), max(values)])
 
@@ -196,7 +196,7 @@ def median(samples: list[Sample], of: Callable[[Sample], float]) -> float:
 
 
 def percent(samples: list[Sample], of: Callable[[Sample], float | None]) -> str:
-    """The median of a share, where it is known."""
+    """The median of a share, if it is known."""
     values = [value for sample in samples if (value := of(sample)) is not None]
     return f"{100 * statistics.median(values):.0f} %" if values else ""
 
@@ -207,8 +207,8 @@ def table(part: Part, samples: list[Sample]) -> str:
     unit = "seconds" if by_time else "UNet evaluations per second"
     other = "evaluations per second" if by_time else "seconds"
     lines = [
-        f"| {part.name}: {unit} | least | median | greatest | `{US}` is faster by | pictures | UNet evaluations "
-        f"| {other} | some model runs | batch fill |",
+        f"| {part.name}: {unit} | minimum | median | maximum | `{US}` is faster by | images | UNet evaluations "
+        f"| {other} | a model runs | batch fill |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     groups = {name: [s for s in samples if s.contender == name] for name in [US, *part.peers]}
@@ -221,7 +221,7 @@ def table(part: Part, samples: list[Sample]) -> str:
             f"`{name}`",
             main,
             "" if name == US else f"{ratio:.2f}",
-            f"{median(group, lambda s: s.pictures):.0f}",
+            f"{median(group, lambda s: s.images):.0f}",
             f"{median(group, lambda s: s.unet_evaluations):.0f}",
             f"{second:.1f}",
             percent(group, lambda s: s.busy_share),
@@ -232,13 +232,13 @@ def table(part: Part, samples: list[Sample]) -> str:
 
 
 def output_of(command: list[str | Path]) -> str:
-    """The first line that a program prints, or nothing where it cannot say."""
+    """The first line that a program prints, or nothing if it fails."""
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     return done.stdout.strip().partition("\n")[0] if done.returncode == 0 else ""
 
 
 def processor() -> str:
-    """The processor's name, where the system says it."""
+    """The processor's name, if the system reports it."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -275,11 +275,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=["job", "steady", "big"], default=["job", "steady", "big"])
     parser.add_argument("--peers", nargs="*", help="for `job` and `steady`; see above for their names")
     parser.add_argument("--big-peers", nargs="*", default=[], help="for `big`")
-    parser.add_argument("--big", type=Path, help="where big_unet.py has written, or shall write")
+    parser.add_argument("--big", type=Path, help="folder of big_unet.py's output, created if missing")
     parser.add_argument("--big-set", action="append", default=[], metavar="KEY=VALUE", dest="big_edits")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="edits")
     parser.add_argument("--steady-level", type=int, default=0, help="percent of image guidance")
-    parser.add_argument("--steady-seeds", type=int, default=8, help="pictures for each source")
+    parser.add_argument("--steady-seeds", type=int, default=8, help="images for each source")
     parser.add_argument("--spin", action="store_true", help="idle threads of ONNX Runtime spin, in peers")
     parser.add_argument("--raw", type=Path, help="a file for each run's figures, as JSON lines")
     known = parser.parse_args()

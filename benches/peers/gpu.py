@@ -1,4 +1,4 @@
-"""The benchmark for a machine with an NVIDIA GPU: `discl-pipe` on CUDA beside diffusers, at full model size.
+"""The benchmark for a machine with an NVIDIA GPU: `discl-pipe` on CUDA and diffusers, at full model size.
 
     python gpu.py DISCL_PIPE [--onnxruntime LIBRARY] [--models sd15 refiner] [--runs 3] [--work DIR] > table.md
     python gpu.py DISCL_PIPE [--onnxruntime LIBRARY] --oracle
@@ -8,11 +8,11 @@ is downloaded), exports them as `optimum-cli export onnx` lays them out, and the
 
 - `discl-pipe@B`: batches of B, on the graphs as exported;
 - `discl-pipe-fused@B`: the same after ONNX Runtime's own fusions for UNets (attention, group norm, NHWC);
-- `diffusers@B`: diffusers' pipeline on torch, B pictures of one strength in a call; with `--compile` a compiled UNet.
+- `diffusers@B`: diffusers' pipeline on torch, B images of one strength in a call; with `--compile` a compiled UNet.
 
-`--oracle` instead runs the recorded cases of `tests/fixtures/pipelines` and compares pictures with those of diffusers.
-`--work` keeps the models for the next time (5 GB for sd15, 18 GB for the refiner). A contender that fails is a row
-of the table and ends nothing. A try without a GPU, a few minutes:
+`--oracle` instead runs the recorded cases of `tests/fixtures/pipelines` and compares images with those of diffusers.
+`--work` keeps the models for the next run (5 GB for sd15, 18 GB for the refiner). A contender that fails becomes a row
+of the table, and the others still run. A trial without a GPU takes a few minutes:
 
     python gpu.py DISCL_PIPE --device cpu --scale 0.1 --pixels 64 --timesteps 4 --sources 4 --batches 1 4 --runs 1
 """
@@ -68,7 +68,7 @@ PEAKS = [
     ("L4", 121.0),
     ("RTX 4090", 165.2),
 ]
-"""Dense TFLOP/s in half precision with sums in single precision, by what the GPU's name has in it; the first counts."""
+"""Dense TFLOP/s in half precision with sums in single precision, by a part of the GPU's name; the first match wins."""
 
 
 # --- the models: this part imports torch only when it is called ---------------------------------------
@@ -246,7 +246,7 @@ def make_pipeline(kind: Kind, scale: float, tokenizer_folder: Path) -> Any:
 
 @dataclass(frozen=True)
 class Costs:
-    """Floating-point operations of one row of the UNet and of one decoded picture, and the UNet's parameters."""
+    """Floating-point operations of one row of the UNet and of one decoded image, and the UNet's parameters."""
 
     unet: int
     decoder: int
@@ -290,7 +290,7 @@ def write_json(file: Path, value: object) -> None:
 
 
 def save_graph(model: Any, file: Path) -> None:
-    """Writes a graph, with its weights in `model.onnx_data` beside it where they are too large for one file."""
+    """Writes a graph, with its weights in `model.onnx_data` next to it if they are too large for one file."""
     import onnx
 
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -325,7 +325,7 @@ def export(
     axes = {name: axes for name, (_, axes) in inputs.items() if axes} | outputs
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder, warnings.catch_warnings(), torch.no_grad():
-        # of the older exporter, and of checks on sizes that tracing takes for constants
+        # From the older exporter, and about size checks that tracing turns into constants.
         warnings.simplefilter("ignore")
         raw = str(Path(folder) / "model.onnx")
         torch.onnx.export(
@@ -338,7 +338,7 @@ def export(
             output_names=list(outputs),
             dynamic_axes=axes,
         )
-        # a large graph has each weight in a file of its own
+        # A large graph has each weight in its own file.
         model = onnx.load(raw)
     save_graph(model, file)
 
@@ -369,13 +369,13 @@ def export_unet(kind: Kind, unet: Any, file: Path, per_sample: bool) -> None:
 def export_vae(vae: Any, bundle: Path) -> None:
     import torch
 
-    picture = torch.rand(1, 3, 64, 64).to(vae.dtype) * 2 - 1
+    image = torch.rand(1, 3, 64, 64).to(vae.dtype) * 2 - 1
     latents = torch.randn(1, 4, 8, 8).to(vae.dtype)
     export(
         vae,
         lambda vae, sample: vae.encode(sample).latent_dist.parameters,
         bundle / "vae_encoder/model.onnx",
-        {"sample": (picture, AREA)},
+        {"sample": (image, AREA)},
         {"latent_parameters": LATENT_AREA},
     )
     export(
@@ -421,7 +421,7 @@ def names_before(model: Any, operators: list[str]) -> list[str]:
 
 
 def fuse_unet(kind: Kind, unet: Any, file: Path, half: bool) -> dict[str, int]:
-    """Writes the UNet as ONNX Runtime's tools make it for CUDA; returns how many of each fused operator it has.
+    """Writes the UNet as ONNX Runtime's tools fuse it for CUDA; returns how many of each fused operator it has.
 
     They know diffusers' plain attention in single precision, so that is exported first. Angles of the time embedding
     stay in single precision, as they are in diffusers.
@@ -450,14 +450,14 @@ def fuse_unet(kind: Kind, unet: Any, file: Path, half: bool) -> dict[str, int]:
 
 
 def link_rest(bundle: Path, other: Path) -> None:
-    """Makes `other` the bundle with another UNet."""
+    """Creates `other`, the bundle with another UNet."""
     for entry in bundle.iterdir():
         if entry.name != "unet" and not (other / entry.name).exists():
             (other / entry.name).symlink_to(entry.resolve())
 
 
 def build(arguments: argparse.Namespace, kind: Kind) -> Path:
-    """A model's folder: `onnx`, `fused` (where it is wanted) and `torch`, each made once."""
+    """A model's folder: `onnx`, `fused` (if requested) and `torch`, each created once."""
     import torch
 
     folder: Path = arguments.work / f"{kind.name}-{arguments.scale:g}-{arguments.dtype}"
@@ -548,19 +548,19 @@ tf32 = {tf32}
 """
 
 
-def png(picture: Image.Image) -> bytes:
+def png(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    picture.save(file, "png")
+    image.save(file, "png")
     return file.getvalue()
 
 
-def make_picture(random: np.random.Generator, pixels: int) -> bytes:
+def make_image(random: np.random.Generator, pixels: int) -> bytes:
     """Soft random colours."""
     colours = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
     return png(Image.fromarray(colours).resize((pixels, pixels), Image.Resampling.BICUBIC))
 
 
-def write_data(folder: Path, pictures: list[bytes], labels: list[int], classes: list[str]) -> None:
+def write_data(folder: Path, images: list[bytes], labels: list[int], classes: list[str]) -> None:
     """`train.parquet` by the convention of Hugging Face `datasets`."""
     features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": classes}}
     schema = pa.schema(
@@ -568,8 +568,8 @@ def write_data(folder: Path, pictures: list[bytes], labels: list[int], classes: 
         metadata={"huggingface": json.dumps({"info": {"features": features}})},
     )
     rows = [
-        {"image": {"bytes": picture, "path": f"{row:04}.png"}, "label": label}
-        for row, (picture, label) in enumerate(zip(pictures, labels, strict=True))
+        {"image": {"bytes": image, "path": f"{row:04}.png"}, "label": label}
+        for row, (image, label) in enumerate(zip(images, labels, strict=True))
     ]
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / "train.parquet")
@@ -579,9 +579,9 @@ def write_pipeline(arguments: argparse.Namespace, kind: Kind, folder: Path) -> P
     """The data set and the pipeline of the steady part; the job's values are set at the command line."""
     random = np.random.default_rng(0)
     count = arguments.sources
-    pictures = [make_picture(random, arguments.pixels) for _ in range(count)]
+    images = [make_image(random, arguments.pixels) for _ in range(count)]
     data = folder / f"data-{arguments.pixels}-{count}"
-    write_data(data, pictures, [row % len(CLASSES) for row in range(count)], CLASSES)
+    write_data(data, images, [row % len(CLASSES) for row in range(count)], CLASSES)
     toml = data / "gpu.toml"
     toml.write_text(
         PIPELINE.format(
@@ -604,12 +604,12 @@ def write_pipeline(arguments: argparse.Namespace, kind: Kind, folder: Path) -> P
 
 
 class Failed(Exception):
-    """A program that did not do what it was asked for."""
+    """A program that failed."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Who makes the pictures, and how many at once."""
+    """Who generates the images, and how many at once."""
 
     name: str
     batch: int
@@ -620,7 +620,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Part:
-    """What is asked for."""
+    """What to measure."""
 
     name: str
     levels: list[int]
@@ -632,7 +632,7 @@ PARTS = [Part("steady", [STEADY_LEVEL], STEADY_SEEDS), Part("job", JOB_LEVELS, J
 
 @dataclass(frozen=True)
 class Sample:
-    """One run of one contender. Rates leave out loading and the first pictures; `seconds` has all of it."""
+    """One run of one contender. Rates leave out loading and the first images; `seconds` has all of it."""
 
     model: str
     part: str
@@ -650,7 +650,7 @@ def say(text: str) -> None:
 
 
 def library_folders() -> list[str]:
-    """Where pip's packages of CUDA and cuDNN have their libraries, which ONNX Runtime needs to find."""
+    """The library folders of pip's CUDA and cuDNN packages, which ONNX Runtime needs to find."""
     spec = importlib.util.find_spec("nvidia")
     roots = list(spec.submodule_search_locations or []) if spec else []
     return sorted({str(file.parent) for root in roots for file in Path(root).glob("**/lib/*.so*")})
@@ -662,7 +662,7 @@ def environment() -> dict[str, str]:
 
 
 def call(command: list[Any], timeout: float) -> str:
-    """Runs a program for its standard output; what it says of a failure is the error's text."""
+    """Runs a program and returns its standard output; a failure carries its error output."""
     words = [str(word) for word in command]
     try:
         done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=timeout)
@@ -671,7 +671,7 @@ def call(command: list[Any], timeout: float) -> str:
     if done.returncode != 0:
         say(f"{' '.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}")
         lines = [line for line in (done.stdout + "\n" + done.stderr).splitlines() if line.strip(" {}[]")]
-        raise Failed(f"exit code {done.returncode}: {lines[-1].strip()[:200] if lines else 'it said nothing'}")
+        raise Failed(f"exit code {done.returncode}: {lines[-1].strip()[:200] if lines else 'no output'}")
     return done.stdout
 
 
@@ -716,17 +716,17 @@ class Monitor:
 
     @property
     def clock(self) -> float | None:
-        """The upper quartile: what it ran at while it was busy."""
+        """The upper quartile: the clock while it was busy."""
         return statistics.quantiles(self.clocks, n=4)[2] if len(self.clocks) > 3 else None
 
 
 def rows_of(table: Path) -> list[dict[str, Any]]:
-    """The rows of a table in a fresh lake, where every file is live."""
+    """The rows of a table in a fresh lake, in which every file is live."""
     return [row for file in sorted(table.glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
 
 
 def steady_rates(ledger: list[dict[str, Any]], batch: int) -> tuple[float, float]:
-    """Pictures and UNet evaluations per second after the first units: past loading and choosing of kernels.
+    """Images and UNet evaluations per second after the first units: past loading and choosing of kernels.
 
     A unit is a source. Those that hold the first two batches are left out, and at most half of all.
     """
@@ -762,15 +762,15 @@ def run_us(arguments: argparse.Namespace, kind: Kind, part: Part, contender: Con
         said = json.loads(discl_pipe(arguments, "run", toml, Path(lake), *options))
         images, evaluations = steady_rates(rows_of(Path(lake) / "gpu/ledger"), contender.batch)
         if part.name == "steady":
-            keep_pictures(Path(lake) / "gpu", arguments.work / f"{kind.name}-{contender.name}.json")
+            keep_images(Path(lake) / "gpu", arguments.work / f"{kind.name}-{contender.name}.json")
     spectrum = next(step for step in said["steps"] if step["step"] == "spectrum")
-    figures = said["engine"] | {"provider": said["provider"], "pictures": spectrum["rows"]}
+    figures = said["engine"] | {"provider": said["provider"], "images": spectrum["rows"]}
     seconds, memory = spectrum["seconds"], monitor.peak
     return Sample(kind.name, part.name, str(contender), images, evaluations, seconds, memory, monitor.clock, figures)
 
 
 def run_peer(arguments: argparse.Namespace, kind: Kind, part: Part, contender: Contender, toml: Path) -> Sample:
-    """diffusers in a process of its own."""
+    """diffusers in its own process."""
     order = {
         "what": "measure",
         "torch": str(toml.parents[1] / "torch"),
@@ -786,7 +786,7 @@ def run_peer(arguments: argparse.Namespace, kind: Kind, part: Part, contender: C
     }
     with Monitor(arguments.gpu) as monitor:
         said = ask_peer(arguments, order)
-    images, evaluations = said["pictures"] / said["seconds"], said["unet_evaluations"] / said["seconds"]
+    images, evaluations = said["images"] / said["seconds"], said["unet_evaluations"] / said["seconds"]
     seconds, memory = said["load_seconds"] + said["seconds"], monitor.peak
     return Sample(kind.name, part.name, str(contender), images, evaluations, seconds, memory, monitor.clock, said)
 
@@ -795,12 +795,12 @@ def ask_peer(arguments: argparse.Namespace, order: dict[str, Any]) -> dict[str, 
     with tempfile.NamedTemporaryFile("w", suffix=".json", dir=arguments.work) as file:
         json.dump(order, file)
         file.flush()
-        # libraries warn on standard output too
+        # Libraries print warnings to standard output too.
         return json.loads(call([sys.executable, __file__, "--peer", file.name], arguments.timeout).splitlines()[-1])
 
 
-def keep_pictures(tables: Path, file: Path) -> None:
-    """Keeps what four pictures were made from, and the pictures, to be compared with diffusers' own."""
+def keep_images(tables: Path, file: Path) -> None:
+    """Keeps four images and their inputs, to compare them with diffusers' own."""
     sources = {row["source_id"]: row["image"]["bytes"] for row in rows_of(tables / "pixels")}
     made = sorted(rows_of(tables / "spectrum"), key=lambda row: row["sample_id"])[:4]
     kept = [
@@ -816,11 +816,11 @@ def keep_pictures(tables: Path, file: Path) -> None:
     write_json(file, kept)
 
 
-# --- diffusers, in a process of its own -----------------------------------------------------------------
+# --- diffusers, in its own process ----------------------------------------------------------------------
 
 
 def peer(order: dict[str, Any]) -> dict[str, Any]:
-    """Does what an order says."""
+    """Executes an order."""
     import torch
     from diffusers import DiffusionPipeline, StableDiffusionImg2ImgPipeline
     from diffusers.utils import logging
@@ -854,7 +854,7 @@ def ask(
     level: int,
     seeds: list[int],
 ) -> list[Image.Image]:
-    """Pictures of one strength, in one call."""
+    """Images of one strength, in one call."""
     import torch
 
     return pipeline(
@@ -868,11 +868,11 @@ def ask(
 
 
 def measure_peer(pipeline: Any, order: dict[str, Any], start: float) -> dict[str, Any]:
-    """Makes all that is asked for, level by level; PNG files are written beside the GPU's work, as ours are."""
+    """Generates everything, level by level; PNG files are written in parallel to the GPU's work, as ours are."""
     import torch
 
     rows = pq.read_table(order["data"]).to_pylist()
-    jobs = [(open_picture(row["image"]["bytes"]), row["label"], seed) for row in rows for seed in order["seeds"]]
+    jobs = [(open_image(row["image"]["bytes"]), row["label"], seed) for row in rows for seed in order["seeds"]]
     batches = [jobs[first : first + order["batch"]] for first in range(0, len(jobs), order["batch"])]
 
     def make(batch: list[tuple[Image.Image, int, int]], level: int) -> list[Image.Image]:
@@ -884,12 +884,12 @@ def measure_peer(pipeline: Any, order: dict[str, Any], start: float) -> dict[str
     loaded = time.perf_counter()
     with ThreadPoolExecutor(8) as pool:
         made = [pool.map(png, make(batch, level)) for level in order["levels"] for batch in batches]
-        files = [file for pictures in made for file in pictures]
+        files = [file for images in made for file in images]
     seconds = time.perf_counter() - loaded
     steps = [int(order["timesteps"] * (100 - level) // 100) for level in order["levels"]]
     cuda = order["device"].startswith("cuda")
     return {
-        "pictures": len(files),
+        "images": len(files),
         "unet_evaluations": 2 * len(jobs) * sum(steps),
         "seconds": seconds,
         "load_seconds": loaded - start,
@@ -899,21 +899,21 @@ def measure_peer(pipeline: Any, order: dict[str, Any], start: float) -> dict[str
     }
 
 
-def open_picture(file: bytes) -> Image.Image:
+def open_image(file: bytes) -> Image.Image:
     return Image.open(io.BytesIO(file)).convert("RGB")
 
 
 def compare(pipeline: Any, order: dict[str, Any]) -> dict[str, Any]:
-    """The pictures that were kept, made by diffusers in single precision from the same seeds."""
+    """The kept images, generated by diffusers in single precision from the same seeds."""
     differences = []
     for row in json.loads(Path(order["kept"]).read_text()):
-        source = open_picture(base64.b64decode(row["source"]))
+        source = open_image(base64.b64decode(row["source"]))
         (theirs,) = ask(pipeline, order, [source], [row["prompt"]], row["image_guidance"], [row["noise_seed"]])
-        ours = open_picture(base64.b64decode(row["made"]))
+        ours = open_image(base64.b64decode(row["made"]))
         differences.append(np.abs(np.asarray(ours).astype(int) - np.asarray(theirs).astype(int)))
     all_of_them = np.stack(differences)
     return {
-        "pictures": len(differences),
+        "images": len(differences),
         "mean": float(all_of_them.mean()),
         "largest": int(all_of_them.max()),
         "within_two": float((all_of_them <= 2).mean()),
@@ -964,7 +964,7 @@ def median(samples: list[Sample], of: Callable[[Sample], float]) -> float:
 
 
 def row(samples: list[Sample], costs: Costs, peak: float | None) -> str:
-    """The cells of a contender, medians where nothing else is said."""
+    """The cells of a contender, medians unless stated otherwise."""
     images = [sample.images_per_second for sample in samples]
     evaluations = median(samples, lambda sample: sample.evaluations_per_second)
     teraflops = (evaluations * costs.unet + statistics.median(images) * costs.decoder) / 1e12
@@ -986,12 +986,12 @@ def row(samples: list[Sample], costs: Costs, peak: float | None) -> str:
 
 
 HEAD = """\
-| contender | images/s, least | median | greatest | UNet rows/s | TFLOP/s | of peak | peak MiB | SM MHz | s in all |
+| contender | images/s, minimum | median | maximum | UNet rows/s | TFLOP/s | of peak | peak MiB | SM MHz | s in all |
 |---|---|---|---|---|---|---|---|---|---|"""
 
 
 def ratios(samples: Samples) -> Iterator[str]:
-    """What the median of each of ours is of diffusers' medians."""
+    """Our medians as shares of diffusers' medians."""
 
     def images(contender: Contender) -> float:
         return median(samples[contender], lambda sample: sample.images_per_second)
@@ -1067,7 +1067,7 @@ def about(kind: Kind, costs: Costs, folder: Path) -> str:
     lines = [
         f"## {kind.name}\n",
         f"UNet of {costs.parameters / 1e6:.1f} M parameters, {costs.unet / 1e12:.4g} TFLOP for an evaluation; VAE "
-        f"decoder {costs.decoder / 1e12:.4g} TFLOP for a picture; guidance scale {kind.guidance_scale:g}.",
+        f"decoder {costs.decoder / 1e12:.4g} TFLOP for an image; guidance scale {kind.guidance_scale:g}.",
     ]
     if (folder / "fused/made.json").exists():
         counts = json.loads((folder / "fused/made.json").read_text())
@@ -1076,7 +1076,7 @@ def about(kind: Kind, costs: Costs, folder: Path) -> str:
 
 
 def compared(arguments: argparse.Namespace, kind: Kind, folder: Path) -> Iterator[str]:
-    """How far the kept pictures are from diffusers' in single precision."""
+    """How far the kept images are from diffusers' in single precision."""
     for name in [US, FUSED]:
         kept = arguments.work / f"{kind.name}-{name}.json"
         if not kept.exists():
@@ -1095,13 +1095,13 @@ def compared(arguments: argparse.Namespace, kind: Kind, folder: Path) -> Iterato
             yield f"{name}: not compared with diffusers: {failure}"
             continue
         yield (
-            f"{name}: {said['pictures']} pictures of equal seeds against diffusers in float32: mean difference "
+            f"{name}: {said['images']} images of equal seeds against diffusers in float32: mean difference "
             f"{said['mean']:.2f} of 255, largest {said['largest']}, {said['within_two']:.2%} of values within 2."
         )
 
 
 def check(arguments: argparse.Namespace, folder: Path, toml: Path) -> bool:
-    """Whether `discl-pipe` takes the model, which it has to, and its fused UNet."""
+    """Checks that `discl-pipe` accepts the model and its fused UNet."""
     discl_pipe(arguments, "check", toml, toml.parent / "lake")
     fused = folder / "fused"
     if not arguments.fuse:
@@ -1147,7 +1147,7 @@ WHERE i.path = 'train.parquet#{row}'
 
 @dataclass(frozen=True)
 class Compared:
-    """A recorded case, and how far our picture is from it."""
+    """A recorded case, and how far our image is from it."""
 
     pipeline: str
     case: str
@@ -1163,7 +1163,7 @@ def oracle_pipeline(arguments: argparse.Namespace, fixture: Path, unet: str, cas
         if entry.name not in ["scheduler", "unet", "unet_f16", "golden.json"]:
             (bundle / entry.name).symlink_to(entry.resolve())
     (bundle / "unet").symlink_to((fixture / unet).resolve())
-    # Python's JSON has infinities, and no other has; diffusers' own files have them too
+    # Only Python's JSON has infinities, and diffusers' own files contain them.
     scheduler = {key: None if value == -math.inf else value for key, value in case["scheduler"].items()}
     write_json(bundle / "scheduler/scheduler_config.json", scheduler)
     negative = case["negative_prompt"]
@@ -1188,7 +1188,7 @@ def oracle_pipeline(arguments: argparse.Namespace, fixture: Path, unet: str, cas
 def oracle_case(
     arguments: argparse.Namespace, fixture: Path, unet: str, golden: dict, number: int, work: Path
 ) -> Compared:
-    """Makes a recorded picture anew."""
+    """Generates a recorded image again."""
     case = golden["cases"][number]
     folder = work / f"case{number}"
     toml = oracle_pipeline(arguments, fixture, unet, case, folder)
@@ -1202,9 +1202,9 @@ def oracle_case(
     options = ["--model-batch", 2, "--file", folder / "query.sql"]
     (made,) = json.loads(discl_pipe(arguments, "sql", toml, work / "lake", *options))
     if not made["png"]:
-        raise Failed(f"{fixture.name} {case['name']}: no picture")
+        raise Failed(f"{fixture.name} {case['name']}: no image")
     text = made["png"]
-    ours = np.asarray(open_picture(base64.b64decode(text + "=" * (-len(text) % 4)))).astype(int)
+    ours = np.asarray(open_image(base64.b64decode(text + "=" * (-len(text) % 4)))).astype(int)
     image = case["image"]
     theirs = np.frombuffer(base64.b64decode(image["rgb"]), np.uint8).reshape(image["height"], image["width"], 3)
     difference = np.abs(ours - theirs)
@@ -1216,8 +1216,8 @@ def oracle_of(arguments: argparse.Namespace, fixture: Path, unet: str, work: Pat
     """All cases of a recorded pipeline."""
     golden = json.loads((fixture / "golden.json").read_text())
     sources = list(golden["sources"].values())
-    pictures = [base64.b64decode(source["png"]) for source in sources]
-    write_data(work, pictures, list(range(len(sources))), list(golden["sources"]))
+    images = [base64.b64decode(source["png"]) for source in sources]
+    write_data(work, images, list(range(len(sources))), list(golden["sources"]))
     toml = oracle_pipeline(arguments, fixture, unet, golden["cases"][0], work / "first")
     discl_pipe(arguments, "run", toml, work / "lake", "--until", "images")
     with ThreadPoolExecutor(arguments.jobs) as pool:
@@ -1226,11 +1226,11 @@ def oracle_of(arguments: argparse.Namespace, fixture: Path, unet: str, work: Pat
 
 
 def oracle(arguments: argparse.Namespace) -> bool:
-    """Prints how far each recorded pipeline's pictures are; whether those in single precision are as recorded."""
+    """Prints how far each recorded pipeline's images are; whether those in single precision are as recorded."""
     fixtures = arguments.root / "tests/fixtures/pipelines"
     runs = [("sd1", "unet"), ("sd2", "unet"), ("sdxl_base", "unet"), ("sdxl_refiner", "unet"), ("sd1", "unet_f16")]
-    print(setting(arguments).rpartition("\n")[0])  # the last line is about rounds
-    print("\n| pipeline | cases | largest difference | least share within 2/255 | worst case | |")
+    print(setting(arguments).rpartition("\n")[0])  # The last line is about rounds.
+    print("\n| pipeline | cases | largest difference | smallest share within 2/255 | worst case | |")
     print("|---|---|---|---|---|---|")
     sound = True
     for name, unet in runs:
@@ -1254,7 +1254,7 @@ def oracle(arguments: argparse.Namespace) -> bool:
 
 
 def cuda_library() -> Path | None:
-    """The library of the Python package onnxruntime-gpu, where that is installed."""
+    """The library of the Python package onnxruntime-gpu, if it is installed."""
     spec = importlib.util.find_spec("onnxruntime")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         capi = Path(folder) / "capi"
@@ -1264,7 +1264,7 @@ def cuda_library() -> Path | None:
 
 
 def visible_gpu(device: str) -> str | None:
-    """The GPU that nvidia-smi shall look at: the first that CUDA shows to programs."""
+    """The GPU that nvidia-smi watches: the first that CUDA shows to programs."""
     if not device.startswith("cuda"):
         return None
     number = int(device.partition(":")[2] or 0)
@@ -1278,20 +1278,20 @@ def command_line() -> argparse.Namespace:
     parser.add_argument("binary", type=Path, help="discl-pipe, a release build")
     parser.add_argument("--onnxruntime", type=Path, help="a library built with CUDA; else that of onnxruntime-gpu")
     parser.add_argument("--root", type=Path, default=HERE.parents[1], help="the repository")
-    parser.add_argument("--work", type=Path, help="a folder for the models, which are kept there")
+    parser.add_argument("--work", type=Path, help="folder in which the models are kept")
     parser.add_argument("--models", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument(
-        "--parts", nargs="*", choices=["steady", "job"], default=["steady", "job"], help="none: only makes the models"
+        "--parts", nargs="*", choices=["steady", "job"], default=["steady", "job"], help="none: only creates the models"
     )
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 4, 8, 16], help="of discl-pipe")
     parser.add_argument("--peer-batches", nargs="*", type=int, default=[1, 8], help="of diffusers")
-    parser.add_argument("--compile", action="store_true", help="diffusers with a compiled UNet, too")
+    parser.add_argument("--compile", action="store_true", help="also diffusers with a compiled UNet")
     parser.add_argument(
-        "--fuse", action=argparse.BooleanOptionalAction, help="fused graphs, too; by default only where there is a GPU"
+        "--fuse", action=argparse.BooleanOptionalAction, help="also fused graphs; by default only with a GPU"
     )
-    parser.add_argument("--sources", type=int, default=12, help="real pictures; eight are made of each")
-    parser.add_argument("--pixels", type=int, default=512, help="side of a picture")
+    parser.add_argument("--sources", type=int, default=12, help="real images; eight are generated from each")
+    parser.add_argument("--pixels", type=int, default=512, help="side of an image")
     parser.add_argument("--timesteps", type=int, default=50, help="of the whole schedule")
     parser.add_argument("--scale", type=float, default=1.0, help="factor for all widths; 1 is the true model")
     parser.add_argument("--dtype", choices=["float16", "float32"], default="float16")
@@ -1302,7 +1302,7 @@ def command_line() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="recorded cases at a time")
     known = parser.parse_args()
     if known.fuse is None:
-        known.fuse = known.device != "cpu"  # some fused operators have no kernel for the CPU
+        known.fuse = known.device != "cpu"  # Some fused operators have no CPU kernel.
     if known.device != "cpu":
         known.onnxruntime = known.onnxruntime or cuda_library()
         if known.onnxruntime is None:

@@ -1,4 +1,4 @@
-"""Writes the pictures that a pipeline asks for to a job file, which every peer reads.
+"""Writes the images that a pipeline needs to a job file, which every peer reads.
 
     python jobs.py PIPELINE OUT [--set KEY=VALUE ...]
 
@@ -52,7 +52,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Job:
-    """A picture that is asked for, and asked for again while it scores too low."""
+    """An image to generate, again for as long as it scores too low."""
 
     source: str
     image_guidance: int
@@ -61,7 +61,7 @@ class Job:
     filter_prompt: str
 
     def noise_seed(self, attempt: int) -> int:
-        """Below 2^63, and another one for each attempt."""
+        """A noise seed below 2^63, different for each attempt."""
         text = f"{self.source}/{self.image_guidance}/{self.seed}/{attempt}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
 
@@ -84,7 +84,7 @@ class Work:
         return self.settings.timesteps * (100 - job.image_guidance) // 100
 
     def evaluations(self, job: Job) -> int:
-        """Rows of the UNet for one picture of a job."""
+        """Rows of the UNet for one image of a job."""
         return self.timesteps_run(job) * (2 if self.settings.guidance_scale > 1 else 1)
 
 
@@ -125,13 +125,13 @@ def hard_sources(tree: dict) -> Iterator[Source]:
 
 
 def scheduler_of(bundle: Path) -> str:
-    """The name of a model's own scheduler."""
+    """The name of the model's own scheduler."""
     kind = json.loads((bundle / "scheduler/scheduler_config.json").read_text())["_class_name"]
     return {"DDIMScheduler": "ddim", "EulerDiscreteScheduler": "euler"}[kind]
 
 
 def work_of(tree: dict) -> Work:
-    """All that a pipeline asks for."""
+    """Everything that a pipeline needs."""
     spectrum, prompts = tree["spectrum"], tree["prompts"]
     diffusion, clip = (Path(tree["models"][kind]).resolve() for kind in ["diffusion", "clip"])
     if "{description}" in prompts["generation"]:

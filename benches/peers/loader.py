@@ -1,10 +1,10 @@
-"""How many pictures a second a trainer gets in manifest order from a lake, beside torchvision's `ImageFolder`.
+"""How many images a second a trainer gets in manifest order from a lake, next to torchvision's `ImageFolder`.
 
     pip install torch torchvision deltalake pyarrow pillow
     python benches/peers/loader.py LAKE/NAME EXPORT/epoch_0000 CACHE [--workers 2] [--batch 64] [--rounds 3]
 
 LAKE/NAME is a lake whose epoch 0 was exported with `--as imagefolder --epoch 0` to a local folder: both read the same
-pictures. The lake may be in S3, with the credentials and endpoint in AWS's variables. Rounds are interleaved. `warm`
+images. The lake may be in S3, with the credentials and endpoint in AWS's variables. Rounds are interleaved. `warm`
 reads the cache that an earlier epoch filled; `cold` begins with an empty one, and its clock runs while it is filled.
 `ImageFolder` goes in its own order, class by class.
 """
@@ -26,7 +26,7 @@ from loader import ManifestDataset, ResumableSampler  # noqa: E402
 
 
 def drain(data: torch.utils.data.Dataset, known: argparse.Namespace, sampler: ResumableSampler | None = None) -> int:
-    """Goes through an epoch as a trainer would; the number of pictures."""
+    """Reads an epoch as a trainer would; returns the number of images."""
     loader = torch.utils.data.DataLoader(data, known.batch, sampler=sampler, num_workers=known.workers)
     return sum(len(labels) for _, labels in loader)
 
@@ -48,7 +48,7 @@ def main() -> None:
         started = time.perf_counter()
         rows = work()
         rates[name].append(rows / (time.perf_counter() - started))
-        print(f"{name}: {rows} pictures, {rates[name][-1]:.0f} a second", flush=True)
+        print(f"{name}: {rows} images, {rates[name][-1]:.0f} a second", flush=True)
 
     def manifest() -> int:
         data, sampler = ManifestDataset(known.tables, known.cache, transform=crop), ResumableSampler()
@@ -58,7 +58,7 @@ def main() -> None:
 
     for round_ in range(known.rounds + 1):
         if round_ == 1:
-            rates = {name: [] for name in rates}  # the first round brings everything into memory
+            rates = {name: [] for name in rates}  # The first round loads everything into memory.
         timed("ImageFolder", lambda: drain(ImageFolder(known.folder, crop, allow_empty=True), known))
         shutil.rmtree(known.cache, ignore_errors=True)
         timed("cold", manifest)

@@ -67,7 +67,7 @@ class Diffusion:
 
     def denoise(self, scheduler: Scheduler, latents: np.ndarray, first: int, prompts: np.ndarray,
                 negative: np.ndarray, guidance_scale: float) -> np.ndarray:  # fmt: skip
-        """Runs the timesteps from number `first` on, over samples of one strength; a prompt for each."""
+        """Runs the timesteps from number `first` on, for samples of one strength, each with its prompt."""
         guided = guidance_scale > 1
         hidden = np.concatenate([np.repeat(negative, len(latents), 0), prompts]) if guided else prompts
         for index in range(first, len(scheduler.timesteps)):
@@ -84,11 +84,11 @@ class Diffusion:
         return latents
 
     def decode(self, latents: np.ndarray) -> list[Image.Image]:
-        """Pictures, of latents as the UNet leaves them."""
+        """Images from the UNet's final latents."""
         inputs = {"latent_sample": latents / self.scale}
         planes = self.sessions.run(self.graphs["vae_decoder"], "sample", inputs)
         pixels = np.rint((planes / 2 + 0.5).clip(0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 1)
-        return [Image.fromarray(picture) for picture in pixels]
+        return [Image.fromarray(image) for image in pixels]
 
 
 class Clip:
@@ -107,11 +107,11 @@ class Clip:
         return self.run("text_embeds", texts, np.zeros((1, 3, self.crop, self.crop), np.float32))
 
     def embed_images(self, images: list[Image.Image]) -> np.ndarray:
-        """Embeddings of pictures, [n, width]."""
+        """Embeddings of images, [n, width]."""
         return self.run("image_embeds", [""], np.stack([self.prepare(image) for image in images]))
 
     def prepare(self, image: Image.Image) -> np.ndarray:
-        """Resized, cut and normalised, [3, height, width]."""
+        """Resized, cropped and normalized, [3, height, width]."""
         factor = self.edge / min(image.size)
         image = image.resize([round(side * factor) for side in image.size], Image.Resampling.BICUBIC)
         left, top = ((side - self.crop) // 2 for side in image.size)

@@ -1,6 +1,6 @@
-"""What all peers share: the command line, the two ways through a job file, and the result.
+"""What all peers share: the command line, the two ways to process a job file, and the result.
 
-No script: `released.py`, `batched.py` and `torch_diffusers.py` use it.
+Not a script: `released.py`, `batched.py` and `torch_diffusers.py` use it.
 """
 
 import argparse
@@ -20,56 +20,56 @@ from jobs import Job, Work, read
 
 @dataclass(frozen=True)
 class Order:
-    """One picture: a job, and how often it was tried before."""
+    """One image: a job, and how often it was tried before."""
 
     job: Job
     attempt: int = 0
 
 
 class Maker(Protocol):
-    """A way to make pictures and to score them."""
+    """A way to generate and score images."""
 
     def make(self, orders: list[Order]) -> list[Image.Image]:
-        """Pictures; orders given together are of one strength."""
+        """Images; orders given together are of one strength."""
 
-    def score(self, orders: list[Order], pictures: list[Image.Image]) -> list[float]:
-        """The similarity of each picture to its filter prompt."""
+    def score(self, orders: list[Order], images: list[Image.Image]) -> list[float]:
+        """The similarity of each image to its filter prompt."""
 
     def figures(self) -> dict[str, float]:
-        """What else the result shall have."""
+        """Further figures of the result."""
 
 
 @dataclass
 class Result:
     """What a run did and how long it took."""
 
-    pictures: int = 0
+    images: int = 0
     accepted: int = 0
     unet_evaluations: int = 0
     load_seconds: float = 0.0
     seconds: float = 0.0
     files: dict[str, bytes] = field(default_factory=dict, repr=False)
 
-    def keep(self, work: Work, order: Order, picture: Image.Image) -> None:
-        """Counts a picture, and saves it in memory."""
+    def keep(self, work: Work, order: Order, image: Image.Image) -> None:
+        """Counts an image, and keeps its PNG in memory."""
         file = io.BytesIO()
-        picture.save(file, "png")
+        image.save(file, "png")
         job = order.job
         name = f"{Path(job.source).stem}_{job.image_guidance}_{job.seed}_{order.attempt}.png"
         self.files[name] = file.getvalue()
-        self.pictures += 1
+        self.images += 1
         self.unet_evaluations += work.evaluations(job)
 
 
 def one_by_one(work: Work, maker: Maker, steady: bool) -> Result:
-    """Each picture by itself, scored at once, and at once made again while it scores too low."""
+    """One image at a time: scored immediately, and generated again for as long as it scores too low."""
     result = Result()
     for job in work.jobs:
         for attempt in range(1 if steady else work.settings.max_attempts):
             order = Order(job, attempt)
-            pictures = maker.make([order])
-            result.keep(work, order, pictures[0])
-            if not steady and maker.score([order], pictures)[0] >= work.settings.min_text_similarity:
+            images = maker.make([order])
+            result.keep(work, order, images[0])
+            if not steady and maker.score([order], images)[0] >= work.settings.min_text_similarity:
                 result.accepted += 1
                 break
     return result
@@ -99,12 +99,12 @@ def in_rounds(work: Work, maker: Maker, steady: bool, batch: int, over: Over = m
         again = []
         for bucket in buckets(work, orders):
             batches = [bucket[start : start + batch] for start in range(0, len(bucket), batch)]
-            pictures = [picture for made in over(maker.make, batches) for picture in made]
-            for order, picture in zip(bucket, pictures, strict=True):
-                result.keep(work, order, picture)
+            images = [image for made in over(maker.make, batches) for image in made]
+            for order, image in zip(bucket, images, strict=True):
+                result.keep(work, order, image)
             if steady:
                 continue
-            for order, score in zip(bucket, maker.score(bucket, pictures), strict=True):
+            for order, score in zip(bucket, maker.score(bucket, images), strict=True):
                 if score >= work.settings.min_text_similarity:
                     result.accepted += 1
                 elif order.attempt + 1 < work.settings.max_attempts:
@@ -114,12 +114,12 @@ def in_rounds(work: Work, maker: Maker, steady: bool, batch: int, over: Over = m
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """The arguments that all peers take."""
+    """The arguments of all peers."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("jobs", type=Path, help="a file by jobs.py")
     parser.add_argument("--mode", choices=["job", "steady"], default="job", help="steady: no scores and no retries")
     parser.add_argument("--threads", type=int, default=1, help="cores that one operator may use")
-    parser.add_argument("--keep", type=Path, help="a folder for the pictures")
+    parser.add_argument("--keep", type=Path, help="a folder for the images")
     return parser
 
 

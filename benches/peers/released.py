@@ -1,9 +1,9 @@
-"""The procedure of the method's released code, on ONNX Runtime: one picture at a time.
+"""The procedure of the method's released code, on ONNX Runtime: one image at a time.
 
     python released.py JOBS [--mode steady] [--threads N] [--spin]
 
-For each picture the prompt, the negative prompt and the source are encoded again; the UNet runs on two rows, without
-and with the prompt; the picture is scored by itself, which embeds its text and the real image again, and is at once
+For each image the prompt, the negative prompt and the source are encoded again; the UNet runs on two rows, without
+and with the prompt; the image is scored by itself, which embeds its text and the real image again, and is at once
 made again while it scores too low.
 """
 
@@ -19,7 +19,7 @@ from schedulers import scheduler
 
 
 class Released:
-    """Remembers nothing from one picture to the next."""
+    """Keeps nothing from one image to the next."""
 
     def __init__(self, work: Work, sessions: Sessions) -> None:
         self.work, self.settings, self.sessions = work, work.settings, sessions
@@ -39,10 +39,10 @@ class Released:
         latents = diffusion.denoise(self.scheduler, latents, first, prompt, negative, settings.guidance_scale)
         return diffusion.decode(latents)
 
-    def score(self, orders: list[Order], pictures: list[Image.Image]) -> list[float]:
+    def score(self, orders: list[Order], images: list[Image.Image]) -> list[float]:
         (order,) = orders
         text = self.clip.embed_texts([order.job.filter_prompt])[0]
-        made = self.clip.embed_images(pictures)[0]
+        made = self.clip.embed_images(images)[0]
         _to_source = made @ self.clip.embed_images([self.work.sources[order.job.source].open()])[0]
         return [float(made @ text)]
 
@@ -52,7 +52,7 @@ class Released:
 
 def main() -> None:
     parser = peer.parser(__doc__)
-    parser.add_argument("--spin", action="store_true", help="idle threads spin, as is the runtime's default")
+    parser.add_argument("--spin", action="store_true", help="idle threads spin, the runtime's default")
     arguments = parser.parse_args()
 
     def run(work: Work, maker: Released) -> Result:

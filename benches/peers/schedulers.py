@@ -11,12 +11,12 @@ import numpy as np
 
 
 class Scheduler(Protocol):
-    """A schedule, cut into timesteps; `index` counts them from the noisiest."""
+    """A schedule of timesteps; `index` counts them from the noisiest."""
 
     timesteps: np.ndarray
 
     def add_noise(self, latents: np.ndarray, noise: np.ndarray, index: int) -> np.ndarray:
-        """Latents as they are before timestep `index`."""
+        """Latents before timestep `index`."""
 
     def model_input(self, latents: np.ndarray, index: int) -> np.ndarray:
         """What the UNet takes at timestep `index`."""
@@ -78,7 +78,7 @@ class Euler:
 
 
 def scheduler(bundle: Path, name: str, count: int) -> Scheduler:
-    """The scheduler of a name with the configuration of a model, cut into `count` timesteps."""
+    """The named scheduler with a model's configuration and `count` timesteps."""
     config = json.loads((bundle / "scheduler/scheduler_config.json").read_text())
     expected = {"timestep_spacing": "leading", "prediction_type": "epsilon", "clip_sample": False}
     for key, value in expected.items():

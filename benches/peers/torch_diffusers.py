@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=N python torch_diffusers.py JOBS [--mode steady] [--threads N] [--batch 1] [--check]
 
-With `--batch 1` pictures are made one at a time, each scored at once and at once made again while it scores too low;
-with more, pictures of equal strength share calls, and what failed is the next round. Weights are read out of the ONNX
+With `--batch 1` images are generated one at a time, scored immediately, and again for as long as they score too low;
+with more, images of equal strength share calls, and what failed is the next round. Weights are read out of the ONNX
 graphs; `--check` first proves that what torch computes with them is what the graphs compute. The CLIP runs on ONNX
-Runtime: its image tower is no model of any library, and it takes a few percent of the time.
+Runtime: no library has a model for its image tower, and it takes a few percent of the time.
 """
 
 import json
@@ -37,7 +37,7 @@ SCHEDULERS = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler}
 
 
 def weights_in(folder: Path) -> dict[str, torch.Tensor]:
-    """The weights of a graph under the names that the module has them by.
+    """The weights of a graph under the module's names for them.
 
     Most kept their names, and equal ones are there once. What was folded lost its name, but is known by the node that
     uses it: a matrix is the transposed weight of a linear layer, a factor and a summand are those of a group norm.
@@ -66,7 +66,7 @@ def weights_in(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def fill(module: nn.Module, weights: dict[str, torch.Tensor]) -> None:
-    """Puts weights into a module; every one must be there, and of its shape."""
+    """Loads weights into a module; each must exist and have the right shape."""
     wanted = module.state_dict().keys()
     module.load_state_dict({name: weights[name] for name in wanted})
     module.eval().requires_grad_(False)
@@ -96,7 +96,7 @@ def from_graphs(bundle: Path, scheduler: str) -> StableDiffusionImg2ImgPipeline:
 
 @torch.no_grad()
 def check(bundle: Path, scheduler: str) -> None:
-    """Compares each module with its graph, on numbers of no meaning."""
+    """Compares each module with its graph, on random numbers."""
     torch.manual_seed(0)
     pipeline = from_graphs(bundle, scheduler)
     graphs = Diffusion(Sessions(1, spin=False), bundle).graphs
@@ -121,7 +121,7 @@ def check(bundle: Path, scheduler: str) -> None:
 
 
 class Diffusers:
-    """The pipeline, asked for one picture or for several of one strength."""
+    """The pipeline, for one image or several of one strength."""
 
     def __init__(self, work: Work) -> None:
         self.work, self.settings = work, work.settings
@@ -142,9 +142,9 @@ class Diffusers:
             generator=generators,
         ).images
 
-    def score(self, orders: list[Order], pictures: list[Image.Image]) -> list[float]:
+    def score(self, orders: list[Order], images: list[Image.Image]) -> list[float]:
         texts = self.clip.embed_texts([order.job.filter_prompt for order in orders])
-        made = self.clip.embed_images(pictures)
+        made = self.clip.embed_images(images)
         _to_source = (made * self.clip.embed_images([self.work.sources[o.job.source].open() for o in orders])).sum(1)
         return (made * texts).sum(1).tolist()
 

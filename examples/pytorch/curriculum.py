@@ -1,4 +1,4 @@
-"""What a trainer reads of a lake: manifests, probes, the validation set, and pictures. Public tables alone."""
+"""What a trainer reads from a lake: manifests, probes, the validation set, and images. Uses public tables only."""
 
 import io
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import polars as pl
 from PIL import Image
 
 SIDE = 16
-"""Side of the grey pictures that the models see, in pixels."""
+"""Side of the grayscale images that the models see, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class Rows:
 
 
 class Curriculum:
-    """The tables of one pipeline, read anew where they may have changed."""
+    """The tables of one pipeline, read again whenever they may have changed."""
 
     def __init__(self, tables: Path, trial: str) -> None:
         self.tables, self.trial = tables, trial
-        self.pictures: dict[str, np.ndarray] = {}
+        self.images: dict[str, np.ndarray] = {}
 
     def manifest(self, epoch: int) -> Rows:
-        """The rows of an epoch, in order; none where it is not there yet."""
+        """The rows of an epoch, in order; none if it does not exist yet."""
         return self._epoch("manifest", epoch)
 
     def probe(self, epoch: int) -> Rows:
@@ -39,7 +39,7 @@ class Curriculum:
         return self._epoch("probe", epoch)
 
     def validation(self) -> Rows:
-        """What feedback is about: each sample once."""
+        """The samples to measure for feedback, each once."""
         return _rows(self._read("validation").sort("sample_id"))
 
     def split(self, name: str) -> Rows:
@@ -48,16 +48,17 @@ class Curriculum:
         return _rows(images.with_columns(sample_id="source_id"))
 
     def pixels(self, rows: Rows) -> np.ndarray:
-        """Their pictures as numbers from 0 to 1: [rows, SIDE * SIDE]."""
-        missing = set(rows.samples) - self.pictures.keys()
+        """Their images as numbers from 0 to 1: [rows, SIDE * SIDE]."""
+        missing = set(rows.samples) - self.images.keys()
         if missing:
             wanted = pl.DataFrame({"sample_id": sorted(missing)})
-            made = self._read("spectrum").join(wanted, on="sample_id").select("sample_id", "image")
+            synthetic = self._read("spectrum").join(wanted, on="sample_id").select("sample_id", "image")
             real = self._read("images").rename({"source_id": "sample_id"}).join(wanted, on="sample_id")
-            real = real.join(self._read("pixels").select("pixel_id", "image"), on="pixel_id").select("sample_id", "image")
-            for sample, image in pl.concat([made, real]).iter_rows():
-                self.pictures[sample] = _grey(image["bytes"])
-        return np.stack([self.pictures[sample] for sample in rows.samples])
+            pixels = self._read("pixels").select("pixel_id", "image")
+            real = real.join(pixels, on="pixel_id").select("sample_id", "image")
+            for sample, image in pl.concat([synthetic, real]).iter_rows():
+                self.images[sample] = _grayscale(image["bytes"])
+        return np.stack([self.images[sample] for sample in rows.samples])
 
     def _epoch(self, table: str, epoch: int) -> Rows:
         rows = self._read(table).filter(pl.col("epoch") == epoch, pl.col("trial") == self.trial)
@@ -71,6 +72,6 @@ def _rows(table: pl.DataFrame) -> Rows:
     return Rows(table["sample_id"].to_list(), table["label"].to_numpy())
 
 
-def _grey(png: bytes) -> np.ndarray:
+def _grayscale(png: bytes) -> np.ndarray:
     image = Image.open(io.BytesIO(png)).convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     return np.asarray(image, dtype=np.float32).ravel() / 255

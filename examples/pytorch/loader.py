@@ -2,7 +2,7 @@
 
     pip install deltalake pyarrow pillow
 
-Neither class imports PyTorch: they keep the protocols of `torch.utils.data.Dataset` and `Sampler`, which ask for no
+Neither class imports PyTorch: they follow the protocols of `torch.utils.data.Dataset` and `Sampler`, which need no
 base class. With PyTorch:
 
     data = ManifestDataset("s3://bucket/lake/NAME", "/local/cache", storage_options={"AWS_REGION": "us-east-1"})
@@ -10,12 +10,12 @@ base class. With PyTorch:
     for epoch in range(sampler.epoch, epochs):
         data.set_epoch(epoch)
         sampler.set_epoch(epoch, len(data))
-        for pictures, labels in torch.utils.data.DataLoader(data, 64, sampler=sampler, num_workers=4):
-            ...                                 # a step of the optimizer
-            sampler.advance(len(labels))        # only now these rows are behind us
-            ...                                 # now and then: save model.state_dict() and sampler.state_dict()
+        for images, labels in torch.utils.data.DataLoader(data, 64, sampler=sampler, num_workers=4):
+            ...                                 # one optimizer step
+            sampler.advance(len(labels))        # only now do these rows count as consumed
+            ...                                 # now and then: save both state_dict()s
 
-`resume.py` beside this is such a loop in full, without PyTorch.
+`resume.py` is such a loop in full, without PyTorch.
 """
 
 import os
@@ -31,33 +31,33 @@ from deltalake import DeltaTable
 from PIL import Image
 
 STREAMS = 4
-"""Data files that are read at once while the cache is filled; of each a row group is in memory."""
+"""Data files that are read at once while the cache fills; one row group of each is in memory."""
 BATCH = 32
-"""Pictures that are decoded from Parquet at once."""
+"""Images that are decoded from Parquet at once."""
 
 
-class PictureCache:
-    """Encoded pictures as local files, named by what they are: an id that never stands for other bytes."""
+class ImageCache:
+    """Encoded images as local files, named by ids that never stand for other bytes."""
 
     def __init__(self, folder: str | Path, source: str | Path | None = None) -> None:
         self.folder, self.source = Path(folder), source
 
-    def path(self, picture: str) -> Path:
-        """Where a picture is, or will be."""
-        return self.folder / picture[:2] / picture
+    def path(self, image_id: str) -> Path:
+        """Where an image is, or will be."""
+        return self.folder / image_id[:2] / image_id
 
     def fill(self, table: Callable[[], ds.Dataset], key: str, wanted: list[str]) -> None:
-        """Copies those of `wanted` that are not there from a table, which is opened where any is not. Of each data file
-        the column `key` is read, and of its row groups those that hold something wanted, once."""
-        missing = {picture for picture in wanted if not self.path(picture).exists()}
+        """Copies the missing ones of `wanted` from a table, which is opened only if any is missing. Reads the column
+        `key` of each data file, and then, once, the row groups that hold a wanted image."""
+        missing = {image_id for image_id in wanted if not self.path(image_id).exists()}
         if missing:
-            for part in {picture[:2] for picture in missing}:
+            for part in {image_id[:2] for image_id in missing}:
                 (self.folder / part).mkdir(parents=True, exist_ok=True)
             with ThreadPoolExecutor(STREAMS) as pool:
                 list(pool.map(lambda fragment: self._copy(fragment, key, missing), table().get_fragments()))
 
     def _copy(self, fragment: ds.ParquetFileFragment, key: str, missing: set[str]) -> None:
-        here = [picture in missing for picture in fragment.to_table(columns=[key])[key].to_pylist()]
+        here = [image_id in missing for image_id in fragment.to_table(columns=[key])[key].to_pylist()]
         start, groups = 0, []
         for group in fragment.row_groups:
             if any(here[start : start + group.num_rows]):
@@ -67,29 +67,29 @@ class PictureCache:
             rows = fragment.subset(row_group_ids=[group])
             for batch in rows.to_batches(columns=[key, "image"], batch_size=BATCH):
                 images = zip(batch["image"].field("bytes"), batch["image"].field("path").to_pylist(), strict=True)
-                for picture, (image, path) in zip(batch[key].to_pylist(), images, strict=True):
-                    if picture in missing:
-                        self._put(picture, image.as_buffer() if image.is_valid else self._referred(path))
+                for image_id, (image, path) in zip(batch[key].to_pylist(), images, strict=True):
+                    if image_id in missing:
+                        self._put(image_id, image.as_buffer() if image.is_valid else self._referred(path))
 
     def _referred(self, path: str) -> bytes:
         if self.source is None:
-            raise ValueError(f"the lake only refers to {path}: give `source`, the root of the images, or use an export")
+            raise ValueError(f"the lake stores only the path {path}: pass `source`, the root of the images, or export")
         return (Path(self.source) / path).read_bytes()
 
-    def _put(self, picture: str, data: pa.Buffer | bytes) -> None:
-        # under another name first: a file that is there is whole, also where several processes fill
-        path = self.path(picture)
-        partial = path.with_name(f".{picture}.{os.getpid()}")
+    def _put(self, image_id: str, data: pa.Buffer | bytes) -> None:
+        # Written under another name first: a file that exists is whole, even if several processes fill the cache.
+        path = self.path(image_id)
+        partial = path.with_name(f".{image_id}.{os.getpid()}")
         partial.write_bytes(data)
         partial.replace(path)
 
 
 class ManifestDataset:
-    """The rows of an epoch in training order: `dataset[position]` is a picture and its label.
+    """The rows of an epoch in training order: `dataset[position]` is an image and its label.
 
-    `tables` is the folder or URL of the tables, LAKE/NAME; `storage_options` are deltalake's. Pictures come from
-    `cache`, a local folder for all epochs, which `set_epoch` fills with what the epoch needs. Where the lake only refers
-    to images that are files, `source` is the folder that their paths are relative to.
+    `tables` is the folder or URL of the tables, LAKE/NAME; `storage_options` are deltalake's. Images come from `cache`,
+    a local folder for all epochs, which `set_epoch` fills with what the epoch needs. If the lake stores only the paths
+    of real images, `source` is the folder that the paths are relative to.
     """
 
     def __init__(
@@ -104,25 +104,25 @@ class ManifestDataset:
     ) -> None:
         self.tables, self.trial, self.transform = str(tables).rstrip("/"), trial, transform
         self.options = storage_options
-        self.cache = PictureCache(cache, source)
+        self.cache = ImageCache(cache, source)
         self.samples: list[str] = []
         self.labels: list[int] = []
-        self.pictures: list[str] = []
+        self.images: list[str] = []
 
     def set_epoch(self, epoch: int) -> None:
-        """Goes to an epoch. Call it before a DataLoader is made for it, whose workers copy what is here."""
+        """Moves to an epoch. Call it before you create a DataLoader, whose workers copy this object."""
         chosen = (pc.field("epoch") == epoch) & (pc.field("trial") == self.trial)
         columns = ["position", "sample_id", "source_id", "label"]
         rows = self._table("manifest").to_table(columns=columns, filter=chosen).sort_by("position")
         if rows["position"].to_pylist() != list(range(len(rows))) or not len(rows):
-            raise ValueError(f"the manifest has not the epoch {epoch} of one curriculum, trial {self.trial}")
+            raise ValueError(f"the manifest has no epoch {epoch} of one curriculum, trial {self.trial}")
         self.samples, self.labels = rows["sample_id"].to_pylist(), rows["label"].to_pylist()
         real = pc.equal(rows["sample_id"], rows["source_id"])
         sources = rows["source_id"].filter(real).unique()
-        images = self._table("images").to_table(["source_id", "pixel_id"], pc.field("source_id").isin(sources))
-        # a real image by the version of its file that was read: a changed one has another id
-        pixels = dict(zip(images["source_id"].to_pylist(), images["pixel_id"].to_pylist(), strict=True))
-        self.pictures = [pixels.get(sample, sample) for sample in self.samples]
+        real_images = self._table("images").to_table(["source_id", "pixel_id"], pc.field("source_id").isin(sources))
+        # A real image is identified by the version of its file that was read; a changed file has another id.
+        pixels = dict(zip(real_images["source_id"].to_pylist(), real_images["pixel_id"].to_pylist(), strict=True))
+        self.images = [pixels.get(sample, sample) for sample in self.samples]
         self.cache.fill(lambda: self._table("pixels"), "pixel_id", list(pixels.values()))
         synthetic = rows["sample_id"].filter(pc.invert(real)).to_pylist()
         self.cache.fill(lambda: self._table("spectrum"), "sample_id", synthetic)
@@ -134,33 +134,33 @@ class ManifestDataset:
         return len(self.labels)
 
     def encoded(self, position: int) -> bytes:
-        """The picture as it is in the lake."""
-        return self.cache.path(self.pictures[position]).read_bytes()
+        """The image, byte for byte as in the lake."""
+        return self.cache.path(self.images[position]).read_bytes()
 
     def __getitem__(self, position: int) -> tuple[Any, int]:
-        with self.cache.path(self.pictures[position]).open("rb") as file:
-            picture = Image.open(file).convert("RGB")
-        return (self.transform(picture) if self.transform else picture), self.labels[position]
+        with self.cache.path(self.images[position]).open("rb") as file:
+            image = Image.open(file).convert("RGB")
+        return (self.transform(image) if self.transform else image), self.labels[position]
 
 
 class ResumableSampler:
-    """The positions of an epoch in order, from the first that was not consumed.
+    """The positions of an epoch in order, from the first one that was not consumed.
 
-    A DataLoader asks for positions long before their rows are trained on. So a row counts when the trainer says so, by
-    `advance` after its step, and the state is that of the model after that step, however far the workers are ahead.
+    A DataLoader requests positions long before their rows are trained on. So the trainer calls `advance` after each
+    step, and the state matches the model after that step, however far ahead the workers are.
     """
 
     def __init__(self) -> None:
         self.epoch, self.position, self.length = 0, 0, 0
 
     def set_epoch(self, epoch: int, length: int) -> None:
-        """Goes to an epoch of `length` rows: to its beginning, unless it is the one that a state was loaded for."""
+        """Moves to an epoch of `length` rows: to its beginning, unless a state was loaded for this epoch."""
         if epoch != self.epoch:
             self.epoch, self.position = epoch, 0
         self.length = length
 
     def advance(self, rows: int) -> None:
-        """The next `rows` are consumed."""
+        """Marks the next `rows` as consumed."""
         self.position += rows
 
     def __iter__(self) -> Iterator[int]:
@@ -170,9 +170,9 @@ class ResumableSampler:
         return self.length - self.position
 
     def state_dict(self) -> dict[str, int]:
-        """Where a trainer that starts again goes on."""
+        """Where a restarted trainer resumes."""
         return {"epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Goes on there."""
+        """Resumes there."""
         self.epoch, self.position = int(state["epoch"]), int(state["position"])

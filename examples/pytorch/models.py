@@ -1,4 +1,4 @@
-"""Two small classifiers with one face: a multilayer perceptron in PyTorch, and softmax regression in numpy."""
+"""Two small classifiers with one interface: a multilayer perceptron in PyTorch, and softmax regression in numpy."""
 
 from typing import Protocol
 
@@ -9,14 +9,14 @@ class Model(Protocol):
     """What the training loop needs."""
 
     def step(self, pixels: np.ndarray, labels: np.ndarray) -> None:
-        """Learns from a batch: [rows, features] from 0 to 1, and class numbers."""
+        """Trains on a batch: [rows, features] from 0 to 1, and class numbers."""
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """Of every class: [rows, classes]."""
+        """The probability of every class: [rows, classes]."""
 
 
 class SoftmaxRegression:
-    """Plain gradient descent; for where PyTorch is not installed."""
+    """Plain gradient descent, in case PyTorch is not installed."""
 
     def __init__(self, features: int, classes: int, seed: int) -> None:
         self.weights = np.random.default_rng(seed).normal(0, 0.01, (features, classes))

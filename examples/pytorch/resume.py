@@ -1,12 +1,12 @@
-"""A trainer that may be killed at any moment, and goes on at the next row.
+"""A trainer that may be killed at any moment, and resumes at the next row.
 
     pip install deltalake pyarrow pillow numpy
     discl-pipe run PIPELINE
     python examples/pytorch/resume.py LAKE/NAME CACHE CHECKPOINT --epochs N
 
-It trains softmax regression in numpy, so that it runs anywhere; with PyTorch, a DataLoader stands where `batches` is,
-and `torch.save` where `np.savez` is. The checkpoint has the model and the sampler in one file, which replaces the last
-one at once: both are of the same step. Each line of stdout is a batch that was trained on: epoch, first position, rows.
+It trains softmax regression in numpy, so that it runs anywhere. With PyTorch, replace `batches` by a DataLoader and
+`np.savez` by `torch.save`. The checkpoint holds the model and the sampler in one file, which replaces the last one
+atomically, so both belong to the same step. Each line of stdout is a batch: epoch, first position, rows.
 """
 
 import argparse
@@ -24,17 +24,17 @@ from models import SoftmaxRegression
 
 SIDE, BATCH, WORKERS = 16, 8, 2
 AHEAD = 4 * BATCH
-"""Rows that are read before they are needed, as a DataLoader's workers do."""
+"""Rows that are read ahead, as a DataLoader's workers do."""
 
 
-def grey(picture: Image.Image) -> np.ndarray:
-    """A picture as numbers from 0 to 1."""
-    small = picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+def grayscale(image: Image.Image) -> np.ndarray:
+    """An image as numbers from 0 to 1."""
+    small = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     return np.asarray(small, dtype=np.float32).ravel() / 255
 
 
 def batches(data: ManifestDataset, sampler: ResumableSampler) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pictures and labels in the sampler's order, read ahead."""
+    """Images and labels in the sampler's order, read ahead."""
     with ThreadPoolExecutor(WORKERS) as pool:
         waiting: deque[Future] = deque()
         positions = iter(sampler)
@@ -48,7 +48,7 @@ def batches(data: ManifestDataset, sampler: ResumableSampler) -> Iterator[tuple[
 
 
 def save(file: Path, model: SoftmaxRegression, sampler: ResumableSampler) -> None:
-    """Replaces the checkpoint as a whole."""
+    """Replaces the checkpoint atomically."""
     partial = file.with_suffix(".partial")
     with partial.open("wb") as out:
         np.savez(out, weights=model.weights, bias=model.bias, **sampler.state_dict())
@@ -58,7 +58,7 @@ def save(file: Path, model: SoftmaxRegression, sampler: ResumableSampler) -> Non
 
 
 def load(file: Path, model: SoftmaxRegression, sampler: ResumableSampler) -> None:
-    """Goes on where the checkpoint was made."""
+    """Resumes from the checkpoint."""
     with np.load(file) as state:
         model.weights, model.bias = state["weights"], state["bias"]
         sampler.load_state_dict({name: state[name].item() for name in ("epoch", "position")})
@@ -67,13 +67,13 @@ def load(file: Path, model: SoftmaxRegression, sampler: ResumableSampler) -> Non
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", help="the folder or URL of the tables, LAKE/NAME")
-    parser.add_argument("cache", type=Path, help="a local folder for pictures")
+    parser.add_argument("cache", type=Path, help="a local folder for images")
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--every", type=int, default=4, help="batches between two checkpoints")
     known = parser.parse_args()
-    data, sampler = ManifestDataset(known.tables, known.cache, transform=grey), ResumableSampler()
+    data, sampler = ManifestDataset(known.tables, known.cache, transform=grayscale), ResumableSampler()
     model = SoftmaxRegression(SIDE * SIDE, known.classes, seed=0)
     if known.checkpoint.exists():
         load(known.checkpoint, model, sampler)

@@ -1,12 +1,12 @@
-"""Trains a small classifier along a curriculum, and leaves feedback where the curriculum is adaptive.
+"""Trains a small classifier along a curriculum, and writes feedback if the curriculum is adaptive.
 
     pip install deltalake polars pillow numpy torch
     discl-pipe run PIPELINE
     python examples/pytorch/train.py PIPELINE LAKE/NAME [--trial 0] [--model pytorch] [-- --set KEY=VALUE ...]
 
-It reads tables and writes one Parquet file of feedback for each epoch that an adaptive curriculum waits for, which it
-hands in with `discl-pipe feedback` and `discl-pipe run`; what follows `--` is given to both. The last line of stdout is
-JSON: accuracy on the test split, in percent, overall and by class.
+It reads tables and writes one Parquet file of feedback for each epoch that an adaptive curriculum waits for. It submits
+the file with `discl-pipe feedback` and continues with `discl-pipe run`; arguments after `--` are passed to both. The
+last line of stdout is JSON: accuracy on the split `test`, in percent, overall and by class.
 """
 
 import argparse
@@ -26,7 +26,7 @@ BATCH = 64
 
 
 def train(model: Model, curriculum: Curriculum, rows: Rows, passes: int = 1) -> None:
-    """Goes through rows in their order."""
+    """Trains on rows in order."""
     pixels = curriculum.pixels(rows)
     for _ in range(passes):
         for start in range(0, len(rows), BATCH):
@@ -53,8 +53,8 @@ def feedback(model: Model, curriculum: Curriculum, strategy: str, epoch: int) ->
     )
 
 
-def hand_in(rows: pl.DataFrame, program: str, pipeline: Path, arguments: list[str]) -> None:
-    """Gives feedback to the pipeline, and has it make what follows."""
+def submit(rows: pl.DataFrame, program: str, pipeline: Path, arguments: list[str]) -> None:
+    """Submits feedback to the pipeline, and runs it to get the next epoch."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "feedback.parquet"
         rows.write_parquet(file)
@@ -91,7 +91,7 @@ def main() -> None:
         rows = curriculum.manifest(epoch)
         if not rows:
             measured = feedback(model, curriculum, known.strategy, epoch)
-            hand_in(measured, known.program, known.pipeline, arguments)
+            submit(measured, known.program, known.pipeline, arguments)
             rows = curriculum.manifest(epoch)
         train(model, curriculum, rows, known.passes)
         print(f"epoch {epoch}: {len(rows)} rows", file=sys.stderr)

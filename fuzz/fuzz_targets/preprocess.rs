@@ -1,7 +1,7 @@
-//! `preprocessor_config.json`, and what it makes of images.
+//! `preprocessor_config.json`, and the tensors that it produces.
 //!
-//! No text may panic or ask for more than a model could take (`-malloc_limit_mb`, see README.md). What is accepted
-//! gives finite numbers, as many as it says.
+//! No text may cause a panic or an allocation beyond what a model could use (`-malloc_limit_mb`, see README.md). Accepted
+//! configurations give finite numbers, as many as announced.
 #![no_main]
 #![allow(dead_code, unused_imports, missing_docs)]
 
@@ -16,7 +16,18 @@ mod limited_read;
 #[path = "../../src/imaging/mod.rs"]
 mod imaging;
 
-use imaging::Preprocess;
+#[path = "../../src/models"]
+mod models {
+    pub(crate) mod model_dir {
+        mod error;
+
+        pub(crate) use error::FileError;
+    }
+
+    pub(crate) mod preprocess;
+}
+
+use models::preprocess::Preprocess;
 
 fuzz_target!(|text: &[u8]| {
     let Ok(preprocess) = Preprocess::parse(text, Path::new("preprocessor_config.json")) else { return };
@@ -25,7 +36,7 @@ fuzz_target!(|text: &[u8]| {
             let image = RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, 255]));
             let area = preprocess.output().map_or(0, |(width, height)| u64::from(width) * u64::from(height));
             if area > 1 << 12 {
-                continue; // sound, and slow with sanitizers
+                continue; // Valid, but slow with sanitizers.
             }
             let Ok(tensor) = preprocess.apply(&image) else { continue };
             assert!(!tensor.is_empty() && tensor.iter().all(|value| value.is_finite()));

@@ -1,10 +1,9 @@
-//! `scheduler_config.json`, and the schedules that it makes.
+//! `scheduler_config.json`, and the schedules that it produces.
 //!
-//! No text may panic or take long. Every schedule that is accepted has finite timesteps within training's, and a sample
-//! runs along it to its end.
+//! No text may cause a panic or take long. Every accepted schedule has finite timesteps, and a sample runs along it to its
+//! end.
 //!
-//! The first byte of the input chooses the scheduler that is put in the place of the file's, and the number of
-//! timesteps.
+//! The first byte of the input selects the scheduler that replaces the file's, and the number of timesteps.
 #![no_main]
 #![allow(dead_code, unused_imports, missing_docs)]
 
@@ -15,49 +14,59 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../../src/limited_read.rs"]
 mod limited_read;
 
-mod onnx {
-    /// Stands for the error of that name, which no scheduler has.
-    #[derive(Debug, thiserror::Error)]
-    #[error("never")]
-    pub(crate) struct OnnxError;
-}
+#[path = "../../src/models"]
+mod models {
+    /// A stand-in: schedulers do not cause this error.
+    pub(crate) mod onnx {
+        #[derive(Debug, thiserror::Error)]
+        #[error("never")]
+        pub(crate) struct OnnxError;
+    }
 
-mod tokens {
-    /// Stands for the error of that name, which no scheduler has.
-    #[derive(Debug, thiserror::Error)]
-    #[error("never")]
-    pub(crate) struct TokenError;
-}
+    /// A stand-in: schedulers do not cause this error.
+    pub(crate) mod tokenizer {
+        #[derive(Debug, thiserror::Error)]
+        #[error("never")]
+        pub(crate) struct TokenizerError;
+    }
 
-#[path = "../../src/models/diffusion"]
-mod diffusion {
-    mod error;
-    mod noise;
-    mod schedulers;
-    mod torch;
+    pub(crate) mod model_dir {
+        mod error;
 
-    pub(crate) use error::DiffusionError;
-    pub(crate) use noise::NoiseSource;
-    pub(crate) use schedulers::{SchedulerConfig, SchedulerName};
+        pub(crate) use error::FileError;
+    }
 
-    /// Runs a sample of four values along the last timesteps of a schedule.
-    pub(crate) fn run(scheduler: &dyn schedulers::Scheduler, run: usize, from_image: bool) {
-        let noise = [0.5, -0.5, 1.0, -1.0];
-        let image = [1.0, 0.0, -1.0, 0.5];
-        let normals = NoiseSource::Counter.start(7);
-        let mut sample = scheduler.start(run, from_image.then_some(&image[..]), &noise, normals);
-        let mut calls = 0;
-        while let Some(timestep) = sample.timestep() {
-            assert!(timestep.is_finite(), "timestep {timestep}");
-            sample.model_input(&mut [0.0; 4]);
-            sample.advance(&[0.1, -0.1, 0.2, 0.0]);
-            calls += 1;
-            assert!(calls <= run + 1, "it does not end");
+    pub(crate) mod diffusion {
+        mod error;
+        mod noise;
+        mod schedulers;
+        mod torch;
+
+        pub(crate) use error::DiffusionError;
+        pub(crate) use noise::NoiseGenerator;
+        pub(crate) use schedulers::{SchedulerConfig, SchedulerName};
+
+        /// Runs a sample of four values along the last timesteps of a schedule.
+        pub(crate) fn run(scheduler: &dyn schedulers::Scheduler, run: usize, from_image: bool) {
+            let noise = [0.5, -0.5, 1.0, -1.0];
+            let image = [1.0, 0.0, -1.0, 0.5];
+            let normals = NoiseGenerator::Counter.start(7);
+            let mut sample = scheduler.start(run, from_image.then_some(&image[..]), &noise, normals);
+            let mut calls = 0;
+            while let Some(timestep) = sample.timestep() {
+                assert!(timestep.is_finite(), "timestep {timestep}");
+                sample.model_input(&mut [0.0; 4]);
+                sample.advance(&[0.1, -0.1, 0.2, 0.0]);
+                calls += 1;
+                assert!(calls <= run + 1, "the sample does not end");
+            }
+            assert_eq!(calls, scheduler.calls(run).len());
+            assert_eq!(sample.latents().len(), 4);
         }
-        assert_eq!(calls, scheduler.calls(run).len());
-        assert_eq!(sample.latents().len(), 4);
     }
 }
+
+use models::diffusion;
 
 const NAMES: [&str; 7] = ["ddim", "pndm", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_karras", "lcm"];
 const TIMESTEPS: [u32; 6] = [1, 2, 6, 50, 61, 1000];
@@ -65,7 +74,7 @@ const TIMESTEPS: [u32; 6] = [1, 2, 6, 50, 61, 1000];
 fuzz_target!(|input: &[u8]| {
     let Some((choice, text)) = input.split_first() else { return };
     let Ok(text) = std::str::from_utf8(text) else { return };
-    let instead = NAMES.get(usize::from(choice % 8)).map(|name| name.parse().expect("it is a name"));
+    let instead = NAMES.get(usize::from(choice % 8)).map(|name| name.parse().expect("a valid name"));
     let timesteps = TIMESTEPS[usize::from(choice / 8) % TIMESTEPS.len()];
     let path = Path::new("scheduler_config.json");
     let Ok(config) = diffusion::SchedulerConfig::parse(text, path, instead, &[]) else { return };

@@ -1,10 +1,11 @@
--- Every image that is asked for: hard sample × guidance level × seed × attempt.
--- A slot's next attempt is asked for once each earlier one has failed: scored below the threshold, or rejected.
--- Prompts call a class by its common name where it has one.
+-- Every image to generate: hard sample × guidance level × seed × attempt.
+-- A slot's next attempt becomes due when every earlier one has failed: it scored below the threshold or was rejected.
+-- Prompts use a class's common name if it has one.
 WITH slots AS (
     SELECT
-        h.source_id, i.pixel_id, i.digest, h.label, h.class_name, g.image_guidance, g.unet_evaluations, s.seed, a.attempt
-    -- a cross join holds its left side, so the images are on the right
+        h.source_id, i.pixel_id, i.digest, h.label, h.class_name, g.image_guidance, g.unet_evaluations, s.seed, a.attempt,
+        timesteps_run($timesteps, g.image_guidance) AS timesteps
+    -- A cross join holds its left side in memory, so the images are on the right.
     FROM (SELECT unnest($image_guidance) AS image_guidance, unnest($unet_evaluations) AS unet_evaluations) g
     CROSS JOIN unnest($seeds) AS s(seed)
     CROSS JOIN (SELECT unnest(range(0, $max_attempts)) AS attempt) a
@@ -26,12 +27,12 @@ prompted AS (
         source_id, pixel_id, digest, label, class_name, image_guidance, seed, attempt, unet_evaluations,
         replace(replace($generation_prompt, '{description}', description), '{class}', common_name) AS prompt,
         replace($filter_prompt, '{class}', common_name) AS filter_prompt,
-        -- a stream of noise of its own for each candidate
+        -- Each candidate has its own stream of noise.
         draw(9223372036854775807, 'noise', $seed, source_id, image_guidance, seed, attempt) AS noise_seed,
-        $timesteps * (100 - image_guidance) / 100 AS timesteps
+        timesteps
     FROM described
-    -- where no timestep is left, a further attempt would be the same image
-    WHERE attempt = 0 OR $timesteps * (100 - image_guidance) / 100 > 0
+    -- If no timestep is left, a further attempt would be the same image.
+    WHERE attempt = 0 OR timesteps > 0
 ),
 identified AS (
     SELECT

@@ -1,4 +1,4 @@
--- The images of what the built-in learner may see.
+-- The images that the built-in learner may see.
 SELECT image_id, load_image(image) AS image
 FROM (
     SELECT pixel_id AS image_id, image FROM pixels WHERE pixel_id IN (SELECT pixel_id FROM images)

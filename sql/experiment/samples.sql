@@ -1,5 +1,5 @@
--- What the built-in learner may see, by name: real images of every split, and the images that were kept. `trained`
--- says which images a baseline trains on: those of the split train whose source is not in the spectrum validation set.
+-- The samples that the built-in learner may see: real images of every split, and the synthetic images that were kept.
+-- `trained` marks those that a baseline trains on: images of the split train outside the spectrum validation set.
 SELECT
     i.source_id AS sample_id, i.pixel_id AS image_id, i.label, i.split,
     i.split = 'train' AND v.source_id IS NULL AS trained

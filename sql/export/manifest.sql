@@ -1,6 +1,6 @@
--- The rows of an export in training order: those of the manifest for the epochs, curriculum and trial that are asked
--- for (NULL asks for any), each with the image that it stands for. `images` says how many rows of `pixels` and
--- `spectrum` hold that image, which has to be 1; `path` and `digest` are of real images.
+-- The rows of an export in training order: the manifest's rows for the requested epochs, curriculum and trial (NULL
+-- matches any), each with its image. `images` counts the rows of `pixels` and `spectrum` that hold the image, which
+-- must be 1. `path` and `digest` are set for real images.
 WITH wanted AS (
     SELECT *
     FROM manifest

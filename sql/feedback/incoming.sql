@@ -1,4 +1,4 @@
--- Feedback as a trainer hands it in (`file`), with an id for each row.
+-- Feedback as a trainer submits it (`file`), with an id for each row.
 SELECT
     digest('feedback', curriculum, trial, epoch, phase, sample_id) AS feedback_id,
     curriculum, trial, epoch, phase, sample_id, probability

@@ -1,4 +1,4 @@
--- What is wrong with feedback that a trainer hands in (`incoming`): each row is a problem, and how many rows have it.
+-- Problems of submitted feedback (`incoming`): each row is a problem, and how many rows have it.
 WITH asked AS (
     SELECT DISTINCT trial, epoch, phase FROM incoming
 ),
@@ -15,7 +15,7 @@ complete AS (
     GROUP BY k.trial, k.epoch
     HAVING count(*) = 2 * (SELECT count(*) FROM validation)
 )
-SELECT 'rows with a column that is NULL' AS problem, count(*) AS rows
+SELECT 'rows with a NULL' AS problem, count(*) AS rows
 FROM incoming
 WHERE curriculum IS NULL OR trial IS NULL OR epoch IS NULL OR phase IS NULL OR sample_id IS NULL OR probability IS NULL
 UNION ALL
@@ -39,10 +39,10 @@ SELECT 'rows of a sample that is not in the spectrum validation set', count(*)
 FROM incoming f
 WHERE NOT EXISTS (SELECT 1 FROM validation v WHERE v.sample_id = f.sample_id)
 UNION ALL
-SELECT 'rows that are there twice', count(*)
+SELECT 'duplicate rows', count(*)
 FROM (SELECT 1 FROM incoming GROUP BY curriculum, trial, epoch, phase, sample_id HAVING count(*) > 1)
 UNION ALL
-SELECT 'samples of the spectrum validation set that an epoch''s phase lacks', count(*)
+SELECT 'samples of the spectrum validation set that are missing from an epoch''s phase', count(*)
 FROM asked a
 CROSS JOIN validation v
 WHERE NOT EXISTS (
@@ -50,7 +50,7 @@ WHERE NOT EXISTS (
     WHERE f.trial = a.trial AND f.epoch = a.epoch AND f.phase = a.phase AND f.sample_id = v.sample_id
 )
 UNION ALL
-SELECT 'rows that say otherwise than earlier feedback of that epoch; a new trial begins anew', count(*)
+SELECT 'rows that contradict feedback already stored for that epoch (use a new trial to start over)', count(*)
 FROM incoming f
 JOIN feedback o
     ON o.curriculum = f.curriculum AND o.trial = f.trial AND o.epoch = f.epoch AND o.phase = f.phase

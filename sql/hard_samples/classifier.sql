@@ -1,7 +1,7 @@
 -- Training images whose class the classifier $classifier of [models.classifiers] finds improbable: those below
--- $max_probability, and no more than $hard_fraction of all training images, the least probable. Images of
--- $exclude_classes are left out. Its classes are the labels. Images are classified below the join: what is joined is
--- probabilities.
+-- $max_probability, and at most the $hard_fraction of all training images that are least probable. Images of
+-- $exclude_classes are left out. The classifier's classes are the labels. Images are classified below the join, so
+-- that the join sees probabilities instead of pixels.
 SELECT source_id, label, class_name, concat('its class has the probability ', probability) AS reason
 FROM (
     SELECT

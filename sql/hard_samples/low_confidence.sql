@@ -1,6 +1,6 @@
--- Training images whose class a classifier finds improbable (`confidences`): those below $max_probability, and no
--- more than $hard_fraction of all training images, the least probable. An image without a confidence is not hard, nor is
--- one of $exclude_classes.
+-- Training images whose class a classifier finds improbable (`confidences`): those below $max_probability, and at most
+-- the $hard_fraction of all training images that are least probable. An image without a probability is not hard, nor
+-- is one of $exclude_classes.
 SELECT source_id, label, class_name, concat('its class has the probability ', probability) AS reason
 FROM (
     SELECT

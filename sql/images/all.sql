@@ -1,5 +1,5 @@
--- The real images that could be read: what the listing says of each, and what its pixels say. One that is only referred
--- to is known by its path and the version of its file, and not by its content.
+-- The real images that could be read: what the listing and the pixels say about each. An image that is only referenced
+-- is identified by its path and the version of its file, not by its content.
 SELECT
     l.source_id, l.pixel_id, l.path, l.label, l.class_name, l.split,
     p.info['width'] AS width, p.info['height'] AS height,

@@ -1,5 +1,5 @@
--- The best attempt of each slot among those whose text similarity reaches the threshold. No upper bound;
--- a missing score never passes.
+-- The best attempt of each slot among those whose text similarity reaches the threshold. There is no upper bound, and
+-- an image without a score never passes.
 SELECT
     sample_id, source_id, label, class_name, image_guidance, seed, attempt, text_similarity, image_similarity
 FROM (

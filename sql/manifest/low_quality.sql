@@ -1,6 +1,6 @@
--- What the trainer reads in each epoch where images are hard because they are poor. In the curriculum: a fresh share
--- of the real images that are not hard, and every image of the epoch's level(s), of which 100 is the hard real
--- images themselves; afterwards all hard real images in their place. Sources of the spectrum validation set are left out.
+-- What the trainer reads in each epoch, for images that are hard because they are poor. During the curriculum: a fresh
+-- share of the real images that are not hard, and every image of the epoch's level(s); level 100 is the hard real images
+-- themselves. Afterwards: all hard real images instead. Sources of the spectrum validation set are left out.
 WITH real_images AS (
     SELECT i.source_id, i.label, h.source_id IS NOT NULL AS hard
     FROM images i
@@ -23,7 +23,7 @@ rows AS (
                 PARTITION BY e.curriculum, e.trial, e.epoch
                 ORDER BY digest('non_hard', $seed, e.epoch, r.source_id)
             ) AS place
-        -- a cross join holds its left side, so the images are on the right
+        -- A cross join holds its left side in memory, so the images are on the right.
         FROM epochs e
         CROSS JOIN totals t
         CROSS JOIN real_images r
@@ -44,7 +44,7 @@ rows AS (
 )
 SELECT
     curriculum, trial, epoch,
-    -- how many rows come before it; by its frame it is known to grow, so that nothing is sorted once more for the table
+    -- Counts the rows before this one. By its frame the count is known to grow, so the engine does not sort again.
     count(*) OVER (
         PARTITION BY curriculum, trial, epoch ORDER BY rank ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
     ) AS position,

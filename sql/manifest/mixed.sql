@@ -1,11 +1,11 @@
--- What the trainer reads in each epoch, in order. In the curriculum: a fresh share of the real images that are
--- not hard, every hard one, and synthetic ones of the epoch's level(s) until hard and synthetic rows together
--- reach the hard share; afterwards hard real images, drawn with replacement up to the same share. Sources of the
--- spectrum validation set are left out. With $class_balanced each class has an equal part of the synthetic rows.
+-- What the trainer reads in each epoch, in order. During the curriculum: a fresh share of the real images that are not
+-- hard, every hard one, and synthetic ones of the epoch's level(s) until hard and synthetic rows together reach the hard
+-- share. Afterwards: hard real images, drawn with replacement up to the same share. Sources of the spectrum validation
+-- set are left out. With $class_balanced each class has an equal part of the synthetic rows.
 --
--- An epoch takes the first n of m rows in the order of their digests. Digests are uniform: these n lie below n/m of
--- their range, give or take √n/m. So nothing above a `cut` at (n + 10 √n + 100) / m has to be sorted; that one of the n
--- lies there has a chance below 1 in 10²¹.
+-- An epoch takes the first n of m rows in the order of their digests. Digests are uniform, so these n are below n/m of
+-- their range, give or take √n/m. Hence nothing above a `cut` at (n + 10 √n + 100) / m needs sorting: the chance that
+-- one of the n is above it is less than 1 in 10²¹.
 WITH real_images AS (
     SELECT i.source_id, i.label, h.source_id IS NOT NULL AS hard
     FROM images i
@@ -44,7 +44,7 @@ hard_pool AS (
     FROM real_images
     WHERE hard
 ),
--- the groups of images that an epoch may draw from
+-- The groups of images that an epoch may draw from.
 parts AS (
     SELECT
         s.curriculum, s.trial, s.epoch, p.part, cast(sum(p.size) AS bigint) AS size,
@@ -62,7 +62,7 @@ quotas AS (
     FROM epochs e
     CROSS JOIN totals t
 ),
--- how many rows come from which part; from the hard real images where there is none
+-- How many rows come from which part. If an epoch has no part, they come from the hard real images.
 wanted AS (
     SELECT
         q.curriculum, q.trial, q.epoch, q.hard, p.part, p.size,
@@ -82,7 +82,7 @@ cuts AS (
     FROM (SELECT wanted.*, (wanted + 10 * sqrt(wanted) + 100) / size AS share FROM wanted) w
     JOIN schedule s ON s.curriculum = w.curriculum AND s.trial = w.trial AND s.epoch = w.epoch
 ),
--- the images of each part below its cut, in their order
+-- The images of each part below its cut, in order.
 pool AS (
     SELECT
         curriculum, trial, epoch, part, sample_id, source_id, label, image_guidance, seed, attempt,
@@ -100,7 +100,7 @@ pool AS (
 draws AS (
     SELECT wanted.*, unnest(range(0, wanted)) AS draw FROM wanted
 ),
--- without replacement where there are more images than are wanted, with replacement otherwise
+-- Without replacement if there are more images than wanted, with replacement otherwise.
 places AS (
     SELECT
         draws.*,
@@ -111,7 +111,7 @@ places AS (
         END AS place
     FROM draws
 ),
--- the real images that are not hard, as many as an epoch has of them
+-- The real images that are not hard, as many as an epoch takes.
 easy AS (
     SELECT epoch, source_id, label
     FROM (
@@ -155,7 +155,7 @@ rows AS (
 )
 SELECT
     curriculum, trial, epoch,
-    -- how many rows come before it; by its frame it is known to grow, so that nothing is sorted once more for the table
+    -- Counts the rows before this one. By its frame the count is known to grow, so the engine does not sort again.
     count(*) OVER (
         PARTITION BY curriculum, trial, epoch ORDER BY rank ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
     ) AS position,

@@ -1,7 +1,7 @@
--- How much each level of the spectrum validation set was learned in a stage: the mean gain in true-class probability
--- from before the probe to after it, outliers left out (beyond 1.5 interquartile ranges), with its standard error. The
--- level of the greatest gain is chosen; of equal gains the lowest level. Sums are rounded, so that the order in which
--- they are taken decides nothing.
+-- Learning progress: how much each level of the spectrum validation set was learned in an epoch. It is the mean gain in
+-- true-class probability from before the probe to after it, without outliers (beyond 1.5 interquartile ranges), with
+-- its standard error. The level with the greatest gain is chosen; among equal gains the lowest level. Means are
+-- rounded, so that the order of summation does not matter.
 WITH gains AS (
     SELECT a.curriculum, a.trial, a.epoch, v.image_guidance, a.probability - b.probability AS gain
     FROM feedback a

@@ -1,5 +1,5 @@
--- The images of the contact sheet: for the first hard samples, per guidance level, the kept image of the first
--- seed, or the last attempt where none was kept; and the real image as guidance 100.
+-- The images of the contact sheet. For each of the first hard samples and each guidance level: the kept image of the
+-- first seed, or the last attempt if none was kept; and the real image as guidance 100.
 WITH sources AS (SELECT source_id FROM hard_samples ORDER BY source_id LIMIT 24),
 shown AS (
     SELECT c.source_id, c.image_guidance, c.sample_id, row_number() OVER (

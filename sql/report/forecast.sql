@@ -1,5 +1,5 @@
--- What the model steps have before them: rows and UNet evaluations of the attempts that are due now, and at most,
--- should every further attempt be needed.
+-- The remaining work of the model steps: rows and UNet evaluations of the attempts that are due now, and at most, if
+-- every further attempt is needed.
 WITH open AS (
     SELECT
         c.attempt, c.unet_evaluations,

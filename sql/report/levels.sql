@@ -1,4 +1,4 @@
--- What came of each candidate, for the closing tables.
+-- The outcome of each candidate, for the closing tables.
 SELECT
     c.class_name, c.image_guidance, k.sample_id IS NOT NULL AS kept,
     s.text_similarity, s.image_similarity

@@ -1,5 +1,5 @@
--- How fast this lake's images were made: UNet evaluations of its units, and the seconds in which any unit was in
--- work, so that pauses between runs do not count.
+-- The throughput of this lake: UNet evaluations of its units, and the seconds in which any unit was being worked on, so
+-- that pauses between runs do not count.
 SELECT sum(unet_evaluations) AS unet_evaluations, sum(greatest(ended - greatest(began, reached), 0)) / 1000.0 AS seconds
 FROM (
     SELECT

@@ -1,5 +1,5 @@
--- At each epoch of the curriculum the level from which the model learns most, as far as the trainer's feedback goes;
--- then real images only.
+-- In each epoch of the curriculum, the level from which the model learns most, as far as there is feedback from the
+-- trainer; then real images only.
 SELECT curriculum, trial, epoch, epoch AS stage, image_guidance
 FROM progress
 WHERE chosen

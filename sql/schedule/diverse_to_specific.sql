@@ -1,5 +1,5 @@
--- From low guidance (prototypical, diverse) to high (close to the real image), in equal shares of the
--- curriculum's epochs, the remainder to the earliest levels; then real images only (guidance 100).
+-- From low guidance (prototypical, diverse) to high (close to the real image), in equal shares of the curriculum's
+-- epochs; the remainder goes to the earliest levels. Then real images only (guidance 100).
 WITH levels AS (
     SELECT
         image_guidance,

@@ -1,4 +1,4 @@
--- One level in each epoch of the curriculum, drawn anew for each; then real images only.
+-- One level in each epoch of the curriculum, drawn for each epoch; then real images only.
 WITH levels AS (
     SELECT image_guidance, cast(row_number() OVER (ORDER BY image_guidance) AS bigint) - 1 AS place
     FROM (SELECT unnest($image_guidance) AS image_guidance)

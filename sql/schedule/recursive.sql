@@ -6,7 +6,7 @@ WITH levels AS (
         count(*) OVER () AS levels
     FROM (SELECT unnest($image_guidance) AS image_guidance)
 ),
--- with n levels a turn has 2n - 2 epochs: 0, 1, …, n-1, n-2, …, 1
+-- With n levels a turn has 2n - 2 epochs: 0, 1, …, n-1, n-2, …, 1.
 turns AS (
     SELECT e.epoch, l.levels, e.epoch % greatest(2 * l.levels - 2, 1) AS step
     FROM (SELECT unnest(range(0, $curriculum_epochs)) AS epoch) e

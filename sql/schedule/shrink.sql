@@ -1,5 +1,5 @@
--- All levels at first; as epochs pass the lowest is dropped, one after another, in equal shares of the curriculum's
--- epochs, the remainder to the earliest stages; then real images only.
+-- All levels at first, then all but the lowest, and so on up to the highest alone, in equal shares of the curriculum's
+-- epochs; the remainder goes to the earliest stages. Then real images only.
 WITH levels AS (
     SELECT
         image_guidance,

@@ -1,5 +1,5 @@
--- From high guidance (close to the real image) to low (prototypical, diverse), in equal shares of the
--- curriculum's epochs, the remainder to the highest levels; then real images only (guidance 100).
+-- From high guidance (close to the real image) to low (prototypical, diverse), in equal shares of the curriculum's
+-- epochs; the remainder goes to the highest levels. Then real images only (guidance 100).
 WITH levels AS (
     SELECT
         image_guidance,

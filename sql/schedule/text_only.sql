@@ -1,4 +1,4 @@
--- Images that keep nothing of the real image (guidance 0) in every epoch of the curriculum, then real images only.
+-- Images that keep nothing of the real image (guidance 0) in every epoch of the curriculum; then real images only.
 SELECT $strategy AS curriculum, '0' AS trial, epoch, 0 AS stage, 0 AS image_guidance
 FROM (SELECT unnest(range(0, $curriculum_epochs)) AS epoch)
 UNION ALL

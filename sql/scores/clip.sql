@@ -1,5 +1,5 @@
--- Plain CLIP cosines of each image: to the filter prompt, and to the real image that it was made from.
--- Images are embedded below the joins: what is joined is embeddings.
+-- Plain CLIP cosines of each image: to the filter prompt, and to the real image that it was generated from.
+-- Images are embedded below the joins, so that the joins see embeddings instead of pixels.
 SELECT
     c.score_id, c.sample_id, c.filter_prompt, $clip AS clip,
     cosine_similarity(s.made, t.wanted) AS text_similarity,

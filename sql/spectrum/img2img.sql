@@ -1,4 +1,4 @@
--- The image of each candidate, with everything that made it.
+-- The image of each candidate, with everything that went into it.
 SELECT
     c.sample_id, c.source_id, c.image_guidance, c.seed, c.attempt, c.prompt, c.noise_seed, c.timesteps,
     $negative_prompt AS negative_prompt, $guidance_scale AS guidance_scale,

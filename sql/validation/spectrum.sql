@@ -1,5 +1,5 @@
--- The spectrum validation set: up to $validation_sources hard images that kept an image at every level, one image
--- of each level, and the real image (guidance 100). Nothing of these sources is trained on.
+-- The spectrum validation set: up to $validation_sources hard images that kept an image at every level, with one image
+-- of each level and the real image (guidance 100). None of these sources is trained on.
 WITH complete AS (
     SELECT source_id
     FROM kept

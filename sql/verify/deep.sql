@@ -1,5 +1,5 @@
--- What must not be, by opening every image, and by making some rows again from what is recorded of them. Each row
--- names a table, a problem, and how many rows have it.
+-- Problems found by comparing with the source, opening every image, and generating some rows again from their records.
+-- Each row names a table, a problem, and how many rows have it.
 SELECT 'pixels' AS table_name, 'an image that cannot be decoded, or is not the one that was read' AS problem, count(*) AS rows
 FROM (SELECT info['digest'] AS digest, image_info(load_image(image)) AS seen FROM pixels)
 WHERE seen['error'] IS NOT NULL OR seen['digest'] IS NULL OR seen['digest'] <> digest
@@ -8,8 +8,8 @@ SELECT 'spectrum', 'an image that cannot be decoded', count(*)
 FROM (SELECT image_info(image) AS seen FROM spectrum)
 WHERE seen['error'] IS NOT NULL OR seen['digest'] IS NULL
 UNION ALL
--- rounding differs between devices, by a step or two of 255
-SELECT 'spectrum', 'an image that its prompt, guidance and noise do not make again', count(*)
+-- Rounding differs between devices by a step or two of 255.
+SELECT 'spectrum', 'an image that its prompt, guidance and noise do not reproduce', count(*)
 FROM (
     SELECT pixel_difference(made.image, s.image) AS difference
     FROM (
@@ -28,7 +28,7 @@ FROM (
 )
 WHERE difference IS NULL OR difference > 3
 UNION ALL
-SELECT 'scores', 'a similarity that its image and prompt do not give again', count(*)
+SELECT 'scores', 'a similarity that its image and prompt do not reproduce', count(*)
 FROM (
     SELECT c.text_similarity, cosine_similarity(s.embedding, t.embedding) AS again
     FROM (
@@ -58,3 +58,8 @@ FROM (
     WHERE c.place <= 32
 )
 WHERE again IS NULL OR abs(again - text_similarity) > 0.001
+UNION ALL
+SELECT 'pixels', 'an image of the source that is neither in the table nor rejected', count(*)
+FROM listing l
+WHERE NOT EXISTS (SELECT 1 FROM pixels p WHERE p.pixel_id = l.pixel_id)
+    AND NOT EXISTS (SELECT 1 FROM rejects r WHERE r.step = 'pixels' AND r.id = l.pixel_id)

@@ -1,5 +1,5 @@
--- What must not be: rows twice, rows missing, rows that refer to nothing. Each row names a table, a problem, and how
--- many rows have it.
+-- Problems of rows: duplicate rows, missing rows, rows that refer to nothing. Each row names a table, a problem, and
+-- how many rows have it.
 SELECT 'pixels' AS table_name, 'two rows of one pixel_id' AS problem, count(*) AS rows
 FROM (SELECT pixel_id FROM pixels GROUP BY pixel_id HAVING count(*) > 1)
 UNION ALL
@@ -21,27 +21,22 @@ FROM (
     HAVING min(position) <> 0 OR max(position) <> count(*) - 1 OR count(DISTINCT position) <> count(*)
 )
 UNION ALL
-SELECT 'pixels', 'an image of the source that is neither here nor among the rejects', count(*)
-FROM listing l
-WHERE NOT EXISTS (SELECT 1 FROM pixels p WHERE p.pixel_id = l.pixel_id)
-    AND NOT EXISTS (SELECT 1 FROM rejects r WHERE r.step = 'pixels' AND r.id = l.pixel_id)
-UNION ALL
-SELECT 'spectrum', 'a candidate that is neither here nor among the rejects', count(*)
+SELECT 'spectrum', 'a candidate that is neither in the table nor rejected', count(*)
 FROM candidates c
 WHERE NOT EXISTS (SELECT 1 FROM spectrum s WHERE s.sample_id = c.sample_id)
     AND NOT EXISTS (SELECT 1 FROM rejects r WHERE r.step = 'spectrum' AND r.id = c.sample_id)
 UNION ALL
-SELECT 'scores', 'a candidate that is neither here nor among the rejects', count(*)
+SELECT 'scores', 'a candidate that is neither in the table nor rejected', count(*)
 FROM candidates c
 WHERE NOT EXISTS (SELECT 1 FROM scores s WHERE s.score_id = c.score_id)
     AND NOT EXISTS (SELECT 1 FROM rejects r WHERE r.step = 'scores' AND r.id = c.score_id)
 UNION ALL
-SELECT 'rejects', 'a row that was made all the same', count(*)
+SELECT 'rejects', 'a row that was generated all the same', count(*)
 FROM rejects r
 JOIN spectrum s ON s.sample_id = r.id
 WHERE r.step = 'spectrum'
 UNION ALL
-SELECT 'kept', 'a row that is no candidate', count(*)
+SELECT 'kept', 'a row that is not a candidate', count(*)
 FROM kept k
 WHERE NOT EXISTS (SELECT 1 FROM candidates c WHERE c.sample_id = k.sample_id)
 UNION ALL
@@ -50,7 +45,7 @@ FROM manifest m
 WHERE NOT EXISTS (SELECT 1 FROM images i WHERE i.source_id = m.sample_id)
     AND NOT EXISTS (SELECT 1 FROM kept k WHERE k.sample_id = m.sample_id)
 UNION ALL
-SELECT 'manifest', 'a row of a source that is for validation or test', count(*)
+SELECT 'manifest', 'a row of a source that is kept for validation or test', count(*)
 FROM manifest m
 WHERE EXISTS (SELECT 1 FROM validation v WHERE v.source_id = m.source_id)
     OR EXISTS (SELECT 1 FROM images i WHERE i.source_id = m.source_id AND i.split <> 'train')

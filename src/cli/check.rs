@@ -1,24 +1,27 @@
-//! `check`: every diagnostic at once; opening a pipeline is what finds them.
+//! `check`: reports all problems at once. Opening a pipeline finds them.
 
 use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Format, Target, output};
+use super::{
+    LakeTarget,
+    output::{self, Format},
+};
 use crate::error::Result;
 
-pub(super) async fn execute(target: &Target) -> Result<ExitCode> {
+pub(super) async fn execute(target: &LakeTarget) -> Result<ExitCode> {
     let pipeline = target.open().await?;
-    let steps: Vec<_> = pipeline.plan.steps.iter().map(|step| step.table.name.as_str()).collect();
+    let steps: Vec<_> = pipeline.project.plan.steps.iter().map(|step| step.table.name.as_str()).collect();
     match target.format {
         Format::Text => output::line(format!(
-            "`{}` is sound: {} steps ({}), {} expectations",
-            pipeline.config.name,
-            steps.len(),
+            "`{}` is sound: {} ({}), {}",
+            pipeline.project.config.name,
+            output::count(steps.len(), "step"),
             steps.join(", "),
-            pipeline.plan.expectations.len()
+            output::count(pipeline.project.plan.expectations.len(), "expectation")
         )),
-        Format::Json => output::json(&json!({ "name": pipeline.config.name, "steps": steps, "errors": [] })),
+        Format::Json => output::json(&json!({ "name": pipeline.project.config.name, "steps": steps, "errors": [] })),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,11 +1,14 @@
-//! `doctor`: what works here.
+//! `doctor`: what works on this machine.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use serde_json::json;
 
-use super::{Format, output};
+use super::{
+    output::{self, Format},
+    target,
+};
 use crate::{
     error::{self, Result},
     models::onnx::{Device, Runtime},
@@ -13,15 +16,15 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The ONNX Runtime library; else ORT_DYLIB_PATH, else the cache
+    /// The ONNX Runtime library [default: ORT_DYLIB_PATH, else the cache]
     #[arg(long, value_name = "FILE")]
     onnxruntime: Option<PathBuf>,
-    /// How results are written to stdout
-    #[arg(long, value_enum, default_value_t)]
+    /// How to print results
+    #[arg(long, value_enum, default_value_t, display_order = target::LAST)]
     pub(super) format: Format,
 }
 
-/// Nothing is fetched here. Where nothing is found, the exit code is 1 and the finding says what to do.
+/// Fetches nothing. If something is missing, the exit code is 1 and the finding says what to do.
 pub(super) fn execute(arguments: &Arguments) -> Result<ExitCode> {
     let mut findings: Vec<(&str, bool, String)> = Vec::new();
     match Runtime::locate(arguments.onnxruntime.as_deref()) {
@@ -42,18 +45,22 @@ pub(super) fn execute(arguments: &Arguments) -> Result<ExitCode> {
     findings.push(("processor", true, format!("{cores} cores")));
     let credentials = ["AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"];
     let set: Vec<_> = credentials.into_iter().filter(|name| std::env::var_os(name).is_some()).collect();
-    let s3 = if set.is_empty() { "none in the environment".into() } else { format!("{} set", set.join(", ")) };
+    let s3 = if set.is_empty() {
+        "none in the environment; set AWS_ACCESS_KEY_ID or AWS_PROFILE to use S3".into()
+    } else {
+        format!("{} set", set.join(", "))
+    };
     findings.push(("s3 credentials", true, s3));
     match arguments.format {
         Format::Json => output::json(
             &findings
                 .iter()
-                .map(|(what, works, said)| json!({ "what": what, "works": works, "found": said }))
+                .map(|(what, works, found)| json!({ "what": what, "works": works, "found": found }))
                 .collect::<Vec<_>>(),
         ),
         Format::Text => {
-            for (what, works, said) in &findings {
-                output::line(format!("{} {what}: {said}", if *works { "ok  " } else { "FAIL" }));
+            for (what, works, found) in &findings {
+                output::line(format!("{} {what}: {found}", if *works { "ok  " } else { "FAIL" }));
             }
         }
     }

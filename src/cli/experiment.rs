@@ -1,10 +1,17 @@
-//! `experiment`: strategies and baselines on the built-in learner, with what can be concluded.
+//! `experiment`: compares strategies and baselines on the built-in learner.
 
-use std::{collections::BTreeMap, process::ExitCode, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::ExitCode,
+};
 
 use serde_json::json;
 
-use super::{Format, Target, output, progress::Bars};
+use super::{
+    Target,
+    output::{self, Format},
+    progress::Bars,
+};
 use crate::{
     error::Result,
     experiment::{self, Findings, Summary},
@@ -13,7 +20,7 @@ use crate::{
 pub(super) async fn execute(target: &Target) -> Result<ExitCode> {
     let options = target.options();
     let note = |text: &str| output::note(text);
-    let (findings, summary) = experiment::run(&target.pipeline, &options, Arc::new(Bars::new()), note).await?;
+    let (findings, summary) = experiment::run(&target.file.pipeline, &options, &Bars::new(), note).await?;
     match target.format {
         Format::Json => output::json(&json!({
             "summary": summary, "fixed_levels": findings.fixed_levels, "stages": findings.stages,
@@ -26,22 +33,22 @@ pub(super) async fn execute(target: &Target) -> Result<ExitCode> {
 fn print(findings: &Findings, summary: &Summary) {
     let metrics = summary.metrics();
     let header: Vec<&str> = ["network", "method", "runs"].into_iter().chain(metrics.iter().copied()).collect();
-    output::line("In percent, mean ± standard deviation over splits and learners:\n");
+    output::line("Accuracy in percent, mean ± standard deviation over splits and learners:\n");
     output::table(&header, &means(summary, &metrics));
     if !summary.differences.is_empty() {
-        output::line("\nDifferences in points, run by run, with the bootstrap's 95 % interval:\n");
+        output::line("\nPaired differences in percentage points, with their bootstrap 95 % interval:\n");
         let header: Vec<&str> = ["network", "difference"].into_iter().chain(metrics.iter().copied()).collect();
         output::table(&header, &differences(summary, &metrics));
     }
     for chosen in &findings.fixed_levels {
         let (split, level) = (chosen.split_seed, chosen.image_guidance);
         output::line(format!(
-            "\n{}: `fixed` is at {level} on split {split}, by its validation images",
+            "\n{}: on split {split}, `fixed` uses level {level}, chosen on the validation images",
             chosen.architecture
         ));
     }
     if !findings.stages.is_empty() {
-        output::line("\nThe adaptive curriculum, mean gain in true-class probability (how often chosen):\n");
+        output::line("\nAdaptive curriculum: mean gain in true-class probability (times chosen):\n");
         let (header, rows) = stages(findings);
         output::table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &rows);
     }
@@ -77,10 +84,10 @@ fn differences(summary: &Summary, metrics: &[&str]) -> Vec<Vec<String>> {
     rows.into_iter().map(row).collect()
 }
 
-/// Gains by epoch and level, in the mean over splits and learners.
+/// Mean gains by epoch and level, over splits and learners.
 fn stages(findings: &Findings) -> (Vec<String>, Vec<Vec<String>>) {
     let levels: Vec<i64> = {
-        let all: std::collections::BTreeSet<i64> = findings.stages.iter().map(|stage| stage.image_guidance).collect();
+        let all: BTreeSet<i64> = findings.stages.iter().map(|stage| stage.image_guidance).collect();
         all.into_iter().collect()
     };
     let mut cells: BTreeMap<(&str, i64), BTreeMap<i64, Gains>> = BTreeMap::new();
@@ -96,8 +103,8 @@ fn stages(findings: &Findings) -> (Vec<String>, Vec<Vec<String>>) {
     (header, cells.into_iter().map(row).collect())
 }
 
-/// Gains of one level at one epoch, over splits and learners.
-#[derive(Default)]
+/// Gains of one level in one epoch, over splits and learners.
+#[derive(Debug, Default)]
 struct Gains {
     gain: f64,
     error: f64,

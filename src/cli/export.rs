@@ -1,59 +1,60 @@
-//! `export`: the manifest out to a trainer, with its images.
+//! `export`: writes the manifest and its images for a trainer.
 
 use std::{process::ExitCode, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-use super::{Format, Target, output, progress::Bars};
+use super::{
+    LakeTarget,
+    output::{self, Format},
+    progress::Bars,
+};
 use crate::{
-    error::Result,
-    export::{self, Bound, Epochs, Options},
+    error::{Result, text::bytes},
+    export::{self, Epochs, Options, ShardSize},
     run::Stop,
 };
 
-/// How long the chunk that is being written may take after a signal.
+/// How long the export of a chunk may take after a signal.
 pub(super) const GRACE: Duration = Duration::from_secs(25);
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    pub(super) target: Target,
-    /// Where the files go: a directory or URL
+    pub(super) target: LakeTarget,
+    /// The directory or URL to write to
     destination: String,
-    /// What they are
-    #[arg(long = "as", value_enum, value_name = "FORM")]
-    form: Form,
-    /// One epoch, or the first and the last of several, as in 3..5; all of them
+    /// The format of the files
+    #[arg(long = "as", value_enum, value_name = "FORMAT")]
+    format: As,
+    /// An epoch, or the first and last of several, as in 3..5 [default: all]
     #[arg(long, value_name = "N|A..B")]
     epoch: Option<Epochs>,
-    /// The curriculum, where the manifest has several
+    /// The curriculum; required if the manifest has several
     #[arg(long, value_name = "NAME")]
     curriculum: Option<String>,
-    /// The trial, where the manifest has several
+    /// The trial; required if the manifest has several
     #[arg(long, value_name = "T")]
     trial: Option<String>,
-    /// About how large a tar shard or a Parquet file is
+    /// Approximate size of a tar shard or Parquet file
     #[arg(long, value_name = "SIZE", default_value = "1GB")]
-    shard_size: Bound,
+    shard_size: ShardSize,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Form {
-    /// Tar shards: NAME-epochNNNN-SSSSSS.tar
+enum As {
     Webdataset,
-    /// A folder for each label: epoch_NNNN/LABEL/POSITION.png
     Imagefolder,
-    /// Parquet files: epoch_NNNN/part-SSSSS.parquet
     Parquet,
 }
 
 pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
-    let pipeline = arguments.target.open().await?;
+    let project = arguments.target.open_project().await?;
     let options = Options {
-        form: match arguments.form {
-            Form::Webdataset => export::Form::WebDataset,
-            Form::Imagefolder => export::Form::ImageFolder,
-            Form::Parquet => export::Form::Parquet,
+        format: match arguments.format {
+            As::Webdataset => export::Format::WebDataset,
+            As::Imagefolder => export::Format::ImageFolder,
+            As::Parquet => export::Format::Parquet,
         },
         epochs: arguments.epoch.unwrap_or_default(),
         curriculum: arguments.curriculum.clone(),
@@ -61,18 +62,21 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
         shard_size: arguments.shard_size,
         stop: stop.clone(),
     };
-    let summary = export::export(&pipeline, &arguments.destination, &options, &Bars::new()).await?;
+    let summary = export::export(&project, &arguments.destination, &options, &Bars::new()).await?;
     if let Some(reason) = &summary.stale {
-        output::note(format!("the manifest is not up to date ({reason}): what was written is the manifest as it was"));
+        output::note(format!(
+            "warning: exported a manifest that is not up to date ({reason})\nhint: `discl-pipe run` updates it; then export \
+             it to another destination"
+        ));
     }
     match arguments.target.format {
         Format::Json => output::json(&summary),
         Format::Text => output::line(format!(
-            "{} epochs, {} rows, {} files, {} bytes of images in {}",
-            summary.epochs.len(),
-            summary.rows,
-            summary.files,
-            summary.image_bytes,
+            "{}, {}, {}, {} of images in {}",
+            output::count(summary.epochs.len(), "epoch"),
+            output::count(summary.rows, "row"),
+            output::count(summary.files, "file"),
+            bytes(summary.image_bytes),
             summary.destination
         )),
     }

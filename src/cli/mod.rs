@@ -1,7 +1,14 @@
 //! The command line: one file per command, and the only place that prints.
 //!
-//! stdout is data, stderr is progress. Flags say only how a command runs here: what a pipeline means is in
-//! its file, and `--set` edits that file before it is read.
+//! stdout is data, stderr is progress. Flags only say how a command runs here: what a pipeline means is in its file, and
+//! `--set` edits that file before it is read.
+
+/// Examples at the end of a help page, under a heading in clap's style.
+macro_rules! examples {
+    ($text:literal) => {
+        concat!("\u{1b}[1m\u{1b}[4mExamples:\u{1b}[0m\n", $text)
+    };
+}
 
 mod check;
 mod confidences;
@@ -10,6 +17,7 @@ mod experiment;
 mod export;
 mod feedback;
 mod gc;
+mod mistakes;
 mod models;
 mod output;
 mod plan;
@@ -18,27 +26,47 @@ mod prompts;
 mod run;
 mod sql;
 mod status;
+mod target;
 mod verify;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::Path, process::ExitCode, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::{
+    output::Format,
+    target::{FileTarget, LakeTarget, Target},
+};
 use crate::{
-    error::{self, Error, Result},
-    models::onnx::Device,
-    models::{Machine, Notes},
-    pipeline::{self, Pipeline},
+    error::{Error, Result},
     run::Stop,
-    session,
 };
 
-/// Threads of the queries; models have their own.
+/// Stack of a thread that runs queries; the plans of long queries are deep. Models have their own threads.
 const STACK_BYTES: usize = 16 << 20;
 
 #[derive(Debug, Parser)]
-#[command(name = "discl-pipe", version, about, propagate_version = true)]
+#[command(
+    name = "discl-pipe",
+    version,
+    about = concat!(
+        "Turn an image data set with rare or poor images into a diffusion curriculum\n",
+        "\n",
+        "discl-pipe finds the hard images of a data set, generates a spectrum of variants of each with a\n",
+        "diffusion model, keeps those that CLIP accepts, and writes which images to train on in each epoch.\n",
+        "One TOML file, the pipeline, describes all of it. All results are tables in a Delta lake, and every\n",
+        "command continues where an earlier one stopped."
+    ),
+    after_help = concat!(
+        "\u{1b}[1m\u{1b}[4mStart here:\u{1b}[0m\n",
+        "  discl-pipe check pipelines/digits_lt.toml   # a pipeline with its own data and models\n",
+        "  discl-pipe plan  pipelines/digits_lt.toml\n",
+        "  discl-pipe run   pipelines/digits_lt.toml\n",
+        "\n",
+        "See docs/quickstart.md for a pipeline of your own images, and README.md for every key."
+    ),
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -46,111 +74,75 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Reports everything that is wrong with a pipeline, at once
-    Check(Target),
-    /// Says what a run would do: steps, reasons, rows, UNet evaluations
-    Plan(Target),
-    /// Makes what is missing
+    /// Check a pipeline and report all of its problems at once
+    #[command(after_help = examples!("  discl-pipe check mine.toml"))]
+    Check(LakeTarget),
+    /// Show what a run would do: steps, reasons, rows, time and space
+    #[command(after_help = examples!(
+        "  discl-pipe plan mine.toml\n  discl-pipe plan mine.toml --set filter.min_text_similarity=0.3"
+    ))]
+    Plan(LakeTarget),
+    /// Run the steps that are not up to date
+    #[command(after_help = examples!(
+        "  discl-pipe run mine.toml\n  discl-pipe run mine.toml --until spectrum --device cuda\n  \
+         discl-pipe run mine.toml --lake s3://bucket/lake --shard 0/4"
+    ))]
     Run(run::Arguments),
-    /// Takes what a trainer measured, for an adaptive curriculum
-    Feedback(feedback::Arguments),
-    /// Writes how probable the built-in learner finds each training image's class, out of fold
-    Confidences(confidences::Arguments),
-    /// Asks a language model for descriptions of the classes, for `{description}` in prompts
-    Prompts(prompts::Arguments),
-    /// Compares strategies and baselines on the built-in learner
-    Experiment(Target),
-    /// Writes the manifest with its images for a trainer: WebDataset, image folders or Parquet
-    Export(export::Arguments),
-    /// Says what is in the lake, and what is left to do
-    Status(Target),
-    /// Answers queries over the tables, with the models as functions
-    Sql(sql::Arguments),
-    /// Proves the lake: every file whole, no row twice, none missing
+    /// Show the tables of the lake and what is left to do
+    #[command(after_help = examples!("  discl-pipe status mine.toml"))]
+    Status(LakeTarget),
+    /// Verify the lake: every file intact, no row missing or duplicated
+    #[command(after_help = examples!("  discl-pipe verify mine.toml\n  discl-pipe verify mine.toml --deep"))]
     Verify(verify::Arguments),
-    /// Finds files that nobody needs, and deletes them with --apply
-    Gc(gc::Arguments),
-    /// Looks at models, wherever they are
+    /// Query the tables, with the models as functions
+    #[command(after_help = examples!(
+        "  discl-pipe sql mine.toml \"SELECT class_name, count(*) FROM kept GROUP BY 1\"\n  \
+         discl-pipe sql mine.toml --file query.sql --format csv > rows.csv\n  \
+         discl-pipe sql mine.toml"
+    ))]
+    Sql(sql::Arguments),
+    /// Export the manifest and its images for a trainer
+    #[command(after_help = examples!(
+        "  discl-pipe export mine.toml out --as webdataset\n  \
+         discl-pipe export mine.toml s3://bucket/out --as parquet --epoch 0..9\n\n\
+         webdataset writes NAME-epochNNNN-SSSSSS.tar, imagefolder epoch_NNNN/LABEL/POSITION.png, and\n\
+         parquet epoch_NNNN/part-SSSSS.parquet."
+    ))]
+    Export(export::Arguments),
+    /// Import a trainer's measurements for an adaptive curriculum
+    #[command(after_help = examples!("  discl-pipe feedback mine.toml epoch_3.parquet"))]
+    Feedback(feedback::Arguments),
+    /// Compare strategies and baselines with the built-in learner
+    #[command(after_help = examples!("  discl-pipe experiment pipelines/digits_lt.toml"))]
+    Experiment(Target),
+    /// Write out-of-fold class probabilities of the training images, by the built-in learner
+    #[command(after_help = examples!("  discl-pipe confidences mine.toml confidences.parquet"))]
+    Confidences(confidences::Arguments),
+    /// Ask a language model for descriptions of the classes
+    #[command(after_help = examples!(
+        "  discl-pipe prompts mine.toml descriptions.jsonl --model gpt-4o-mini\n  \
+         OPENAI_BASE_URL=http://localhost:8000/v1 discl-pipe prompts mine.toml descriptions.jsonl --model llama3\n\n\
+         The endpoint is OPENAI_BASE_URL [default: https://api.openai.com/v1], its key is OPENAI_API_KEY, which a\n\
+         local server may not need."
+    ))]
+    Prompts(prompts::Arguments),
+    /// Inspect models in a directory, a bucket or on the Hugging Face Hub
     Models(models::Arguments),
-    /// Shows what works here: runtime, providers, disk
+    /// Show what works on this machine: ONNX Runtime, devices, credentials
+    #[command(after_help = examples!("  discl-pipe doctor"))]
     Doctor(doctor::Arguments),
+    /// List files that no table needs, and delete them with --apply
+    #[command(after_help = examples!("  discl-pipe gc mine.toml\n  discl-pipe gc mine.toml --apply"))]
+    Gc(gc::Arguments),
 }
 
-/// A pipeline, and how it runs here.
-#[derive(Debug, Clone, Args)]
-struct Target {
-    /// The pipeline's TOML file
-    pipeline: PathBuf,
-    /// Where the tables are: a directory or URL, in place of the file's `lake.root`
-    #[arg(long, value_name = "URL")]
-    lake: Option<String>,
-    /// Edits the pipeline before it is read, as in `--set spectrum.seeds=[1,2]`
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// Where the models run: auto, cpu, cuda or cuda:N
-    #[arg(long, default_value = "auto")]
-    device: Device,
-    /// The ONNX Runtime library; else ORT_DYLIB_PATH, else the cache, else it is fetched once
-    #[arg(long, value_name = "FILE")]
-    onnxruntime: Option<PathBuf>,
-    /// Samples in a batch of the diffusion model
-    #[arg(long, value_name = "N")]
-    model_batch: Option<std::num::NonZeroUsize>,
-    /// Cores that a model may use on the CPU; all of them
-    #[arg(long, value_name = "N")]
-    model_threads: Option<std::num::NonZeroUsize>,
-    /// Partitions that a query is run in; as many as there are cores
-    #[arg(long, value_name = "N")]
-    target_partitions: Option<std::num::NonZeroUsize>,
-    /// Rows of a batch of a query
-    #[arg(long, value_name = "N")]
-    batch_rows: Option<std::num::NonZeroUsize>,
-    /// How results are written to stdout
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// Tables for people
-    #[default]
-    Text,
-    /// JSON for machines
-    Json,
-}
-
-impl Target {
-    fn options(&self) -> pipeline::Options {
-        let defaults = session::Settings::default();
-        pipeline::Options {
-            set: self.set.clone(),
-            lake: self.lake.clone(),
-            models: Machine {
-                device: self.device.clone(),
-                library: self.onnxruntime.clone(),
-                batch_size: self.model_batch.map(Into::into),
-                threads: self.model_threads.map(Into::into),
-            },
-            session: session::Settings {
-                target_partitions: self.target_partitions.map_or(defaults.target_partitions, Into::into),
-                batch_size: self.batch_rows.map_or(defaults.batch_size, Into::into),
-                ..defaults
-            },
-            notes: Notes::new(|line| output::note(line)),
-        }
-    }
-
-    async fn open(&self) -> Result<Pipeline> {
-        Pipeline::open(&self.pipeline, &self.options()).await
-    }
-}
-
-/// Parses the arguments, runs the command, and says what went wrong.
+/// Parses the arguments, runs the command, and reports its error.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // help and version are no errors
+            let error = mistakes::explain(error);
+            // Help and version arrive as errors, too.
             let code = if error.use_stderr() { 2 } else { 0 };
             return error.print().map_or(ExitCode::FAILURE, |()| ExitCode::from(code));
         }
@@ -161,11 +153,11 @@ pub fn main() -> ExitCode {
         Ok(runtime) => {
             let (stop, grace) = (Stop::default(), cli.command.grace());
             let result = runtime.block_on(interruptible(cli.command.execute(&stop), &stop, grace));
-            // units that are still in flight are dropped: what they made was not committed
+            // Units that are still in flight are dropped: nothing of them was committed.
             runtime.shutdown_background();
             result
         }
-        Err(error) => Err(Error::Data(format!("no threads could be started: {error}"))),
+        Err(error) => Err(CliError::Threads(error).into()),
     };
     match result {
         Ok(code) => code,
@@ -176,21 +168,23 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Ends `work` on Ctrl-C and SIGTERM: it may finish what it has begun for as long as `grace`; a second signal ends it at
-/// once.
+/// Ends `work` on Ctrl-C and SIGTERM: it may finish what it has begun for as long as `grace`. A second signal ends it
+/// immediately.
 async fn interruptible(work: impl Future<Output = Result<ExitCode>>, stop: &Stop, grace: Duration) -> Result<ExitCode> {
-    let unheard = |error: std::io::Error| Error::Data(format!("signals cannot be heard: {}", error::chain(&error)));
-    let mut interrupts = signal(SignalKind::interrupt()).map_err(unheard)?;
-    let mut terminations = signal(SignalKind::terminate()).map_err(unheard)?;
+    let mut interrupts = signal(SignalKind::interrupt()).map_err(CliError::Signals)?;
+    let mut terminations = signal(SignalKind::terminate()).map_err(CliError::Signals)?;
     let mut work = std::pin::pin!(work);
     tokio::select! {
         result = &mut work => return result,
         _ = interrupts.recv() => {}
         _ = terminations.recv() => {}
     }
-    stop.ask();
+    stop.request();
     if grace > Duration::ZERO {
-        output::note(format!("stopping: {} s for what is in flight; once more to stop now", grace.as_secs()));
+        output::note(format!(
+            "stopping: {} s for what is in flight; press Ctrl-C again to stop immediately",
+            grace.as_secs()
+        ));
     }
     tokio::select! {
         result = &mut work => result,
@@ -201,23 +195,42 @@ async fn interruptible(work: impl Future<Output = Result<ExitCode>>, stop: &Stop
 }
 
 impl Command {
+    /// The pipeline that the command names.
+    fn pipeline(&self) -> Option<&Path> {
+        let file = match self {
+            Self::Check(target) | Self::Plan(target) | Self::Status(target) => &target.file,
+            Self::Run(arguments) => &arguments.target.file,
+            Self::Verify(arguments) => &arguments.target.file,
+            Self::Sql(arguments) => &arguments.file,
+            Self::Export(arguments) => &arguments.target.file,
+            Self::Feedback(arguments) => &arguments.target.file,
+            Self::Experiment(target) => &target.file,
+            Self::Confidences(arguments) => &arguments.target.file,
+            Self::Prompts(arguments) => &arguments.target.file,
+            Self::Gc(arguments) => &arguments.target.file,
+            Self::Models(_) | Self::Doctor(_) => return None,
+        };
+        Some(&file.pipeline)
+    }
+
     fn format(&self) -> Format {
         match self {
-            Self::Check(target) | Self::Plan(target) | Self::Experiment(target) | Self::Status(target) => target.format,
-            Self::Verify(arguments) => arguments.target.format,
-            Self::Gc(arguments) => arguments.target.format,
+            Self::Check(target) | Self::Plan(target) | Self::Status(target) => target.format,
             Self::Run(arguments) => arguments.target.format,
+            Self::Verify(arguments) => arguments.target.format,
+            Self::Sql(arguments) => arguments.format(),
             Self::Export(arguments) => arguments.target.format,
+            Self::Feedback(arguments) => arguments.target.format,
+            Self::Experiment(target) => target.format,
             Self::Confidences(arguments) => arguments.target.format,
             Self::Prompts(arguments) => arguments.target.format,
-            Self::Sql(arguments) => arguments.target.format,
-            Self::Feedback(arguments) => arguments.target.format,
             Self::Models(arguments) => arguments.format(),
             Self::Doctor(arguments) => arguments.format,
+            Self::Gc(arguments) => arguments.target.format,
         }
     }
 
-    /// How long what is in flight may take after a signal.
+    /// How long work in flight may take after a signal.
     fn grace(&self) -> Duration {
         match self {
             Self::Run(arguments) => arguments.grace(),
@@ -227,21 +240,75 @@ impl Command {
     }
 
     async fn execute(self, stop: &Stop) -> Result<ExitCode> {
+        if let Some(pipeline) = self.pipeline() {
+            mistakes::check_pipeline(pipeline)?;
+        }
         match self {
             Self::Check(target) => check::execute(&target).await,
             Self::Plan(target) => plan::execute(&target).await,
             Self::Run(arguments) => run::execute(&arguments, stop).await,
-            Self::Export(arguments) => export::execute(&arguments, stop).await,
             Self::Status(target) => status::execute(&target).await,
+            Self::Verify(arguments) => verify::execute(&arguments).await,
             Self::Sql(arguments) => sql::execute(&arguments).await,
+            Self::Export(arguments) => export::execute(&arguments, stop).await,
             Self::Feedback(arguments) => feedback::execute(&arguments).await,
+            Self::Experiment(target) => experiment::execute(&target).await,
             Self::Confidences(arguments) => confidences::execute(&arguments).await,
             Self::Prompts(arguments) => prompts::execute(&arguments).await,
-            Self::Experiment(target) => experiment::execute(&target).await,
-            Self::Verify(arguments) => verify::execute(&arguments).await,
-            Self::Gc(arguments) => gc::execute(&arguments).await,
             Self::Models(arguments) => models::execute(&arguments).await,
             Self::Doctor(arguments) => doctor::execute(&arguments),
+            Self::Gc(arguments) => gc::execute(&arguments).await,
+        }
+    }
+}
+
+/// Why the command line failed.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    #[error("cannot start threads")]
+    Threads(#[source] std::io::Error),
+    #[error("cannot listen for signals")]
+    Signals(#[source] std::io::Error),
+    #[error("cannot read `{path}`")]
+    File { path: String, source: std::io::Error },
+    #[error("cannot read stdin")]
+    Stdin(#[source] std::io::Error),
+}
+
+impl From<CliError> for Error {
+    fn from(error: CliError) -> Self {
+        match error {
+            CliError::File { .. } => Self::input(error),
+            CliError::Threads(_) | CliError::Signals(_) | CliError::Stdin(_) => Self::failed(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// Every command has a summary, an example, and a description of each option that fits on a line.
+    #[test]
+    fn every_command_has_an_example_and_short_descriptions() {
+        let mut cli = Cli::command();
+        cli.build();
+        for command in cli.get_subcommands().filter(|command| !matches!(command.get_name(), "models" | "help")) {
+            let name = command.get_name();
+            let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(examples.contains(&format!("discl-pipe {name} ")) || name == "doctor", "{name}: {examples}");
+            for option in command.get_arguments().filter(|option| !option.is_hide_set()) {
+                let help = option.get_help().map(ToString::to_string).unwrap_or_default();
+                assert!((1..=88).contains(&help.chars().count()), "{name}: {}: {help}", option.get_id());
+                assert!(!help.ends_with('.'), "{name}: {help}");
+            }
         }
     }
 }

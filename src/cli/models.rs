@@ -1,15 +1,17 @@
-//! `models inspect`: what a model's folder holds, and whether it fits. Exit code 2 where it does not.
+//! `models inspect`: what a model consists of, and whether it fits. Exits with 2 if it does not.
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{Format, output};
+use super::{
+    output::{self, Format},
+    target,
+};
 use crate::{
-    error::{Error, Result},
-    models::hub::bytes,
-    models::{self, Description, Graph, Kind, Notes},
+    error::{Result, text::bytes},
+    models::{self, Description, FetchProgress, Graph, Kind},
 };
 
 #[derive(Debug, Args)]
@@ -20,16 +22,19 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Explains what a model is: its family, its graphs and what they take, and whether it fits
+    /// Describe a model, its graphs with their inputs and outputs, and whether it fits
+    #[command(after_help = examples!(
+        "  discl-pipe models inspect models/digits\n  discl-pipe models inspect hf://ORG/REPO@main"
+    ))]
     Inspect(Inspect),
 }
 
 #[derive(Debug, Args)]
 struct Inspect {
-    /// A directory, or a URL as in `[models]`: hf://ORG/REPO[@REVISION][/FOLDER], s3://, gs:// or az://
+    /// A directory or URL: hf://ORG/REPO[@REVISION][/FOLDER], s3://, gs:// or az://
     location: String,
-    /// How results are written to stdout
-    #[arg(long, value_enum, default_value_t)]
+    /// How to print results
+    #[arg(long, value_enum, default_value_t, display_order = target::LAST)]
     format: Format,
 }
 
@@ -42,9 +47,8 @@ impl Arguments {
 
 pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
     let Command::Inspect(Inspect { location, format }) = &arguments.command;
-    let notes = Notes::new(|line: &str| output::note(line));
-    // bad input, as everywhere where nothing was run
-    let found = models::describe(location, &notes).await.map_err(|error| Error::Several(vec![error]))?;
+    let progress = FetchProgress::new(|line: &str| output::note(line));
+    let found = models::describe(location, &progress).await?;
     let fits = found.problems.is_empty();
     match format {
         Format::Json => {
@@ -65,11 +69,11 @@ fn text(location: &str, found: &Description) {
     };
     output::line(format!("`{location}`: {kind}"));
     for (name, value) in found.facts.as_object().into_iter().flatten() {
-        output::line(format!("  {:18}{}", name.replace('_', " "), in_words(value)));
+        output::line(format!("  {:18}{}", name.replace('_', " "), shown(value)));
     }
     for tokenizer in &found.tokenizers {
         let folder = if tokenizer.folder.is_empty() { "tokenizer" } else { &tokenizer.folder };
-        output::line(format!("  {:18}{} token ids of a text", folder, tokenizer.length));
+        output::line(format!("  {:18}{} tokens per prompt", folder, tokenizer.length));
     }
     found.graphs.iter().for_each(graph);
     if found.problems.is_empty() {
@@ -91,9 +95,9 @@ fn graph(graph: &Graph) {
     }
 }
 
-fn in_words(value: &Value) -> String {
+fn shown(value: &Value) -> String {
     match value {
-        Value::Null => "not said".to_owned(),
+        Value::Null => "not stated".to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(values) => values.iter().map(Value::to_string).collect::<Vec<_>>().join(", "),
         other => other.to_string(),

@@ -1,12 +1,25 @@
-//! What is printed, and how: tables or JSON on stdout, errors on stderr. A reader that closed the pipe is
-//! no error.
+//! What is printed, and how: tables or JSON on stdout, errors on stderr.
+//!
+//! Write errors are ignored: a reader that has closed the pipe wants no more.
 
 use std::io::Write;
 
+use clap::ValueEnum;
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use serde_json::json;
 
-use super::Format;
-use crate::error::{self, Error};
+use crate::{
+    error::{self, Error},
+    report::TextTable,
+};
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    #[default]
+    Text,
+    Json,
+}
 
 /// Writes `text` and a newline to stdout.
 pub(super) fn line(text: impl AsRef<str>) {
@@ -25,7 +38,7 @@ pub(super) fn note(text: impl AsRef<str>) {
     let _ = writeln!(stderr, "{}", text.as_ref());
 }
 
-/// Writes `error` with its causes to stderr; as JSON to stdout where that was asked for.
+/// Writes `error` and its causes to stderr, or to stdout if the format is JSON.
 pub(super) fn error(error: &Error, format: Format) {
     match format {
         Format::Text => note(format!("error: {}", error::chain(error))),
@@ -42,23 +55,73 @@ pub(super) fn error(error: &Error, format: Format) {
     }
 }
 
-/// A plain table: columns as wide as their widest cell, numbers to the right.
+/// Writes a table to stdout, without borders and with numbers on the right.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>]) {
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-        cells.chain(header.get(column).map(|cell| cell.len())).max().unwrap_or(0)
+    line(aligned(header, rows));
+}
+
+fn aligned(header: &[&str], rows: &[Vec<String>]) -> String {
+    let is_number = |cell: &str| cell.chars().all(|c| c.is_ascii_digit() || ".,-–?".contains(c));
+    let columns = 0..header.len();
+    let numeric: Vec<bool> =
+        columns.map(|column| rows.iter().filter_map(|row| row.get(column)).all(|cell| is_number(cell))).collect();
+    let cells = |texts: &mut dyn Iterator<Item = &str>| -> Vec<Cell> {
+        let cell = |(text, numeric): (&str, &bool)| {
+            Cell::new(text).set_alignment(if *numeric { CellAlignment::Right } else { CellAlignment::Left })
+        };
+        texts.zip(&numeric).map(cell).collect()
     };
-    let widths: Vec<usize> = (0..header.len()).map(width).collect();
-    let numeric = |cell: &str| cell.chars().all(|c| c.is_ascii_digit() || ".-–".contains(c));
-    let print = |cells: &mut dyn Iterator<Item = &str>| {
-        let padded: Vec<_> = cells
-            .zip(&widths)
-            .map(|(cell, &width)| if numeric(cell) { format!("{cell:>width$}") } else { format!("{cell:width$}") })
-            .collect();
-        line(padded.join("  ").trim_end());
-    };
-    print(&mut header.iter().copied());
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(cells(&mut header.iter().copied()));
     for row in rows {
-        print(&mut row.iter().map(String::as_str));
+        table.add_row(cells(&mut row.iter().map(String::as_str)));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt()
+}
+
+/// Writes tables to stdout, with an empty line between them.
+pub(super) fn tables(tables: &[TextTable]) {
+    let texts =
+        tables.iter().map(|table| aligned(&table.header.iter().map(String::as_str).collect::<Vec<_>>(), &table.rows));
+    line(texts.collect::<Vec<_>>().join("\n\n"));
+}
+
+/// `count` things, such as `1 file` or `2 files`.
+pub(super) fn count(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A duration in the unit that fits, such as `12 min`.
+pub(super) fn duration(seconds: f64) -> String {
+    match seconds {
+        ..60.0 => format!("{seconds:.0} s"),
+        ..3600.0 => format!("{:.0} min", seconds / 60.0),
+        _ => format!("{:.1} h", seconds / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_have_numbers_on_the_right_and_no_borders() {
+        let rows = [["kept", "7", "–"], ["hårda", "120", "complete"]].map(|row| row.map(str::to_owned).to_vec());
+        insta::assert_snapshot!(aligned(&["table", "rows", "state"], &rows), @r"
+        table  rows  state
+        kept      7  –
+        hårda   120  complete
+        ");
+        insta::assert_snapshot!(aligned(&["table", "rows"], &[]), @"table  rows");
+    }
+
+    #[test]
+    fn durations_have_the_unit_that_fits() {
+        let shown = [0.0, 59.4, 60.0, 700.0, 3600.0, 115_200.0].map(duration);
+        assert_eq!(shown, ["0 s", "59 s", "1 min", "12 min", "1.0 h", "32.0 h"]);
     }
 }

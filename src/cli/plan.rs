@@ -1,56 +1,50 @@
-//! `plan`: what a run would do, before it does it.
+//! `plan`: what a run would do.
 
 use std::process::ExitCode;
 
-use super::{Format, Target, output};
+use super::{
+    LakeTarget,
+    output::{self, Format},
+};
 use crate::{
-    error::Result,
+    error::{Result, text::bytes},
     report::forecast::{Amount, forecast, rate},
 };
 
-pub(super) async fn execute(target: &Target) -> Result<ExitCode> {
+pub(super) async fn execute(target: &LakeTarget) -> Result<ExitCode> {
     let pipeline = target.open().await?;
     let forecasts = forecast(&pipeline).await?;
     if target.format == Format::Json {
         output::json(&forecasts);
         return Ok(ExitCode::SUCCESS);
     }
-    let rate = rate(&pipeline).await?;
+    let rate = rate(&pipeline.project).await?;
     let rows: Vec<_> = forecasts
         .iter()
         .map(|step| {
+            let rows = step.rows.map_or("?".to_owned(), |rows| range(rows, |count| count.to_string()));
             vec![
                 step.step.clone(),
                 if step.skipped { "skip" } else { "run" }.to_owned(),
-                if step.skipped { String::new() } else { step.rows.map_or("?".into(), amount) },
-                step.unet_evaluations.map_or(String::new(), amount),
-                step.seconds.map_or(String::new(), hours),
-                step.bytes.map_or(String::new(), gigabytes),
+                if step.skipped { String::new() } else { rows },
+                step.unet_evaluations.map_or(String::new(), |amount| range(amount, |count| count.to_string())),
+                step.seconds.map_or(String::new(), |amount| range(amount, |count| output::duration(count as f64))),
+                step.bytes.map_or(String::new(), |amount| range(amount, |count| bytes(count.max(0).unsigned_abs()))),
                 step.reason.clone(),
             ]
         })
         .collect();
-    output::table(&["step", "", "rows", "UNet evaluations", "hours", "GB", "why"], &rows);
-    let (speed, whose) =
-        (rate.unet_evaluations, if rate.measured { "this lake's so far" } else { "the paper's, on one RTX A5000" });
-    output::note(format!("hours are by {speed:.0} UNet evaluations a second: {whose}"));
+    output::table(&["step", "", "rows", "UNet evaluations", "time", "size", "why"], &rows);
+    let source = if rate.measured { "measured on this lake" } else { "as in the paper, on an RTX A5000" };
+    output::note(format!("time is estimated at {:.0} UNet evaluations per second, {source}", rate.unet_evaluations));
+    if forecasts.iter().any(|step| !step.skipped && step.rows.is_none()) {
+        output::note("`?` is known once the steps before it have run");
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-fn hours(seconds: Amount) -> String {
-    in_units(seconds, 3600.0)
-}
-
-fn gigabytes(bytes: Amount) -> String {
-    in_units(bytes, 1e9)
-}
-
-fn in_units(amount: Amount, unit: f64) -> String {
-    let text = |amount: i64| format!("{:.1}", amount as f64 / unit);
-    let (due, at_most) = (text(amount.due), text(amount.at_most));
+/// What is due, up to what is due at most if further attempts are needed.
+fn range(amount: Amount, shown: impl Fn(i64) -> String) -> String {
+    let (due, at_most) = (shown(amount.due), shown(amount.at_most));
     if due == at_most { due } else { format!("{due}–{at_most}") }
-}
-
-fn amount(amount: Amount) -> String {
-    if amount.due == amount.at_most { amount.due.to_string() } else { format!("{}–{}", amount.due, amount.at_most) }
 }

@@ -1,47 +1,51 @@
-//! `run`: makes what is missing, and closes with what came of it.
+//! `run`: runs what is not up to date, and closes with what came of it.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 use serde_json::json;
 
-use super::{Format, Target, output, progress::Bars};
+use super::{
+    Target,
+    output::{self, Format},
+    progress::Bars,
+};
 use crate::{
     error::{Diagnostic, Diagnostics, Error, Result},
     feedback::{self, Awaited},
     models::diffusion::Stats,
-    report, run,
-    run::{Shard, Stop},
-    storage,
+    pipeline::Pipeline,
+    report::{self, Level},
+    run::{self, Shard, Stop},
+    schema, storage,
 };
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) target: Target,
-    /// The last step to run
+    /// Stop after this step
     #[arg(long, value_name = "STEP")]
     until: Option<String>,
-    /// Units that are worked on at once; their rows share the models' batches
-    #[arg(long, value_name = "N")]
-    units_in_flight: Option<std::num::NonZeroUsize>,
-    /// Tries again what was rejected, after a fix of what was wrong with it
+    /// Units to work on at once; their rows share the batches of models
+    #[arg(long, value_name = "N", default_value = "6")]
+    units_in_flight: std::num::NonZeroUsize,
+    /// Retry the rows that were rejected
     #[arg(long)]
     retry_rejects: bool,
-    /// Waits for the feedback of an adaptive curriculum, and goes on as it arrives, until the curriculum is through
+    /// Wait for feedback and continue with it, until an adaptive curriculum is complete
     #[arg(long)]
     follow: bool,
-    /// Makes only the units of worker I of N, from 0, and waits for the others'; taken from AWS Batch, Slurm and
-    /// Kubernetes where they run the process as part of an array, unless it is given
+    /// Run the units of worker I of N, from 0 [default: from AWS Batch, Slurm or Kubernetes]
     #[arg(long, value_name = "I/N")]
     shard: Option<Shard>,
-    /// Seconds that a worker of several waits for the others' units before it ends with exit code 75
+    /// How long a worker waits for the units of others before it exits with code 75
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     wait: u64,
-    /// Seconds that what is in flight may take after Ctrl-C or SIGTERM
+    /// How long work in flight may take after Ctrl-C or SIGTERM
     #[arg(long, value_name = "SECONDS", default_value_t = 25)]
     grace: u64,
-    /// Takes units in an order drawn from N: nothing in the tables depends on it
+    /// Shuffle the order of units by this seed: no table may depend on it
     #[arg(long, value_name = "N", hide = true)]
     unit_order: Option<u64>,
 }
@@ -51,61 +55,65 @@ impl Arguments {
         Duration::from_secs(self.grace)
     }
 
-    /// The worker that this process is.
+    /// Returns the shard of this process: `--shard`, or else what the batch system says.
     fn shard(&self) -> Result<Option<Shard>> {
         if self.shard.is_some() {
             return Ok(self.shard);
         }
         let found = Shard::of_batch_system(|name| std::env::var(name).ok()).map_err(|message| {
             let (file, key) = ("environment".to_owned(), String::new());
-            let help = Some("`--shard 0/1` makes everything here".to_owned());
+            let help = Some("`--shard 0/1` runs everything here".to_owned());
             Error::from(Diagnostics::from(vec![Diagnostic { file, line: None, key, message, help }]))
         })?;
         Ok(found.map(|(shard, variable)| {
-            output::note(format!("shard {shard}, by `{variable}`; `--shard 0/1` makes everything here"));
+            output::note(format!("shard {shard}, from `{variable}`; `--shard 0/1` runs everything here"));
             shard
         }))
     }
 }
 
-/// The share of the UNet's rows that held a sample.
+/// The share of the UNet's batch rows that held a sample.
 fn fill(stats: &Stats) -> f64 {
     stats.unet_evaluations as f64 / (stats.batch_rows_offered.max(1)) as f64
 }
 
+fn note_awaited(awaited: &[Awaited]) {
+    for Awaited { trial, epoch } in awaited {
+        output::note(format!(
+            "trial {trial}: epoch {epoch} needs feedback from before and after its probe; import it with \
+             `discl-pipe feedback`"
+        ));
+    }
+}
+
 pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     let target = &arguments.target;
-    let defaults = run::Options::default();
     let options = run::Options {
         until: arguments.until.clone(),
-        units_in_flight: arguments.units_in_flight.map_or(defaults.units_in_flight, Into::into),
+        units_in_flight: arguments.units_in_flight.into(),
         unit_order: arguments.unit_order,
         shard: arguments.shard()?,
         wait: Duration::from_secs(arguments.wait),
         stop: stop.clone(),
     };
     if arguments.retry_rejects {
-        let forgotten = run::forget_rejects(&target.open().await?).await?;
-        output::note(format!("{forgotten} rejects are tried again"));
+        let cleared = run::clear_rejects(&target.open_project().await?).await?;
+        output::note(format!("retrying {}", output::count(cleared, "reject")));
     }
-    let (pipeline, outcomes, awaited) = loop {
-        let pipeline = target.open().await?;
-        let outcomes = run::run(&pipeline, &options, Arc::new(Bars::new())).await?;
-        let awaited = feedback::awaited(&pipeline).await?;
-        for Awaited { trial, epoch } in &awaited {
-            output::note(format!("trial {trial}: epoch {epoch} waits for feedback, before and after its probe"));
-        }
-        if awaited.is_empty() || !arguments.follow {
-            break (pipeline, outcomes, awaited);
-        }
-        tokio::select! {
-            waited = feedback::wait(&pipeline) => waited?,
-            () = stop.asked() => return Err(Error::Interrupted),
-        }
+    let mut pipeline = target.open().await?;
+    let bars = Bars::new();
+    let outcomes = match arguments.follow {
+        true => run::follow(&mut pipeline, &options, &bars, note_awaited).await?,
+        false => run::run(&pipeline, &options, &bars).await?,
     };
-    let models = &pipeline.session.functions().models;
+    let awaited = feedback::awaited(&pipeline.project).await?;
+    note_awaited(&awaited);
+    let models = &pipeline.models;
+    let levels = report::levels(&pipeline.project).await?;
+    if outcomes.iter().any(|outcome| outcome.step == schema::KEPT) {
+        warn(&levels);
+    }
     if target.format == Format::Json {
-        let levels = report::levels(&pipeline).await?;
         let engine = models.stats().map(|stats| {
             json!({
                 "unet_evaluations": stats.unet_evaluations,
@@ -126,14 +134,43 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
         output::note(format!("the object store throttled requests: {totals}"));
     }
     if let Some(stats) = models.stats() {
+        let busy = stats.busy.as_secs_f64();
         output::note(format!(
-            "engine: {} UNet evaluations, mean batch fill {:.1} %, a model running for {:.1} s, on {}",
+            "diffusion: {} UNet evaluations in {busy:.1} s, {:.0} per second, {:.1} % of the batch rows used, on {}",
             stats.unet_evaluations,
+            stats.unet_evaluations as f64 / busy.max(1e-3),
             100.0 * fill(&stats),
-            stats.busy.as_secs_f64(),
             models.provider().unwrap_or_default()
         ));
     }
-    output::line(report::tables(&pipeline).await?.trim_end());
+    if !levels.is_empty() {
+        output::tables(&report::tables(&pipeline.project).await?);
+        output::note(format!("tables and `contact_sheet.png` are in {}", place(&pipeline)));
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Warns about levels and runs without a synthetic image: the curriculum would miss them.
+fn warn(levels: &[Level]) {
+    if levels.is_empty() {
+        output::note(
+            "warning: no image is hard, so none was generated\nhint: `[hard_samples]` says which images are hard",
+        );
+    }
+    let empty: Vec<_> = levels.iter().filter(|level| level.candidates > 0 && level.kept == 0).collect();
+    if !empty.is_empty() {
+        let names: Vec<_> = empty.iter().map(|level| level.image_guidance.to_string()).collect();
+        let candidates: u64 = empty.iter().map(|level| level.candidates).sum();
+        output::note(format!(
+            "warning: none of the {candidates} candidates with image guidance {} was kept\nhint: look at their \
+             `text_similarity` in `scores`, and lower `filter.min_text_similarity`",
+            names.join(", ")
+        ));
+    }
+}
+
+/// Where the tables are: a path that can be pasted, or a URL.
+fn place(pipeline: &Pipeline) -> String {
+    let url = &pipeline.project.session.lake().location().url;
+    url.to_file_path().map_or_else(|()| url.to_string(), |path| path.display().to_string())
 }

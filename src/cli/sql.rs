@@ -1,5 +1,4 @@
-//! `sql`: queries over the tables of a pipeline, with its models as functions and its `$name` parameters.
-//! Nothing can be written from here.
+//! `sql`: queries over the tables of a pipeline, with its models as functions and its `$name` parameters. It cannot write.
 
 use std::{
     io::{BufRead, IsTerminal},
@@ -11,116 +10,220 @@ use std::{
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch, StringArray},
     datatypes::{DataType, Field, Schema},
+    error::ArrowError,
     util::pretty::pretty_format_batches,
 };
-use clap::Args;
+use clap::{Args, ValueEnum};
 use datafusion::prelude::SessionContext;
 
-use super::{Format, Target, output};
+use super::{
+    CliError,
+    output::{self, Format},
+    target::{self, Models, PipelineFile, Tables},
+};
 use crate::{
-    error::{self, Error, Result},
-    pipeline::Pipeline,
-    plan::catalogue::{self, Query},
+    error::{self, Error, Result, text},
+    pipeline::Project,
+    plan::{
+        self,
+        catalogue::{self, Query},
+    },
     schema, session,
 };
+
+/// How the shell is left and what it has; shown when it begins on a terminal.
+const HELP: &str = "end a query with `;`, list the tables with `.tables`, leave with `.quit` or Ctrl-D";
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    pub(super) target: Target,
-    /// The query; without one they are read from stdin, each ended by `;`
-    #[arg(conflicts_with = "file")]
+    pub(super) file: PipelineFile,
+    #[command(flatten)]
+    tables: Tables,
+    #[command(flatten)]
+    models: Models,
+    /// The query; without one, queries are read from stdin, each ended by `;`
+    #[arg(conflicts_with = "query_file")]
     query: Option<String>,
-    /// A file with the query
-    #[arg(short, long, value_name = "FILE")]
-    file: Option<PathBuf>,
+    /// Read the query from a file
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    query_file: Option<PathBuf>,
+    /// How to print results
+    #[arg(long, value_enum, default_value_t, display_order = target::LAST)]
+    format: RowFormat,
+}
+
+/// How rows are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum RowFormat {
+    #[default]
+    Text,
+    Json,
+    Csv,
+}
+
+impl Arguments {
+    /// The format of errors.
+    pub(super) fn format(&self) -> Format {
+        match self.format {
+            RowFormat::Text | RowFormat::Csv => Format::Text,
+            RowFormat::Json => Format::Json,
+        }
+    }
 }
 
 pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
-    let pipeline = arguments.target.open().await?;
-    let snapshot = pipeline.session.snapshot(&pipeline.own_tables).await?;
-    let context = pipeline.session.context(&snapshot, &Arc::default())?;
-    let format = arguments.target.format;
-    let text = match (&arguments.query, &arguments.file) {
+    let Arguments { file, tables, models, query, query_file, format } = arguments;
+    let text = match (query, query_file) {
         (Some(query), _) => query.clone(),
         (None, Some(file)) => std::fs::read_to_string(file)
-            .map_err(|error| Error::Data(format!("`{}` cannot be read: {error}", file.display())))?,
-        (None, None) => return from_stdin(&pipeline, &context, format).await,
+            .map_err(|source| CliError::File { path: file.display().to_string(), source })?,
+        (None, None) => {
+            let shell = Shell::new(target::open(file, tables, Some(models)).await?.project).await?;
+            return shell.answer_stdin(*format).await;
+        }
     };
-    answer(&pipeline, &context, &text, format).await?;
+    let needs_lake_alone = Query::parse("sql", &text).is_ok_and(|query| plan::needs_lake_alone(&query));
+    let project = match needs_lake_alone {
+        true => target::open_project(file, tables).await?,
+        false => target::open(file, tables, Some(models)).await?.project,
+    };
+    Shell::new(project).await?.answer(&text, *format).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Answers queries from stdin, each ended by `;` at the end of a line. On a terminal an error ends a query
-/// and not the session.
-async fn from_stdin(pipeline: &Pipeline, context: &SessionContext, format: Format) -> Result<ExitCode> {
-    let terminal = std::io::stdin().is_terminal();
-    if terminal {
-        output::note("queries end with `;`, Ctrl-D leaves; `SHOW TABLES;` lists what there is");
+/// A project, with its tables as they were when the command began.
+struct Shell {
+    project: Project,
+    context: SessionContext,
+}
+
+impl Shell {
+    async fn new(project: Project) -> Result<Self> {
+        let context = project.session.context(&project.session.snapshot().await?)?;
+        Ok(Self { project, context })
     }
-    let mut text = String::new();
-    let mut lines = std::io::stdin().lock().lines();
-    loop {
-        let line = lines.next().transpose();
-        let line = line.map_err(|error| Error::Data(format!("stdin cannot be read: {error}")))?;
-        let ended = line.as_ref().is_none_or(|line| line.trim_end().ends_with(';'));
-        let last = line.is_none();
-        text.push_str(line.as_deref().unwrap_or_default());
-        text.push('\n');
-        if ended && !text.trim().is_empty() {
-            let query = std::mem::take(&mut text);
-            match answer(pipeline, context, &query, format).await {
-                Err(error) if terminal => output::note(format!("error: {}", error::chain(&error))),
-                result => result?,
+
+    /// Answers queries from stdin, each ended by `;` at the end of a line. On a terminal, an error ends the query but not
+    /// the session.
+    async fn answer_stdin(&self, format: RowFormat) -> Result<ExitCode> {
+        let terminal = std::io::stdin().is_terminal();
+        if terminal {
+            output::note(HELP);
+        }
+        let mut text = String::new();
+        let mut lines = std::io::stdin().lock().lines();
+        loop {
+            let line = lines.next().transpose();
+            let line = line.map_err(CliError::Stdin)?;
+            if terminal && text.trim().is_empty() {
+                match line.as_deref().map(|line| line.trim().trim_end_matches(';')) {
+                    Some(".quit" | ".exit" | "quit" | "exit") => return Ok(ExitCode::SUCCESS),
+                    Some(".help" | "help") => {
+                        output::note(HELP);
+                        continue;
+                    }
+                    Some(".tables") => {
+                        output::line(table_names(&self.context).join("\n"));
+                        continue;
+                    }
+                    _ => {}
+                }
+            }
+            let ended = line.as_ref().is_none_or(|line| line.trim_end().ends_with(';'));
+            let last = line.is_none();
+            text.push_str(line.as_deref().unwrap_or_default());
+            text.push('\n');
+            if ended && !text.trim().is_empty() {
+                let query = std::mem::take(&mut text);
+                match self.answer(&query, format).await {
+                    Err(error) if terminal => output::note(format!("error: {}", error::chain(&error))),
+                    result => result?,
+                }
+            }
+            if last {
+                return Ok(ExitCode::SUCCESS);
             }
         }
-        if last {
-            return Ok(ExitCode::SUCCESS);
+    }
+
+    async fn answer(&self, text: &str, format: RowFormat) -> Result<()> {
+        let fail = |error| Error::query("sql", error);
+        catalogue::hold_chains("sql", text)?;
+        let rows = match Query::parse("sql", text) {
+            Ok(query) => session::query(&self.context, "sql", &query.bind(&self.project.plan.parameters)?)
+                .await
+                .map_err(|error| suggest_table(&query, &self.context, error))?,
+            // EXPLAIN and SHOW are not queries, but only read.
+            Err(_) => self.context.sql_with_options(text, session::reading()).await.map_err(fail)?,
+        };
+        // Without a row there is no batch, and only the schema has the headings.
+        let empty = RecordBatch::new_empty(Arc::clone(rows.schema().inner()));
+        let mut batches = rows.collect().await.map_err(fail)?;
+        if batches.is_empty() && format != RowFormat::Json {
+            batches.push(empty);
         }
+        let batches: Vec<RecordBatch> =
+            batches.iter().map(without_pixels).collect::<Result<_, _>>().map_err(|error| fail(error.into()))?;
+        let printed = print(&batches, format).map_err(|error| fail(error.into()))?;
+        output::line(printed);
+        Ok(())
     }
 }
 
-async fn answer(pipeline: &Pipeline, context: &SessionContext, text: &str, format: Format) -> Result<()> {
-    let fail = |error| Error::query("sql", error);
-    catalogue::hold_chains("sql", text)?;
-    let rows = match Query::parse("sql", text) {
-        Ok(query) => session::query(context, "sql", &query.bind(&pipeline.plan.parameters)?).await?,
-        // EXPLAIN and SHOW are no queries, and still only read
-        Err(_) => context.sql_with_options(text, session::reading()).await.map_err(fail)?,
-    };
-    let batches: Vec<RecordBatch> = rows
-        .collect()
-        .await
-        .map_err(fail)?
-        .iter()
-        .map(without_pixels)
-        .collect::<Result<_, _>>()
-        .map_err(|error| fail(error.into()))?;
-    match format {
-        Format::Text => {
-            let table = pretty_format_batches(&batches).map_err(|error| fail(error.into()))?;
-            output::line(table.to_string());
-        }
-        Format::Json => {
+/// The tables that a query may name, in order.
+fn table_names(context: &SessionContext) -> Vec<String> {
+    let options = context.copied_config().options().catalog.clone();
+    let schema = context.catalog(&options.default_catalog).and_then(|catalog| catalog.schema(&options.default_schema));
+    let mut names = schema.map(|schema| schema.table_names()).unwrap_or_default();
+    names.sort();
+    names
+}
+
+fn print(batches: &[RecordBatch], format: RowFormat) -> Result<String, ArrowError> {
+    let bytes = match format {
+        RowFormat::Text => return Ok(pretty_format_batches(batches)?.to_string()),
+        RowFormat::Json => {
             let mut writer = arrow::json::ArrayWriter::new(Vec::new());
-            let written = writer.write_batches(&batches.iter().collect::<Vec<_>>()).and_then(|()| writer.finish());
-            written.map_err(|error| fail(error.into()))?;
+            writer.write_batches(&batches.iter().collect::<Vec<_>>())?;
+            writer.finish()?;
             let bytes = writer.into_inner();
-            output::line(if bytes.is_empty() { "[]".into() } else { String::from_utf8_lossy(&bytes) });
+            if bytes.is_empty() { b"[]".to_vec() } else { bytes }
         }
-    }
-    Ok(())
+        RowFormat::Csv => {
+            let mut writer = arrow::csv::Writer::new(Vec::new());
+            batches.iter().try_for_each(|batch| writer.write(batch))?;
+            writer.into_inner()
+        }
+    };
+    Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
 }
 
-/// Images are shown as their size: a terminal has no use for their bytes.
-fn without_pixels(batch: &RecordBatch) -> Result<RecordBatch, arrow::error::ArrowError> {
+/// `error` of `query`, with the table that was probably meant if one does not exist.
+fn suggest_table(query: &Query, context: &SessionContext, error: Error) -> Error {
+    let Error::Query { message, .. } = &error else { return error };
+    let known = table_names(context);
+    let unknown =
+        query.tables.iter().find(|name| !known.contains(name) && message.contains(&format!(".{name}' not found")));
+    let Some(unknown) = unknown else { return error };
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    let hint = match text::similar(unknown, &known) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("the tables are {}", text::list(&known, "and")),
+    };
+    let message = format!("there is no table `{unknown}`; {hint}");
+    Error::Query { query: "sql".to_owned(), message }
+}
+
+/// Replaces the bytes of images by their size: a terminal has no use for them.
+fn without_pixels(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let shown = |field: &Arc<Field>, column: &ArrayRef| -> (Field, ArrayRef) {
         let images = matches!(field.data_type(), DataType::Struct(fields) if fields.find("bytes").is_some());
         match schema::image_bytes(column) {
             Some(bytes) if images || column.data_type().is_binary() => {
                 let errors =
                     column.as_struct_opt().and_then(|parts| parts.column_by_name(schema::ERROR_FIELD)).cloned();
-                let texts: StringArray = (0..bytes.len())
+                let sizes: StringArray = (0..bytes.len())
                     .map(|row| match &errors {
                         Some(errors) if errors.is_valid(row) => {
                             Some(format!("error: {}", errors.as_string::<i32>().value(row)))
@@ -128,7 +231,7 @@ fn without_pixels(batch: &RecordBatch) -> Result<RecordBatch, arrow::error::Arro
                         _ => bytes.is_valid(row).then(|| format!("{} bytes", bytes.value(row).len())),
                     })
                     .collect();
-                (Field::new(field.name(), DataType::Utf8, true), Arc::new(texts))
+                (Field::new(field.name(), DataType::Utf8, true), Arc::new(sizes))
             }
             _ => (field.as_ref().clone(), Arc::clone(column)),
         }

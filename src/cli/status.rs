@@ -1,16 +1,19 @@
-//! `status`: what is in the lake, and what is left to do.
+//! `status`: the tables of the lake, and what is left to do.
 
 use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Format, Target, output};
+use super::{
+    LakeTarget,
+    output::{self, Format},
+};
 use crate::{error::Result, report, report::status::status};
 
-pub(super) async fn execute(target: &Target) -> Result<ExitCode> {
-    let pipeline = target.open().await?;
-    let tables = status(&pipeline).await?;
-    let levels = report::levels(&pipeline).await?;
+pub(super) async fn execute(target: &LakeTarget) -> Result<ExitCode> {
+    let project = target.open_project().await?;
+    let tables = status(&project).await?;
+    let levels = report::levels(&project).await?;
     if target.format == Format::Json {
         output::json(&json!({ "tables": tables, "levels": levels }));
         return Ok(ExitCode::SUCCESS);
@@ -30,7 +33,7 @@ pub(super) async fn execute(target: &Target) -> Result<ExitCode> {
     output::table(&["table", "version", "files", "rows", "state"], &rows);
     if !levels.is_empty() {
         output::line("");
-        output::line(report::tables(&pipeline).await?.trim_end());
+        output::tables(&report::tables(&project).await?);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,14 +1,16 @@
-//! A TOML document as a plain tree in which every key and value knows its place.
+//! A TOML document as a plain tree in which every key and value has its place.
 //!
-//! The `toml` crate reports byte spans and borrows from the text; here spans become lines, and
-//! values of `--set` stand in the same tree as those of the file.
+//! The `toml` crate reports byte spans and borrows from the text. Here spans become lines, and
+//! values of `--set` are in the same tree as those of the file.
 
 use toml::de::{DeTable, DeValue};
 
-use crate::error::diagnostics::{Diagnostics, Place};
-use crate::error::text;
+use crate::error::{
+    diagnostics::{Diagnostics, Place},
+    text,
+};
 
-/// Deepest nesting of sections and lists; the deepest that has a meaning is 3.
+/// Deepest nesting of sections and lists; no key needs more than 3.
 const MAX_DEPTH: usize = 16;
 
 /// A value and its place.
@@ -33,7 +35,7 @@ pub(super) enum Value {
 }
 
 impl Value {
-    /// The value as a message repeats it.
+    /// Returns the value as a message repeats it.
     pub(super) fn describe(&self) -> String {
         match self {
             Self::String(value) => text::quote(value),
@@ -44,6 +46,14 @@ impl Value {
             Self::DateTime(written) => format!("the date or time {written}"),
             Self::List(_) => "a list".to_owned(),
             Self::Table(_) => "a section".to_owned(),
+        }
+    }
+
+    /// Returns the section that the value is.
+    pub(super) fn as_table(&self) -> Option<&Table> {
+        match self {
+            Self::Table(table) => Some(table),
+            _ => None,
         }
     }
 }
@@ -63,12 +73,12 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// The entry with this key.
+    /// Returns the entry with this key.
     pub(super) fn get(&self, key: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.key == key)
     }
 
-    /// The position of the entry with this key, which is made from `new` if there is none.
+    /// Returns the entry with this key, after inserting `new` if there is none.
     pub(super) fn entry_or_insert(&mut self, key: &str, new: Node) -> Option<&mut Entry> {
         let at = self.entries.iter().position(|entry| entry.key == key);
         let at = at.unwrap_or_else(|| {
@@ -79,10 +89,10 @@ impl Table {
     }
 }
 
-/// Reads a whole file.
+/// Parses a whole file.
 ///
 /// # Errors
-/// One diagnostic with the first place where the text is not TOML.
+/// Returns one diagnostic with the first place where the text is not TOML.
 pub(super) fn parse(source: &str, origin: &str) -> Result<Table, Diagnostics> {
     let lines = Lines::new(source);
     let refuse = |line, message| Diagnostics::whole_file(origin, line, message);
@@ -100,19 +110,19 @@ pub(super) fn parse(source: &str, origin: &str) -> Result<Table, Diagnostics> {
     })
 }
 
-/// Reads one value, such as the right side of a `--set`; all of it stands at `place`.
+/// Parses one value, such as the right side of a `--set`; all of it gets `place`.
 ///
 /// # Errors
-/// What is wrong with it, in the words of the TOML parser.
+/// Returns the message of the TOML parser.
 pub(super) fn parse_value(source: &str, place: Place) -> Result<Node, String> {
     let parsed = DeValue::parse(source).map_err(|error| error.message().to_owned())?;
     convert(parsed.get_ref(), place, &|_| place, MAX_DEPTH).map_err(|TooDeep(_)| TooDeep::MESSAGE.to_owned())
 }
 
-/// The parser's complaint, with the piece of text that it is about.
+/// Returns the parser's message, with the piece of text that it is about.
 fn syntax_message(source: &str, error: &toml::de::Error) -> String {
     let piece = error.span().and_then(|span| source.get(span)).unwrap_or_default().trim();
-    // The parser's own limit is deeper than ours, and put in words for programmers.
+    // The parser's own limit is deeper than ours, and its message is for programmers.
     if error.message().contains("recurs") {
         return TooDeep::MESSAGE.to_owned();
     }
@@ -133,17 +143,17 @@ impl Lines {
         Self { ends: source.match_indices('\n').map(|(offset, _)| offset).collect() }
     }
 
-    /// The line of a byte offset, counted from 1.
+    /// Returns the line of a byte offset, counted from 1.
     fn line(&self, offset: usize) -> usize {
         1 + self.ends.partition_point(|end| *end < offset)
     }
 }
 
-/// The place where the nesting is deeper than any pipeline's.
+/// The place where the nesting exceeds [`MAX_DEPTH`].
 struct TooDeep(Place);
 
 impl TooDeep {
-    const MESSAGE: &str = "sections and lists are nested too deep, nothing here needs over 3 levels";
+    const MESSAGE: &str = "sections and lists are nested too deeply; no key needs more than 3 levels";
 }
 
 fn convert_table(table: &DeTable<'_>, place: &dyn Fn(usize) -> Place, depth: usize) -> Result<Table, TooDeep> {
@@ -164,7 +174,7 @@ fn convert(value: &DeValue<'_>, at: Place, place: &dyn Fn(usize) -> Place, depth
             Ok(value) => Value::Integer(value),
             Err(_) => Value::HugeInteger(value.to_string()),
         },
-        // TOML floats are Rust floats once the parser has taken the underscores out.
+        // TOML floats are Rust floats once the parser has removed the underscores.
         DeValue::Float(value) => Value::Float(value.as_str().parse().unwrap_or(f64::NAN)),
         DeValue::Boolean(value) => Value::Boolean(*value),
         DeValue::Datetime(value) => Value::DateTime(value.to_string()),

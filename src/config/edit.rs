@@ -1,16 +1,18 @@
-//! `--set section.key=value`: edits of the pipeline, made before it is read.
+//! `--set section.key=value`: edits of the pipeline, applied before it is read.
 //!
 //! An edit counts as part of the file, so an unknown key or a wrong value is reported like one of
 //! the file, under the name of the edit.
 
 use super::document::{self, Node, Table, Value};
-use crate::error::diagnostics::{Place, Problems};
-use crate::error::text;
+use crate::error::{
+    diagnostics::{Place, Problems},
+    text,
+};
 
-/// Most parts of a key; the longest that has a meaning has 3 (`source.splits.train`).
+/// Most parts of a key; no key has more than 3 (`source.splits.train`).
 const MAX_PARTS: usize = 8;
 
-/// Applies the edits in their order; a later one wins.
+/// Applies the edits in their order; the last one of a key wins.
 pub(super) fn apply(root: &mut Table, edits: &[String], problems: &mut Problems) {
     for (number, edit) in edits.iter().enumerate() {
         apply_one(root, edit, Place::Edit(number), problems);
@@ -23,7 +25,7 @@ fn apply_one(root: &mut Table, edit: &str, place: Place, problems: &mut Problems
     };
     let parts: Vec<&str> = key.trim().split('.').map(str::trim).collect();
     if parts.len() > MAX_PARTS || !parts.iter().all(|part| is_bare_key(part)) {
-        let message = format!("found the key {}, expected a key such as `spectrum.timesteps`", text::quote(key));
+        let message = format!("found the key {}, expected one such as `spectrum.timesteps`", text::quote(key));
         return problems.add(Some(place), "", message);
     }
     match value(written, place) {
@@ -39,18 +41,18 @@ fn is_bare_key(part: &str) -> bool {
     !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
 }
 
-/// A TOML value if it is one; otherwise the bare text, so that a shell needs no second quotes.
+/// Parses a TOML value. Anything else is a string, so that a shell needs no second quotes.
 fn value(written: &str, place: Place) -> Result<Node, String> {
     let bare = written.trim();
     match document::parse_value(bare, place) {
         Ok(node) => Ok(node),
-        // Someone who opens a list or a quote means TOML, and wants to hear what is wrong with it.
+        // Someone who opens a list or a quote means TOML, and needs its error message.
         Err(message) if bare.starts_with(['[', '{', '"', '\'']) => Err(message),
         Err(_) => Ok(Node { value: Value::String(written.to_owned()), place }),
     }
 }
 
-/// Puts the value at the end of the path, and makes the sections on the way.
+/// Puts the value at the end of the path, and adds the sections on the way.
 fn insert(table: &mut Table, path: &[&str], new: Node, problems: &mut Problems) {
     let place = new.place;
     let mut table = table;
@@ -66,7 +68,7 @@ fn insert(table: &mut Table, path: &[&str], new: Node, problems: &mut Problems) 
             Value::Table(inner) => table = inner,
             other => {
                 let key = path.get(..=depth).unwrap_or_default().join(".");
-                let message = format!("found {}, only keys of a section can be set", other.describe());
+                let message = format!("found {}, which is not a section", other.describe());
                 return problems.add(Some(place), &key, message);
             }
         }

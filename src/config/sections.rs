@@ -1,305 +1,271 @@
-//! Every section with its keys, ranges and defaults: the reference of the file format.
+//! The sections of the pipeline file, but for `[source]`, `[learner]` and `[experiment]`.
+//!
+//! The doc comment of a field is its description in `docs/reference.md`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
-use super::document::Entry;
-use super::parameters::parameters;
-use super::reader::Section;
-use super::strings::{FILLED_LINE, IDENTIFIER, LINE, LOCATION, MODEL, NAME, PATH, QUERY, SQL_PATH};
-use super::template::{Template, asks_for};
-use super::values::{Choice, Distinct, Kind, Truth, integer, number, number_below};
+use serde::Serialize;
+
 use super::{
-    Config, Cuda, Curriculum, Expect, Filter, HardSamples, Models, Prompts, Queries, Rejects, Spectrum, UserStep,
-    Validation, experiment, source,
+    declaration::{Declaration, optional, or, required, section},
+    document::Entry,
+    key::{DefaultValue, Field, Key},
+    reader::Section,
+    strings::{FILLED_LINE, IDENTIFIER, LINE, MODEL, NAME, QUERY, SQL_PATH},
+    template::Template,
+    value_types::{Boolean, LocalPath, OneOf, ValueType, integer, list_of, number, number_below, one_or_list_of},
 };
-use crate::error::text;
 
-/// Most training epochs.
 const MAX_EPOCHS: i64 = 100_000;
 
-/// The prompt of the method: the class, and nothing that a class does not have.
+/// The method's prompt: the class, and nothing that a class does not have.
 const DEFAULT_PROMPT: &str = "a photo of {class}";
 
-/// Reads the whole file.
-pub(super) fn config(mut root: Section<'_, '_>) -> Config {
-    // in the order of the sections, which is that of what is missing in messages
-    let name = root.required("name", &NAME);
-    let seed = root.or("seed", &integer(i64::MIN..=i64::MAX, ""), 0);
-    let sql_dir = root.optional("sql_dir", &PATH).map(PathBuf::from);
-    let lake_root = lake_root(root.section("lake"));
-    let source = source::source(root.section("source"));
-    let models = models(root.section("models"));
-    let hard_samples = hard_samples(root.section("hard_samples"), &models.classifiers);
-    let prompts = prompts(root.section("prompts"));
-    let spectrum = spectrum(root.section("spectrum"));
-    let filter = filter(root.section("filter"));
-    let validation = validation(root.section("validation"));
-    let curriculum = curriculum(root.section("curriculum"), &spectrum.image_guidance, validation.sources);
-    let learner = experiment::learner(root.section("learner"));
-    let experiment = experiment::experiment(root.section("experiment"), &curriculum.strategy);
-    let config = Config {
-        name,
-        seed,
-        sql_dir,
-        lake_root,
-        source,
-        models,
-        hard_samples,
-        prompts,
-        spectrum,
-        filter,
-        validation,
-        curriculum,
-        learner,
-        experiment,
-        rejects: rejects(root.section("rejects")),
-        cuda: cuda(root.section("cuda")),
-        queries: queries(root.section("queries")),
-        steps: steps(&mut root),
-        expect: expect(&mut root),
-        parameters: parameters(root.section("parameters")),
-    };
-    root.finish();
-    config
-}
+/// The schedulers that `models::diffusion` has.
+const SCHEDULERS: &[&str] = &["ddim", "pndm", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_karras", "lcm"];
 
-fn lake_root(mut lake: Section<'_, '_>) -> String {
-    let root = lake.required("root", &LOCATION);
-    lake.finish();
-    root
-}
-
-fn models(mut models: Section<'_, '_>) -> Models {
-    let out = Models {
-        diffusion: models.required("diffusion", &MODEL),
-        clip: models.required("clip", &MODEL),
-        classifiers: classifiers(models.section("classifiers")),
-    };
-    models.finish();
-    out
-}
-
-/// Directories and URLs under names that the user gives.
-fn classifiers(mut classifiers: Section<'_, '_>) -> BTreeMap<String, String> {
-    let mut out = BTreeMap::new();
-    for Entry { key: name, place, node } in classifiers.entries() {
-        let key = classifiers.key(name);
-        if !(IDENTIFIER.holds)(name) {
-            let message = format!("found this name, allowed are {}", IDENTIFIER.allowed);
-            classifiers.problems().add(Some(*place), &key, message);
-        } else if let Some(path) = MODEL.read(&key, node, classifiers.problems()) {
-            out.insert(name.clone(), path);
-        }
+section! {
+    /// `[models]`: directories or URLs in the layout of `optimum-cli export onnx`, each a
+    /// [`ModelLocation`](super::ModelLocation).
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+    pub struct Models {
+        /// The diffusion model: Stable Diffusion 1.x or 2.x, SDXL, or the SDXL refiner.
+        diffusion: String = required(MODEL);
+        /// The CLIP model that scores images.
+        clip: String = required(MODEL);
+        /// A custom image classifier, for `hard_samples.classifier` and for `classify('NAME', image)` in SQL.
+        classifiers: BTreeMap<String, String> = Classifiers;
     }
-    out
 }
 
-fn hard_samples(mut hard: Section<'_, '_>, classifiers: &BTreeMap<String, String>) -> HardSamples {
-    let out = HardSamples {
-        sql: hard.or("sql", &SQL_PATH, "hard_samples/few_shot.sql"),
-        max_class_count: hard.or("max_class_count", &integer(1..=i64::MAX, "images"), 20),
-        confidences: hard.optional("confidences", &PATH).map(PathBuf::from),
-        classifier: hard.optional("classifier", &IDENTIFIER),
-        max_probability: hard.or("max_probability", &number(0.0, 1.0, "probability"), 1.0),
-        hard_fraction: hard.or("hard_fraction", &number(0.0, 1.0, "share of the training images"), 1.0),
-        exclude_classes: hard.or("exclude_classes", &Distinct { of: FILLED_LINE, or_one: true }, Vec::new()),
-    };
-    if out.sql == "hard_samples/low_confidence.sql" && out.confidences.is_none() {
-        hard.refuse("confidences", "missing, and `hard_samples/low_confidence.sql` needs it: a Parquet file");
-    }
-    let known: Vec<String> = classifiers.keys().map(|name| format!("`{name}`")).collect();
-    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-    match &out.classifier {
-        Some(name) if !classifiers.contains_key(name) => {
-            let message = format!("found `{name}`, allowed are those of `[models.classifiers]`: {known}");
-            hard.refuse("classifier", message);
-        }
-        None if out.sql == "hard_samples/classifier.sql" => {
-            hard.refuse(
-                "classifier",
-                "missing, and `hard_samples/classifier.sql` needs it: one of `[models.classifiers]`",
-            );
-        }
-        _ => {}
-    }
-    hard.finish();
-    out
-}
+/// `[models.classifiers]`: directories and URLs under names that the user chooses.
+#[derive(Debug, Clone, Copy)]
+struct Classifiers;
 
-fn prompts(mut prompts: Section<'_, '_>) -> Prompts {
-    let with_both = Template { placeholders: &["{class}", "{description}"] };
-    let with_class = Template { placeholders: &["{class}"] };
-    let out = Prompts {
-        descriptions: prompts.optional("descriptions", &PATH).map(PathBuf::from),
-        common_names: prompts.optional("common_names", &PATH).map(PathBuf::from),
-        generation: prompts.or("generation", &with_both, DEFAULT_PROMPT),
-        filter: prompts.or("filter", &with_class, DEFAULT_PROMPT),
-    };
-    if asks_for(&out.generation, "description") && !prompts.has("descriptions") {
-        let needed = prompts.key("descriptions");
-        let message = format!("found `{{description}}`, which needs `{needed}` to be set");
-        prompts.refuse("generation", message);
-    }
-    prompts.finish();
-    out
-}
+impl Declaration for Classifiers {
+    type Value = BTreeMap<String, String>;
 
-fn cuda(mut cuda: Section<'_, '_>) -> Cuda {
-    let out = Cuda {
-        memory_limit_mib: cuda.optional("memory_limit_mib", &integer(1..=1 << 30, "MiB")),
-        tf32: cuda.or("tf32", &Truth, false),
-    };
-    cuda.finish();
-    out
-}
-
-fn queries(mut queries: Section<'_, '_>) -> Queries {
-    let out = Queries { memory_limit_mib: queries.optional("memory_limit_mib", &integer(16..=1 << 30, "MiB")) };
-    queries.finish();
-    out
-}
-
-const SCHEDULERS: [&str; 7] = ["ddim", "pndm", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_karras", "lcm"];
-
-fn spectrum(mut spectrum: Section<'_, '_>) -> Spectrum {
-    let percent = integer(0..=100, "percent of the real image kept");
-    let levels = Distinct { of: percent, or_one: false };
-    let seeds = Distinct { of: integer(0..=i64::MAX, ""), or_one: false };
-    let scheduler = Choice { words: &SCHEDULERS };
-    let out = Spectrum {
-        image_guidance: spectrum.required("image_guidance", &levels),
-        seeds: spectrum.required("seeds", &seeds),
-        timesteps: spectrum.or("timesteps", &integer(1..=1000, ""), 50),
-        guidance_scale: spectrum.or("guidance_scale", &number(0.0, 100.0, "factor"), 10.0),
-        scheduler: spectrum.optional("scheduler", &scheduler).map(str::to_owned),
-        negative_prompt: spectrum.optional("negative_prompt", &LINE),
-        noise: spectrum.or("noise", &Choice { words: &["counter", "torch"] }, "counter").to_owned(),
-        pure_noise_at_zero: spectrum.or("pure_noise_at_zero", &Truth, false),
-        size: size(&mut spectrum),
-        keep_aspect: spectrum.or("keep_aspect", &Truth, true),
-    };
-    spectrum.finish();
-    out
-}
-
-/// Width and height, or neither.
-fn size(spectrum: &mut Section<'_, '_>) -> Option<(i64, i64)> {
-    let side = integer(8..=8192, "pixels");
-    match (spectrum.optional("width", &side), spectrum.optional("height", &side)) {
-        (Some(width), Some(height)) => Some((width, height)),
-        (width, _) => {
-            let (given, missing) = if width.is_some() { ("width", "height") } else { ("height", "width") };
-            if spectrum.has(given) && !spectrum.has(missing) {
-                let message = format!("missing, and `{}` needs it", spectrum.key(given));
-                spectrum.refuse(missing, message);
+    fn read(&self, name: &'static str, section: &mut Section<'_, '_>) -> BTreeMap<String, String> {
+        let mut section = section.section(name);
+        let mut out = BTreeMap::new();
+        for Entry { key: name, place, node } in section.entries() {
+            let key = section.key(name);
+            if !(IDENTIFIER.holds)(name) {
+                let message = format!("not a valid name, expected {}", IDENTIFIER.expected);
+                section.problems().add(Some(*place), &key, message);
+            } else if let Some(location) = MODEL.read(&key, node, section.problems()) {
+                out.insert(name.clone(), location);
             }
-            None
         }
+        out
+    }
+
+    fn keys(&self, field: &Field<'_>) -> Vec<Key> {
+        let header = field.subsection(field.name);
+        vec![Field { header: &header, name: "NAME", ..field.clone() }.key(MODEL.expected(), DefaultValue::Unset)]
     }
 }
 
-fn filter(mut filter: Section<'_, '_>) -> Filter {
-    let cosine = number(-1.0, 1.0, "cosine");
-    let out = Filter {
-        sql: filter.or("sql", &SQL_PATH, "kept/text_similarity.sql"),
-        frame: filter.or("frame", &Choice { words: &["center_crop", "whole"] }, "center_crop").to_owned(),
-        min_text_similarity: filter.or("min_text_similarity", &cosine, 0.3),
-        max_attempts: filter.or("max_attempts", &integer(1..=100, ""), 6),
-    };
-    filter.finish();
-    out
+section! {
+    /// `[hard_samples]`: which real images get a spectrum.
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    pub struct HardSamples {
+        /// The query that selects them: `hard_samples/few_shot.sql` (images of rare classes),
+        /// `hard_samples/classifier.sql` or `hard_samples/low_confidence.sql` (images whose class a classifier finds
+        /// improbable), or your own.
+        sql: String = or(SQL_PATH, "hard_samples/few_shot.sql");
+        /// A class with fewer training images than this is few-shot, and its images are hard.
+        max_class_count: i64 = or(integer(1..=i64::MAX, "images"), 20), sql "max_class_count";
+        /// A Parquet file with the columns `path`, as in `images`, and `probability`, which a classifier gives to the
+        /// image's class; `discl-pipe confidences` writes one. For `hard_samples/low_confidence.sql`.
+        confidences: Option<PathBuf> = optional(LocalPath);
+        /// A name of `[models.classifiers]`, for `hard_samples/classifier.sql`.
+        classifier: Option<String> = optional(IDENTIFIER), sql "classifier";
+        /// An image is hard if the probability of its class is below this.
+        max_probability: f64 = or(number(0.0..=1.0, "probability"), 1.0), sql "max_probability";
+        /// At most this share of the training images is hard; the least probable are taken.
+        hard_fraction: f64 = or(number(0.0..=1.0, "share of the training images"), 1.0), sql "hard_fraction";
+        /// Names of classes that never get a spectrum.
+        exclude_classes: Vec<String> = or(one_or_list_of(FILLED_LINE), Vec::new()), sql "exclude_classes";
+    }
 }
 
-fn validation(mut validation: Section<'_, '_>) -> Validation {
-    let out = Validation { sources: validation.or("sources", &integer(0..=i64::from(u32::MAX), "hard images"), 0) };
-    validation.finish();
-    out
+section! {
+    /// `[prompts]`: templates in which `{class}` and `{description}` are replaced.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+    pub struct Prompts {
+        /// Descriptions of the classes, for `{description}`: a JSON file from class to a list of strings, or the JSON
+        /// Lines (`.jsonl`) that `discl-pipe prompts` writes.
+        descriptions: Option<PathBuf> = optional(LocalPath);
+        /// A JSON file from class to the name that replaces `{class}`; a class that is not in it keeps its name.
+        common_names: Option<PathBuf> = optional(LocalPath);
+        /// What images are generated from. `{description}` requires `descriptions`.
+        generation: String = or(Template(&["{class}", "{description}"]), DEFAULT_PROMPT), sql "generation_prompt";
+        /// What CLIP compares generated images with.
+        filter: String = or(Template(&["{class}"]), DEFAULT_PROMPT), sql "filter_prompt";
+    }
 }
 
-fn curriculum(mut curriculum: Section<'_, '_>, levels: &[i64], validation_sources: i64) -> Curriculum {
-    let share = "share of images";
-    let sound = curriculum.problems().count();
-    let epochs = curriculum.or("epochs", &integer(1..=MAX_EPOCHS, ""), 65);
-    let curriculum_epochs = curriculum.or("curriculum_epochs", &integer(0..=MAX_EPOCHS, ""), 60);
-    if curriculum.problems().count() == sound && curriculum_epochs > epochs {
-        let all = format!("`{}` ({epochs})", curriculum.key("epochs"));
-        let message = match curriculum.has("curriculum_epochs") {
-            true => format!("found {curriculum_epochs}, allowed are 0 to {all}"),
-            false => format!("missing, and its default {curriculum_epochs} is over {all}"),
+section! {
+    /// `[spectrum]`: which images are generated, and how.
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    pub struct Spectrum {
+        /// The levels of the spectrum: 100 is the real image, 0 keeps nothing of it.
+        image_guidance: Vec<i64> = required(list_of(integer(0..=100, "percent of the real image kept"))),
+            sql "image_guidance";
+        /// Noise seeds: an image is generated for each hard image, level and seed.
+        seeds: Vec<i64> = required(list_of(integer(0..=i64::MAX, ""))), sql "seeds";
+        /// Denoising timesteps of a full schedule. A level of 90 runs the last tenth of them.
+        timesteps: i64 = or(integer(1..=1000, ""), 50), sql "timesteps";
+        /// Classifier-free guidance, as diffusers counts it.
+        guidance_scale: f64 = or(number(0.0..=100.0, "factor"), 10.0), sql "guidance_scale";
+        /// The scheduler. If it is not set, the model's own.
+        scheduler: Option<String> = optional(OneOf(SCHEDULERS));
+        /// What images should not show. If it is not set, diffusers' `None`: zeros if the model's pipeline forces them,
+        /// otherwise the empty prompt.
+        negative_prompt: Option<String> = optional(LINE), sql "negative_prompt";
+        /// `counter` draws noise from a stream for each seed and purpose; `torch` draws what torch's CPU generator
+        /// draws, in diffusers' order.
+        noise: String = or(OneOf(&["counter", "torch"]), "counter");
+        /// Whether level 0 starts from noise alone. Diffusers leaves a trace of the image in it.
+        pure_noise_at_zero: bool = or(Boolean, false);
+        /// The width to which images are resized first; every side is then cropped to whole latents. If it is not set,
+        /// images keep their size.
+        size: Option<(i64, i64)> = Size;
+        /// Whether an image is resized to the largest size inside `width` × `height` that has its aspect ratio.
+        keep_aspect: bool = or(Boolean, true);
+    }
+}
+
+/// The keys `width` and `height`, of which a file sets both or neither.
+#[derive(Debug, Clone, Copy)]
+struct Size;
+
+impl Declaration for Size {
+    type Value = Option<(i64, i64)>;
+
+    fn read(&self, _field: &'static str, section: &mut Section<'_, '_>) -> Option<(i64, i64)> {
+        let side = integer(8..=8192, "pixels");
+        let (width, height) = (section.optional("width", &side), section.optional("height", &side));
+        width.zip(height)
+    }
+
+    fn keys(&self, field: &Field<'_>) -> Vec<Key> {
+        let side = integer(8..=8192, "pixels").expected();
+        let width = Field { name: "width", ..field.clone() };
+        let height = Field {
+            name: "height",
+            doc: "The height to which images are resized first. Required with `width`.",
+            ..field.clone()
         };
-        curriculum.refuse("curriculum_epochs", message);
-    }
-    let out = Curriculum {
-        strategy: curriculum.or("strategy", &IDENTIFIER, "diverse_to_specific"),
-        epochs,
-        curriculum_epochs,
-        non_hard_fraction: curriculum.or("non_hard_fraction", &number(0.0, 1.0, share), 0.3),
-        hard_share: curriculum.or("hard_share", &number_below(0.0, 1.0, share), 0.136),
-        level: curriculum.optional("level", &integer(0..=100, "percent of the real image kept")),
-        trials: curriculum.or("trials", &Distinct { of: NAME, or_one: true }, vec!["0".to_owned()]),
-        probe_size: curriculum.or("probe_size", &integer(0..=i64::from(u32::MAX), "real images"), 0),
-        class_balanced: curriculum.or("class_balanced", &Truth, false),
-        manifest: curriculum.or("manifest", &SQL_PATH, "manifest/mixed.sql"),
-    };
-    check_strategy(&mut curriculum, &out, levels, validation_sources);
-    curriculum.finish();
-    out
-}
-
-/// What some strategies need of other keys.
-fn check_strategy(curriculum: &mut Section<'_, '_>, read: &Curriculum, levels: &[i64], validation_sources: i64) {
-    let known = levels.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
-    match (read.strategy.as_str(), read.level) {
-        ("fixed", None) => {
-            curriculum.refuse("level", format!("missing, and the strategy `fixed` needs it: one of {known}"));
-        }
-        ("text_only", _) if !levels.contains(&0) => {
-            let message = format!("found `text_only`, which needs 0 in `spectrum.image_guidance` ({known})");
-            curriculum.refuse("strategy", message);
-        }
-        ("adaptive", _) if read.probe_size == 0 || validation_sources == 0 => {
-            let message = "found `adaptive`, which needs `curriculum.probe_size` and `validation.sources` above 0";
-            curriculum.refuse("strategy", message);
-        }
-        (_, Some(level)) if !levels.contains(&level) => {
-            curriculum.refuse("level", format!("found {level}, allowed are those of the spectrum: {known}"));
-        }
-        _ => {}
+        [width, height].map(|field| field.key(side.clone(), DefaultValue::Unset)).into()
     }
 }
 
-fn rejects(mut rejects: Section<'_, '_>) -> Rejects {
-    let share = number(0.0, 1.0, "share of a step's rows");
-    let out = Rejects { max_fraction: rejects.or("max_fraction", &share, 0.01) };
-    rejects.finish();
-    out
+section! {
+    /// `[filter]`: which generated images are kept.
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    pub struct Filter {
+        /// The query that selects them.
+        sql: String = or(SQL_PATH, "kept/text_similarity.sql");
+        /// What CLIP sees of an image: `center_crop`, as its preprocessor says, or `whole`, resized to the crop's size
+        /// regardless of its aspect ratio.
+        frame: String = or(OneOf(&["center_crop", "whole"]), "center_crop");
+        /// The least CLIP similarity to the filter prompt. A good value depends on the CLIP model.
+        min_text_similarity: f64 = or(number(-1.0..=1.0, "cosine"), 0.3), sql "min_text_similarity";
+        /// How often an image is generated until one reaches `min_text_similarity`.
+        max_attempts: i64 = or(integer(1..=100, ""), 6), sql "max_attempts";
+    }
 }
 
-fn steps(root: &mut Section<'_, '_>) -> Vec<UserStep> {
-    let mut tables = BTreeSet::new();
-    root.each("step", |mut step| {
-        let out = UserStep { table: step.required("table", &IDENTIFIER), sql: step.required("sql", &SQL_PATH) };
-        refuse_second(&mut step, "table", &out.table, &mut tables);
-        step.finish();
-        out
-    })
+section! {
+    /// `[validation]`: which hard images are kept from training.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+    pub struct Validation {
+        /// How many hard images to keep from training, to measure on. Only those with a kept image at every level are
+        /// taken.
+        sources: i64 = or(integer(0..=i64::from(u32::MAX), "hard images"), 0), sql "validation_sources";
+    }
 }
 
-fn expect(root: &mut Section<'_, '_>) -> Vec<Expect> {
-    let mut names = BTreeSet::new();
-    root.each("expect", |mut expect| {
-        let out = Expect { name: expect.required("name", &FILLED_LINE), sql: expect.required("sql", &QUERY) };
-        refuse_second(&mut expect, "name", &out.name, &mut names);
-        expect.finish();
-        out
-    })
+section! {
+    /// `[curriculum]`: what is trained on in which epoch.
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    pub struct Curriculum {
+        /// The strategy: `NAME` stands for the query `schedule/NAME.sql`.
+        strategy: String = or(IDENTIFIER, "diverse_to_specific"), sql "strategy";
+        /// Training epochs.
+        epochs: i64 = or(integer(1..=MAX_EPOCHS, ""), 65), sql "epochs";
+        /// Epochs with synthetic images, at most `epochs`. The rest trains on real images only.
+        curriculum_epochs: i64 = or(integer(0..=MAX_EPOCHS, ""), 60), sql "curriculum_epochs";
+        /// Share of the real images that are not hard in each epoch.
+        non_hard_fraction: f64 = or(number(0.0..=1.0, "share of images"), 0.3), sql "non_hard_fraction";
+        /// Share of hard images, real and synthetic, in an epoch.
+        hard_share: f64 = or(number_below(0.0, 1.0, "share of images"), 0.136), sql "hard_share";
+        /// The level of the strategy `fixed`: one of `spectrum.image_guidance`.
+        level: Option<i64> = optional(integer(0..=100, "percent of the real image kept")), sql "level";
+        /// Names of the training runs that an adaptive strategy serves.
+        trials: Vec<String> = or(one_or_list_of(NAME), vec!["0".to_owned()]), sql "trials";
+        /// Real images that an adaptive trainer trains on between its two measurements of an epoch. The strategy
+        /// `adaptive` requires it, and `validation.sources`, to be above 0.
+        probe_size: i64 = or(integer(0..=i64::from(u32::MAX), "real images"), 0), sql "probe_size";
+        /// Whether each class gets an equal share of an epoch's synthetic images. Otherwise its share is that of its
+        /// kept images.
+        class_balanced: bool = or(Boolean, false), sql "class_balanced";
+        /// The query that mixes an epoch: `manifest/mixed.sql`, which keeps `hard_share`, `manifest/low_quality.sql`,
+        /// which takes every image of a level, or your own.
+        manifest: String = or(SQL_PATH, "manifest/mixed.sql");
+    }
 }
 
-/// Reports a value that an earlier section of the same list has.
-fn refuse_second(section: &mut Section<'_, '_>, key: &'static str, value: &str, seen: &mut BTreeSet<String>) {
-    // An empty one is a value that was refused already.
-    if !value.is_empty() && !seen.insert(value.to_owned()) {
-        section.refuse(key, format!("found {} a second time", text::quote(value)));
+section! {
+    /// `[rejects]`: how many rows may fail.
+    #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+    pub struct Rejects {
+        /// Share of a step's rows that may fail before the run fails.
+        max_fraction: f64 = or(number(0.0..=1.0, "share of a step's rows"), 0.01);
+    }
+}
+
+section! {
+    /// `[cuda]`: how GPUs are set up. It does not change what is generated.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+    pub struct Cuda {
+        /// Most memory that one graph may use in addition to its weights. If it is not set, all that is free.
+        memory_limit_mib: Option<i64> = optional(integer(1..=1 << 30, "MiB"));
+        /// Whether matrix products and convolutions may round their inputs to TF32: faster and less exact.
+        tf32: bool = or(Boolean, false);
+    }
+}
+
+section! {
+    /// `[queries]`: what queries may use. It does not change their results.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+    pub struct Queries {
+        /// Most memory for sorts, joins and groups. Those that can spill to disk do so beyond it, others fail. If it is
+        /// not set, all that is free.
+        memory_limit_mib: Option<i64> = optional(integer(16..=1 << 30, "MiB"));
+    }
+}
+
+section! {
+    /// `[[step]]`: a user-defined table.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+    pub struct UserStep {
+        /// The table, different from all others.
+        table: String = required(IDENTIFIER);
+        /// The query that fills it.
+        sql: String = required(SQL_PATH);
+    }
+}
+
+section! {
+    /// `[[expect]]`: a query that must return no row.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+    pub struct Expect {
+        /// What is expected, in words; different from the other names.
+        name: String = required(FILLED_LINE);
+        /// The query itself, not a file.
+        sql: String = required(QUERY);
     }
 }

@@ -5,220 +5,338 @@ use std::{cell::Cell, collections::BTreeSet, path::PathBuf};
 use serde::Serialize;
 
 use super::{
-    Source, Split, brace_expansion,
+    brace_expansion,
+    declaration::{Declaration, keys_of, optional, or, required, section},
     document::Node,
+    key::{DefaultValue, Field, Key},
     reader::Section,
-    strings::{FILLED_LINE, LINE, LIST_PATH, LOCATION, PATH, RELATIVE_PATH, SQL_PATH},
-    values::{Choice, Distinct, Kind},
+    strings::{FILLED_LINE, LINE, LIST_PATH, LOCATION, RELATIVE_PATH, SQL_PATH, StringRule},
+    value_types::{LocalPath, OneOf, ValueType, one_or_list_of},
 };
 use crate::error::{diagnostics::Problems, text};
 
-/// How a data set is stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+section! {
+    /// `[source]`: the data set.
+    #[derive(Debug, Clone, PartialEq, Serialize)]
+    pub struct Source {
+        /// How the data set is stored.
+        kind: SourceKind = Kind;
+        /// The directory or URL that holds its files.
+        root: String = required(LOCATION);
+        /// The names of each split. In the order of [`Split`], always with train, and no name twice.
+        splits: Vec<(Split, Vec<String>)> = Splits;
+        /// The query that reads the images: `pixels/embed.sql` copies them into the lake, `pixels/reference.sql` leaves
+        /// them where they are.
+        sql: String = or(SQL_PATH, "pixels/embed.sql");
+        /// A file with the class names: JSON (a list, or an object from number to name), `.txt` (a name on each line) or
+        /// `.csv` (columns `label` or `y`, and `name`).
+        classes: Option<PathBuf> = optional(LocalPath);
+    }
+}
+
+/// A part of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum SourceKind {
-    /// Parquet files with an image and a label column.
-    Parquet {
-        /// Column with the encoded images; default `image`.
-        image_column: String,
-        /// Column with the class numbers; default `label`.
-        label_column: String,
-    },
-    /// Text files with a path and a label on each line, as ImageNet-LT has them.
-    List {
-        /// The directory or URL below which these files are; default `source.root`.
-        lists: Option<String>,
-    },
-    /// A folder for each split with a folder for each class, or with `metadata.csv` or `metadata.jsonl`.
-    ImageFolder {
-        /// Column of that file with the labels; default `label`.
-        label_column: String,
-    },
-    /// Tables with a path and a label in each row, as WILDS has them.
-    Csv {
-        /// The one table of all splits; none where each split has tables of its own.
-        table: Option<String>,
-        /// Column of `table` with the split; there exactly where `table` is.
-        split_column: Option<String>,
-        /// Column with the paths; default `path`.
-        path_column: String,
-        /// What stands before each path; may be empty, which is the default.
-        path_prefix: String,
-        /// Column with the labels; default `label`.
-        label_column: String,
-    },
-    /// Tar files in which the members of a sample share their name up to the first dot.
-    WebDataset {
-        /// The field of the sample's `.json` that has its label; none where the member `.cls` is the label.
-        label_field: Option<String>,
-    },
+pub enum Split {
+    /// Trains models; the only split that is augmented.
+    Train,
+    /// Selects models.
+    Validation,
+    /// Evaluates the selected model, once.
+    Test,
+    /// Evaluates it on images that differ from those of training.
+    #[serde(rename = "shifted_test")]
+    ShiftedTest,
+}
+
+impl Split {
+    /// All splits, in their order.
+    pub const ALL: [Self; 4] = [Self::Train, Self::Validation, Self::Test, Self::ShiftedTest];
+
+    /// Returns the name in `[source.splits]` and in tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+            Self::Test => "test",
+            Self::ShiftedTest => "shifted_test",
+        }
+    }
+
+    const fn description(self) -> &'static str {
+        match self {
+            Self::Train => "The images to train on, and the only ones that are augmented.",
+            Self::Validation => "The images that select a model.",
+            Self::Test => "The images that evaluate the selected model.",
+            Self::ShiftedTest => "The images that evaluate it under a distribution shift.",
+        }
+    }
+}
+
+/// Declares the kinds of data sets, each with its word in the file and its keys.
+macro_rules! kinds {
+    (
+        $(#[$attribute:meta])*
+        pub enum $name:ident {
+            $(
+                $(#[doc = $kind_doc:literal])+
+                $kind:ident $word:literal {
+                    $(
+                        $(#[doc = $doc:literal])+
+                        $field:ident: $type:ty = $declaration:expr;
+                    )+
+                }
+            )+
+        }
+    ) => {
+        $(#[$attribute])*
+        pub enum $name {
+            $(
+                $(#[doc = $kind_doc])+
+                $kind { $( $(#[doc = $doc])+ $field: $type, )+ },
+            )+
+        }
+
+        const KINDS: &[&str] = &[$($word),+];
+
+        impl $name {
+            /// Reads the keys of the kind `word`. An unknown kind reads as the first.
+            fn read(word: &str, section: &mut Section<'_, '_>) -> Self {
+                match word {
+                    $( $word => Self::$kind { $( $field: $declaration.read(stringify!($field), section), )+ }, )+
+                    _ => Self::parquet(),
+                }
+            }
+
+            /// Returns the keys that only some kinds have.
+            fn keys(header: &str) -> Vec<Key> {
+                let mut keys = Vec::new();
+                $( $(
+                    let field =
+                        Field { header, name: stringify!($field), doc: concat!($($doc),+), parameter: None };
+                    let of_kind = keys_of::<$type, _>(&$declaration, &field).into_iter();
+                    keys.extend(of_kind.map(|key| Key { source_kind: Some($word), ..key }));
+                )+ )+
+                keys
+            }
+        }
+    };
+}
+
+kinds! {
+    /// How a data set is stored.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum SourceKind {
+        /// Parquet files with an image and a label column.
+        Parquet "parquet" {
+            /// The column with the encoded images.
+            image_column: String = or(FILLED_LINE, "image");
+            /// The column with the labels, which are integers.
+            label_column: String = or(FILLED_LINE, "label");
+        }
+        /// Text files with a path and a label on each line, as ImageNet-LT has them.
+        List "list" {
+            /// The directory or URL that holds the lists. If it is not set, `root`.
+            lists: Option<String> = optional(LOCATION);
+        }
+        /// A folder for each split with a folder for each class, or with `metadata.csv` or `metadata.jsonl`.
+        ImageFolder "imagefolder" {
+            /// The column of the metadata file with the labels.
+            label_column: String = or(FILLED_LINE, "label");
+        }
+        /// Tables with a path and a label in each row, as WILDS has them.
+        Csv "csv" {
+            /// The one table of all splits. If it is not set, each split names its own tables.
+            table: Option<String> = optional(RELATIVE_PATH);
+            /// The column of `table` with the split of a row. Required with `table`.
+            split_column: Option<String> = optional(FILLED_LINE);
+            /// The column with the paths of the images.
+            path_column: String = or(FILLED_LINE, "path");
+            /// What to put before each path.
+            path_prefix: String = or(LINE, "");
+            /// The column with the labels.
+            label_column: String = or(FILLED_LINE, "label");
+        }
+        /// Tar files in which the members of a sample share their name up to the first dot.
+        WebDataset "webdataset" {
+            /// Where a sample has its label: in the member `.cls`, or in a field of the member `.json`.
+            label_field: Option<String> = LabelField;
+        }
+    }
 }
 
 impl SourceKind {
-    /// Parquet files whose columns are called as they are by default.
+    /// Makes Parquet files with the default column names.
     pub fn parquet() -> Self {
         Self::Parquet { image_column: "image".to_owned(), label_column: "label".to_owned() }
     }
 }
 
-const WORDS: [&str; 5] = ["parquet", "list", "imagefolder", "csv", "webdataset"];
+/// The key `kind`, and the keys of the kind that it names.
+#[derive(Debug, Clone, Copy)]
+struct Kind;
 
-/// The keys that only some kinds have.
-const KEYS_OF_KINDS: [&str; 7] =
-    ["image_column", "label_column", "lists", "table", "split_column", "path_column", "path_prefix"];
+impl Declaration for Kind {
+    type Value = SourceKind;
 
-/// What is before the name of a field in `label_column` of the kind `webdataset`.
+    fn read(&self, name: &'static str, section: &mut Section<'_, '_>) -> SourceKind {
+        let word = section.required(name, &OneOf(KINDS));
+        let all: Vec<&str> = SourceKind::keys("").iter().map(|key| key.name).collect();
+        if word.is_empty() {
+            // An unknown kind has been reported, and which keys it has is unknown.
+            for key in &all {
+                section.has(key);
+            }
+        }
+        section.set_kind(&word, all);
+        SourceKind::read(&word, section)
+    }
+
+    fn keys(&self, field: &Field<'_>) -> Vec<Key> {
+        let mut keys = vec![field.key(OneOf(KINDS).expected(), DefaultValue::Required)];
+        keys.extend(SourceKind::keys(field.header));
+        keys
+    }
+}
+
+/// The value of `label_column` for the member `.cls`.
+const CLS: &str = "cls";
+
+/// Precedes the name of a field in `label_column`.
 const JSON_FIELD: &str = "json:";
 
-/// Most bytes of the names that a split's shards may have in all: some 500,000 names as they usually are.
-const MOST_BYTES: usize = 32 << 20;
+/// The key `label_column` of the kind `webdataset`; none is the member `.cls`.
+#[derive(Debug, Clone, Copy)]
+struct LabelField;
 
-/// Reads the section.
-pub(super) fn source(mut source: Section<'_, '_>) -> Source {
-    let word = source.required("kind", &Choice { words: &WORDS });
-    let root = source.required("root", &LOCATION);
-    let (kind, splits) = match word {
-        "list" => (
-            SourceKind::List { lists: source.optional("lists", &LOCATION) },
-            splits(source.section("splits"), &LIST_PATH),
-        ),
-        "imagefolder" => {
-            let kind = SourceKind::ImageFolder { label_column: source.or("label_column", &FILLED_LINE, "label") };
-            (kind, splits(source.section("splits"), &RELATIVE_PATH))
-        }
-        "csv" => csv(&mut source),
-        "webdataset" => {
-            let kind = SourceKind::WebDataset { label_field: label_field(&mut source) };
-            (kind, splits(source.section("splits"), &Shards { left: Cell::new(MOST_BYTES) }))
-        }
-        _ => (parquet(&mut source), splits(source.section("splits"), &RELATIVE_PATH)),
-    };
-    let sql = source.or("sql", &SQL_PATH, "pixels/embed.sql");
-    let classes = source.optional("classes", &PATH).map(PathBuf::from);
-    if word.is_empty() {
-        // a kind that nobody knows has been reported; what its keys are nobody knows either
-        for key in KEYS_OF_KINDS {
-            source.has(key);
-        }
+const LABEL_FIELD: StringRule = StringRule {
+    expected: "`cls` (the member `.cls`) or `json:FIELD` (a field of the member `.json`)",
+    holds: |text| {
+        let field = text.strip_prefix(JSON_FIELD).unwrap_or_default();
+        text == CLS || (!field.is_empty() && (FILLED_LINE.holds)(text))
+    },
+};
+
+impl Declaration for LabelField {
+    type Value = Option<String>;
+
+    fn read(&self, _field: &'static str, section: &mut Section<'_, '_>) -> Option<String> {
+        let column = section.optional("label_column", &LABEL_FIELD)?;
+        column.strip_prefix(JSON_FIELD).map(str::to_owned)
     }
-    source.finish_kind(word, &KEYS_OF_KINDS);
-    Source { kind, root, splits, sql, classes }
-}
 
-fn parquet(source: &mut Section<'_, '_>) -> SourceKind {
-    SourceKind::Parquet {
-        image_column: source.or("image_column", &FILLED_LINE, "image"),
-        label_column: source.or("label_column", &FILLED_LINE, "label"),
+    fn keys(&self, field: &Field<'_>) -> Vec<Key> {
+        let default = DefaultValue::Value(LABEL_FIELD.literal(&CLS.to_owned()));
+        vec![Field { name: "label_column", ..field.clone() }.key(LABEL_FIELD.expected(), default)]
     }
 }
 
-fn csv(source: &mut Section<'_, '_>) -> (SourceKind, Vec<(Split, Vec<String>)>) {
-    let table = source.optional("table", &RELATIVE_PATH);
-    let split_column = source.optional("split_column", &FILLED_LINE);
-    let path_column = source.or("path_column", &FILLED_LINE, "path");
-    let path_prefix = source.or("path_prefix", &LINE, "");
-    let label_column = source.or("label_column", &FILLED_LINE, "label");
-    match (source.has("table"), source.has("split_column")) {
-        (true, false) => {
-            source.refuse("split_column", "missing, and `source.table` needs it: the column that names a row's split");
+/// The section `[source.splits]`, whose values depend on the kind.
+#[derive(Debug, Clone, Copy)]
+struct Splits;
+
+impl Declaration for Splits {
+    type Value = Vec<(Split, Vec<String>)>;
+
+    fn read(&self, name: &'static str, section: &mut Section<'_, '_>) -> Self::Value {
+        let of_values = section.peek("split_column").is_some();
+        let kind = section.peek("kind");
+        let splits = section.section(name);
+        match kind {
+            Some("list") => read_splits(splits, &LIST_PATH),
+            Some("webdataset") => read_splits(splits, &Shards { bytes_left: Cell::new(MAX_NAME_BYTES) }),
+            Some("csv") if of_values => read_splits(splits, &FILLED_LINE),
+            _ => read_splits(splits, &RELATIVE_PATH),
         }
-        (false, true) => {
-            source.refuse("table", "missing, and `source.split_column` needs it: the table below `source.root`");
-        }
-        _ => {}
     }
-    let splits = match source.has("split_column") {
-        true => splits(source.section("splits"), &FILLED_LINE),
-        false => splits(source.section("splits"), &RELATIVE_PATH),
-    };
-    (SourceKind::Csv { table, split_column, path_column, path_prefix, label_column }, splits)
-}
 
-fn label_field(source: &mut Section<'_, '_>) -> Option<String> {
-    let column = source.or("label_column", &FILLED_LINE, "cls");
-    let field = column.strip_prefix(JSON_FIELD).filter(|field| !field.is_empty());
-    if field.is_none() && column != "cls" {
-        let found = text::quote(&column);
-        source.refuse(
-            "label_column",
-            format!("found {found}, allowed are `cls` (the member `.cls`) and `{JSON_FIELD}FIELD` (of `.json`)"),
-        );
+    fn keys(&self, field: &Field<'_>) -> Vec<Key> {
+        let header = field.subsection(field.name);
+        let expected = one_or_list_of(FILLED_LINE).expected();
+        let key = |split: Split| {
+            let default = if split == Split::Train { DefaultValue::Required } else { DefaultValue::Unset };
+            let field = Field { header: &header, name: split.as_str(), doc: split.description(), ..field.clone() };
+            field.key(expected.clone(), default)
+        };
+        Split::ALL.map(key).into()
     }
-    field.map(str::to_owned)
 }
 
-/// What a value of `[source.splits]` stands for: itself, or several names.
-trait Names: Kind {
-    fn names(out: Self::Out) -> Vec<String>;
+/// Returns what a value of `[source.splits]` stands for: itself, or several names.
+trait Names: ValueType {
+    fn names(value: Self::Value) -> Vec<String>;
 }
 
-impl Names for super::strings::Rule {
-    fn names(out: String) -> Vec<String> {
-        vec![out]
+impl Names for StringRule {
+    fn names(value: String) -> Vec<String> {
+        vec![value]
     }
 }
 
 impl Names for Shards {
-    fn names(out: Vec<String>) -> Vec<String> {
-        out
+    fn names(value: Vec<String>) -> Vec<String> {
+        value
     }
 }
 
-fn splits<K>(mut splits: Section<'_, '_>, kind: &K) -> Vec<(Split, Vec<String>)>
+fn read_splits<K>(mut section: Section<'_, '_>, name: &K) -> Vec<(Split, Vec<String>)>
 where
     K: Names + Clone,
-    K::Out: Ord + Clone,
+    K::Value: Ord + Clone,
 {
-    let files = Distinct { of: kind.clone(), or_one: true };
+    let names = one_or_list_of(name.clone());
     let mut out: Vec<(Split, Vec<String>)> = Vec::new();
     for split in Split::ALL {
         let found = match split {
-            Split::Train => Some(splits.required(split.as_str(), &files)),
-            _ => splits.optional(split.as_str(), &files),
+            Split::Train => Some(section.required(split.as_str(), &names)),
+            _ => section.optional(split.as_str(), &names),
         };
         let Some(found) = found else { continue };
         let found: Vec<String> = found.into_iter().flat_map(K::names).collect();
-        refuse_shared(&mut splits, split, &found, &out);
+        refuse_duplicates(&mut section, split, &found, &out);
         out.push((split, found));
     }
-    splits.finish();
+    section.finish();
     out
 }
 
-/// Reports a name that the split has twice, or has in common with an earlier one.
-fn refuse_shared(splits: &mut Section<'_, '_>, split: Split, found: &[String], earlier: &[(Split, Vec<String>)]) {
+/// Reports a name that the split has twice, or shares with an earlier split.
+fn refuse_duplicates(section: &mut Section<'_, '_>, split: Split, found: &[String], earlier: &[(Split, Vec<String>)]) {
     let mut seen = BTreeSet::new();
     if let Some(twice) = found.iter().find(|name| !seen.insert(*name)) {
-        splits.refuse(split.as_str(), format!("found {} a second time", text::quote(twice)));
+        section.refuse(split.as_str(), format!("duplicate value {}", text::quote(twice)));
     }
-    for (earlier, theirs) in earlier {
-        if let Some(shared) = theirs.iter().find(|name| seen.contains(name)) {
-            let with = splits.key(earlier.as_str());
-            splits.refuse(split.as_str(), format!("found {}, which is in `{with}` too", text::quote(shared)));
+    for (earlier, names) in earlier {
+        if let Some(shared) = names.iter().find(|name| seen.contains(name)) {
+            let with = section.key(earlier.as_str());
+            section.refuse(split.as_str(), format!("found {}, which is also in `{with}`", text::quote(shared)));
         }
     }
 }
 
-/// Tar files: a relative path in which `{000..146}` stands for a number, with as many digits as it is written with.
+/// Most bytes of the names of all shards: some 500,000 names of the usual length.
+const MAX_NAME_BYTES: usize = 32 << 20;
+
+/// Tar files: a relative path in which `{000..146}` stands for numbers, padded to the digits that are written.
 #[derive(Debug, Clone)]
 struct Shards {
-    /// Bytes that names may still have.
-    left: Cell<usize>,
+    bytes_left: Cell<usize>,
 }
 
-impl Kind for Shards {
-    type Out = Vec<String>;
+impl ValueType for Shards {
+    type Value = Vec<String>;
 
     fn expected(&self) -> String {
-        format!("{}, which may have a range such as `{{000..146}}`", RELATIVE_PATH.expected)
+        format!("{}, and optionally with ranges such as `{{000..146}}`", RELATIVE_PATH.expected)
     }
 
     fn read(&self, key: &str, node: &Node, problems: &mut Problems) -> Option<Vec<String>> {
         let pattern = RELATIVE_PATH.read(key, node, problems)?;
-        match brace_expansion::expand(&pattern, self.left.get()) {
+        match brace_expansion::expand(&pattern, self.bytes_left.get()) {
             Ok(names) => {
-                let taken = names.iter().map(String::len).sum();
-                self.left.set(self.left.get().saturating_sub(taken));
+                let used = names.iter().map(String::len).sum();
+                self.bytes_left.set(self.bytes_left.get().saturating_sub(used));
                 Some(names)
             }
             Err(why) => {
@@ -226,5 +344,9 @@ impl Kind for Shards {
                 None
             }
         }
+    }
+
+    fn literal(&self, names: &Vec<String>) -> String {
+        names.join(", ")
     }
 }

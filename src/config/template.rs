@@ -1,53 +1,56 @@
-//! Prompt templates: text with `{class}` and, where there are any, `{description}`.
+//! Prompt templates: strings with the placeholders `{class}` and `{description}`.
 
-use super::document::{Node, Value};
-use super::strings::FILLED_LINE;
-use super::values::Kind;
-use crate::error::diagnostics::Problems;
-use crate::error::text;
+use super::{
+    document::{Node, Value},
+    strings::FILLED_LINE,
+    value_types::{ValueType, refuse},
+};
+use crate::error::{diagnostics::Problems, text};
 
-/// A prompt template with these placeholders.
+/// A prompt template that may have these placeholders.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Template {
-    pub(super) placeholders: &'static [&'static str],
-}
+pub(super) struct Template(pub(super) &'static [&'static str]);
 
-impl Kind for Template {
-    type Out = String;
+impl ValueType for Template {
+    type Value = String;
 
     fn expected(&self) -> String {
-        "a string with a prompt".to_owned()
+        match self.0 {
+            [only] => format!("a prompt (a string that may contain `{only}`)"),
+            several => format!("a prompt (a string that may contain {})", text::list(several, "and")),
+        }
     }
 
     fn read(&self, key: &str, node: &Node, problems: &mut Problems) -> Option<String> {
         let Value::String(_) = &node.value else {
-            let message = format!("found {}, expected {}", node.value.describe(), self.expected());
-            problems.add(Some(node.place), key, message);
+            refuse(&self.expected(), key, node, problems);
             return None;
         };
         let template = FILLED_LINE.read(key, node, problems)?;
         let before = problems.count();
         for placeholder in placeholders(&template) {
             match placeholder {
-                Ok(name) if self.placeholders.contains(&format!("{{{name}}}").as_str()) => {}
-                Ok(name) => self.unknown(name, key, node, problems),
-                Err(at) => {
-                    let message = format!("found {at}, expected braces in pairs, as in `{{class}}`");
+                Ok(name) if self.0.contains(&format!("{{{name}}}").as_str()) => {}
+                Ok(name) => self.refuse_unknown(name, key, node, problems),
+                Err(found) => {
+                    let message = format!("found {found}, expected braces in pairs, as in `{{class}}`");
                     problems.add(Some(node.place), key, message);
                 }
             }
         }
         (problems.count() == before).then_some(template)
     }
+
+    fn literal(&self, value: &String) -> String {
+        FILLED_LINE.literal(value)
+    }
 }
 
 impl Template {
-    fn unknown(&self, name: &str, key: &str, node: &Node, problems: &mut Problems) {
-        let are = if self.placeholders.len() == 1 { "allowed is" } else { "allowed are" };
-        let allowed = text::choices(self.placeholders);
+    fn refuse_unknown(&self, name: &str, key: &str, node: &Node, problems: &mut Problems) {
         let found = text::shorten(name);
-        let message = format!("found the placeholder `{{{found}}}`, {are} {allowed}");
-        let help = match self.placeholders {
+        let message = format!("found the placeholder `{{{found}}}`, expected {}", text::one_of(self.0));
+        let help = match self.0 {
             [_] => None,
             several => text::similar(&format!("{{{name}}}"), several),
         };
@@ -56,12 +59,12 @@ impl Template {
     }
 }
 
-/// Whether the template asks for this placeholder.
-pub(super) fn asks_for(template: &str, name: &str) -> bool {
+/// Whether the template has this placeholder.
+pub(super) fn has_placeholder(template: &str, name: &str) -> bool {
     placeholders(template).contains(&Ok(name))
 }
 
-/// The names between braces in their order; the last may be a brace without its partner.
+/// The names between braces in their order. The last may be an error: a brace without its partner.
 fn placeholders(template: &str) -> Vec<Result<&str, &'static str>> {
     let mut found = Vec::new();
     let mut rest = template;

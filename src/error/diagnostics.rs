@@ -1,4 +1,4 @@
-//! What is wrong with a pipeline file, said all at once.
+//! Everything that is wrong with a pipeline file, reported at once.
 //!
 //! Reading never stops at the first problem: every reader adds to one [`Problems`], and the
 //! configuration exists only if that stayed empty.
@@ -16,19 +16,19 @@ pub(crate) enum Place {
     Edit(usize),
 }
 
-/// One thing that is wrong, with the place where it can be put right.
+/// One problem, with the place where it can be fixed.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Diagnostic {
-    /// The pipeline file, or the `--set key=value` (shortened) that brought the problem.
+    /// The pipeline file, or the shortened `--set key=value` that caused the problem.
     pub file: String,
-    /// The line in the file, counted from 1; none for a key that is missing or was set by `--set`.
+    /// The line in the file, counted from 1. None for a key that is missing or was set by `--set`.
     pub line: Option<usize>,
-    /// The key with its section, such as `spectrum.seeds[2]` (lists count from 0); empty when the
-    /// file as a whole is meant.
+    /// The key with its section, such as `spectrum.seeds[2]` (lists count from 0). Empty if the
+    /// problem is the file as a whole.
     pub key: String,
-    /// What was found and what is allowed.
+    /// What was found and what is expected.
     pub message: String,
-    /// What to do instead, when that can be guessed.
+    /// What to do instead, if that can be guessed.
     pub help: Option<String>,
 }
 
@@ -39,19 +39,19 @@ impl fmt::Display for Diagnostic {
             write!(f, ":{line}")?;
         }
         f.write_str(": ")?;
-        let named = key_in_backticks(&self.key);
-        if !self.key.is_empty() && !self.message.contains(&named) {
-            write!(f, "{named}: ")?;
+        let key = key_in_backticks(&self.key);
+        if !self.key.is_empty() && !self.message.contains(&key) {
+            write!(f, "{key}: ")?;
         }
         f.write_str(&self.message)?;
         match &self.help {
-            Some(help) => write!(f, ", {help}"),
+            Some(help) => write!(f, "; {help}"),
             None => Ok(()),
         }
     }
 }
 
-/// Everything that is wrong with one pipeline: in file order, then `--set`, then what is missing.
+/// Every problem of one pipeline: in file order, then of `--set` edits, then missing keys.
 ///
 /// Its JSON form is the list of its diagnostics.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -61,12 +61,12 @@ pub struct Diagnostics {
 }
 
 impl Diagnostics {
-    /// The diagnostics, in the order in which they are shown.
+    /// Returns the diagnostics, in the order in which they are shown.
     pub fn as_slice(&self) -> &[Diagnostic] {
         &self.list
     }
 
-    /// A single problem of the file as a whole, such as that it cannot be read.
+    /// Makes a single problem of the file as a whole, such as that it cannot be read.
     pub(crate) fn whole_file(file: &str, line: Option<usize>, message: String) -> Self {
         let file = text::escape(file);
         let key = String::new();
@@ -95,7 +95,7 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-/// Where a diagnostic stands among the others: in the file, in the edits, or nowhere.
+/// The order of diagnostics: those of the file, then of edits, then of neither.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     File(usize),
@@ -104,7 +104,7 @@ enum Rank {
 }
 
 /// Most problems that are listed: a file of another kind may have one in each of 100,000 lines.
-const MOST_LISTED: usize = 1000;
+const MAX_LISTED: usize = 1000;
 
 /// The problems found so far.
 #[derive(Debug)]
@@ -112,15 +112,15 @@ pub(crate) struct Problems {
     origin: String,
     edits: Vec<String>,
     found: Vec<(Rank, Diagnostic)>,
-    /// How many more there are than are listed.
-    left_out: usize,
+    /// How many were found after the list was full.
+    unlisted: usize,
 }
 
 impl Problems {
-    /// No problem yet in the file `origin` with these `--set` edits.
+    /// Starts without a problem in the file `origin` with these `--set` edits.
     pub(crate) fn new(origin: &str, edits: &[String]) -> Self {
         let edits = edits.iter().map(|edit| format!("--set {}", text::shorten(edit))).collect();
-        Self { origin: text::escape(origin), edits, found: Vec::new(), left_out: 0 }
+        Self { origin: text::escape(origin), edits, found: Vec::new(), unlisted: 0 }
     }
 
     /// Records one problem.
@@ -137,7 +137,7 @@ impl Problems {
         help: Option<String>,
     ) {
         if self.is_full() {
-            self.left_out += 1;
+            self.unlisted += 1;
             return;
         }
         let (rank, file, line) = match place {
@@ -152,26 +152,35 @@ impl Problems {
         self.found.push((rank, diagnostic));
     }
 
-    /// How many there are; two equal counts mean that all that was read in between is sound.
+    /// Returns the number of problems. If it did not grow, all that was read in between is valid.
     pub(crate) fn count(&self) -> usize {
-        self.found.len() + self.left_out
+        self.found.len() + self.unlisted
     }
 
-    /// Whether no further problem is listed, so that nobody has to find words for one.
+    /// Whether a problem was found with this key, with an item of its list, or with a section that it is in.
+    pub(crate) fn has_key(&self, key: &str) -> bool {
+        let is_part = |whole: &str, part: &str| {
+            part.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        let mut keys = self.found.iter().map(|(_, diagnostic)| diagnostic.key.as_str());
+        keys.any(|found| !found.is_empty() && (is_part(key, found) || is_part(found, key)))
+    }
+
+    /// Whether no further problem is listed, so that its message is not needed.
     pub(crate) fn is_full(&self) -> bool {
-        self.found.len() >= MOST_LISTED
+        self.found.len() >= MAX_LISTED
     }
 
-    /// All of them in their final order, or nothing if there were none.
+    /// Returns all problems in their final order as an error, if there are any.
     pub(crate) fn finish(mut self) -> Result<(), Diagnostics> {
         if self.found.is_empty() {
             return Ok(());
         }
-        // The sort is stable: problems of one line stay in the order in which they were met.
+        // The sort is stable: problems of one line stay in the order in which they were found.
         self.found.sort_by(|(a, _), (b, _)| a.cmp(b));
         let mut list: Vec<_> = self.found.into_iter().map(|(_, diagnostic)| diagnostic).collect();
-        if self.left_out > 0 {
-            let message = format!("{} further problems are not listed", self.left_out);
+        if self.unlisted > 0 {
+            let message = format!("{} further problems are not listed", self.unlisted);
             list.push(Diagnostic { file: self.origin, line: None, key: String::new(), message, help: None });
         }
         Err(Diagnostics { list })

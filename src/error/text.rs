@@ -1,15 +1,15 @@
-//! How messages quote what a user wrote, and what they suggest instead.
+//! How messages quote what a user wrote, list what is allowed, suggest a similar word, and show sizes.
 
 /// Longest piece of the user's text that a message repeats, in characters.
-const SHOWN_CHARS: usize = 80;
+const MAX_SHOWN_CHARS: usize = 80;
 
-/// Least similarity (0 to 1) at which a known word is offered for an unknown one.
-const SIMILAR_ENOUGH: f64 = 0.55;
+/// Least similarity (0 to 1) at which a known word is suggested for an unknown one.
+const MIN_SIMILARITY: f64 = 0.55;
 
-/// Longest word that is compared with the known ones, in bytes; nobody mistypes a key so far.
-const COMPARED_BYTES: usize = 64;
+/// Longest word that is compared with the known ones, in bytes; nobody mistypes a longer one.
+const MAX_COMPARED_BYTES: usize = 64;
 
-/// The text on one line: control characters are shown as escapes.
+/// Returns the text on one line, with control characters as escapes.
 pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
@@ -21,12 +21,12 @@ pub(crate) fn escape(text: &str) -> String {
     out
 }
 
-/// The text on one line, cut to what a reader takes in.
+/// Returns the beginning of the text on one line.
 pub(crate) fn shorten(text: &str) -> String {
-    shorten_to(text, SHOWN_CHARS)
+    shorten_to(text, MAX_SHOWN_CHARS)
 }
 
-/// The text on one line, cut to `max_chars` characters before control characters are escaped.
+/// Returns the first `max_chars` characters of the text on one line. Escapes of control characters do not count.
 pub(crate) fn shorten_to(text: &str, max_chars: usize) -> String {
     let mut shown: String = text.chars().take(max_chars).collect();
     if shown.len() < text.len() {
@@ -35,17 +35,17 @@ pub(crate) fn shorten_to(text: &str, max_chars: usize) -> String {
     escape(&shown)
 }
 
-/// The text in double quotes, short and on one line.
+/// Returns the shortened text in double quotes.
 pub(crate) fn quote(text: &str) -> String {
     format!("\"{}\"", shorten(text))
 }
 
-/// A key as messages name it.
+/// Returns a key as messages name it.
 pub(crate) fn key_in_backticks(key: &str) -> String {
     format!("`{key}`")
 }
 
-/// `section.key`, or just the key at the top; a key that TOML would quote is quoted.
+/// Returns `section.key`, or just the key at the top level. A key that TOML would quote is quoted.
 pub(crate) fn join_key(section: &str, key: &str) -> String {
     let bare = !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-');
     let key = if bare { shorten(key) } else { quote(key) };
@@ -55,19 +55,30 @@ pub(crate) fn join_key(section: &str, key: &str) -> String {
     }
 }
 
-/// The known words as a list of choices: "`a`, `b` and `c`".
-pub(crate) fn choices(known: &[&str]) -> String {
-    let mut ticked: Vec<String> = known.iter().map(|word| format!("`{word}`")).collect();
-    match (ticked.pop(), ticked.is_empty()) {
-        (None, _) => "none".to_owned(),
-        (Some(last), true) => last,
-        (Some(last), false) => format!("{} and {last}", ticked.join(", ")),
+/// Returns the words as a list: "`a`, `b` and `c`".
+pub(crate) fn list(words: &[&str], conjunction: &str) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+    join(&quoted, conjunction)
+}
+
+/// Returns the items as a list: "a, b and c".
+pub(crate) fn join(items: &[String], conjunction: &str) -> String {
+    match items.split_last() {
+        None => "nothing".to_owned(),
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} {conjunction} {last}", others.join(", ")),
     }
 }
 
-/// The known word that was probably meant.
-pub fn similar<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
-    if word.len() > COMPARED_BYTES {
+/// Returns the words as a choice, for "expected ...": "one of `a`, `b` or `c`".
+pub(crate) fn one_of(words: &[&str]) -> String {
+    let of = if words.len() > 2 { "one of " } else { "" };
+    format!("{of}{}", list(words, "or"))
+}
+
+/// Returns the known word that was probably meant.
+pub(crate) fn similar<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    if word.len() > MAX_COMPARED_BYTES {
         return None;
     }
     let word = word.to_lowercase();
@@ -78,14 +89,48 @@ pub fn similar<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
             if score > best.0 { (score, Some(candidate)) } else { best }
         },
     );
-    best.filter(|_| score >= SIMILAR_ENOUGH)
+    best.filter(|_| score >= MIN_SIMILARITY)
 }
 
-/// "did you mean `x`?", or else the list of what is allowed.
-pub(crate) fn suggest(word: &str, known: &[&str]) -> String {
-    match similar(word, known) {
-        Some(meant) => format!("did you mean `{meant}`?"),
-        None if known.len() == 1 => format!("allowed is {}", choices(known)),
-        None => format!("allowed are {}", choices(known)),
+/// Returns a number of bytes with its unit, such as "1.5 KiB".
+pub(crate) fn bytes(count: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
+    let float = count as f64;
+    match count {
+        0..1024 => format!("{count} bytes"),
+        1024..1_048_576 => format!("{:.1} KiB", float / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", float / 1_048_576.0),
+        _ => format!("{:.1} GiB", float / 1_073_741_824.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_one_decimal() {
+        assert_eq!([bytes(7), bytes(1536), bytes(5 << 30)], ["7 bytes", "1.5 KiB", "5.0 GiB"]);
+    }
+
+    #[test]
+    fn words_are_listed_with_a_conjunction() {
+        assert_eq!([one_of(&["a"]), one_of(&["a", "b"])], ["`a`", "`a` or `b`"]);
+        assert_eq!(one_of(&["a", "b", "c"]), "one of `a`, `b` or `c`");
+        assert_eq!(list(&["a", "b", "c"], "and"), "`a`, `b` and `c`");
+    }
+
+    #[test]
+    fn only_a_similar_word_is_suggested() {
+        let known = ["timesteps", "seeds"];
+        assert_eq!(similar("time_steps", &known), Some("timesteps"));
+        assert_eq!(similar("lambda", &known), None);
+        assert_eq!(similar(&"timesteps".repeat(8), &known), None);
+    }
+
+    #[test]
+    fn quoted_text_is_short_and_on_one_line() {
+        assert_eq!(quote("a\nb"), "\"a\\nb\"");
+        assert_eq!(quote(&"x".repeat(81)), format!("\"{}…\"", "x".repeat(80)));
     }
 }

@@ -4,15 +4,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray},
-    compute::cast,
-    datatypes::{DataType, Float64Type, Int64Type},
+    array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray},
     error::ArrowError,
 };
 
 use super::{
-    failed,
-    manifests::{Epochs, Questions},
+    manifests::{Epochs, Queries},
     methods::Method,
     train::{Budget, Judgement, in_parallel},
 };
@@ -47,6 +44,13 @@ pub struct Stage {
     pub chosen: bool,
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the spectrum validation set is empty: no hard image has a kept image at every level\nhint: lower \
+     `filter.min_text_similarity`, or raise `filter.max_attempts`"
+)]
+struct EmptyValidation;
+
 /// One learner's measurements of an epoch.
 struct Measurement {
     before: Vec<f32>,
@@ -69,7 +73,7 @@ impl Adaptive<'_> {
     ///
     /// # Errors
     /// Where a query fails, or a learner cannot be trained.
-    pub(super) async fn train(&self, questions: &mut Questions<'_>) -> Result<(Method, Vec<Judgement>, Vec<Stage>)> {
+    pub(super) async fn train(&self, queries: &mut Queries<'_>) -> Result<(Method, Vec<Judgement>, Vec<Stage>)> {
         let Budget { config, task, iterations_per_epoch, .. } = *self.budget;
         let method = Method {
             name: NAME.to_owned(),
@@ -80,13 +84,13 @@ impl Adaptive<'_> {
         let count = |value: i64| usize::try_from(value).unwrap_or(1);
         let probe_batches = count(config.curriculum.probe_size).div_ceil(count(config.learner.batch_size));
         let probe_batches = probe_batches.min(iterations_per_epoch - 1);
-        let probes = questions.real_images(task, config.curriculum.probe_size).await?;
-        let samples = self.validation(questions).await?;
+        let probes = queries.real_images(task, config.curriculum.probe_size).await?;
+        let samples = self.validation(queries).await?;
         let rows: Vec<usize> = samples.iter().filter_map(|sample| task.rows.get(sample).copied()).collect();
         let seeds = self.budget.seeds();
         let learners: Result<Vec<Learner>, LearnerError> =
             seeds.iter().map(|&seed| self.budget.learner(&method, seed)).collect();
-        let mut learners = learners.map_err(failed)?;
+        let mut learners = learners?;
         let mut stages = Vec::new();
         for (epoch, probe) in probes.iter().enumerate() {
             let measure = |learner: &mut Learner| {
@@ -96,7 +100,7 @@ impl Adaptive<'_> {
                 Ok(Measurement { before, after: learner.probabilities(&task.data, &rows)? })
             };
             let measured = in_parallel(learners.iter_mut().collect(), measure)?;
-            let found = self.progress(questions, epoch, &samples, &seeds, &measured).await?;
+            let found = self.progress(queries, epoch, &samples, &seeds, &measured).await?;
             let chosen: BTreeMap<i64, i64> = found
                 .iter()
                 .filter(|stage| stage.chosen)
@@ -122,16 +126,13 @@ impl Adaptive<'_> {
     }
 
     /// The images of the spectrum validation set.
-    async fn validation(&self, questions: &Questions<'_>) -> Result<Vec<String>> {
+    async fn validation(&self, queries: &Queries<'_>) -> Result<Vec<String>> {
         let mut samples = Vec::new();
-        for batch in questions.ask("experiment/validation.sql", &[]).await? {
-            let ids = batch.column_by_name("sample_id").and_then(|ids| cast(ids, &DataType::Utf8).ok());
-            samples.extend(ids.iter().flat_map(|ids| ids.as_string::<i32>()).flatten().map(str::to_owned));
+        for columns in queries.query("experiment/validation.sql", &[]).await?.columns() {
+            samples.extend(columns.strings("sample_id")?.iter().flatten().map(str::to_owned));
         }
         if samples.is_empty() {
-            let message = "the spectrum validation set is empty: no hard image has kept an image at every level; lower \
-                `filter.min_text_similarity`, or raise `filter.max_attempts`";
-            return Err(Error::Data(message.into()));
+            return Err(Error::failed(EmptyValidation));
         }
         Ok(samples)
     }
@@ -139,7 +140,7 @@ impl Adaptive<'_> {
     /// What the pipeline's query makes of an epoch's measurements: each learner is a trial.
     async fn progress(
         &self,
-        questions: &mut Questions<'_>,
+        queries: &mut Queries<'_>,
         epoch: usize,
         samples: &[String],
         seeds: &[u64],
@@ -147,27 +148,23 @@ impl Adaptive<'_> {
     ) -> Result<Vec<Stage>> {
         let feedback =
             feedback(epoch, samples, seeds, measured).map_err(|error| Error::query(schema::FEEDBACK, error.into()))?;
-        questions.put(schema::FEEDBACK, &[feedback])?;
+        queries.put(&schema::FEEDBACK_TABLE, &[feedback])?;
         let changes = [("strategy", Parameter::Text(NAME.into()))];
         let mut stages = Vec::new();
-        for batch in questions.ask("progress/gain.sql", &changes).await? {
-            let column = |name: &str, to: DataType| {
-                let found = batch.column_by_name(name).and_then(|column| cast(column, &to).ok());
-                found.ok_or_else(|| Error::Data(format!("`progress/gain.sql` has no column `{name}` of {to}s")))
-            };
-            let (trials, levels) = (column("trial", DataType::Int64)?, column("image_guidance", DataType::Int64)?);
-            let (gains, errors) = (column("gain", DataType::Float64)?, column("standard_error", DataType::Float64)?);
-            let chosen = column("chosen", DataType::Boolean)?;
-            for row in 0..batch.num_rows() {
+        for columns in queries.query("progress/gain.sql", &changes).await?.columns() {
+            let (trials, levels) = (columns.strings("trial")?, columns.integers("image_guidance")?);
+            let (gains, errors) = (columns.floats("gain")?, columns.floats("standard_error")?);
+            let chosen = columns.booleans("chosen")?;
+            for row in 0..columns.rows() {
                 stages.push(Stage {
                     architecture: self.budget.architecture.to_string(),
                     split_seed: self.split_seed,
-                    learner_seed: trials.as_primitive::<Int64Type>().value(row),
+                    learner_seed: trials.value(row).parse().unwrap_or_default(),
                     epoch: i64::try_from(epoch).unwrap_or(i64::MAX),
-                    image_guidance: levels.as_primitive::<Int64Type>().value(row),
-                    gain: gains.as_primitive::<Float64Type>().value(row),
-                    standard_error: errors.is_valid(row).then(|| errors.as_primitive::<Float64Type>().value(row)),
-                    chosen: chosen.as_boolean().value(row),
+                    image_guidance: levels.value(row),
+                    gain: gains.value(row),
+                    standard_error: errors.is_valid(row).then(|| errors.value(row)),
+                    chosen: chosen.value(row),
                 });
             }
         }

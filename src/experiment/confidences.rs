@@ -5,14 +5,13 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray};
 
 use super::{
-    dataset::{Image, grey_images},
-    failed,
+    dataset::{Image, grayscale_images},
     train::in_parallel,
 };
 use crate::{
     config::{Config, Split},
     error::{Error, Result},
-    experiment::learner::{Architecture, Data, Learner, Loss, Sampling, Schedule, Settings, Shape, mean},
+    experiment::learner::{Architecture, Data, Learner, LearningRateSchedule, Loss, Sampling, Settings, Shape, mean},
     identity::Digest,
     lake::DataFile,
     schema,
@@ -31,7 +30,7 @@ pub async fn confidences(path: &Path, set: &[String], file: &Path) -> Result<usi
     let config = Config::load(path, set)?;
     let source = Source::open(&config.source, "").await?;
     let side = u32::try_from(config.learner.image_side).unwrap_or(u32::MAX);
-    let mut images = grey_images(&source, side, Some(Split::Train)).await?;
+    let mut images = grayscale_images(&source, side, Some(Split::Train)).await?;
     // an order that neither the source's nor the classes' order decides
     images.sort_by_cached_key(|image| key(config.seed, &image.path));
     let probabilities = out_of_fold(&config, &images, side)?;
@@ -56,7 +55,7 @@ fn out_of_fold(config: &Config, images: &[Image], side: u32) -> Result<Vec<f64>>
     let classes = labels.iter().max().map_or(1, |label| *label as usize + 1);
     let shape = Shape { channels: 1, height: side as usize, width: side as usize, classes };
     let pixels = images.iter().flat_map(|image| image.pixels.iter().copied()).collect();
-    let data = Data::new(shape, pixels, labels).map_err(failed)?;
+    let data = Data::new(shape, pixels, labels)?;
     let architecture: Architecture = super::architectures(config)?.first().copied().unwrap_or(Architecture::Mlp);
     let folds = folds(data.labels());
     let seeds = u64::try_from(config.experiment.learner_seeds).unwrap_or_default();
@@ -69,7 +68,7 @@ fn out_of_fold(config: &Config, images: &[Image], side: u32) -> Result<Vec<f64>>
             architecture,
             loss: Loss::CrossEntropy,
             sampling: Sampling::Plain,
-            schedule: Schedule::Cosine,
+            schedule: LearningRateSchedule::Cosine,
             batch_size: count(config.learner.batch_size),
             learning_rate: config.learner.learning_rate,
             weight_decay: config.learner.weight_decay,

@@ -1,26 +1,22 @@
 //! What the learner sees of a pipeline: every image as a small grey one, in memory.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
-use arrow::{
-    array::{AsArray, RecordBatch},
-    compute::cast,
-    datatypes::{DataType, Int64Type},
-};
-
-use super::failed;
 use crate::{
     config::{self, SourceKind, Split},
     error::{Error, Result},
     experiment::learner::{Data, Shape},
     imaging::{Filter, ImageError, Limits, decode, resize},
-    pipeline::Pipeline,
-    report,
+    pipeline::Project,
+    schema::columns::Columns,
     source::Source,
 };
 
-/// Weights of red, green and blue in grey (ITU-R BT.601), as Pillow has them.
+/// Weights of red, green and blue in grayscale (ITU-R BT.601), as Pillow has them.
 const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
+
+/// The largest label that the learner supports.
+const MAX_LABEL: u32 = (1 << 16) - 1;
 
 /// A classification problem.
 #[derive(Debug)]
@@ -51,14 +47,14 @@ impl Task {
     ///
     /// # Errors
     /// Where tables or images cannot be read.
-    pub(super) async fn load(pipeline: &Pipeline) -> Result<Self> {
-        let side = u32::try_from(pipeline.config.learner.image_side).unwrap_or(u32::MAX);
-        let samples = samples(pipeline).await?;
+    pub(super) async fn load(project: &Project) -> Result<Self> {
+        let side = u32::try_from(project.config.learner.image_side).unwrap_or(u32::MAX);
+        let samples = samples(project).await?;
         let mut decoded = BTreeMap::new();
-        for batch in report::rows(pipeline, "experiment/images.sql").await? {
-            read_images(&batch, side, &mut decoded)?;
+        for columns in project.query("experiment/images.sql").await?.columns() {
+            read_images(columns, side, &mut decoded)?;
         }
-        let seen = seen(pipeline, side).await?;
+        let seen = seen(project, side).await?;
         let labels = samples.iter().map(|sample| sample.label).chain(seen.iter().map(|image| image.label));
         let classes = labels.max().map_or(1, |label| label as usize + 1);
         let shape = Shape { channels: 1, height: side as usize, width: side as usize, classes };
@@ -85,7 +81,7 @@ impl Task {
             }
         }
         let data = train.data(shape)?;
-        let class_counts = data.class_counts(&trained).map_err(failed)?;
+        let class_counts = data.class_counts(&trained)?;
         Ok(Self { data, rows, pretraining, class_counts, judged: sets })
     }
 }
@@ -104,30 +100,23 @@ impl Rows {
     }
 
     fn data(self, shape: Shape) -> Result<Data> {
-        Data::new(shape, self.pixels, self.labels).map_err(failed)
+        Ok(Data::new(shape, self.pixels, self.labels)?)
     }
 }
 
-async fn samples(pipeline: &Pipeline) -> Result<Vec<Sample>> {
+async fn samples(project: &Project) -> Result<Vec<Sample>> {
     let mut samples = Vec::new();
-    for batch in report::rows(pipeline, "experiment/samples.sql").await? {
-        let column = |name: &str, to: DataType| {
-            let found = batch.column_by_name(name).and_then(|column| cast(column, &to).ok());
-            found.ok_or_else(|| Error::Data(format!("`experiment/samples.sql` has no column `{name}` of {to}s")))
-        };
-        let ids = column("sample_id", DataType::Utf8)?;
-        let image_ids = column("image_id", DataType::Utf8)?;
-        let labels = column("label", DataType::Int64)?;
-        let splits = column("split", DataType::Utf8)?;
-        let trained = column("trained", DataType::Boolean)?;
-        for row in 0..batch.num_rows() {
-            let label = labels.as_primitive::<Int64Type>().value(row);
+    for columns in project.query("experiment/samples.sql").await?.columns() {
+        let (ids, image_ids) = (columns.strings("sample_id")?, columns.strings("image_id")?);
+        let (labels, splits) = (columns.integers("label")?, columns.strings("split")?);
+        let trained = columns.booleans("trained")?;
+        for row in 0..columns.rows() {
             samples.push(Sample {
-                sample_id: ids.as_string::<i32>().value(row).to_owned(),
-                image_id: image_ids.as_string::<i32>().value(row).to_owned(),
-                label: class(label)?,
-                split: splits.as_string::<i32>().value(row).to_owned(),
-                trained: trained.as_boolean().value(row),
+                sample_id: ids.value(row).to_owned(),
+                image_id: image_ids.value(row).to_owned(),
+                label: class(labels.value(row))?,
+                split: splits.value(row).to_owned(),
+                trained: trained.value(row),
             });
         }
     }
@@ -135,39 +124,56 @@ async fn samples(pipeline: &Pipeline) -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
-fn class(label: i64) -> Result<u32> {
-    let small = u32::try_from(label).ok().filter(|label| *label < 1 << 16);
-    small.ok_or_else(|| Error::Data(format!("an image has the label {label}; the learner takes 0 to 65535")))
+#[derive(Debug, thiserror::Error)]
+enum DatasetError {
+    #[error("an image has the label {label}; the built-in learner supports the labels 0 to {MAX_LABEL}")]
+    Label { label: i64 },
+    #[error("`{image}`: {reason}")]
+    Image { image: String, reason: String },
+    #[error("`{}` (`experiment.pretraining`) is not a file", .path.display())]
+    Pretraining { path: PathBuf },
 }
 
-fn read_images(batch: &RecordBatch, side: u32, decoded: &mut BTreeMap<String, Vec<f32>>) -> Result<()> {
-    let ids = batch.column_by_name("image_id").and_then(|ids| cast(ids, &DataType::Utf8).ok());
-    let images = batch.column_by_name("image").and_then(crate::schema::image_bytes);
-    let (Some(ids), Some(images)) = (ids, images) else {
-        return Err(Error::Data("`experiment/images.sql` has not its columns".into()));
-    };
-    for (id, bytes) in ids.as_string::<i32>().iter().zip(&images) {
+impl From<DatasetError> for Error {
+    fn from(error: DatasetError) -> Self {
+        match error {
+            DatasetError::Pretraining { .. } => Self::input(error),
+            DatasetError::Label { .. } | DatasetError::Image { .. } => Self::failed(error),
+        }
+    }
+}
+
+fn class(label: i64) -> Result<u32> {
+    let small = u32::try_from(label).ok().filter(|label| *label <= MAX_LABEL);
+    Ok(small.ok_or(DatasetError::Label { label })?)
+}
+
+fn unusable(image: &str, reason: impl std::fmt::Display) -> DatasetError {
+    DatasetError::Image { image: image.to_owned(), reason: reason.to_string() }
+}
+
+fn read_images(columns: Columns<'_>, side: u32, decoded: &mut BTreeMap<String, Vec<f32>>) -> Result<()> {
+    for (id, bytes) in columns.strings("image_id")?.iter().zip(&columns.images("image")?) {
         if let (Some(id), Some(bytes)) = (id, bytes) {
-            let pixels = grey(bytes, side).map_err(|error| Error::Data(format!("image `{id}`: {error}")))?;
-            decoded.insert(id.to_owned(), pixels);
+            decoded.insert(id.to_owned(), grayscale(bytes, side).map_err(|error| unusable(id, error))?);
         }
     }
     Ok(())
 }
 
 /// The images of `experiment.pretraining`.
-async fn seen(pipeline: &Pipeline, side: u32) -> Result<Vec<Image>> {
-    let Some(path) = &pipeline.config.experiment.pretraining else { return Ok(Vec::new()) };
+async fn seen(project: &Project, side: u32) -> Result<Vec<Image>> {
+    let Some(path) = &project.config.experiment.pretraining else { return Ok(Vec::new()) };
     let (Some(folder), Some(file)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
-        return Err(Error::Data(format!("`{}` (`experiment.pretraining`) is no file", path.display())));
+        return Err(DatasetError::Pretraining { path: path.clone() }.into());
     };
     let root = if folder.as_os_str().is_empty() { ".".into() } else { folder.to_string_lossy().into_owned() };
     let splits = vec![(Split::Train, vec![file.to_owned()])];
-    let config = pipeline.config.source.clone();
+    let config = project.config.source.clone();
     // it is a Parquet file, whatever the kind of the source
     let kind = if matches!(config.kind, SourceKind::Parquet { .. }) { config.kind } else { SourceKind::parquet() };
     let source = Source::open(&config::Source { kind, root, splits, ..config }, "").await?;
-    grey_images(&source, side, None).await
+    grayscale_images(&source, side, None).await
 }
 
 /// An image of a source as the learner sees it.
@@ -182,29 +188,24 @@ pub(super) struct Image {
 ///
 /// # Errors
 /// Where one cannot be read.
-pub(super) async fn grey_images(source: &Source, side: u32, split: Option<Split>) -> Result<Vec<Image>> {
-    let listing = source.listing();
-    let text = |name: &str| listing.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
-    let labels = listing.column_by_name("label").and_then(|labels| labels.as_primitive_opt::<Int64Type>());
-    let (Some(paths), Some(splits), Some(labels)) = (text("path"), text("split"), labels) else {
-        return Err(Error::Data("the listing of a source has not its columns".into()));
-    };
+pub(super) async fn grayscale_images(source: &Source, side: u32, split: Option<Split>) -> Result<Vec<Image>> {
+    let listing = Columns::new("listing", source.listing());
+    let (paths, splits, labels) = (listing.strings("path")?, listing.strings("split")?, listing.integers("label")?);
     let wanted = |row: &usize| split.is_none_or(|split| splits.value(*row) == split.as_str());
-    let rows: Vec<usize> = (0..listing.num_rows()).filter(wanted).collect();
+    let rows: Vec<usize> = (0..listing.rows()).filter(wanted).collect();
     let paths: Vec<&str> = rows.iter().map(|&row| paths.value(row)).collect();
     let asked: Vec<Option<&str>> = paths.iter().copied().map(Some).collect();
     let mut images = Vec::new();
     for ((row, path), bytes) in rows.into_iter().zip(paths).zip(source.read(&asked).await?) {
-        let wrong = |what: String| Error::Data(format!("`{path}`: {what}"));
-        let bytes = bytes.map_err(wrong)?.unwrap_or_default();
-        let pixels = grey(&bytes, side).map_err(|error| wrong(error.to_string()))?;
+        let bytes = bytes.map_err(|reason| unusable(path, reason))?.unwrap_or_default();
+        let pixels = grayscale(&bytes, side).map_err(|error| unusable(path, error))?;
         images.push(Image { path: path.to_owned(), label: class(labels.value(row))?, pixels });
     }
     Ok(images)
 }
 
-/// An image as a grey one of `side` by `side` pixels, 0 to 1.
-fn grey(bytes: &[u8], side: u32) -> Result<Vec<f32>, ImageError> {
+/// An image in grayscale, of `side` by `side` pixels, 0 to 1.
+fn grayscale(bytes: &[u8], side: u32) -> Result<Vec<f32>, ImageError> {
     let image = resize(&decode(bytes, &Limits::default())?, side, side, Filter::Bilinear)?;
     let weigh = |pixel: &image::Rgb<u8>| {
         pixel.0.iter().zip(LUMA).map(|(&value, weight)| f32::from(value) * weight).sum::<f32>()

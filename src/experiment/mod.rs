@@ -26,7 +26,7 @@ pub use summary::Summary;
 
 use crate::{
     config::{Config, DataSplit, Split},
-    error::{self, Diagnostic, Diagnostics, Error, Result},
+    error::{Diagnostic, Diagnostics, Error, Result},
     experiment::learner::Architecture,
     lake::{DataFile, Lake},
     pipeline::{self, Pipeline},
@@ -86,7 +86,7 @@ pub struct Findings {
 pub async fn run(
     path: &Path,
     options: &pipeline::Options,
-    progress: Arc<dyn Progress>,
+    progress: &dyn Progress,
     note: impl Fn(&str),
 ) -> Result<(Findings, Summary)> {
     let config = Config::load(path, &options.set)?;
@@ -96,16 +96,16 @@ pub async fn run(
     let splits = if config.experiment.splits.is_empty() { &own[..] } else { &config.experiment.splits };
     for split in splits {
         let pipeline = open(path, &config, options, split).await?;
-        note(&format!("split {}: `{}`", split.seed, pipeline.config.name));
-        run::run(&pipeline, &run::Options::default(), Arc::clone(&progress)).await?;
-        let task = dataset::Task::load(&pipeline).await?;
-        let found = train::split(&pipeline, &task, split.seed, &note).await?;
+        note(&format!("split {}: `{}`", split.seed, pipeline.project.config.name));
+        run::run(&pipeline, &run::Options::default(), progress).await?;
+        let task = dataset::Task::load(&pipeline.project).await?;
+        let found = train::split(&pipeline.project, &task, split.seed, &note).await?;
         findings.measured.extend(found.measured);
         findings.fixed_levels.extend(found.fixed_levels);
         findings.stages.extend(found.stages);
     }
     keep(&config, options, &findings.measured).await?;
-    let summary = Summary::new(&findings.measured, &config.curriculum.strategy).map_err(failed)?;
+    let summary = Summary::new(&findings.measured, &config.curriculum.strategy)?;
     Ok((findings, summary))
 }
 
@@ -177,9 +177,5 @@ fn batch(measured: &[Measured], schema: arrow::datatypes::SchemaRef) -> Result<R
 
 /// The networks that a pipeline compares.
 fn architectures(config: &Config) -> Result<Vec<Architecture>> {
-    config.learner.architectures.iter().map(|name| name.parse().map_err(failed)).collect()
-}
-
-fn failed(error: impl std::error::Error) -> Error {
-    Error::Data(format!("the learner: {}", error::chain(&error)))
+    config.learner.architectures.iter().map(|name| Ok(name.parse::<Architecture>()?)).collect()
 }

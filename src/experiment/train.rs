@@ -7,15 +7,16 @@ use super::{
     adaptive::{self, Adaptive},
     architectures,
     dataset::Task,
-    failed,
-    manifests::{Questions, REAL, fixed},
+    manifests::{Queries, REAL, fixed},
     methods::{self, Method, REAL_ONLY},
 };
 use crate::{
     config::{Config, Split},
     error::{Error, Result},
-    experiment::learner::{Architecture, Borders, Data, Learner, LearnerError, Metrics, Schedule, Settings},
-    pipeline::Pipeline,
+    experiment::learner::{
+        Architecture, ClassBuckets, Data, Learner, LearnerError, LearningRateSchedule, Metrics, Settings,
+    },
+    pipeline::Project,
 };
 
 /// What the learners of a pipeline have in common.
@@ -29,13 +30,13 @@ pub(super) struct Budget<'a> {
 /// How one learner does on each split that judges.
 pub(super) type Judgement = Vec<(Split, Metrics)>;
 
-/// Trains and judges every method on the split of `pipeline`.
+/// Trains and judges every method on the split of `project`.
 ///
 /// # Errors
 /// Where a query fails, or a learner cannot be trained.
-pub(super) async fn split(pipeline: &Pipeline, task: &Task, split_seed: i64, note: impl Fn(&str)) -> Result<Findings> {
-    let config = &pipeline.config;
-    let mut questions = Questions::new(pipeline).await?;
+pub(super) async fn split(project: &Project, task: &Task, split_seed: i64, note: impl Fn(&str)) -> Result<Findings> {
+    let config = &project.config;
+    let mut queries = Queries::new(project).await?;
     let mut strategies = config.experiment.strategies.clone();
     let adaptive = strategies.iter().any(|name| name == adaptive::NAME);
     for needed in [Some(REAL_ONLY), adaptive.then_some("fixed")].into_iter().flatten() {
@@ -43,8 +44,8 @@ pub(super) async fn split(pipeline: &Pipeline, task: &Task, split_seed: i64, not
             strategies.push(needed.to_owned());
         }
     }
-    let manifests = questions.manifests(task, &strategies).await?;
-    let real = questions.real_images(task, i64::MAX).await?;
+    let manifests = queries.manifests(task, &strategies).await?;
+    let real = queries.real_images(task, i64::MAX).await?;
     let shared = manifests.get(REAL_ONLY).and_then(|epochs| epochs.get(real.len()..)).unwrap_or_default();
     let mut findings = Findings::default();
     for architecture in architectures(config)? {
@@ -76,7 +77,7 @@ pub(super) async fn split(pipeline: &Pipeline, task: &Task, split_seed: i64, not
             let by_level: BTreeMap<i64, _> =
                 levels.filter_map(|level| Some((level, manifests.get(&fixed(level))?.clone()))).collect();
             let run = Adaptive { budget: &budget, by_level, shared, split_seed };
-            let (method, seeds, stages) = run.train(&mut questions).await?;
+            let (method, seeds, stages) = run.train(&mut queries).await?;
             findings.measured.extend(measured(&method, architecture, split_seed, &seeds));
             findings.stages.extend(stages);
             note(&format!("split {split_seed}: {architecture}, {} trained", method.name));
@@ -104,7 +105,7 @@ impl<'a> Budget<'a> {
             architecture: self.architecture,
             loss: method.loss,
             sampling: method.sampling,
-            schedule: Schedule::Cosine,
+            schedule: LearningRateSchedule::Cosine,
             batch_size: usize::try_from(learner.batch_size).unwrap_or(1),
             learning_rate: learner.learning_rate,
             weight_decay: learner.weight_decay,
@@ -132,10 +133,13 @@ impl<'a> Budget<'a> {
         let count = |value: i64| usize::try_from(value).unwrap_or(usize::MAX);
         let few = count(self.config.hard_samples.max_class_count);
         let experiment = &self.config.experiment;
-        let borders =
-            Borders { many: count(experiment.many_class_count).max(few), few, worst: count(experiment.worst_classes) };
+        let buckets = ClassBuckets {
+            many: count(experiment.many_class_count).max(few),
+            few,
+            worst: count(experiment.worst_classes),
+        };
         let judge =
-            |data: &Data| Metrics::new(&learner.predict(data)?, data.labels(), &self.task.class_counts, borders);
+            |data: &Data| Metrics::new(&learner.predict(data)?, data.labels(), &self.task.class_counts, buckets);
         self.task.judged.iter().map(|(split, data)| Ok((*split, judge(data)?))).collect()
     }
 
@@ -217,7 +221,7 @@ pub(super) fn in_parallel<T: Send, R: Send>(
         let pool = pool.map_err(|error| Error::Data(format!("no thread could be started: {error}")))?;
         let mut done = Vec::new();
         while let Some((place, item)) = take() {
-            done.push((place, pool.install(|| work(item)).map_err(failed)?));
+            done.push((place, pool.install(|| work(item))?));
         }
         Ok(done)
     };

@@ -1,9 +1,9 @@
-//! Folders of images: `epoch_NNNN/LABEL/POSITION.EXT`, and beside the label folders `metadata.jsonl` in training
+//! Folders of images: `epoch_NNNN/LABEL/POSITION.EXT`, and next to the label folders `metadata.jsonl` in training
 //! order, by which Hugging Face's `imagefolder` knows labels and order.
 //!
 //! Folders are named by label numbers with leading zeros, never by class names: then the sorted order of the names, by
 //! which torchvision's `ImageFolder` numbers classes, is that of the labels. Each label up to the greatest has a
-//! folder, with the empty file `.keep` where the epoch has no image of it, so that no number shifts.
+//! folder, with the empty file `.keep` if the epoch has no image of it, so that no number shifts.
 
 use std::collections::BTreeSet;
 
@@ -19,9 +19,9 @@ use crate::{
 
 /// Names of the classes by label, once for all epochs.
 pub(super) const CLASSES: &str = "classes.json";
-/// The row of each image, in order. It appears last.
+/// The row of each image, in order. It is written last.
 const METADATA: &str = "metadata.jsonl";
-/// Files that are on their way at once.
+/// Files uploaded at once.
 const FILES_IN_FLIGHT: usize = 16;
 
 /// The text of `classes.json`.

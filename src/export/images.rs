@@ -1,28 +1,25 @@
 //! The images of an export, fetched by their ids, chunk by chunk.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use futures::TryStreamExt;
+use tokio::sync::OnceCell;
 
-use super::{
-    Sample,
-    rows::{Columns, Row},
-};
+use super::{Sample, error::ExportError, rows::Row};
 use crate::{
     error::{Error, Result},
     identity,
-    pipeline::Pipeline,
-    schema,
-    session::{self, Snapshot},
+    pipeline::Project,
+    plan,
+    schema::{self, columns::Columns},
+    session::Snapshot,
+    source::Source,
 };
 
 const QUERY: &str = "export/images.sql";
-/// Rows of a chunk: what is asked for in one query, in which each id is looked for in the statistics of each file.
+/// Rows of a chunk, which one query fetches; it looks for each id in the statistics of each file.
 const CHUNK_ROWS: usize = 256;
 /// Bytes of the images of a chunk; one alone may have more.
 const CHUNK_BYTES: usize = 64 << 20;
@@ -30,18 +27,20 @@ const CHUNK_BYTES: usize = 64 << 20;
 const FIRST_ROWS: usize = 32;
 /// Images that a partition of the query holds at once.
 const BATCH_ROWS: usize = 8;
-/// Images that are asked of the source at once, where the lake only refers to them.
-const ASKED_OF_SOURCE: usize = 16;
+/// Images read from the source at once, if the lake only refers to them.
+const SOURCE_CHUNK: usize = 16;
 
 /// Fetches images.
 pub(super) struct Images<'a> {
-    pipeline: &'a Pipeline,
+    project: &'a Project,
     snapshot: &'a Snapshot,
+    /// Opened when the lake only refers to an image.
+    source: OnceCell<Source>,
     /// Rows of the next chunk.
     size: usize,
 }
 
-/// Images by id, and how many bytes they have.
+/// Images by id, and their total size.
 #[derive(Default)]
 struct Found {
     images: BTreeMap<String, Bytes>,
@@ -56,15 +55,30 @@ impl Found {
 }
 
 impl<'a> Images<'a> {
-    pub(super) fn new(pipeline: &'a Pipeline, snapshot: &'a Snapshot) -> Self {
-        Self { pipeline, snapshot, size: FIRST_ROWS }
-    }
-
-    /// The next rows of `rows`, with their images; they are taken away from `rows`. A chunk whose images turn out
-    /// to be larger than they may be is given up, and asked for again by halves.
+    /// Opens the source only if the lake refers to images instead of holding them.
     ///
     /// # Errors
-    /// Where the lake or the source cannot be read, and where an image is not there, or another than was read before.
+    /// Returns an error if the source cannot be opened.
+    pub(super) async fn open(project: &'a Project, snapshot: &'a Snapshot) -> Result<Self> {
+        let images = Self { project, snapshot, source: OnceCell::new(), size: FIRST_ROWS };
+        let reads = project.catalogue.get(&project.config.source.sql)?;
+        if !reads.functions.contains("read_image") {
+            images.source().await?;
+        }
+        Ok(images)
+    }
+
+    async fn source(&self) -> Result<&Source> {
+        let Project { config, catalogue, .. } = self.project;
+        let open = || async { Source::open(&config.source, &plan::reader(config, catalogue)?).await };
+        self.source.get_or_try_init(open).await
+    }
+
+    /// Takes the next rows off `rows` and returns them with their images. A chunk whose images turn out to be too large is
+    /// given up and fetched again in halves.
+    ///
+    /// # Errors
+    /// Returns an error if the lake or the source cannot be read, or if an image is missing or has changed.
     pub(super) async fn next<'r>(&mut self, rows: &mut &'r [Row]) -> Result<Vec<Sample<'r>>> {
         loop {
             let (chunk, rest) = rows.split_at(self.size.min(rows.len()));
@@ -78,13 +92,13 @@ impl<'a> Images<'a> {
             *rows = rest;
             let sample = |row: &'r Row| {
                 let image = found.images.get(&row.image_id).cloned();
-                Sample::new(row, image.ok_or_else(|| Error::Data(format!("the image of {row} is gone")))?)
+                Sample::new(row, image.ok_or_else(|| ExportError::ImageDisappeared { row: row.name() })?)
             };
             return chunk.iter().map(sample).collect();
         }
     }
 
-    /// The images of `rows`; none where they have too many bytes.
+    /// Fetches the images of `rows`; `None` if they have too many bytes.
     async fn fetch(&self, rows: &[Row]) -> Result<Option<Found>> {
         let mut found = Found::default();
         let mut referenced = BTreeSet::new();
@@ -95,9 +109,9 @@ impl<'a> Images<'a> {
                 return Ok(None);
             }
         }
-        // an image may stand in several rows, and is read once
+        // An image may be in several rows, and is read once.
         let referenced: Vec<&Row> = rows.iter().filter(|row| referenced.remove(&row.image_id)).collect();
-        for asked in referenced.chunks(ASKED_OF_SOURCE) {
+        for asked in referenced.chunks(SOURCE_CHUNK) {
             self.read(asked, &mut found).await?;
             if found.bytes > CHUNK_BYTES && rows.len() > 1 {
                 return Ok(None);
@@ -109,28 +123,31 @@ impl<'a> Images<'a> {
     async fn query(&self, rows: &[Row]) -> Result<datafusion::execution::SendableRecordBatchStream> {
         let mut snapshot = self.snapshot.clone();
         let real = |real: bool| rows.iter().filter(move |row| row.path.is_some() == real);
-        for (table, id, real_images) in [("pixels", "pixel_id", true), ("spectrum", "sample_id", false)] {
-            // files are told apart by the source, rows by the id
+        for (table, id, real_images) in [(schema::PIXELS, "pixel_id", true), (schema::SPECTRUM, "sample_id", false)] {
+            // The source narrows the files, the id the rows.
             snapshot.restrict(table, &real(real_images).map(|row| row.source_id.as_str()).collect())?;
             snapshot.narrow(table, id, &real(real_images).map(|row| row.image_id.as_str()).collect())?;
         }
-        let context = self.pipeline.session.context_with(&snapshot, &Arc::default(), BATCH_ROWS)?;
-        let statement = self.pipeline.catalogue.get(QUERY)?.bind(&self.pipeline.plan.parameters)?;
-        let rows = session::query(&context, QUERY, &statement).await?;
+        let context = self.project.session.image_context(&snapshot, BATCH_ROWS)?;
+        let rows = self.project.plan_query(&context, QUERY, &[]).await?;
         rows.execute_stream().await.map_err(|error| Error::query(QUERY, error))
     }
 
-    /// Reads images of the source, which the lake only refers to.
+    /// Reads images from the source that the lake only refers to.
     async fn read(&self, rows: &[&Row], found: &mut Found) -> Result<()> {
         let paths: Vec<Option<&str>> = rows.iter().map(|row| row.path.as_deref()).collect();
-        let images = self.pipeline.session.functions().source.read(&paths).await?;
+        let images = self.source().await?.read(&paths).await?;
         for (row, image) in rows.iter().zip(images) {
-            let wrong = |what: &str| {
-                Error::Data(format!("the image of {row}, `{}`: {what}", row.path.as_deref().unwrap_or_default()))
+            let wrong = |problem: &str| ExportError::SourceImage {
+                row: row.name(),
+                path: row.path.clone().unwrap_or_default(),
+                problem: problem.to_owned(),
             };
-            let image = image.map_err(|reason| wrong(&reason))?.ok_or_else(|| wrong("it is not there"))?;
+            let image = image
+                .map_err(|reason| wrong(&format!("cannot be read: {reason}")))?
+                .ok_or_else(|| wrong("does not exist"))?;
             if row.digest.as_ref().is_some_and(|digest| *digest != identity::content_digest(&image)) {
-                return Err(wrong("the source has another image there than was read; `discl-pipe run` reads it again"));
+                return Err(wrong("has changed since it was read; `discl-pipe run` reads it again").into());
             }
             found.put(&row.image_id, image.into());
         }
@@ -138,12 +155,10 @@ impl<'a> Images<'a> {
     }
 }
 
-/// Takes the images of a batch, and the ids of those whose bytes the lake has not.
+/// Takes the images of a batch, and the ids of those whose bytes are not in the lake.
 fn take(batch: &RecordBatch, found: &mut Found, referenced: &mut BTreeSet<String>) -> Result<()> {
-    let ids = Columns(QUERY, batch).texts("image_id")?;
-    let images = batch.column_by_name("image").and_then(schema::image_bytes);
-    let images = images
-        .ok_or_else(|| Error::Query { query: QUERY.into(), message: "it has no column `image` of images".into() })?;
+    let columns = Columns::new(QUERY, batch);
+    let (ids, images) = (columns.strings("image_id")?, columns.images("image")?);
     for (id, image) in ids.iter().zip(&images) {
         match (id, image) {
             (Some(id), Some(image)) => found.put(id, Bytes::copy_from_slice(image)),

@@ -1,20 +1,22 @@
-//! Manifests out to trainers: the rows of each epoch in their order, with their images as encoded bytes, exactly as
-//! they are in the lake. One form for each kind of reader: tar shards for WebDataset, class folders, Parquet.
+//! Exports manifests to trainers: the rows of each epoch in their order, with their images as encoded bytes, exactly as
+//! they are in the lake. One format for each kind of reader: tar shards for WebDataset, class folders, Parquet.
 //!
-//! Rows are written in chunks that are bounded in rows and in bytes. What is in memory at once: the rows of one epoch
-//! without images, some 500 bytes each; the images of a chunk; and what is on its way to the store.
+//! Rows are written in chunks that are bounded in rows and in bytes. In memory at once are the rows of one epoch without
+//! images, some 500 bytes each, the images of one chunk, and what is being uploaded.
 
+mod error;
 mod imagefolder;
 mod images;
 mod parquet_files;
 mod rows;
 mod webdataset;
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{collections::BTreeMap, str::FromStr};
 
 use bytes::Bytes;
 
 use self::{
+    error::ExportError,
     imagefolder::Folder,
     images::Images,
     parquet_files::Parts,
@@ -24,17 +26,18 @@ use self::{
 use crate::{
     error::{Error, Result},
     imaging,
-    pipeline::{Pipeline, staleness::why},
+    pipeline::{Project, staleness},
     run::{Progress, Stop},
+    schema,
     storage::Location,
 };
 
-/// What progress is told under.
+/// The name of the step in progress reports.
 const STEP: &str = "export";
 
-/// The form that an export has.
+/// The format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum Format {
     /// Tar shards of samples: image, `.cls` and `.json`.
     WebDataset,
     /// A folder for each label, and `metadata.jsonl` in training order.
@@ -50,7 +53,7 @@ pub struct Epochs {
     last: i64,
 }
 
-/// Every epoch that there is.
+/// All epochs.
 impl Default for Epochs {
     fn default() -> Self {
         Self { first: 0, last: i64::MAX }
@@ -74,11 +77,11 @@ impl FromStr for Epochs {
     }
 }
 
-/// A size in bytes.
+/// The size of a shard in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bound(u64);
+pub struct ShardSize(u64);
 
-impl FromStr for Bound {
+impl FromStr for ShardSize {
     type Err = String;
 
     /// A number of bytes, or of `KB`, `MB` and `GB`, which are thousands, millions and thousand millions.
@@ -94,83 +97,77 @@ impl FromStr for Bound {
         };
         let bytes = number.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
         match bytes {
-            Some(bytes) if (LEAST_BOUND..=MOST_BOUND).contains(&bytes) => Ok(Self(bytes)),
+            Some(bytes) if (MIN_SHARD_BYTES..=MAX_SHARD_BYTES).contains(&bytes) => Ok(Self(bytes)),
             _ => Err("a size from 10KB to 50GB is expected, such as `500MB` or `1GB`".into()),
         }
     }
 }
 
-const LEAST_BOUND: u64 = 10_000;
-/// An upload has at most 80 GB; a shard may exceed its bound by a sample.
-const MOST_BOUND: u64 = 50_000_000_000;
+const MIN_SHARD_BYTES: u64 = 10_000;
+/// An upload has at most 80 GB; a shard may exceed its size by a sample.
+const MAX_SHARD_BYTES: u64 = 50_000_000_000;
 
 /// What is exported, and how.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The form.
-    pub form: Form,
-    /// Which epochs.
+    pub format: Format,
     pub epochs: Epochs,
-    /// The curriculum, where the manifest has several.
+    /// The curriculum, if the manifest has several.
     pub curriculum: Option<String>,
-    /// The trial, where the manifest has several.
+    /// The trial, if the manifest has several.
     pub trial: Option<String>,
-    /// About how large a tar shard or a Parquet file is; a sample is never cut in two.
-    pub shard_size: Bound,
-    /// Asks the export to end after the chunk that it is at.
+    /// The approximate size of a tar shard or a Parquet file; a sample is never split.
+    pub shard_size: ShardSize,
+    /// Stops the export after the current chunk.
     pub stop: Stop,
 }
 
 /// What was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Summary {
-    /// Where it is.
     pub destination: String,
     /// Epochs that were written.
     pub epochs: Vec<i64>,
-    /// Their rows.
     pub rows: usize,
     /// Files, of every kind.
     pub files: usize,
     /// Bytes of the images.
     pub image_bytes: u64,
-    /// Why a run would choose the manifest anew; nothing where it is up to date.
+    /// Why a run would replace the manifest; `None` if it is up to date.
     pub stale: Option<String>,
 }
 
-/// Writes epochs of the manifest to `destination`, a directory or URL. An epoch is written once: its files must not be
-/// there. Equal tables give equal files, to the byte.
+/// Writes epochs of the manifest to `destination`, a directory or URL. An epoch is written once: its files must not exist.
+/// Equal tables give byte-identical files.
 ///
 /// # Errors
-/// Every problem with the rows and the destination, before anything is written: rows without exactly one image, no
-/// such epoch, several curricula or trials, files that are there. Later, where an image or the destination fails;
-/// [`Error::ExportInterrupted`] where it was asked to stop. Then the epoch has whole files, but not all of them.
+/// Returns every problem with the rows and the destination before anything is written: rows without exactly one image, no
+/// such epoch, several curricula or trials, files that exist. Later, an error if an image or the destination fails;
+/// [`Error::ExportInterrupted`] if it was stopped: then the epoch has whole files, but not all of them.
 pub async fn export(
-    pipeline: &Pipeline,
+    project: &Project,
     destination: &str,
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Summary> {
     let location = Location::open(destination).map_err(|error| Error::Several(vec![error.into()]))?;
-    let selection = Selection::new(pipeline, options).await?;
-    let mut problems = selection.problems(options.form).await?;
-    let files = Files { location: &location, selection: &selection, name: &pipeline.config.name, options };
+    let selection = Selection::new(project, options).await?;
+    let mut problems = selection.problems(options.format).await?;
+    let files = Files { location: &location, selection: &selection, name: &project.config.name, options };
     problems.extend(files.check().await?);
     if !problems.is_empty() {
         return Err(Error::Several(problems));
     }
-    let manifest = pipeline.plan.steps.iter().find(|step| step.table.name == "manifest");
-    let stale = match manifest {
-        Some(manifest) => why(&pipeline.session, &pipeline.own_tables, manifest).await?,
-        None => None,
-    };
+    let stale = staleness::reasons(project).await?;
+    let manifest = project.plan.steps.iter().position(|step| step.table.name == schema::MANIFEST);
+    let stale = manifest.and_then(|manifest| stale.into_iter().nth(manifest)).flatten();
+    let mut images = Images::open(project, &selection.snapshot).await?;
     let mut summary = Summary { destination: location.url.to_string(), stale, ..Summary::default() };
     progress.started(STEP, selection.epochs.iter().map(|epoch| epoch.rows).sum());
-    if options.form == Form::ImageFolder {
+    if options.format == Format::ImageFolder {
         location.put(imagefolder::CLASSES, files.classes().into()).await?;
         summary.files += 1;
     }
-    let mut images = Images::new(pipeline, &selection.snapshot);
     for epoch in &selection.epochs {
         files.write(epoch, &mut images, &mut summary, progress).await?;
     }
@@ -187,11 +184,11 @@ struct Files<'a> {
 }
 
 impl Files<'_> {
-    /// How the names of an epoch's files begin: those of its shards, or of its folder.
+    /// How the names of an epoch's files begin: its shards, or its folder.
     fn stem(&self, epoch: i64) -> String {
-        match self.options.form {
-            Form::WebDataset => format!("{}-epoch{epoch:04}-", self.name),
-            Form::ImageFolder | Form::Parquet => format!("epoch_{epoch:04}"),
+        match self.options.format {
+            Format::WebDataset => format!("{}-epoch{epoch:04}-", self.name),
+            Format::ImageFolder | Format::Parquet => format!("epoch_{epoch:04}"),
         }
     }
 
@@ -199,32 +196,26 @@ impl Files<'_> {
         imagefolder::classes(&self.selection.classes)
     }
 
-    /// What is in the way of the export.
+    /// What prevents the export.
     async fn check(&self) -> Result<Vec<Error>> {
         let names = self.location.names().await?;
         let mut problems = Vec::new();
         for Epoch { epoch, .. } in &self.selection.epochs {
             let stem = self.stem(*epoch);
-            let there = names.iter().find(|name| match self.options.form {
-                Form::WebDataset => name.starts_with(&stem),
-                Form::ImageFolder | Form::Parquet => **name == stem,
+            let there = names.iter().find(|name| match self.options.format {
+                Format::WebDataset => name.starts_with(&stem),
+                Format::ImageFolder | Format::Parquet => **name == stem,
             });
             if let Some(name) = there {
-                problems.push(Error::Data(format!(
-                    "`{}{name}` is there already, and an epoch is written once; delete epoch {epoch} there, choose \
-                     others by `--epoch`, or name another destination",
-                    self.location.url
-                )));
+                let file = format!("{}{name}", self.location.url);
+                problems.push(ExportError::EpochExists { file, epoch: *epoch }.into());
             }
         }
-        if self.options.form == Form::ImageFolder && names.contains(imagefolder::CLASSES) {
+        if self.options.format == Format::ImageFolder && names.contains(imagefolder::CLASSES) {
             let found = self.location.get(imagefolder::CLASSES).await?;
             if found.is_some_and(|found| found != self.classes()) {
-                problems.push(Error::Data(format!(
-                    "`{}{}` names other classes than this pipeline has; name another destination",
-                    self.location.url,
-                    imagefolder::CLASSES
-                )));
+                let file = format!("{}{}", self.location.url, imagefolder::CLASSES);
+                problems.push(ExportError::OtherClasses { file }.into());
             }
         }
         Ok(problems)
@@ -243,7 +234,7 @@ impl Files<'_> {
         match written {
             Ok(()) => summary.files += writer.finish().await?,
             Err(error) => {
-                // what went wrong first is what is said
+                // The first error is reported.
                 let _ = writer.abort().await;
                 return Err(error);
             }
@@ -255,10 +246,10 @@ impl Files<'_> {
     async fn writer(&self, epoch: &Epoch) -> Result<Writer> {
         let (location, bound) = (self.location.clone(), self.options.shard_size.0);
         let (stem, classes) = (self.stem(epoch.epoch), &self.selection.classes);
-        Ok(match self.options.form {
-            Form::WebDataset => Writer::WebDataset(Shards::new(location, stem, bound)),
-            Form::ImageFolder => Writer::ImageFolder(Folder::new(location.below(&stem)?, classes).await?),
-            Form::Parquet => Writer::Parquet(Parts::new(location.below(&stem)?, classes, bound)),
+        Ok(match self.options.format {
+            Format::WebDataset => Writer::WebDataset(Shards::new(location, stem, bound)),
+            Format::ImageFolder => Writer::ImageFolder(Folder::new(location.below(&stem)?, classes).await?),
+            Format::Parquet => Writer::Parquet(Parts::new(location.below(&stem)?, classes, bound)),
         })
     }
 
@@ -272,7 +263,7 @@ impl Files<'_> {
         progress: &dyn Progress,
     ) -> Result<()> {
         while !rows.is_empty() {
-            if self.options.stop.is_asked() {
+            if self.options.stop.is_requested() {
                 return Err(Error::ExportInterrupted {
                     epoch: epoch.epoch,
                     files: format!("{}{}", self.location.url, self.stem(epoch.epoch)),
@@ -288,12 +279,12 @@ impl Files<'_> {
     }
 }
 
-/// A row with its image.
+/// A row and its image.
 struct Sample<'a> {
     row: &'a Row,
-    /// Its encoded bytes.
+    /// Encoded bytes.
     image: Bytes,
-    /// How its file's name ends, by its contents.
+    /// The extension of its file, by its contents.
     extension: &'static str,
 }
 
@@ -301,18 +292,12 @@ impl<'a> Sample<'a> {
     fn new(row: &'a Row, image: Bytes) -> Result<Self> {
         match imaging::extension(&image) {
             Ok(extension) => Ok(Self { row, image, extension }),
-            Err(error) => Err(Error::Data(format!("the image of {row}: {error}"))),
+            Err(source) => Err(ExportError::NotAnImage { row: row.name(), source }.into()),
         }
     }
 }
 
-impl fmt::Display for Row {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "epoch {}, position {}, sample `{}`", self.epoch, self.position, self.sample_id)
-    }
-}
-
-/// Names of the classes by label.
+/// Class names by label.
 type Classes = BTreeMap<i64, String>;
 
 /// Writes one epoch.
@@ -331,7 +316,7 @@ impl Writer {
         }
     }
 
-    /// Ends the last file; gives the number of files.
+    /// Finishes the last file and returns the number of files.
     async fn finish(self) -> Result<usize> {
         match self {
             Self::WebDataset(shards) => shards.finish().await,
@@ -340,7 +325,7 @@ impl Writer {
         }
     }
 
-    /// Leaves no file half written.
+    /// Removes unfinished files.
     async fn abort(self) -> Result<()> {
         match self {
             Self::WebDataset(shards) => shards.abort().await,
@@ -361,11 +346,11 @@ mod tests {
         for wrong in ["", "-1", "5..3", "..", "3..", "a", "99999999999"] {
             assert!(wrong.parse::<Epochs>().is_err(), "{wrong}");
         }
-        assert_eq!("1GB".parse(), Ok(Bound(1_000_000_000)));
-        assert_eq!("20 kb".parse(), Ok(Bound(20_000)));
-        assert_eq!("12345".parse(), Ok(Bound(12_345)));
+        assert_eq!("1GB".parse(), Ok(ShardSize(1_000_000_000)));
+        assert_eq!("20 kb".parse(), Ok(ShardSize(20_000)));
+        assert_eq!("12345".parse(), Ok(ShardSize(12_345)));
         for wrong in ["", "0", "1", "GB", "1TB", "51GB", "99999999999999999999GB", "-1MB"] {
-            assert!(wrong.parse::<Bound>().is_err(), "{wrong}");
+            assert!(wrong.parse::<ShardSize>().is_err(), "{wrong}");
         }
     }
 }

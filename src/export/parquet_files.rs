@@ -1,5 +1,5 @@
 //! Parquet files in training order: `epoch_NNNN/part-SSSSS.parquet`, with the metadata by which Hugging Face's
-//! `datasets` shows images and class names. Images lie in small row groups, as in the lake.
+//! `datasets` shows images and class names. Images are in small row groups, as in the lake.
 
 use std::{
     collections::BTreeSet,
@@ -12,9 +12,9 @@ use arrow::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{Classes, Sample};
+use super::{Classes, Sample, error::ExportError};
 use crate::{
-    error::{Error, Result},
+    error::Result,
     lake::StreamingWriter,
     schema,
     storage::{Location, Upload},
@@ -54,7 +54,7 @@ impl Parts {
         while !samples.is_empty() {
             let bound = self.bound;
             let part = self.part().await?;
-            // at least one, also where it is larger than a part should be
+            // At least one, even if it is larger than a part should be.
             let mut fit = 0;
             for sample in samples {
                 let bytes = sample.image.len() as u64;
@@ -112,8 +112,8 @@ impl Parts {
     }
 }
 
-/// What `datasets` makes of the label: a class with a name, where the labels are 0, 1, 2, … and no two names are equal;
-/// its `ClassLabel` takes no others.
+/// The features of `datasets`: the label is a `ClassLabel` if the labels are 0, 1, 2, … and no two names are equal, which is
+/// all that it supports.
 fn features(classes: &Classes) -> Map<String, Value> {
     let numbered = classes.keys().copied().eq((0..).take(classes.len()));
     let distinct = classes.values().collect::<BTreeSet<_>>().len() == classes.len();
@@ -133,8 +133,7 @@ fn batch(samples: &[Sample<'_>]) -> Result<RecordBatch> {
         |of: fn(&Sample<'_>) -> Option<i64>| -> ArrayRef { Arc::new(samples.iter().map(of).collect::<Int64Array>()) };
     let bytes: ArrayRef = Arc::new(samples.iter().map(|sample| Some(&sample.image[..])).collect::<BinaryArray>());
     let paths = texts(|sample| format!("{}.{}", sample.row.sample_id, sample.extension));
-    let failed = |error: arrow::error::ArrowError| Error::Data(format!("rows of an export are no table: {error}"));
-    let image = StructArray::try_new(schema::image_fields(), vec![bytes, paths], None).map_err(failed)?;
+    let image = StructArray::try_new(schema::image_fields(), vec![bytes, paths], None).map_err(ExportError::Columns)?;
     let columns: Vec<ArrayRef> = vec![
         numbers(|sample| Some(sample.row.position)),
         texts(|sample| sample.row.sample_id.clone()),
@@ -147,7 +146,7 @@ fn batch(samples: &[Sample<'_>]) -> Result<RecordBatch> {
         numbers(|sample| sample.row.attempt),
         Arc::new(image),
     ];
-    RecordBatch::try_new(Arc::clone(&COLUMNS), columns).map_err(failed)
+    Ok(RecordBatch::try_new(Arc::clone(&COLUMNS), columns).map_err(ExportError::Columns)?)
 }
 
 #[cfg(test)]

@@ -1,27 +1,23 @@
-//! Which rows an export has: the queries of `sql/export`, and what may be wrong with their rows.
+//! The rows of an export: the queries of `sql/export`, and what may be wrong with their rows.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::fmt;
 
-use arrow::{
-    array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray},
-    compute::cast,
-    datatypes::{DataType, Int64Type},
-};
-use datafusion::{dataframe::DataFrame, prelude::SessionContext};
+use arrow::array::{Array, Int64Array, StringArray};
 
-use super::{Classes, Form, Options};
+use super::{Classes, Format, Options, error::ExportError};
 use crate::{
     error::{Error, Result},
-    pipeline::Pipeline,
+    pipeline::Project,
     plan::catalogue::Parameter,
-    session::{self, Snapshot},
+    schema::columns::{Answer, Columns},
+    session::Snapshot,
 };
 
 const MANIFEST: &str = "export/manifest.sql";
-/// The largest label where each has a folder.
-const MOST_FOLDERS: i64 = 1 << 16;
+/// The largest label of an export in which each label has a folder.
+const MAX_LABEL: i64 = (1 << 16) - 1;
 
-/// A row of the manifest, and the image that it stands for. As JSON, what is of use to a trainer.
+/// A row of the manifest and the image that it refers to. As JSON, it has what a trainer can use.
 #[derive(Debug, Clone, serde::Serialize)]
 pub(super) struct Row {
     pub(super) curriculum: String,
@@ -47,6 +43,26 @@ pub(super) struct Row {
     pub(super) digest: Option<String>,
 }
 
+impl Row {
+    pub(super) fn name(&self) -> RowName {
+        RowName { epoch: self.epoch, position: self.position, sample_id: self.sample_id.clone() }
+    }
+}
+
+/// Identifies a row in messages.
+#[derive(Debug)]
+pub(super) struct RowName {
+    epoch: i64,
+    position: i64,
+    sample_id: String,
+}
+
+impl fmt::Display for RowName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "epoch {}, position {}, sample `{}`", self.epoch, self.position, self.sample_id)
+    }
+}
+
 /// An epoch of one training run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Epoch {
@@ -56,11 +72,11 @@ pub(super) struct Epoch {
     pub(super) rows: usize,
 }
 
-/// What was asked for, on the tables as they were when it was.
+/// The requested rows, on the tables as they were at the request.
 pub(super) struct Selection<'a> {
-    pipeline: &'a Pipeline,
+    project: &'a Project,
     pub(super) snapshot: Snapshot,
-    parameters: BTreeMap<String, Parameter>,
+    parameters: Vec<(&'static str, Parameter)>,
     pub(super) epochs: Vec<Epoch>,
     pub(super) classes: Classes,
 }
@@ -69,117 +85,97 @@ impl<'a> Selection<'a> {
     /// Finds the epochs.
     ///
     /// # Errors
-    /// Where the lake cannot be read.
-    pub(super) async fn new(pipeline: &'a Pipeline, options: &Options) -> Result<Self> {
-        let snapshot = pipeline.session.snapshot(&pipeline.own_tables).await?;
+    /// Returns an error if the lake cannot be read.
+    pub(super) async fn new(project: &'a Project, options: &Options) -> Result<Self> {
+        let snapshot = project.session.snapshot().await?;
         let text = |value: &Option<String>| value.clone().map_or(Parameter::Null, Parameter::Text);
-        let mut parameters = pipeline.plan.parameters.clone();
-        parameters.extend([
-            ("first_epoch".to_owned(), Parameter::Integer(options.epochs.first)),
-            ("last_epoch".to_owned(), Parameter::Integer(options.epochs.last)),
-            ("curriculum".to_owned(), text(&options.curriculum)),
-            ("trial".to_owned(), text(&options.trial)),
-        ]);
-        let mut selection = Self { pipeline, snapshot, parameters, epochs: Vec::new(), classes: Classes::new() };
-        for batch in selection.ask("export/epochs.sql").await? {
-            selection.epochs.extend(epochs(&batch)?);
+        let parameters = vec![
+            ("first_epoch", Parameter::Integer(options.epochs.first)),
+            ("last_epoch", Parameter::Integer(options.epochs.last)),
+            ("curriculum", text(&options.curriculum)),
+            ("trial", text(&options.trial)),
+        ];
+        let mut selection = Self { project, snapshot, parameters, epochs: Vec::new(), classes: Classes::new() };
+        for columns in selection.query("export/epochs.sql").await?.columns() {
+            selection.epochs.extend(epochs(columns)?);
         }
-        for batch in selection.ask("export/classes.sql").await? {
-            let names = Columns("export/classes.sql", &batch);
-            let (labels, names) = (names.integers("label")?, names.texts("class_name")?);
+        for columns in selection.query("export/classes.sql").await?.columns() {
+            let (labels, names) = (columns.integers("label")?, columns.strings("class_name")?);
             let named = labels.iter().zip(&names).filter_map(|(label, name)| Some((label?, name?.to_owned())));
             selection.classes.extend(named);
         }
         Ok(selection)
     }
 
-    /// The rows of a query over those of the export.
-    async fn ask(&self, query: &str) -> Result<Vec<RecordBatch>> {
-        let context = self.pipeline.session.context(&self.snapshot, &Arc::default())?;
-        let rows = self.query(&context, MANIFEST, &self.parameters).await?;
+    /// Runs a query over the rows of the export, which it reads as `export_rows`.
+    async fn query(&self, query: &str) -> Result<Answer> {
+        let context = self.project.session.context(&self.snapshot)?;
+        let rows = self.project.plan_query(&context, MANIFEST, &self.parameters).await?;
         context.register_table("export_rows", rows.into_view()).map_err(|error| Error::query(query, error))?;
-        let rows = self.query(&context, query, &self.parameters).await?;
-        rows.collect().await.map_err(|error| Error::query(query, error))
+        let rows = self.project.plan_query(&context, query, &self.parameters).await?;
+        let batches = rows.collect().await.map_err(|error| Error::query(query, error))?;
+        Ok(Answer { query: query.to_owned(), batches })
     }
 
-    async fn query(
-        &self,
-        context: &SessionContext,
-        name: &str,
-        parameters: &BTreeMap<String, Parameter>,
-    ) -> Result<DataFrame> {
-        session::query(context, name, &self.pipeline.catalogue.get(name)?.bind(parameters)?).await
-    }
-
-    /// Everything that is wrong with the rows.
+    /// Returns everything that is wrong with the rows.
     ///
     /// # Errors
-    /// Where the lake cannot be read.
-    pub(super) async fn problems(&self, form: Form) -> Result<Vec<Error>> {
+    /// Returns an error if the lake cannot be read.
+    pub(super) async fn problems(&self, format: Format) -> Result<Vec<Error>> {
         let mut problems = Vec::new();
         problems.extend(self.no_rows());
         let mut runs: Vec<_> = self.epochs.iter().map(|epoch| (&epoch.curriculum, &epoch.trial)).collect();
         runs.dedup();
         if runs.len() > 1 {
             let runs: Vec<_> = runs.iter().map(|(curriculum, trial)| format!("`{curriculum}` `{trial}`")).collect();
-            problems.push(Error::Data(format!(
-                "the manifest has several curricula or trials, and an export is of one; `--curriculum` and `--trial` \
-                 choose among {}",
-                runs.join(", ")
-            )));
+            problems.push(ExportError::SeveralRuns { runs }.into());
         }
-        for batch in self.ask("export/problems.sql").await? {
-            problems.extend(unresolved(&batch)?);
+        for columns in self.query("export/problems.sql").await?.columns() {
+            problems.extend(unresolved(columns)?);
         }
         let (least, most) = (self.classes.keys().next(), self.classes.keys().next_back());
-        if form == Form::ImageFolder
-            && let Some(label) = least.into_iter().chain(most).find(|label| !(0..MOST_FOLDERS).contains(*label))
+        if format == Format::ImageFolder
+            && let Some(label) = least.into_iter().chain(most).find(|label| !(0..=MAX_LABEL).contains(*label))
         {
-            problems.push(Error::Data(format!(
-                "a class has the label {label}, and folders stand for the labels 0 to {}; `--as parquet` and \
-                 `--as webdataset` take any",
-                MOST_FOLDERS - 1
-            )));
+            problems.push(ExportError::LabelOutOfRange { label: *label, max: MAX_LABEL }.into());
         }
         Ok(problems)
     }
 
     fn no_rows(&self) -> Option<Error> {
-        let asked = |name: &str| self.parameters.get(name).map(ToString::to_string).unwrap_or_default();
+        let asked = |name: &str| {
+            let found = self.parameters.iter().find(|(parameter, _)| *parameter == name);
+            found.map(|(_, value)| value.to_string()).unwrap_or_default()
+        };
         let epochs = match asked("last_epoch") {
             last if last == i64::MAX.to_string() => "any epoch".to_owned(),
             last => format!("the epochs {} to {last}", asked("first_epoch")),
         };
-        self.epochs.is_empty().then(|| {
-            Error::Data(format!(
-                "the manifest has no rows for {epochs}, curriculum {}, trial {}\nhint: `discl-pipe run` \
-                 makes them; `SELECT DISTINCT curriculum, trial, epoch FROM manifest` says what there is",
-                asked("curriculum"),
-                asked("trial")
-            ))
-        })
+        let hint =
+            "`discl-pipe run` fills it; `SELECT DISTINCT curriculum, trial, epoch FROM manifest` lists what it has";
+        let (curriculum, trial) = (asked("curriculum"), asked("trial"));
+        let no_rows = || ExportError::NoRows { epochs, curriculum, trial, hint: hint.to_owned() };
+        self.epochs.is_empty().then(|| no_rows().into())
     }
 
-    /// The rows of an epoch, in order.
+    /// Returns the rows of an epoch, in order.
     ///
     /// # Errors
-    /// Where the lake cannot be read.
+    /// Returns an error if the lake cannot be read.
     pub(super) async fn rows(&self, epoch: &Epoch) -> Result<Vec<Row>> {
         let mut parameters = self.parameters.clone();
-        parameters.extend(["first_epoch", "last_epoch"].map(|name| (name.to_owned(), Parameter::Integer(epoch.epoch))));
-        let context = self.pipeline.session.context(&self.snapshot, &Arc::default())?;
-        let rows = self.query(&context, MANIFEST, &parameters).await?;
+        parameters.extend(["first_epoch", "last_epoch"].map(|name| (name, Parameter::Integer(epoch.epoch))));
+        let answer = self.project.query_on(&self.snapshot, MANIFEST, &parameters).await?;
         let mut found = Vec::with_capacity(epoch.rows);
-        for batch in rows.collect().await.map_err(|error| Error::query(MANIFEST, error))? {
-            found.extend(manifest_rows(&batch)?);
+        for columns in answer.columns() {
+            found.extend(manifest_rows(columns)?);
         }
         Ok(found)
     }
 }
 
-fn epochs(batch: &RecordBatch) -> Result<Vec<Epoch>> {
-    let columns = Columns("export/epochs.sql", batch);
-    let (curricula, trials) = (columns.texts("curriculum")?, columns.texts("trial")?);
+fn epochs(columns: Columns<'_>) -> Result<Vec<Epoch>> {
+    let (curricula, trials) = (columns.strings("curriculum")?, columns.strings("trial")?);
     let (epochs, rows) = (columns.integers("epoch")?, columns.integers("rows")?);
     let epoch = |row| Epoch {
         curriculum: curricula.value(row).to_owned(),
@@ -187,16 +183,15 @@ fn epochs(batch: &RecordBatch) -> Result<Vec<Epoch>> {
         epoch: epochs.value(row),
         rows: usize::try_from(rows.value(row)).unwrap_or_default(),
     };
-    Ok((0..batch.num_rows()).map(epoch).collect())
+    Ok((0..columns.rows()).map(epoch).collect())
 }
 
 /// The rows without exactly one image.
-fn unresolved(batch: &RecordBatch) -> Result<Option<Error>> {
-    let columns = Columns("export/problems.sql", batch);
+fn unresolved(columns: Columns<'_>) -> Result<Option<Error>> {
     let (epochs, positions) = (columns.integers("epoch")?, columns.integers("position")?);
-    let (samples, images) = (columns.texts("sample_id")?, columns.integers("images")?);
+    let (samples, images) = (columns.strings("sample_id")?, columns.integers("images")?);
     let total = columns.integers("total")?;
-    let rows: Vec<_> = (0..batch.num_rows())
+    let rows: Vec<_> = (0..columns.rows())
         .map(|row| {
             let what = match images.value(row) {
                 0 => "no image".to_owned(),
@@ -204,27 +199,21 @@ fn unresolved(batch: &RecordBatch) -> Result<Option<Error>> {
                 several => format!("{several} images"),
             };
             let (epoch, position, sample) = (epochs.value(row), positions.value(row), samples.value(row));
-            format!("epoch {epoch}, position {position}, sample `{sample}` has {what}")
+            format!("{} has {what}", RowName { epoch, position, sample_id: sample.to_owned() })
         })
         .collect();
     let total = total.iter().flatten().next();
-    Ok(total.map(|total| {
-        Error::Data(format!(
-            "{total} rows of the manifest have not exactly one image: {}\nhint: `discl-pipe verify` looks for the \
-             cause, `discl-pipe run` brings the manifest up to date",
-            rows.join("; ")
-        ))
-    }))
+    Ok(total.map(|total| ExportError::NoSingleImage { total, rows }.into()))
 }
 
-fn manifest_rows(batch: &RecordBatch) -> Result<Vec<Row>> {
-    let columns = Columns(MANIFEST, batch);
-    let names = ["curriculum", "trial", "sample_id", "source_id", "class_name", "origin", "image_id", "path", "digest"];
-    let texts = names.map(|name| columns.texts(name));
-    let [curricula, trials, samples, sources, classes, origins, images, paths, digests] = all(texts)?;
-    let numbers =
-        ["epoch", "position", "label", "image_guidance", "seed", "attempt"].map(|name| columns.integers(name));
-    let [epochs, positions, labels, guidances, seeds, attempts] = all(numbers)?;
+fn manifest_rows(columns: Columns<'_>) -> Result<Vec<Row>> {
+    let (curricula, trials) = (columns.strings("curriculum")?, columns.strings("trial")?);
+    let (epochs, positions) = (columns.integers("epoch")?, columns.integers("position")?);
+    let (samples, sources) = (columns.strings("sample_id")?, columns.strings("source_id")?);
+    let (labels, classes) = (columns.integers("label")?, columns.strings("class_name")?);
+    let (origins, guidances) = (columns.strings("origin")?, columns.integers("image_guidance")?);
+    let (seeds, attempts) = (columns.integers("seed")?, columns.integers("attempt")?);
+    let (images, paths, digests) = (columns.strings("image_id")?, columns.strings("path")?, columns.strings("digest")?);
     let text = |column: &StringArray, row| column.value(row).to_owned();
     let optional_text = |column: &StringArray, row| column.is_valid(row).then(|| column.value(row).to_owned());
     let optional = |column: &Int64Array, row| column.is_valid(row).then(|| column.value(row));
@@ -245,32 +234,5 @@ fn manifest_rows(batch: &RecordBatch) -> Result<Vec<Row>> {
         path: optional_text(&paths, row),
         digest: optional_text(&digests, row),
     };
-    Ok((0..batch.num_rows()).map(row).collect())
-}
-
-/// All of them, or the first error.
-fn all<T, const N: usize>(found: [Result<T>; N]) -> Result<[T; N]> {
-    let found: Vec<T> = found.into_iter().collect::<Result<_>>()?;
-    found.try_into().map_err(|_| Error::Data("an export has other columns than were asked for".into()))
-}
-
-/// The columns of what a query gives, by name.
-pub(super) struct Columns<'a>(pub(super) &'static str, pub(super) &'a RecordBatch);
-
-impl Columns<'_> {
-    fn column(&self, name: &str, data_type: &DataType) -> Result<ArrayRef> {
-        let found = self.1.column_by_name(name).and_then(|column| cast(column, data_type).ok());
-        found.ok_or_else(|| Error::Query {
-            query: self.0.into(),
-            message: format!("it has no column `{name}` of {data_type}s"),
-        })
-    }
-
-    pub(super) fn texts(&self, name: &str) -> Result<StringArray> {
-        Ok(self.column(name, &DataType::Utf8)?.as_string::<i32>().clone())
-    }
-
-    fn integers(&self, name: &str) -> Result<Int64Array> {
-        Ok(self.column(name, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
-    }
+    Ok((0..columns.rows()).map(row).collect())
 }

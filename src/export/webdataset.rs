@@ -1,14 +1,13 @@
 //! Tar shards for WebDataset: `NAME-epochNNNN-SSSSSS.tar`, with three members for each row of the manifest, in its
-//! order: the image, its label as `.cls`, and the row as `.json`. Headers say nothing of the time or the machine.
+//! order: the image, its label as `.cls`, and the row as `.json`. Headers do not depend on the time or the machine.
 
+use super::{Sample, error::ExportError};
 use crate::{
-    error::{Error, Result},
+    error::Result,
     storage::{Location, Upload},
 };
 
-use super::Sample;
-
-/// Bytes of a tar's header, and what every member is filled up to.
+/// Bytes of a tar's header, and the multiple that every member is padded to.
 const BLOCK: usize = 512;
 const ZEROS: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 
@@ -17,7 +16,7 @@ pub(super) struct Shards {
     location: Location,
     stem: String,
     bound: u64,
-    /// The one that is being written, and its bytes so far.
+    /// The shard that is being written, and its bytes so far.
     open: Option<(Upload, u64)>,
     begun: usize,
 }
@@ -39,7 +38,7 @@ impl Shards {
         Ok(())
     }
 
-    /// Begins another shard where the open one has no room for `more` bytes.
+    /// Begins another shard if the open one has no room for `more` bytes.
     async fn room(&mut self, more: u64) -> Result<()> {
         let end = ZEROS.len() as u64;
         if self.open.as_ref().is_some_and(|(_, used)| used + more + end > self.bound) {
@@ -74,19 +73,18 @@ impl Shards {
     }
 }
 
-/// The members of a sample, headers and filling included. A reader takes what has the same name up to the first dot for
-/// one sample.
+/// The members of a sample, with headers and padding. A reader takes members with the same name up to the first dot as one
+/// sample.
 fn members(sample: &Sample<'_>) -> Result<Vec<u8>> {
     let row = sample.row;
-    let failed = |error: &dyn std::fmt::Display| Error::Data(format!("{row} cannot be put into a tar: {error}"));
     let key = format!("{:04}-{:08}", row.epoch, row.position);
     let label = row.label.to_string();
-    let json = serde_json::to_vec(row).map_err(|error| failed(&error))?;
+    let json = serde_json::to_vec(row).map_err(|source| ExportError::Json { row: row.name(), source })?;
     let contents = [(sample.extension, &sample.image[..]), ("cls", label.as_bytes()), ("json", &json)];
     let mut bytes = Vec::with_capacity(sample.image.len() + json.len() + 8 * BLOCK);
     for (extension, content) in contents {
         let mut header = tar::Header::new_ustar();
-        header.set_path(format!("{key}.{extension}")).map_err(|error| failed(&error))?;
+        header.set_path(format!("{key}.{extension}")).map_err(|source| ExportError::Tar { row: row.name(), source })?;
         header.set_size(content.len() as u64);
         header.set_mode(0o644);
         header.set_uid(0);

@@ -1,27 +1,31 @@
-//! Bytes to pixels and pixels to bytes.
+//! Decodes image files to pixels, and encodes pixels as PNG.
 
-use std::error::Error;
-use std::io::Cursor;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    error::Error,
+    io::Cursor,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
-use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{
     DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, Rgb, RgbImage, Rgba,
+    codecs::png::{CompressionType, FilterType, PngEncoder},
 };
 use sha2::{Digest, Sha256};
 
-use super::ImageError;
-use super::sniff::{format_of, name_of};
+use super::{
+    ImageError,
+    sniff::{format_of, name_of},
+};
 
-/// The largest image that is opened. Checked against the file's length and its header before anything is
-/// decoded, so that a small file cannot ask for a large amount of memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Limits on images that are opened. They are compared with the file's length and header before anything is decoded, so
+/// that a small file cannot cause a large allocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// Most pixels, width times height.
+    /// The most pixels: width times height.
     pub(crate) max_pixels: u64,
-    /// Most bytes in the file.
+    /// The most bytes of a file.
     pub(crate) max_bytes: u64,
-    /// Longest side in pixels.
+    /// The longest side, in pixels.
     pub(crate) max_side: u32,
 }
 
@@ -31,37 +35,34 @@ impl Default for Limits {
     }
 }
 
-/// What an image is, known after it was really decoded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Facts about an image, known once it was decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ImageInfo {
-    /// Width in pixels.
     pub(crate) width: u32,
-    /// Height in pixels.
     pub(crate) height: u32,
-    /// `png`, `jpeg` or `webp`, told from the contents.
+    /// `png`, `jpeg` or `webp`, detected from the contents.
     pub(crate) format: &'static str,
     /// SHA-256 of the file's bytes, in lower-case hex.
     pub(crate) digest: String,
 }
 
-/// Decodes a PNG, JPEG or WebP file, told from its contents, to 8-bit RGB.
+/// Decodes a PNG, JPEG or WebP file, detected from its contents, to 8-bit RGB.
 ///
-/// As Pillow's `convert("RGB")`: palettes are looked up, grey is repeated, an alpha channel is dropped and not
-/// composited, and an EXIF orientation is not applied. CMYK is converted. 16-bit samples are scaled to 8 bits, where
-/// Pillow cuts grey ones off at 255.
-/// An animation gives its first frame.
+/// As in Pillow's `convert("RGB")`, palettes are looked up, grayscale is repeated, an alpha channel is dropped and not
+/// composited, and an EXIF orientation is not applied. CMYK is converted. 16-bit samples are scaled to 8 bits, whereas
+/// Pillow clips grayscale ones at 255. An animation gives its first frame.
 ///
 /// # Errors
-/// Every variant of [`ImageError`] that is about bytes. A file that ends before its format's end marker is
-/// corrupt, even where a lenient decoder would fill the rest with grey.
+/// Returns an error if the bytes are not a supported, complete image within the limits. A file that ends before its
+/// format's end marker is corrupt, even if a lenient decoder would fill the rest with gray.
 pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
     decode_with_format(bytes, limits).map(|(image, _)| image.into_rgb8())
 }
 
-/// As [`decode`], but that what is transparent shows white: as transformers' image processors see an image.
+/// As [`decode`], but composites transparency on white, as transformers' image processors do.
 ///
 /// # Errors
-/// As [`decode`].
+/// Returns the errors of [`decode`].
 pub(crate) fn decode_on_white(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
     let (image, _) = decode_with_format(bytes, limits)?;
     if !image.color().has_alpha() {
@@ -76,24 +77,24 @@ pub(crate) fn decode_on_white(bytes: &[u8], limits: &Limits) -> Result<RgbImage,
 
 fn over_white(value: u8, alpha: u8) -> u8 {
     let [value, alpha] = [value, alpha].map(u32::from);
-    // at most 255, rounded
+    // At most 255, rounded.
     ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
 }
 
-/// Decodes an image and says what it is.
+/// Decodes an image and returns facts about it.
 ///
 /// # Errors
-/// As [`decode`]: a file whose header is fine and whose pixels are cut off is an error.
+/// Returns the errors of [`decode`]: a valid header does not suffice if the pixels are cut off.
 pub(crate) fn info(bytes: &[u8], limits: &Limits) -> Result<ImageInfo, ImageError> {
     let (image, format) = decode_with_format(bytes, limits)?;
     let digest = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(ImageInfo { width: image.width(), height: image.height(), format: name_of(format), digest })
 }
 
-/// Encodes as 8-bit RGB PNG. Equal pixels give equal bytes.
+/// Encodes 8-bit RGB as PNG. Equal pixels give equal bytes.
 ///
 /// # Errors
-/// [`ImageError::Encode`] where the encoder refuses, as for an image without area.
+/// Returns [`ImageError::Encode`] if the encoder fails, as for an image without area.
 pub(crate) fn encode_png(image: &RgbImage) -> Result<Vec<u8>, ImageError> {
     let mut png = Vec::new();
     PngEncoder::new_with_quality(&mut png, CompressionType::Default, FilterType::Adaptive)
@@ -102,10 +103,10 @@ pub(crate) fn encode_png(image: &RgbImage) -> Result<Vec<u8>, ImageError> {
     Ok(png)
 }
 
-/// A decoder that panics on an image must not end the run: others' images are in it.
+/// Catches panics of decoders: one image must not end a run.
 fn decode_with_format(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, ImageFormat), ImageError> {
     std::panic::catch_unwind(|| decode_checked(bytes, limits))
-        .unwrap_or_else(|_| Err(ImageError::Corrupt { format: "image", source: "its decoder gave up on it".into() }))
+        .unwrap_or_else(|_| Err(ImageError::Corrupt { format: "image", source: "its decoder panicked".into() }))
 }
 
 fn decode_checked(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, ImageFormat), ImageError> {
@@ -120,9 +121,9 @@ fn decode_checked(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, ImageF
     let (width, height) = decoder.dimensions();
     check_size(width, height, limits)?;
     if !is_complete(bytes, format) {
-        return Err(corrupt("the end of the image is missing".into()));
+        return Err(corrupt("its end is missing".into()));
     }
-    // A decoder's bug on a corrupt file is that file's problem; on rayon a panic would end the process.
+    // A decoder's bug on a corrupt file concerns only that file; on rayon a panic would end the process.
     let decoded = catch_unwind(AssertUnwindSafe(|| DynamicImage::from_decoder(decoder)));
     let image = decoded.map_err(|_| corrupt("the decoder panicked".into()))?.map_err(|error| corrupt(error.into()))?;
     Ok((image, format))
@@ -141,8 +142,8 @@ fn check_size(width: u32, height: u32, limits: &Limits) -> Result<(), ImageError
     Ok(())
 }
 
-/// Whether the file reaches its format's end. The JPEG decoder fills what is missing with grey, and a cut-off
-/// image must never enter a training set unnoticed.
+/// Whether the file reaches the end marker of its format. The JPEG decoder fills missing pixels with gray, and a
+/// truncated image must not enter a training set unnoticed.
 fn is_complete(bytes: &[u8], format: ImageFormat) -> bool {
     match format {
         ImageFormat::Jpeg => jpeg_reaches_end(bytes),
@@ -151,13 +152,13 @@ fn is_complete(bytes: &[u8], format: ImageFormat) -> bool {
     }
 }
 
-/// Walks JPEG markers to the end-of-image marker; an embedded thumbnail's lies inside a segment and is skipped.
+/// Walks JPEG markers to the end-of-image marker. That of an embedded thumbnail is inside a segment and is skipped.
 fn jpeg_reaches_end(bytes: &[u8]) -> bool {
     let mut at = 2;
     while let (Some(&first), Some(&marker)) = (bytes.get(at), bytes.get(at + 1)) {
         match (first, marker) {
             (0xff, 0xd9) => return true,
-            // Markers without a length, a stuffed zero and fill bytes: inside entropy-coded data, mostly.
+            // Markers without a length, stuffed zeros and fill bytes, mostly inside entropy-coded data.
             (0xff, 0x00 | 0x01 | 0xd0..=0xd8) => at += 2,
             (0xff, 0xff) | (0..=0xfe, _) => at += 1,
             (0xff, _) => {
@@ -183,7 +184,7 @@ fn png_reaches_end(bytes: &[u8]) -> bool {
     false
 }
 
-/// A RIFF file says how long it is.
+/// Compares the length that a RIFF file declares.
 fn webp_reaches_end(bytes: &[u8]) -> bool {
     let declared = bytes.get(4..).and_then(|tail| tail.first_chunk::<4>());
     declared.is_some_and(|length| bytes.len() as u64 >= 8 + u64::from(u32::from_le_bytes(*length)))

@@ -1,11 +1,9 @@
-//! Images on the CPU: decode, resize, turn into tensors and back, encode.
+//! Images on the CPU: decodes, resizes and encodes them, and converts them to tensors and back.
 //!
-//! Nothing here knows a model but by what its preprocessing asks for. Everything is a pure function of its arguments, so that an image is the same to
-//! the bit whichever thread made it.
+//! Nothing here depends on a model. Every function is pure, so that results are bit-identical on every thread.
 
 mod decode;
 mod error;
-mod preprocess;
 mod resize;
 mod sniff;
 mod tensor;
@@ -14,7 +12,6 @@ pub(crate) mod testing;
 
 pub(crate) use decode::{ImageInfo, Limits, decode, decode_on_white, encode_png, info};
 pub(crate) use error::ImageError;
-pub(crate) use preprocess::{Preprocess, PreprocessError};
-pub(crate) use resize::{Filter, Fit, centre_crop, resize};
+pub(crate) use resize::{Filter, Fit, center_crop, resize};
 pub(crate) use sniff::extension;
 pub(crate) use tensor::{from_chw, to_chw};

@@ -1,32 +1,31 @@
-//! Pillow's resampling, to the byte, and the centre crop of CLIP's processor.
+//! Pillow's resampling, byte for byte, and the center crop of CLIP's processor.
 //!
-//! diffusers and transformers resize with Pillow, and what comes after amplifies a difference of one step. Pillow
-//! convolves rows, then columns, in fixed point, and rounds to bytes between the two. (From version 13 it takes the
-//! columns first for some sizes, which moves a few bytes by a few steps.)
+//! diffusers and transformers resize with Pillow, and later steps amplify a difference of one level. Pillow convolves
+//! rows, then columns, in fixed point, and rounds to bytes in between. (From version 13 on it convolves the columns first
+//! for some sizes, which changes a few bytes by a few levels.)
 
 use std::f64::consts::PI;
 
-use image::imageops::crop_imm;
-use image::{Rgb, RgbImage};
+use image::{Rgb, RgbImage, imageops::crop_imm};
 
 use super::ImageError;
 
-/// Binary digits of a weight after the point.
+/// Fractional bits of a weight.
 const PRECISION: u32 = 22;
 
-/// A resampling filter, as Pillow has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A resampling filter of Pillow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Filter {
-    /// Triangle; `resample` 2 in Pillow.
+    /// Triangle; Pillow's `resample` 2.
     Bilinear,
-    /// Cubic with a = -0.5; `resample` 3 in Pillow.
+    /// Cubic with a = -0.5; Pillow's `resample` 3.
     Bicubic,
-    /// Windowed sinc of three lobes; `resample` 1 in Pillow.
+    /// Windowed sinc with three lobes; Pillow's `resample` 1.
     Lanczos,
 }
 
 impl Filter {
-    /// How far from its middle the filter reaches, in pixels.
+    /// Returns the radius of the filter, in pixels.
     fn support(self) -> f64 {
         match self {
             Self::Bilinear => 1.0,
@@ -35,7 +34,7 @@ impl Filter {
         }
     }
 
-    /// The weight at a distance from the middle.
+    /// Returns the weight at a distance from the center.
     fn weight(self, distance: f64) -> f64 {
         let x = distance.abs();
         match self {
@@ -52,61 +51,61 @@ fn sinc(x: f64) -> f64 {
     if x == 0.0 { 1.0 } else { (PI * x).sin() / (PI * x) }
 }
 
-/// What one pixel of the result is made of: where its window begins, and weights in fixed point.
+/// The pixels that one pixel of the result is computed from: the start of their window, and their weights in fixed point.
 #[derive(Debug)]
 struct Window {
     first: u32,
     weights: Vec<i32>,
 }
 
-/// The windows of all pixels of a side that goes from `from` to `to` pixels.
+/// Returns the windows of all pixels of a side that is resized from `from` to `to` pixels.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "as in Pillow, which truncates")]
 fn windows(from: u32, to: u32, filter: Filter) -> Vec<Window> {
     let scale = f64::from(from) / f64::from(to);
-    // a smaller image is blurred first, a larger one is not
+    // Downscaling widens the filter; upscaling does not.
     let stretch = scale.max(1.0);
     let (reach, shrink) = (filter.support() * stretch, 1.0 / stretch);
     let window = |index: u32| {
-        let centre = (f64::from(index) + 0.5) * scale;
-        let first = (centre - reach + 0.5).max(0.0) as u32;
-        let end = ((centre + reach + 0.5) as u32).min(from);
-        let weight = |at: u32| filter.weight((f64::from(at) - centre + 0.5) * shrink);
+        let center = (f64::from(index) + 0.5) * scale;
+        let first = (center - reach + 0.5).max(0.0) as u32;
+        let end = ((center + reach + 0.5) as u32).min(from);
+        let weight = |at: u32| filter.weight((f64::from(at) - center + 0.5) * shrink);
         let weights: Vec<f64> = (first..end).map(weight).collect();
         let share = 1.0 / weights.iter().sum::<f64>();
-        // away from zero at halves, as adding 0.5 and truncating does
+        // Halves round away from zero, as in Pillow, which adds 0.5 and truncates.
         let fixed = |weight: &f64| (weight * share * f64::from(1 << PRECISION)).round() as i32;
         Window { first, weights: weights.iter().map(fixed).collect() }
     };
     (0..to).map(window).collect()
 }
 
-/// The size in pixels that images are brought to.
+/// The size to which images are resized, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fit {
     pub(crate) width: u32,
     pub(crate) height: u32,
-    /// Takes the largest size inside that has the image's aspect.
+    /// Whether to use the largest size inside that keeps the image's aspect ratio.
     pub(crate) keep_aspect: bool,
 }
 
 impl Fit {
-    /// The sides of an image of `width` x `height` once it is brought to this size; each at least 1.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a side is no longer than ours")]
+    /// Returns the sides to which an image of `width` x `height` is resized; each is at least 1.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the sides of `self`")]
     pub(crate) fn sides(self, width: u32, height: u32) -> (u32, u32) {
         if !self.keep_aspect {
             return (self.width, self.height);
         }
         let (width, height) = (f64::from(width), f64::from(height));
         let scale = (f64::from(self.width) / width).min(f64::from(self.height) / height);
-        let side = |length: f64, most: u32| ((length * scale).round() as u32).clamp(1, most);
+        let side = |length: f64, max: u32| ((length * scale).round() as u32).clamp(1, max);
         (side(width, self.width), side(height, self.height))
     }
 }
 
-/// Resizes to `width` x `height`, with antialiasing when it gets smaller: Pillow's `Image.resize`.
+/// Resizes to `width` x `height` as Pillow's `Image.resize` does, with antialiasing when downscaling.
 ///
 /// # Errors
-/// [`ImageError::NoArea`] for a side of 0.
+/// Returns [`ImageError::NoArea`] if a side is 0.
 pub(crate) fn resize(image: &RgbImage, width: u32, height: u32, filter: Filter) -> Result<RgbImage, ImageError> {
     if width == 0 || height == 0 {
         return Err(ImageError::NoArea { width, height });
@@ -138,7 +137,7 @@ fn along_columns(image: &RgbImage, height: u32, filter: Filter) -> RgbImage {
     out
 }
 
-/// A weighted sum of pixels, rounded and cut to bytes.
+/// Returns a weighted sum of pixels, rounded and clamped to bytes.
 fn weighted(pixels: impl Iterator<Item = [u8; 3]>, weights: &[i32]) -> Rgb<u8> {
     let mut sums = [1 << (PRECISION - 1); 3];
     for (weight, pixel) in weights.iter().zip(pixels) {
@@ -149,21 +148,21 @@ fn weighted(pixels: impl Iterator<Item = [u8; 3]>, weights: &[i32]) -> Rgb<u8> {
     Rgb(sums.map(|sum: i32| (sum >> PRECISION).clamp(0, 255) as u8))
 }
 
-/// The middle `width` x `height` pixels. Where the image is smaller the rest is black, and an odd pixel goes as
-/// in `center_crop` of transformers' image transforms.
-pub(crate) fn centre_crop(image: &RgbImage, width: u32, height: u32) -> RgbImage {
+/// Returns the center `width` x `height` pixels. Pads a smaller image with black. Odd pixels are placed as in
+/// `center_crop` of transformers' image transforms.
+pub(crate) fn center_crop(image: &RgbImage, width: u32, height: u32) -> RgbImage {
     if image.width() >= width && image.height() >= height {
         let left = (image.width() - width) / 2;
         let top = (image.height() - height) / 2;
         return crop_imm(image, left, top, width, height).to_image();
     }
-    // transformers pads to the larger of both sizes, the odd pixel at the left and the top, then crops.
+    // transformers pads to the larger of both sizes, with the odd pixel at the left and the top, and then crops.
     let (padded_width, padded_height) = (width.max(image.width()), height.max(image.height()));
     let mut padded = RgbImage::new(padded_width, padded_height);
     let left = (padded_width - image.width()).div_ceil(2);
     let top = (padded_height - image.height()).div_ceil(2);
     image::imageops::replace(&mut padded, image, i64::from(left), i64::from(top));
-    centre_crop(&padded, width, height)
+    center_crop(&padded, width, height)
 }
 
 #[cfg(test)]
@@ -172,23 +171,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn odd_pixels_of_a_crop_go_right_and_below() {
+    fn odd_pixels_of_a_crop_are_cut_at_the_right_and_below() {
         let image = RgbImage::from_fn(5, 5, |x, y| image::Rgb([x as u8, y as u8, 0]));
-        assert_eq!(centre_crop(&image, 2, 2).get_pixel(0, 0).0, [1, 1, 0]);
-        assert_eq!(centre_crop(&image, 3, 1).get_pixel(0, 0).0, [1, 2, 0]);
+        assert_eq!(center_crop(&image, 2, 2).get_pixel(0, 0).0, [1, 1, 0]);
+        assert_eq!(center_crop(&image, 3, 1).get_pixel(0, 0).0, [1, 2, 0]);
     }
 
     #[test]
     fn a_crop_larger_than_the_image_is_padded_with_black() {
         let image = RgbImage::from_pixel(2, 4, image::Rgb([9, 9, 9]));
-        let cropped = centre_crop(&image, 4, 2);
+        let cropped = center_crop(&image, 4, 2);
         assert_eq!(cropped.dimensions(), (4, 2));
         let row: Vec<u8> = cropped.rows().next().unwrap().map(|pixel| pixel.0[0]).collect();
         assert_eq!(row, [0, 9, 9, 0]);
     }
 
     #[test]
-    fn no_area_is_an_error() {
+    fn a_side_of_0_is_an_error() {
         let image = RgbImage::new(2, 2);
         assert!(matches!(resize(&image, 0, 2, Filter::Bicubic), Err(ImageError::NoArea { .. })));
     }

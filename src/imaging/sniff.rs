@@ -1,10 +1,10 @@
-//! What a file is, by its first bytes. Names and extensions are never asked.
+//! Detects the format of a file by its first bytes. Names and extensions are ignored.
 
 use image::ImageFormat;
 
 use super::ImageError;
 
-/// Formats that are recognised but not read: offset, magic bytes, name.
+/// Formats that are recognized but not supported: offset, magic bytes, name.
 const UNSUPPORTED: &[(usize, &[u8], &str)] = &[
     (0, b"GIF87a", "gif"),
     (0, b"GIF89a", "gif"),
@@ -21,7 +21,7 @@ const UNSUPPORTED: &[(usize, &[u8], &str)] = &[
     (0, b"\0\0\x01\0", "ico"),
 ];
 
-/// Things that are no image: offset, magic bytes, what to call it.
+/// Files that are not images: offset, magic bytes, description.
 const OTHER: &[(usize, &[u8], &str)] = &[
     (0, b"%PDF", "a pdf document"),
     (0, b"PK\x03\x04", "a zip archive"),
@@ -31,10 +31,10 @@ const OTHER: &[(usize, &[u8], &str)] = &[
     (4, b"ftyp", "a video"),
 ];
 
-/// Tells the format from the contents.
+/// Detects the format.
 ///
 /// # Errors
-/// [`ImageError::Empty`], [`ImageError::Unsupported`] or [`ImageError::NotAImage`], which says what it looks like.
+/// Returns [`ImageError::Empty`], [`ImageError::Unsupported`] or [`ImageError::NotAnImage`].
 pub(super) fn format_of(bytes: &[u8]) -> Result<ImageFormat, ImageError> {
     if bytes.is_empty() {
         return Err(ImageError::Empty);
@@ -52,7 +52,7 @@ pub(super) fn format_of(bytes: &[u8]) -> Result<ImageFormat, ImageError> {
     if let Some((_, _, format)) = UNSUPPORTED.iter().find(|(offset, magic, _)| has(*offset, magic)) {
         return Err(ImageError::Unsupported { format });
     }
-    Err(ImageError::NotAImage { looks_like: other(bytes, has) })
+    Err(ImageError::NotAnImage { looks_like: other(bytes, has) })
 }
 
 fn other(bytes: &[u8], has: impl Fn(usize, &[u8]) -> bool) -> &'static str {
@@ -60,16 +60,16 @@ fn other(bytes: &[u8], has: impl Fn(usize, &[u8]) -> bool) -> &'static str {
         return name;
     }
     let head = bytes.get(..bytes.len().min(512)).unwrap_or(bytes);
-    // A character cut in two by the 512 bytes is no reason to call the rest binary.
+    // A character that the limit of 512 bytes cuts in two does not make the rest binary.
     let text = match std::str::from_utf8(head) {
         Ok(text) => text,
         Err(error) if error.error_len().is_none() => {
             std::str::from_utf8(head.get(..error.valid_up_to()).unwrap_or_default()).unwrap_or_default()
         }
-        Err(_) => return "binary data of no known kind",
+        Err(_) => return "binary data of unknown kind",
     };
     if text.chars().any(|c| c.is_control() && !c.is_whitespace()) {
-        "binary data of no known kind"
+        "binary data of unknown kind"
     } else if text.trim_start().starts_with('<') {
         "`html` or `xml`"
     } else if text.trim_start().starts_with(['{', '[']) {
@@ -79,10 +79,10 @@ fn other(bytes: &[u8], has: impl Fn(usize, &[u8]) -> bool) -> &'static str {
     }
 }
 
-/// How the name of a file with these contents ends: `png`, `jpg` or `webp`.
+/// Returns the extension of a file with these contents: `png`, `jpg` or `webp`.
 ///
 /// # Errors
-/// As [`format_of`].
+/// Returns an error if the contents are not a supported image.
 pub(crate) fn extension(bytes: &[u8]) -> Result<&'static str, ImageError> {
     Ok(match format_of(bytes)? {
         ImageFormat::Jpeg => "jpg",
@@ -90,7 +90,7 @@ pub(crate) fn extension(bytes: &[u8]) -> Result<&'static str, ImageError> {
     })
 }
 
-/// The lower-case name that messages and tables use for a format that is read.
+/// Returns the lower-case name of a supported format in messages and tables.
 pub(super) fn name_of(format: ImageFormat) -> &'static str {
     match format {
         ImageFormat::Png => "png",

@@ -1,11 +1,11 @@
-//! Pixels to tensors and back. Tensors are planar: channel, row, column.
+//! Converts pixels to tensors and back. Tensors are planar: channel, row, column.
 
 use image::RgbImage;
 
 use super::ImageError;
 
-/// An image as [3, height, width], each value (v / 255 - mean) / std of its channel. With mean and std 0.5 this
-/// is diffusers' range -1..1.
+/// Converts an image to [3, height, width]. Each value is (v / 255 - mean) / std of its channel; with mean and std 0.5
+/// this is diffusers' range -1..1.
 pub(crate) fn to_chw(image: &RgbImage, mean: [f32; 3], std: [f32; 3]) -> Vec<f32> {
     let mut planes = Vec::with_capacity(image.as_raw().len());
     for (channel, (mean, std)) in mean.into_iter().zip(std).enumerate() {
@@ -15,11 +15,12 @@ pub(crate) fn to_chw(image: &RgbImage, mean: [f32; 3], std: [f32; 3]) -> Vec<f32
     planes
 }
 
-/// An image from [3, height, width] in -1..1, as diffusers' `VaeImageProcessor`: (x / 2 + 0.5) clamped to 0..1,
-/// times 255, rounded half to even.
+/// Converts [3, height, width] in -1..1 to an image, as diffusers' `VaeImageProcessor` does: (x / 2 + 0.5) clamped to
+/// 0..1, times 255, rounded half to even.
 ///
 /// # Errors
-/// [`ImageError::WrongLength`], or [`ImageError::NotFinite`] for a NaN or an infinity.
+/// Returns [`ImageError::WrongLength`] if the length is not that of the image, and [`ImageError::NotFinite`] if there is
+/// a NaN or an infinity.
 pub(crate) fn from_chw(planes: &[f32], width: u32, height: u32) -> Result<RgbImage, ImageError> {
     let area = width as usize * height as usize;
     if area == 0 || planes.len() != 3 * area {
@@ -48,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_and_back_is_the_same_image() {
+    fn a_round_trip_gives_the_same_image() {
         let image = RgbImage::from_fn(16, 16, |x, y| image::Rgb([(16 * y + x) as u8, x as u8, y as u8]));
         let planes = to_chw(&image, [0.5; 3], [0.5; 3]);
         assert_eq!(planes[0], -1.0);
@@ -63,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_tensors_are_errors() {
+    fn invalid_tensors_are_errors() {
         assert!(matches!(from_chw(&[0.0; 11], 2, 2), Err(ImageError::WrongLength { values: 11, .. })));
         assert!(matches!(from_chw(&[f32::NAN, 0.0, 0.0], 1, 1), Err(ImageError::NotFinite)));
     }

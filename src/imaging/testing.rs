@@ -1,6 +1,6 @@
-//! What several modules' tests need.
+//! Helpers for the tests of several modules.
 
-/// Decodes base64, as golden files hold images. Anything else is a broken fixture, and panics.
+/// Decodes the base64 of golden files. Panics on anything else, since the fixture is broken.
 pub(crate) fn base64(text: &str) -> Vec<u8> {
     const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut bytes = Vec::new();

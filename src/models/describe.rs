@@ -1,4 +1,4 @@
-//! What a model's folder holds and whether it fits, for `models inspect`.
+//! Describes what a model directory holds and whether it fits, for `models inspect`.
 
 use std::path::{Path, PathBuf};
 
@@ -7,39 +7,40 @@ use serde_json::{Value, json};
 
 use crate::{
     error::{self, Error, Result},
-    imaging::Preprocess,
-    models::classifier::ClassifierFiles,
-    models::clip::ClipFiles,
-    models::diffusion,
-    models::hub::{self, Notes},
-    models::onnx::{Port, Signature},
-    models::tokenizer::Tokenizer,
+    models::{
+        classifier::ClassifierFiles,
+        clip::ClipFiles,
+        diffusion,
+        error::ModelError,
+        hub::{self, FetchProgress},
+        onnx::{Port, Signature},
+        preprocess::Preprocess,
+        tokenizer::Tokenizer,
+    },
 };
 
-/// A model as it was found.
+/// A description of a model.
 #[derive(Debug, Serialize)]
 pub struct Description {
-    /// Where its files are on this machine.
+    /// The local directory with its files.
     pub directory: PathBuf,
-    /// What it is.
+    /// What kind of model it is.
     pub kind: Kind,
-    /// What its files say, by name; null where they do not.
+    /// Facts from its files, by name; null if the files do not say.
     pub facts: Value,
-    /// Its tokenizers.
     pub tokenizers: Vec<TokenizerFacts>,
-    /// Its graphs.
     pub graphs: Vec<Graph>,
-    /// Everything because of which it cannot be used; none where it fits.
+    /// Why it cannot be used; empty if it fits.
     pub problems: Vec<String>,
 }
 
-/// What a model is, by the files in its folder.
+/// The kinds of models, told apart by the files in a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// `model_index.json` is there: for `models.diffusion`.
+    /// Has a `model_index.json`: for `models.diffusion`.
     Diffusion,
-    /// Its graph takes texts, or there is a tokenizer: for `models.clip`.
+    /// Has a tokenizer, or a graph that takes token ids: for `models.clip`.
     Clip,
     /// Anything else: for `models.classifiers`.
     Classifier,
@@ -48,52 +49,48 @@ pub enum Kind {
 /// A tokenizer.
 #[derive(Debug, Serialize)]
 pub struct TokenizerFacts {
-    /// Its folder, relative to the model's; empty for that itself.
+    /// Its folder, relative to the model's; empty if it is the model's own.
     pub folder: String,
-    /// Token ids of a text.
+    /// Token ids per prompt.
     pub length: usize,
 }
 
-/// A graph, without its weights.
+/// A graph.
 #[derive(Debug, Serialize)]
 pub struct Graph {
     /// Its file, relative to the model's folder.
     pub file: String,
-    /// Bytes, with the files beside it that hold weights.
+    /// Size in bytes, including external weights.
     pub bytes: u64,
-    /// The element type of most weights; none where it has no weights.
+    /// The element type of most weights; `None` without weights.
     pub precision: Option<String>,
-    /// What it takes.
     pub inputs: Vec<Tensor>,
-    /// What it gives.
     pub outputs: Vec<Tensor>,
 }
 
 /// An input or output of a graph.
 #[derive(Debug, Serialize)]
 pub struct Tensor {
-    /// Its name.
+    /// Its name in the graph.
     pub name: String,
-    /// Element type and shape, as in `float32 [batch, 4, height, width]`; `?` is any length.
+    /// Element type and shape, as in `float32 [batch, 4, height, width]`; `?` stands for any length.
     pub shape: String,
 }
 
-/// Looks at the model at `location`, a directory or a URL as in `[models]`, after it was fetched if it has to be. No
-/// weights are loaded.
+/// Describes the model at `location`, a directory or a URL as in `[models]`. Fetches it first if necessary. Does not load
+/// weights.
 ///
 /// # Errors
-/// A place that cannot be reached, or that has nothing of a model.
-pub async fn describe(location: &str, notes: &Notes) -> Result<Description> {
-    let directory = hub::directory(location, notes).await.map_err(super::failed)?;
+/// Returns an error if the location cannot be reached or does not hold a model.
+pub async fn describe(location: &str, progress: &FetchProgress) -> Result<Description> {
+    let fetched = hub::directory(location, progress).await;
+    let directory = fetched.map_err(|error| Error::input(ModelError::from(error)))?;
     let dir = directory.as_path();
     match kind(dir) {
         Some(Kind::Diffusion) => Ok(of_diffusion(dir)),
         Some(Kind::Clip) => Ok(of_clip(dir)),
         Some(Kind::Classifier) => Ok(of_classifier(dir)),
-        None => Err(Error::Model(format!(
-            "`{location}` has no model: no `model_index.json`, `model.onnx` or `preprocessor_config.json`\nhint: \
-             models are folders as `optimum-cli export onnx` writes them"
-        ))),
+        None => Err(Error::input(ModelError::NotAModel { location: location.to_owned() })),
     }
 }
 
@@ -119,7 +116,7 @@ fn of_diffusion(dir: &Path) -> Description {
         facts: json!(found.facts),
         tokenizers: found.tokenizers.iter().map(|(folder, length)| tokenizer(folder, *length)).collect(),
         graphs: found.graphs.iter().map(|(part, signature)| graph(format!("{part}/model.onnx"), signature)).collect(),
-        problems: said(&found.problems),
+        problems: messages(&found.problems),
     }
 }
 
@@ -139,7 +136,7 @@ fn of_clip(dir: &Path) -> Description {
         }),
         tokenizers: length.into_iter().map(|length| tokenizer("", length)).collect(),
         graphs: signature.iter().map(|signature| graph("model.onnx".to_owned(), signature)).collect(),
-        problems: said(&ClipFiles::inspect(dir, false).err().unwrap_or_default()),
+        problems: messages(&ClipFiles::inspect(dir, false).err().unwrap_or_default()),
     }
 }
 
@@ -158,11 +155,11 @@ fn of_classifier(dir: &Path) -> Description {
         }),
         tokenizers: Vec::new(),
         graphs: signature.iter().map(|signature| graph("model.onnx".to_owned(), signature)).collect(),
-        problems: said(&ClassifierFiles::inspect(dir).err().unwrap_or_default()),
+        problems: messages(&ClassifierFiles::inspect(dir).err().unwrap_or_default()),
     }
 }
 
-fn said(problems: &[impl std::error::Error]) -> Vec<String> {
+fn messages(problems: &[impl std::error::Error]) -> Vec<String> {
     problems.iter().map(|problem| error::chain(problem)).collect()
 }
 
@@ -182,12 +179,12 @@ fn graph(file: String, signature: &Signature) -> Graph {
     }
 }
 
-/// The length of an output's last axis, where the graph fixes it.
+/// Returns the length of an output's last axis if the graph fixes it.
 fn last_axis(signature: Option<&Signature>, output: &str) -> Option<u64> {
     signature?.output(output)?.last_axis().map(|length| length as u64)
 }
 
-/// A number of `config.json`, or how many entries an object of it has.
+/// Returns a number of `config.json`, or the number of entries if the value is an object.
 fn in_config(dir: &Path, key: &str) -> Option<u64> {
     let value = in_json(&dir.join("config.json"), key)?;
     value.as_u64().or_else(|| Some(value.as_object()?.len() as u64))
@@ -198,12 +195,12 @@ fn in_json(path: &Path, key: &str) -> Option<Value> {
     config.get_mut(key).map(Value::take)
 }
 
-/// Width × height of the images that the model sees, and what their values are normalised by, with the digits of the
-/// file where it says so.
+/// Returns the width × height of the images that the model sees, and the mean and deviation by which values are
+/// normalised, with the file's own digits if it states them.
 fn preprocessing(dir: &Path) -> (Option<String>, Value, Value) {
     let path = dir.join("preprocessor_config.json");
     let Ok(preprocess) = Preprocess::read(&path) else { return (None, Value::Null, Value::Null) };
-    let (mean, std) = preprocess.normalisation();
+    let (mean, std) = preprocess.normalization();
     let written = |key, taken: [f32; 3]| {
         let same = |value: &Value| <[f32; 3]>::deserialize(value).is_ok_and(|written| written == taken);
         in_json(&path, key).filter(same).unwrap_or_else(|| json!(taken))
@@ -217,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_is_known_by_what_is_in_it() {
+    fn the_kind_is_told_by_the_files_in_a_folder() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         assert_eq!(kind(&root.join("models/digits")), Some(Kind::Diffusion));
         assert_eq!(kind(&root.join("models/digits/clip")), Some(Kind::Clip));
@@ -226,6 +223,6 @@ mod tests {
         std::fs::write(dir.path().join("preprocessor_config.json"), "{}").unwrap();
         assert_eq!(kind(dir.path()), Some(Kind::Classifier));
         std::fs::write(dir.path().join("tokenizer.json"), "{}").unwrap();
-        assert_eq!(kind(dir.path()), Some(Kind::Clip), "its graph is missing, and its tokenizer is not");
+        assert_eq!(kind(dir.path()), Some(Kind::Clip), "the graph is missing, but there is a tokenizer");
     }
 }

@@ -1,4 +1,4 @@
-//! CLIP's tokenizers: text to token ids of one fixed length.
+//! CLIP's tokenizers: prompts to token ids of a fixed length.
 
 use std::path::{Path, PathBuf};
 
@@ -6,59 +6,42 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokenizers::AddedToken;
 
-use crate::limited_read;
+use crate::{limited_read, models::model_dir::FileError};
 
-/// CLIP's own split into words, as transformers' `CLIPTokenizer` has it.
+/// Splits text into words as transformers' `CLIPTokenizer` does.
 const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
-/// The longest text that any CLIP encoder takes; a `model_max_length` beyond it means that the config has none.
-const LONGEST: f64 = 4096.0;
+/// The longest input of any CLIP text encoder. A larger `model_max_length` means that the config does not limit it.
+const MAX_LENGTH: f64 = 4096.0;
 
-/// Why a tokenizer could not be made or used.
+/// Why a tokenizer cannot be loaded or used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TokenError {
-    /// A file is missing or unreadable.
-    #[error("cannot read `{}`", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file is not what its name says.
-    #[error("`{}` is not a tokenizer file that can be used: {reason}", path.display())]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
+pub(crate) enum TokenizerError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("`{}` is not a usable tokenizer file: {reason}", path.display())]
+    Invalid { path: PathBuf, reason: String },
     /// The vocabulary lacks a special token that the config names.
     #[error("`{}`: the token `{token}` is not in the vocabulary", path.display())]
     NoSuchToken {
         /// The tokenizer's directory.
         path: PathBuf,
-        /// The token.
         token: String,
     },
-    /// A text that the tokenizer refuses.
-    #[error("the text cannot be tokenized: {reason}")]
-    Encode {
-        /// What the tokenizer says.
-        reason: String,
-    },
+    #[error("cannot tokenize the prompt: {reason}")]
+    Encode { reason: String },
 }
 
-/// A text as a model takes it. Both lists have the tokenizer's fixed length.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An encoded text. Both lists have the tokenizer's fixed length.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tokens {
     /// Token ids: start, text, end, then padding.
     pub(crate) ids: Vec<i64>,
-    /// 1 for every id up to and with the end token, 0 for padding.
+    /// 1 for every id up to and including the end token, 0 for padding.
     pub(crate) attention_mask: Vec<i64>,
 }
 
-/// A tokenizer with its length and padding.
+/// A tokenizer with its fixed length and its padding.
 #[derive(Debug)]
 pub(crate) struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -66,7 +49,7 @@ pub(crate) struct Tokenizer {
     pad: i64,
 }
 
-/// What matters of `tokenizer_config.json`. A token is written as text or as an object with its text.
+/// The relevant keys of `tokenizer_config.json`. A token is a string or an object with its text.
 #[derive(Deserialize)]
 struct Config {
     model_max_length: f64,
@@ -82,7 +65,7 @@ enum Token {
     Text(String),
     Object {
         content: String,
-        /// Whether it is found in a text after lower-casing, so in any case.
+        /// Whether it is matched after lower-casing, that is, in any case.
         #[serde(default)]
         normalized: bool,
     },
@@ -99,17 +82,17 @@ impl Token {
 }
 
 impl Tokenizer {
-    /// Reads a tokenizer's directory: `tokenizer_config.json`, and `tokenizer.json` or else `vocab.json` with
-    /// `merges.txt`, which become the byte-level BPE of transformers' `CLIPTokenizer`.
+    /// Reads a tokenizer's directory: `tokenizer_config.json`, and `tokenizer.json` or, if that is absent, `vocab.json`
+    /// and `merges.txt`, from which it builds the byte-level BPE of transformers' `CLIPTokenizer`.
     ///
     /// # Errors
-    /// [`TokenError::Read`], [`TokenError::Invalid`] and [`TokenError::NoSuchToken`] name the file.
-    pub(crate) fn from_dir(dir: &Path) -> Result<Self, TokenError> {
+    /// Returns an error if a file is missing or invalid, or if the vocabulary lacks a special token.
+    pub(crate) fn from_dir(dir: &Path) -> Result<Self, TokenizerError> {
         let config_path = dir.join("tokenizer_config.json");
         let config: Config = parse(&config_path)?;
-        if !(3.0..=LONGEST).contains(&config.model_max_length) {
-            let reason = format!("`model_max_length` is {}, expected 3 to {LONGEST}", config.model_max_length);
-            return Err(TokenError::Invalid { path: config_path, reason });
+        if !(3.0..=MAX_LENGTH).contains(&config.model_max_length) {
+            let reason = format!("`model_max_length` is {}, expected 3 to {MAX_LENGTH}", config.model_max_length);
+            return Err(TokenizerError::Invalid { path: config_path, reason });
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "3 to 4096")]
         let length = config.model_max_length as usize;
@@ -124,32 +107,31 @@ impl Tokenizer {
             let json = clip_bpe(dir, &bos, &eos, &unk)?;
             from_json(&dir.join("vocab.json"), json.to_string().as_bytes())?
         };
-        let missing = |token: &str| TokenError::NoSuchToken { path: dir.to_owned(), token: token.to_owned() };
+        let missing = |token: &str| TokenizerError::NoSuchToken { path: dir.to_owned(), token: token.to_owned() };
         let id = inner.token_to_id(&pad).ok_or_else(|| missing(&pad))?;
-        // A padding token is special, so `!`, where it pads, is cut out of a text before BPE. One that is special
-        // already stays as the file has it.
+        // The padding token is special, so BPE never sees it in a text, even if it is `!`. If it is already special, it
+        // stays as the file defines it.
         let known = inner.get_added_vocabulary().is_special_token(&pad);
         let special = (!known).then(|| AddedToken::from(pad, true));
         inner
             .add_special_tokens(special)
             .and_then(|_| inner.with_truncation(None).map(|inner| inner.with_padding(None)).map(|_| ()))
-            .map_err(|error| TokenError::Invalid { path: ready_made, reason: error.to_string() })?;
+            .map_err(|error| TokenizerError::Invalid { path: ready_made, reason: error.to_string() })?;
         Ok(Self { inner, length, pad: i64::from(id) })
     }
 
-    /// How many ids every text becomes.
+    /// Returns the number of ids of every encoded text.
     pub(crate) fn length(&self) -> usize {
         self.length
     }
 
-    /// Turns a text into ids: start, text, end and padding. A text that is too long loses its tail, never its end
-    /// token.
+    /// Encodes a text: start, text, end and padding. A text that is too long is truncated but keeps its end token.
     ///
     /// # Errors
-    /// [`TokenError::Encode`], which no text is known to cause.
-    pub(crate) fn encode(&self, text: &str) -> Result<Tokens, TokenError> {
+    /// Returns [`TokenizerError::Encode`], which no known text causes.
+    pub(crate) fn encode(&self, text: &str) -> Result<Tokens, TokenizerError> {
         let encoding =
-            self.inner.encode_fast(text, true).map_err(|error| TokenError::Encode { reason: error.to_string() })?;
+            self.inner.encode_fast(text, true).map_err(|error| TokenizerError::Encode { reason: error.to_string() })?;
         let all = encoding.get_ids();
         let mut ids: Vec<i64> = all.iter().take(self.length).map(|id| i64::from(*id)).collect();
         if all.len() > self.length
@@ -164,19 +146,19 @@ impl Tokenizer {
     }
 }
 
-/// The `tokenizer.json` that transformers would write for CLIP's vocabulary and merges.
-fn clip_bpe(dir: &Path, bos: &(String, bool), eos: &(String, bool), unk: &str) -> Result<Value, TokenError> {
+/// Returns the `tokenizer.json` that transformers would write for CLIP's vocabulary and merges.
+fn clip_bpe(dir: &Path, bos: &(String, bool), eos: &(String, bool), unk: &str) -> Result<Value, TokenizerError> {
     let vocab: Value = parse(&dir.join("vocab.json"))?;
     let merges_path = dir.join("merges.txt");
     let merges = String::from_utf8(read(&merges_path)?)
-        .map_err(|error| TokenError::Invalid { path: merges_path, reason: error.to_string() })?;
+        .map_err(|error| TokenizerError::Invalid { path: merges_path, reason: error.to_string() })?;
     let merges: Vec<&str> =
         merges.lines().filter(|line| !line.starts_with("#version") && !line.trim().is_empty()).collect();
     let id = |token: &str| {
         let id = vocab.get(token).and_then(Value::as_u64);
-        id.ok_or_else(|| TokenError::NoSuchToken { path: dir.to_owned(), token: token.to_owned() })
+        id.ok_or_else(|| TokenizerError::NoSuchToken { path: dir.to_owned(), token: token.to_owned() })
     };
-    let added = |(token, normalized): &(String, bool)| -> Result<Value, TokenError> {
+    let added = |(token, normalized): &(String, bool)| -> Result<Value, TokenizerError> {
         Ok(json!({
             "id": id(token)?, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
             "normalized": normalized, "special": true,
@@ -204,24 +186,23 @@ fn clip_bpe(dir: &Path, bos: &(String, bool), eos: &(String, bool), unk: &str) -
     }))
 }
 
-fn from_json(path: &Path, json: &[u8]) -> Result<tokenizers::Tokenizer, TokenError> {
+fn from_json(path: &Path, json: &[u8]) -> Result<tokenizers::Tokenizer, TokenizerError> {
     tokenizers::Tokenizer::from_bytes(json)
-        .map_err(|error| TokenError::Invalid { path: path.to_owned(), reason: error.to_string() })
+        .map_err(|error| TokenizerError::Invalid { path: path.to_owned(), reason: error.to_string() })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TokenError> {
-    limited_read::read(path, limited_read::TABLE).map_err(|source| TokenError::Read { path: path.to_owned(), source })
+fn read(path: &Path) -> Result<Vec<u8>, TokenizerError> {
+    Ok(limited_read::read(path, limited_read::TABLE).map_err(FileError::io("read", path))?)
 }
 
-fn parse<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, TokenError> {
+fn parse<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, TokenizerError> {
     serde_json::from_slice(&read(path)?)
-        .map_err(|error| TokenError::Invalid { path: path.to_owned(), reason: error.to_string() })
+        .map_err(|error| TokenizerError::Invalid { path: path.to_owned(), reason: error.to_string() })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::fs;
+    use std::{collections::BTreeMap, fs};
 
     use super::*;
 
@@ -230,7 +211,7 @@ mod tests {
     }
 
     /// A copy of the bundle's tokenizer without `tokenizer.json`, with an edited config.
-    fn from_vocabulary(edit: impl FnOnce(&mut Value)) -> Result<Tokenizer, TokenError> {
+    fn from_vocabulary(edit: impl FnOnce(&mut Value)) -> Result<Tokenizer, TokenizerError> {
         let dir = tempfile::tempdir().unwrap();
         for name in ["vocab.json", "merges.txt"] {
             fs::copy(bundle().join(name), dir.path().join(name)).unwrap();
@@ -258,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_transformers_from_either_kind_of_file() {
+    fn ids_equal_transformers_from_either_kind_of_file() {
         let ready_made = Tokenizer::from_dir(&bundle()).unwrap();
         let from_vocabulary = from_vocabulary(|_| ()).unwrap();
         let golden = golden();
@@ -278,9 +259,9 @@ mod tests {
         cases: Vec<Vec<Value>>,
     }
 
-    /// `tests/fixtures/tokens`: emoji, scripts, accents, 300 words, nothing at all.
+    /// `tests/fixtures/tokens`: emoji, scripts, accents, 300 words, the empty text.
     #[test]
-    fn a_thousand_texts_are_transformers() {
+    fn a_thousand_texts_have_transformers_ids() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokens/tokens.json");
         let Thousand { start, end, pads, lengths, cases } = parse(&path).unwrap();
         assert_eq!((cases.len(), pads.len()), (1000, 2));
@@ -293,7 +274,7 @@ mod tests {
                 .unwrap();
                 for case in &cases {
                     let text = case[0].as_str().unwrap();
-                    // the third is that of the other padding, where it makes a difference
+                    // The third value is for the other padding token, if it makes a difference.
                     let ids = if pad == "!" { case.last() } else { case.get(1) };
                     let ids = ids.unwrap().as_array().unwrap().iter().map(|id| id.as_i64().unwrap());
                     let mut expected: Vec<i64> = std::iter::once(start).chain(ids.take(length - 2)).collect();
@@ -306,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn special_tokens_are_found_in_any_case_where_the_config_says_so() {
+    fn special_tokens_are_matched_in_any_case_if_the_config_says_so() {
         let normalized = |normalized: bool| {
             let token = json!({"content": "<|endoftext|>", "normalized": normalized});
             let tokenizer = from_vocabulary(|config| {
@@ -330,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn another_padding_token_is_cut_out_of_texts() {
+    fn another_padding_token_is_removed_from_texts() {
         let tokenizer = from_vocabulary(|config| config["pad_token"] = json!({"content": "!"})).unwrap();
         let pad = tokenizer.pad;
         let tokens = tokenizer.encode("zero!!").unwrap();
@@ -342,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_directories_are_named() {
+    fn broken_directories_are_reported() {
         let message = |edit: &dyn Fn(&mut Value)| from_vocabulary(|config| edit(config)).unwrap_err().to_string();
         let endless = message(&|config| config["model_max_length"] = json!(1e30));
         assert!(

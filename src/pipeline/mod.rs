@@ -1,188 +1,139 @@
-//! A pipeline, opened: its file read, its queries checked, its source listed, its models looked at.
-//! Everything that can be wrong with the job is found here, before any work, and said at once.
+//! A pipeline, opened: its file and queries, its lake, its source and its models. Everything that can be wrong with the
+//! job is found here, before any work, and reported together.
+//!
+//! [`Project`] is the part that needs the pipeline's file and the lake alone; [`Pipeline`] adds the source and the models.
 
-pub mod staleness;
+mod check;
+mod project;
+pub(crate) mod staleness;
+#[cfg(test)]
+mod tests;
 
 use std::{path::Path, sync::Arc};
 
-use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+pub(crate) use project::Project;
 
 use crate::{
     config::Config,
     error::{Error, Result},
     lake::Lake,
     models::{self, Models},
-    plan::catalogue::Catalogue,
-    plan::{self, Inputs, Plan},
-    schema::{self, Kind, Table},
-    session::{self, Session},
+    plan::{self, Outside, catalogue::Catalogue},
+    schema, session,
     source::{self, Source},
     udf,
 };
 
-/// What a command line says beside the pipeline's file.
+/// What a command line adds to the pipeline's file.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub(crate) struct Options {
     /// `--set key=value`: edits of the file before it is read.
-    pub set: Vec<String>,
+    pub(crate) set: Vec<String>,
     /// `--lake`: where the tables are, in place of the file's `lake.root`.
-    pub lake: Option<String>,
-    /// Where the models run.
-    pub models: models::Machine,
-    /// How queries run.
-    pub session: session::Settings,
-    /// Who is told what takes long while it is opened.
-    pub notes: models::Notes,
+    pub(crate) lake: Option<String>,
+    /// How models run on this machine.
+    pub(crate) models: models::ModelOptions,
+    /// How queries run on this machine.
+    pub(crate) session: session::Settings,
+    /// Receives the progress of downloads.
+    pub(crate) fetch_progress: models::FetchProgress,
 }
 
-/// All parts of a pipeline.
+/// A pipeline with its source and its models.
 #[derive(Debug)]
-pub struct Pipeline {
-    /// Its file.
-    pub config: Config,
-    /// Its steps.
-    pub plan: Plan,
-    /// Its own tables, with their columns.
-    pub own_tables: Vec<Table>,
-    /// Its queries.
-    pub catalogue: Catalogue,
-    /// Its tables and functions.
-    pub session: Arc<Session>,
-    /// The version of the table of feedback that its plan is made from; none where there is no feedback.
-    pub feedback: Option<u64>,
+pub(crate) struct Pipeline {
+    pub(crate) project: Project,
+    pub(crate) models: Arc<Models>,
+    pub(crate) source: Arc<Source>,
 }
 
 impl Pipeline {
-    /// Opens the pipeline of the file at `path`.
+    /// Opens the pipeline of the file at `path`: lists its source and looks at its models, without loading them.
     ///
     /// # Errors
-    /// Every problem of the file; or every problem of what it names: queries, models, source.
-    pub async fn open(path: &Path, options: &Options) -> Result<Self> {
+    /// Returns every problem of the file; or, if the file is sound, every problem of what it names.
+    pub(crate) async fn open(path: &Path, options: &Options) -> Result<Self> {
         let config = Config::load(path, &options.set)?;
-        let chosen = plan::chosen_queries(&config);
-        let chosen: Vec<&str> = chosen.iter().map(String::as_str).collect();
-        let catalogue = Catalogue::load(config.sql_dir.as_deref(), &chosen);
-        let models = Models::inspect(&config, options.models.clone(), &options.notes).await;
-        let reader = catalogue.as_ref().map_or(Ok(String::new()), |catalogue| plan::reader(&config, catalogue))?;
-        let source = Source::open(&config.source, &reader).await;
-        let descriptions = source::descriptions(&config);
-        let common_names = source::common_names(config.prompts.common_names.as_deref());
-        let confidences = source::confidences(config.hard_samples.confidences.as_deref());
-        let lake = Lake::open(options.lake.as_deref().unwrap_or(&config.lake_root), &config.name);
-        let mut problems = Vec::new();
-        let mut keep = |error: Error| problems.push(error);
-        let catalogue = catalogue.map_err(&mut keep).ok();
-        let models = models.map_err(|errors| errors.into_iter().for_each(&mut keep)).ok();
-        let source = source.map_err(&mut keep).ok();
-        let descriptions = descriptions.map_err(&mut keep).ok();
-        let common_names = common_names.map_err(&mut keep).ok();
-        let confidences = confidences.map_err(&mut keep).ok();
-        let lake = lake.map_err(&mut keep).ok();
-        let (Some(catalogue), Some(models), Some(source), Some(descriptions), Some(common_names)) =
-            (catalogue, models, source, descriptions, common_names)
+        let mut problems = Problems::default();
+        let catalogue = problems.keep(open_catalogue(&config));
+        let models = Models::inspect(&config, options.models.clone(), &options.fetch_progress).await;
+        let models = models.map_err(|errors| problems.0.extend(errors)).ok();
+        let reader = catalogue.as_ref().map_or(Ok(String::new()), |catalogue| plan::reader(&config, catalogue));
+        let source = problems.keep(Source::open(&config.source, &reader?).await);
+        let descriptions = problems.keep(source::descriptions(&config));
+        let common_names = problems.keep(source::common_names(config.prompts.common_names.as_deref()));
+        let confidences = problems.keep(source::confidences(config.hard_samples.confidences.as_deref()));
+        let lake = problems.keep(open_lake(&config, options));
+        let opened = (catalogue, models, source, descriptions, common_names, confidences, lake);
+        let (
+            Some(catalogue),
+            Some(models),
+            Some(source),
+            Some(descriptions),
+            Some(common_names),
+            Some(confidences),
+            Some(lake),
+        ) = opened
         else {
-            return Err(Error::Several(problems));
-        };
-        let (Some(confidences), Some(lake)) = (confidences, lake) else {
-            return Err(Error::Several(problems));
+            return Err(Error::Several(problems.0));
         };
         let excluded = &config.hard_samples.exclude_classes;
-        problems.extend(descriptions.cover(&source, excluded).err());
-        problems.extend(common_names.check(&source).err());
-        problems.extend(source::check_excluded(&source, excluded).err());
-        if !problems.is_empty() {
-            return Err(Error::Several(problems));
-        }
+        problems.keep(descriptions.cover(&source, excluded));
+        problems.keep(common_names.check(&source));
+        problems.keep(source::check_excluded(&source, excluded));
+        problems.finish()?;
         let levels = &config.spectrum.image_guidance;
-        let feedback = match schema::find(schema::FEEDBACK) {
-            Some(table) => lake.read(table).await?.map(|reading| reading.version),
-            None => None,
-        };
-        let inputs = Inputs {
+        let outside = Outside {
             listing: source.fingerprint().to_owned(),
-            descriptions: descriptions.digest.clone(),
-            common_names: common_names.digest.clone(),
+            descriptions: descriptions.digest,
+            common_names: common_names.digest,
             confidences: confidences.digest,
             generator: models.generator_digest().to_owned(),
             clip: models.clip_digest().to_owned(),
             classifiers: models.classifiers_digest().to_owned(),
             scheduler: models.scheduler(),
-            feedback: feedback.map_or(String::new(), |version| format!("version {version}")),
             unet_evaluations: levels.iter().map(|&level| models.unet_evaluations(level)).collect(),
         };
-        let plan = plan::compile(&config, &catalogue, &inputs)?;
-        let given = vec![
+        let inputs = vec![
             (schema::LISTING.to_owned(), source.listing().clone()),
             (schema::DESCRIPTIONS.to_owned(), descriptions.rows),
             (schema::COMMON_NAMES.to_owned(), common_names.rows),
             (schema::CONFIDENCES.to_owned(), confidences.rows),
         ];
-        let functions = udf::Context { models: Arc::new(models), source: Arc::new(source) };
-        let memory_limit = config.queries.memory_limit_mib.and_then(|mib| usize::try_from(mib << 20).ok());
-        let settings = session::Settings { memory_limit, ..options.session };
-        let session = Arc::new(Session::new(Arc::new(lake), functions, given, settings)?);
-        let (plan, own_tables) = check_queries(&session, plan).await?;
-        Ok(Self { config, plan, own_tables, catalogue, session, feedback })
-    }
-
-    /// Every table of the pipeline that is written.
-    pub fn tables(&self) -> impl Iterator<Item = &Table> {
-        schema::TABLES.iter().filter(|table| table.kind != Kind::Given).chain(&self.own_tables)
+        let (models, source) = (Arc::new(models), Arc::new(source));
+        let functions = udf::Context { models: Arc::clone(&models), source: Arc::clone(&source) };
+        let settings = session::Settings { memory_limit: memory_limit(&config), ..options.session };
+        let session = session::Session::new(Arc::new(lake), Some(functions), inputs, settings)?;
+        let project = Project::assemble(config, catalogue, session, Some(outside)).await?;
+        Ok(Self { project, models, source })
     }
 }
 
-/// Plans every query, against tables without rows, and finds the columns of the pipeline's own tables.
-async fn check_queries(session: &Session, mut plan: Plan) -> Result<(Plan, Vec<Table>)> {
-    let mut problems = Vec::new();
-    let mut own = Vec::new();
-    let mut snapshot = session.empty()?;
-    for step in &mut plan.steps {
-        let context = session.context(&snapshot, &Arc::default())?;
-        let name = step.query.name.clone();
-        match session::query(&context, &name, &step.statement).await {
-            Err(error) => problems.push(error),
-            Ok(rows) if step.table.schema.fields().is_empty() => {
-                step.table.schema = Arc::new(stored(rows.schema().as_arrow()));
-                snapshot.set(&step.table.name, Arc::clone(&step.table.schema), Vec::new())?;
-                own.push(step.table.clone());
-            }
-            Ok(rows) => {
-                problems.extend(schema::conform::check_schema(&name, rows.schema().as_arrow(), &step.table).err());
-            }
-        }
-    }
-    let context = session.context(&snapshot, &Arc::default())?;
-    for expectation in &plan.expectations {
-        let name = format!("[[expect]] {}", expectation.name);
-        problems.extend(session::query(&context, &name, &expectation.statement).await.err());
-    }
-    if problems.is_empty() { Ok((plan, own)) } else { Err(Error::Several(problems)) }
-}
+/// Problems that are found side by side.
+#[derive(Debug, Default)]
+struct Problems(Vec<Error>);
 
-/// The columns of a query as Delta stores them: signed integers, texts in one encoding, times in microseconds.
-fn stored(schema: &Schema) -> Schema {
-    let fields: Vec<Field> =
-        schema.fields().iter().map(|field| Field::new(field.name(), stored_type(field.data_type()), true)).collect();
-    Schema::new(fields)
-}
+impl Problems {
+    /// The value of `found`, or `None` once its error is kept.
+    fn keep<T>(&mut self, found: Result<T>) -> Option<T> {
+        found.map_err(|error| self.0.push(error)).ok()
+    }
 
-fn stored_type(data_type: &DataType) -> DataType {
-    match data_type {
-        ty if ty.is_integer() => DataType::Int64,
-        ty if ty.is_string() => DataType::Utf8,
-        ty if ty.is_binary() => DataType::Binary,
-        DataType::Float16 => DataType::Float32,
-        DataType::Null => DataType::Utf8,
-        DataType::Timestamp(_, _) => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
-        DataType::List(item) | DataType::LargeList(item) | DataType::ListView(item) => {
-            DataType::List(Arc::new(Field::new("item", stored_type(item.data_type()), true)))
-        }
-        DataType::Struct(fields) => DataType::Struct(
-            fields.iter().map(|field| Field::new(field.name(), stored_type(field.data_type()), true)).collect(),
-        ),
-        ty => ty.clone(),
+    fn finish(self) -> Result<()> {
+        if self.0.is_empty() { Ok(()) } else { Err(Error::Several(self.0)) }
     }
 }
 
-#[cfg(test)]
-mod tests;
+fn open_catalogue(config: &Config) -> Result<Catalogue> {
+    let named = plan::named_queries(config);
+    let named: Vec<&str> = named.iter().map(String::as_str).collect();
+    Catalogue::load(config.sql_dir.as_deref(), &named)
+}
+
+fn open_lake(config: &Config, options: &Options) -> Result<Lake> {
+    Lake::open(options.lake.as_deref().unwrap_or(&config.lake_root), &config.name)
+}
+
+fn memory_limit(config: &Config) -> Option<usize> {
+    config.queries.memory_limit_mib.and_then(|mib| usize::try_from(mib << 20).ok())
+}

@@ -21,6 +21,7 @@ use datafusion::sql::sqlparser::{
     tokenizer::{Span, Token, Tokenizer},
 };
 
+pub use crate::config::Parameter;
 use crate::{
     error::{Error, Result},
     identity::Digest,
@@ -64,7 +65,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("export/images.sql", include_str!("../../sql/export/images.sql")),
     ("export/problems.sql", include_str!("../../sql/export/problems.sql")),
     ("report/levels.sql", include_str!("../../sql/report/levels.sql")),
-    ("report/awaited.sql", include_str!("../../sql/report/awaited.sql")),
+    ("feedback/awaited.sql", include_str!("../../sql/feedback/awaited.sql")),
     ("report/rate.sql", include_str!("../../sql/report/rate.sql")),
     ("report/rejects.sql", include_str!("../../sql/report/rejects.sql")),
     ("report/forecast.sql", include_str!("../../sql/report/forecast.sql")),
@@ -75,39 +76,6 @@ const BUILT_IN: &[(&str, &str)] = &[
 
 /// A replacement is a query, not a program.
 const MAX_SQL_BYTES: u64 = 1 << 20;
-
-/// The value of a `$name` placeholder.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Parameter {
-    /// An integer.
-    Integer(i64),
-    /// A real number, finite.
-    Float(f64),
-    /// A text.
-    Text(String),
-    /// A value that is not given.
-    Null,
-    /// True or false.
-    Boolean(bool),
-    /// A list of integers, for `unnest`.
-    Integers(Vec<i64>),
-    /// A list of texts, for `unnest`.
-    Texts(Vec<String>),
-}
-
-impl std::fmt::Display for Parameter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Integer(value) => write!(f, "{value}"),
-            Self::Float(value) => write!(f, "{value:?}"),
-            Self::Text(value) => write!(f, "{value:?}"),
-            Self::Null => write!(f, "NULL"),
-            Self::Boolean(value) => write!(f, "{value}"),
-            Self::Integers(values) => write!(f, "{values:?}"),
-            Self::Texts(values) => write!(f, "{values:?}"),
-        }
-    }
-}
 
 fn list(values: impl Iterator<Item = Parameter>) -> Expr {
     Expr::Array(Array { elem: values.map(|value| value.expression()).collect(), named: false })
@@ -377,6 +345,12 @@ impl Catalogue {
             queries.insert(name.clone(), Query::parse(&name, &text)?);
         }
         Ok(Self(queries))
+    }
+
+    /// The paths of all queries.
+    #[cfg(test)]
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
     }
 
     /// The query at `name`.

@@ -1,19 +1,22 @@
-//! Pure: from configuration and queries to the steps, each with its bound query and its fingerprint.
+//! From configuration and queries to steps, each with its bound query and its fingerprint. Reads nothing but the files of
+//! `sql_dir`.
 //!
-//! A step's inputs are the tables that its query reads, its parameters are the placeholders that it
-//! names, its models are the functions that it calls. Its fingerprint covers just these, by meaning:
-//! neither white space, nor a parameter that it does not use, nor where a model's folder stands.
+//! A step's inputs are the tables that its query reads, its parameters are the placeholders that it names, its models are
+//! the functions that it calls. Its fingerprint covers exactly these, by meaning: neither white space, nor a parameter
+//! that it does not use, nor the folder of a model changes it.
 
-pub mod catalogue;
+pub(crate) mod catalogue;
 mod parameters;
+pub(crate) mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::datatypes::Schema;
 use datafusion::sql::sqlparser::ast::Statement;
 
-pub use parameters::{parameters, reader};
+pub(crate) use parameters::reader;
 
+use self::parameters::parameters;
 use crate::{
     config::Config,
     error::{Error, Result},
@@ -26,215 +29,260 @@ use crate::{
 const MODEL_FUNCTIONS: &[(&str, &str)] =
     &[("img2img", "generator"), ("clip_image", "clip"), ("clip_text", "clip"), ("classify", "classifiers")];
 
-/// The query that asks for images.
-const ASK: &str = "candidates/spectrum.sql";
-/// The query that makes images.
+/// Functions that read the source.
+const SOURCE_FUNCTIONS: &[&str] = &["read_image", "load_image"];
+
+/// Parameters whose values come from the models.
+const MODEL_PARAMETERS: &[&str] = &["generator", "clip", "scheduler", "unet_evaluations"];
+
+/// The query that requests images.
+const REQUEST: &str = "candidates/spectrum.sql";
+/// The query that generates images.
 const GENERATE: &str = "spectrum/img2img.sql";
 /// The query that scores them.
 const SCORE: &str = "scores/clip.sql";
 
-/// Functions whose value depends on the moment: no table may.
+/// Functions whose value depends on the moment, which no table may.
 const MOMENTARY: &[&str] =
     &["random", "uuid", "now", "current_timestamp", "current_date", "current_time", "today", "localtimestamp"];
 
-/// What a plan depends on beside the pipeline's file: digests of what is outside of it.
+/// What a plan depends on besides the pipeline's file.
 #[derive(Debug, Clone)]
-pub struct Inputs {
-    /// Of the listing of the source.
-    pub listing: String,
-    /// Of the descriptions for the generation prompt.
-    pub descriptions: String,
-    /// Of the names that prompts have for classes.
-    pub common_names: String,
-    /// Of how probable the images' classes are to a classifier.
-    pub confidences: String,
-    /// Of all that makes an image but prompt, guidance and noise: model files and settings.
-    pub generator: String,
-    /// Of the CLIP model's files.
-    pub clip: String,
-    /// Of the classifiers' names and files.
-    pub classifiers: String,
-    /// The scheduler that the generator runs.
-    pub scheduler: String,
-    /// Of the feedback of trainers.
-    pub feedback: String,
-    /// Evaluations of the UNet for one image, for each level of image guidance of the pipeline.
-    pub unet_evaluations: Vec<i64>,
+pub(crate) struct Inputs {
+    /// Digests of what is outside of the file; `None` if neither source nor models were opened.
+    pub(crate) outside: Option<Outside>,
+    /// The state of the table of feedback, which is in the lake; empty if there is none.
+    pub(crate) feedback: String,
 }
 
-/// What a step was made from, and a number that stands for it.
+/// Digests of the source and the models.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Outside {
+    pub(crate) listing: String,
+    pub(crate) descriptions: String,
+    pub(crate) common_names: String,
+    pub(crate) confidences: String,
+    /// Of everything that determines an image except prompt, guidance and noise: model files and settings.
+    pub(crate) generator: String,
+    pub(crate) clip: String,
+    /// Of the classifiers' names and files.
+    pub(crate) classifiers: String,
+    /// The name of the scheduler that the generator runs.
+    pub(crate) scheduler: String,
+    /// Evaluations of the UNet per image, for each level of image guidance of the pipeline.
+    pub(crate) unet_evaluations: Vec<i64>,
+}
+
+impl Inputs {
+    /// The digests, or empty ones of the right types with which queries can be planned.
+    fn outside(&self) -> std::borrow::Cow<'_, Outside> {
+        self.outside.as_ref().map_or_else(Default::default, std::borrow::Cow::Borrowed)
+    }
+}
+
+/// What a step depends on, and a number that stands for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fingerprint {
-    /// Never 0; what the table carries when the step is complete.
-    pub value: i64,
+pub(crate) struct Fingerprint {
+    /// The number that the table carries when the step is complete, never 0. `None` if only the parts that follow from
+    /// the pipeline's file are known.
+    pub(crate) value: Option<i64>,
     /// Each input, parameter and model by name.
-    pub parts: BTreeMap<String, String>,
+    pub(crate) parts: BTreeMap<String, String>,
+}
+
+impl Fingerprint {
+    /// The mark of a table that this step completed; 0, which means incomplete, if the fingerprint is not known.
+    pub(crate) fn mark(&self) -> i64 {
+        self.value.unwrap_or(0)
+    }
 }
 
 /// A table and the query that fills it.
 #[derive(Debug, Clone)]
-pub struct Step {
-    /// The table. The columns of a `[[step]]` of the pipeline are known once its query is planned.
-    pub table: Table,
-    /// The query, for messages.
-    pub query: Query,
-    /// The query with its parameters in place.
-    pub statement: Statement,
-    /// What the step is made from.
-    pub fingerprint: Fingerprint,
-    /// Where the query reads a later table: the index of the last step that is repeated with this one
-    /// until its rows stay as they are.
-    pub repeats_to: Option<usize>,
+pub(crate) struct Step {
+    /// The table. The columns of a user-defined `[[step]]` are known once its query is planned.
+    pub(crate) table: Table,
+    pub(crate) query: Query,
+    /// The query with its parameters bound.
+    pub(crate) statement: Statement,
+    pub(crate) fingerprint: Fingerprint,
+    /// If the query reads a later table: the index of the last step that is repeated with this one until its rows no
+    /// longer change.
+    pub(crate) repeats_to: Option<usize>,
 }
 
 impl Step {
     /// Whether its query calls a model.
-    pub fn asks_models(&self) -> bool {
-        MODEL_FUNCTIONS.iter().any(|(function, _)| self.query.functions.contains(*function))
+    pub(crate) fn calls_models(&self) -> bool {
+        calls_models(&self.query)
     }
 }
 
-/// A query that must return no rows, and the step after which it is asked.
+fn calls_models(query: &Query) -> bool {
+    MODEL_FUNCTIONS.iter().any(|(function, _)| query.functions.contains(*function))
+}
+
+/// Whether `query` can be answered from configuration and lake alone: it calls no model, reads neither the source nor an
+/// input table, and no value of its parameters comes from a model.
+pub(crate) fn needs_lake_alone(query: &Query) -> bool {
+    let reads_inputs = query.tables.iter().any(|name| schema::find(name).is_some_and(|table| !table.is_stored()));
+    let reads_source = SOURCE_FUNCTIONS.iter().any(|function| query.functions.contains(*function));
+    let asks_models = MODEL_PARAMETERS.iter().any(|name| query.parameters.contains(*name));
+    !calls_models(query) && !reads_inputs && !reads_source && !asks_models
+}
+
+/// A query that must return no rows, and the step after which it runs.
 #[derive(Debug, Clone)]
-pub struct Expectation {
-    /// Its name in the pipeline.
-    pub name: String,
-    /// Its query with its parameters in place.
-    pub statement: Statement,
+pub(crate) struct Expectation {
+    pub(crate) name: String,
+    pub(crate) statement: Statement,
     /// The index of the last step that it reads.
-    pub after: usize,
+    pub(crate) after: usize,
 }
 
 /// The steps of a pipeline, in order.
 #[derive(Debug, Clone)]
-pub struct Plan {
-    /// The steps.
-    pub steps: Vec<Step>,
-    /// The tests of the data.
-    pub expectations: Vec<Expectation>,
+pub(crate) struct Plan {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) expectations: Vec<Expectation>,
     /// The value of every placeholder.
-    pub parameters: BTreeMap<String, Parameter>,
+    pub(crate) parameters: BTreeMap<String, Parameter>,
 }
 
-/// The paths under `sql/` that the pipeline names, which its `sql_dir` may hold beside replacements.
-pub fn chosen_queries(config: &Config) -> Vec<String> {
+impl Plan {
+    /// The step that fills the table `name`.
+    pub(crate) fn step(&self, name: &str) -> Option<&Step> {
+        self.steps.iter().find(|step| step.table.name == name)
+    }
+}
+
+/// The paths under `sql/` that the pipeline names: `sql_dir` may hold these in addition to replacements.
+pub(crate) fn named_queries(config: &Config) -> Vec<String> {
+    let built_in = schema::step_tables().map(|table| query_of(config, &table.name));
     let steps = config.steps.iter().map(|step| step.sql.clone());
-    let compared = config.experiment.strategies.iter().map(|strategy| curriculum_query(strategy));
-    built_in_steps(config).into_iter().map(|(_, path)| path).chain(steps).chain(compared).collect()
+    let compared = config.experiment.strategies.iter().map(|strategy| schedule_query(strategy));
+    built_in.chain(steps).chain(compared).collect()
 }
 
 /// The query of a strategy, by its name.
-pub fn curriculum_query(strategy: &str) -> String {
+pub(crate) fn schedule_query(strategy: &str) -> String {
     format!("schedule/{strategy}.sql")
 }
 
-fn built_in_steps(config: &Config) -> Vec<(&'static str, String)> {
-    vec![
-        ("pixels", config.source.sql.clone()),
-        ("images", "images/all.sql".into()),
-        ("hard_samples", config.hard_samples.sql.clone()),
-        ("candidates", ASK.into()),
-        ("spectrum", GENERATE.into()),
-        ("scores", SCORE.into()),
-        ("kept", config.filter.sql.clone()),
-        ("validation", "validation/spectrum.sql".into()),
-        ("probe", "probe/real.sql".into()),
-        ("progress", "progress/gain.sql".into()),
-        ("schedule", curriculum_query(&config.curriculum.strategy)),
-        ("manifest", config.curriculum.manifest.clone()),
-    ]
+/// The path of the query that fills the built-in table `table`.
+fn query_of(config: &Config, table: &str) -> String {
+    match table {
+        schema::PIXELS => config.source.sql.clone(),
+        "images" => "images/all.sql".into(),
+        "hard_samples" => config.hard_samples.sql.clone(),
+        "candidates" => REQUEST.into(),
+        schema::SPECTRUM => GENERATE.into(),
+        "scores" => SCORE.into(),
+        schema::KEPT => config.filter.sql.clone(),
+        "probe" => "probe/real.sql".into(),
+        schema::PROGRESS => "progress/gain.sql".into(),
+        schema::SCHEDULE => schedule_query(&config.curriculum.strategy),
+        schema::MANIFEST => config.curriculum.manifest.clone(),
+        _ => "validation/spectrum.sql".into(),
+    }
 }
 
 /// Compiles the pipeline.
 ///
 /// # Errors
-/// Where a query is not there, names an unknown parameter, or reads an unknown table.
-pub fn compile(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -> Result<Plan> {
-    let parameters = parameters(config, catalogue, inputs)?;
-    check_heard(config, catalogue)?;
+/// Returns an error if a query does not exist, names an unknown parameter, or reads an unknown table.
+pub(crate) fn compile(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -> Result<Plan> {
+    let outside = inputs.outside();
+    let parameters = parameters(config, catalogue, &outside)?;
+    check_settings_are_used(config, catalogue)?;
     for strategy in &config.experiment.strategies {
-        catalogue.get(&curriculum_query(strategy))?;
+        catalogue.get(&schedule_query(strategy))?;
     }
-    let mut tables = Vec::new();
-    for (name, path) in built_in_steps(config) {
-        let table = schema::find(name).ok_or_else(|| Error::Data(format!("no schema of `{name}`")))?;
-        tables.push((table.clone(), catalogue.get(&path)?.clone()));
-    }
-    for step in &config.steps {
-        if schema::find(&step.table).is_some() {
-            return Err(Error::Data(format!("[[step]] `{}`: a table of that name is built in", step.table)));
-        }
-        let query = catalogue.get(&step.sql)?.clone();
-        if let Some(journal) = query.tables.iter().find(|name| is_journal(name)) {
-            return Err(refused(&query, format!("a [[step]] cannot read `{journal}`, which each run adds to")));
-        }
-        // right after what it reads, so that a built-in query may read it in turn
-        let inputs = tables.iter().rposition(|(table, _): &(Table, Query)| query.tables.contains(&table.name));
-        let table = schema::user_table(&step.table, Schema::empty().into());
-        tables.insert(inputs.map_or(0, |last| last + 1), (table, query));
-    }
+    let tables = tables(config, catalogue)?;
     let order: Vec<String> = tables.iter().map(|(table, _)| table.name.clone()).collect();
-    let mut fingerprints: BTreeMap<String, String> = BTreeMap::from([
-        (schema::LISTING.to_owned(), inputs.listing.clone()),
-        (schema::DESCRIPTIONS.to_owned(), inputs.descriptions.clone()),
-        (schema::COMMON_NAMES.to_owned(), inputs.common_names.clone()),
-        (schema::CONFIDENCES.to_owned(), inputs.confidences.clone()),
-        (schema::FEEDBACK.to_owned(), inputs.feedback.clone()),
-    ]);
+    let mut fingerprints = Fingerprints::new(inputs);
     let mut steps = Vec::new();
     for (index, (table, query)) in tables.into_iter().enumerate() {
         check(&query, &table, &order)?;
         let repeats_to = last_of(&query, &order)?.filter(|&last| last > index);
         if let Some(last) = repeats_to {
             let inside = steps.iter().any(|step: &Step| step.repeats_to.is_some_and(|last| last >= index));
-            if inside || !matches!(table.kind, Kind::Chosen) {
-                let message = format!("it fills `{}` and reads `{}`, which is made later", table.name, order[last]);
+            if inside || table.kind != Kind::FullRefresh {
+                let message = format!("fills `{}` but reads `{}`, which is filled later", table.name, order[last]);
                 return Err(refused(&query, message));
             }
         }
         let statement = query.bind(&parameters)?;
-        let fingerprint = fingerprint(&query, &parameters, inputs, &fingerprints);
-        fingerprints.insert(table.name.clone(), format!("{:016x}", fingerprint.value));
+        let fingerprint = fingerprints.next(&table.name, &query, &parameters);
         steps.push(Step { table, query, statement, fingerprint, repeats_to });
     }
     let expectations = expectations(config, &parameters, &order)?;
     Ok(Plan { steps, expectations, parameters })
 }
 
-/// A replaced query may leave out what a key sets: the key would be without effect, and nobody would say so.
-fn check_heard(config: &Config, catalogue: &Catalogue) -> Result<()> {
+/// The tables of all steps in order, each with its query.
+fn tables(config: &Config, catalogue: &Catalogue) -> Result<Vec<(Table, Query)>> {
+    let mut tables = Vec::new();
+    for table in schema::step_tables() {
+        tables.push((table.clone(), catalogue.get(&query_of(config, &table.name))?.clone()));
+    }
+    for step in &config.steps {
+        if schema::find(&step.table).is_some() {
+            return Err(Error::input(PlanError::BuiltInTable { table: step.table.clone() }));
+        }
+        let query = catalogue.get(&step.sql)?.clone();
+        if let Some(log) = query.tables.iter().find(|name| is_log(name)) {
+            return Err(refused(&query, format!("a [[step]] cannot read `{log}`, to which every run adds rows")));
+        }
+        // Directly after what it reads, so that a built-in query may read it in turn.
+        let inputs = tables.iter().rposition(|(table, _): &(Table, Query)| query.tables.contains(&table.name));
+        let table = schema::user_table(&step.table, Schema::empty().into());
+        tables.insert(inputs.map_or(0, |last| last + 1), (table, query));
+    }
+    Ok(tables)
+}
+
+#[derive(Debug, thiserror::Error)]
+enum PlanError {
+    #[error("[[step]] `{table}` has the name of a built-in table\nhint: choose another `table`")]
+    BuiltInTable { table: String },
+}
+
+/// Rejects a replaced query that ignores a setting, which would otherwise have no effect.
+fn check_settings_are_used(config: &Config, catalogue: &Catalogue) -> Result<()> {
     let hard = catalogue.get(&config.hard_samples.sql)?;
     if !config.hard_samples.exclude_classes.is_empty() && !hard.parameters.contains("exclude_classes") {
-        let message = "it does not use `$exclude_classes`, and `hard_samples.exclude_classes` is set";
+        let message = "does not use `$exclude_classes`, although `hard_samples.exclude_classes` is set";
         return Err(refused(hard, message.to_owned()));
     }
-    let asked = catalogue.get(ASK)?;
-    if config.prompts.common_names.is_some() && !asked.tables.contains(schema::COMMON_NAMES) {
-        let message = "it does not read the table `common_names`, and `prompts.common_names` is set";
-        return Err(refused(asked, message.to_owned()));
+    let request = catalogue.get(REQUEST)?;
+    if config.prompts.common_names.is_some() && !request.tables.contains(schema::COMMON_NAMES) {
+        let message = "does not read the table `common_names`, although `prompts.common_names` is set";
+        return Err(refused(request, message.to_owned()));
     }
     Ok(())
 }
 
-/// What no step's query may do, though it is good SQL.
+/// Rejects what a step's query must not do although it is valid SQL.
 fn check(query: &Query, table: &Table, order: &[String]) -> Result<()> {
     if let Some(function) = MOMENTARY.iter().find(|function| query.functions.contains(**function)) {
-        let message = format!("`{function}` gives another value each time; `draw(n, …)` is the same for the same row");
+        let message = format!(
+            "`{function}` changes between calls\nhint: use `draw(n, ...)`, which depends on its arguments alone"
+        );
         return Err(refused(query, message));
     }
     if let Some(name) = query.defined.iter().find(|name| schema::find(name).is_some() || order.contains(name)) {
-        return Err(refused(query, format!("its WITH defines `{name}`, which is a table; call it something else")));
+        return Err(refused(query, format!("its WITH clause defines `{name}`, which is a table\nhint: rename it")));
     }
     if query.tables.contains(&table.name) {
-        return Err(refused(query, format!("it fills `{0}` and reads `{0}`", table.name)));
+        return Err(refused(query, format!("fills `{0}` and also reads `{0}`", table.name)));
     }
-    if let Kind::Accumulated { over, .. } = table.kind {
+    if let Kind::Incremental { over, .. } = table.kind {
         let covered = |name: &str| {
-            name == over || schema::find(name).is_some_and(|table| matches!(table.kind, Kind::Accumulated { .. }))
+            name == over || schema::find(name).is_some_and(|table| matches!(table.kind, Kind::Incremental { .. }))
         };
         if let Some(other) = query.tables.iter().find(|name| !covered(name)) {
-            let message =
-                format!("it may not read `{other}`: a change there would not be in the ids of `{}`", table.name);
+            let message = format!("cannot read `{other}`, since the ids of `{}` would not change with it", table.name);
             return Err(refused(query, message));
         }
     }
@@ -245,8 +293,8 @@ fn refused(query: &Query, message: String) -> Error {
     Error::Query { query: query.name.clone(), message }
 }
 
-fn is_journal(table: &str) -> bool {
-    schema::find(table).is_some_and(|table| table.kind == Kind::Journal)
+fn is_log(table: &str) -> bool {
+    schema::find(table).is_some_and(|table| table.kind == Kind::Log)
 }
 
 fn expectations(
@@ -259,10 +307,10 @@ fn expectations(
         .iter()
         .map(|expect| {
             let query = Query::parse(&format!("[[expect]] {}", expect.name), &expect.sql)?;
-            // a journal is complete when everything is
-            let journals = query.tables.iter().any(|name| is_journal(name));
+            // A log is complete when everything is.
+            let logs = query.tables.iter().any(|name| is_log(name));
             let last = last_of(&query, order)?.unwrap_or(0);
-            let after = if journals { order.len().saturating_sub(1) } else { last };
+            let after = if logs { order.len().saturating_sub(1) } else { last };
             Ok(Expectation { name: expect.name.clone(), statement: query.bind(parameters)?, after })
         })
         .collect()
@@ -289,35 +337,56 @@ fn last_of(query: &Query, order: &[String]) -> Result<Option<usize>> {
     Ok(last)
 }
 
-fn fingerprint(
-    query: &Query,
-    parameters: &BTreeMap<String, Parameter>,
-    inputs: &Inputs,
-    tables: &BTreeMap<String, String>,
-) -> Fingerprint {
-    let mut parts = BTreeMap::from([("query".to_owned(), query.digest())]);
-    for name in &query.parameters {
-        if let Some(value) = parameters.get(name) {
-            parts.insert(format!("${name}"), value.to_string());
-        }
+/// The fingerprints of the steps, computed in order, since each covers those of its inputs.
+struct Fingerprints<'a> {
+    inputs: &'a Inputs,
+    /// By table.
+    known: BTreeMap<String, String>,
+}
+
+impl<'a> Fingerprints<'a> {
+    fn new(inputs: &'a Inputs) -> Self {
+        let outside = inputs.outside();
+        let known = BTreeMap::from([
+            (schema::LISTING.to_owned(), outside.listing.clone()),
+            (schema::DESCRIPTIONS.to_owned(), outside.descriptions.clone()),
+            (schema::COMMON_NAMES.to_owned(), outside.common_names.clone()),
+            (schema::CONFIDENCES.to_owned(), outside.confidences.clone()),
+            (schema::FEEDBACK.to_owned(), inputs.feedback.clone()),
+        ]);
+        Self { inputs, known }
     }
-    for (function, model) in MODEL_FUNCTIONS {
-        if query.functions.contains(*function) {
-            let digest = match *model {
-                "clip" => &inputs.clip,
-                "classifiers" => &inputs.classifiers,
-                _ => &inputs.generator,
-            };
-            parts.insert(format!("model {model}"), digest.clone());
+
+    fn next(&mut self, table: &str, query: &Query, parameters: &BTreeMap<String, Parameter>) -> Fingerprint {
+        let mut parts = BTreeMap::from([("query".to_owned(), query.digest())]);
+        for name in &query.parameters {
+            if let Some(value) = parameters.get(name) {
+                parts.insert(format!("${name}"), value.to_string());
+            }
         }
-    }
-    // a table that is made later is read by a step that repeats; its rows follow from this fingerprint
-    for name in &query.tables {
-        if let Some(fingerprint) = tables.get(name) {
-            parts.insert(format!("table {name}"), fingerprint.clone());
+        let Some(outside) = &self.inputs.outside else {
+            parts.retain(|name, _| !name.strip_prefix('$').is_some_and(|name| MODEL_PARAMETERS.contains(&name)));
+            return Fingerprint { value: None, parts };
+        };
+        for (function, model) in MODEL_FUNCTIONS {
+            if query.functions.contains(*function) {
+                let digest = match *model {
+                    "clip" => &outside.clip,
+                    "classifiers" => &outside.classifiers,
+                    _ => &outside.generator,
+                };
+                parts.insert(format!("model {model}"), digest.clone());
+            }
         }
+        // A table that is filled later is read by a step that repeats; its rows follow from this fingerprint.
+        for name in &query.tables {
+            if let Some(fingerprint) = self.known.get(name) {
+                parts.insert(format!("table {name}"), fingerprint.clone());
+            }
+        }
+        let digest = parts.iter().fold(Digest::new("step"), |digest, (name, value)| digest.text(name).text(value));
+        let value = i64::try_from(digest.draw(i64::MAX as u64)).unwrap_or(0) + 1;
+        self.known.insert(table.to_owned(), format!("{value:016x}"));
+        Fingerprint { value: Some(value), parts }
     }
-    let digest = parts.iter().fold(Digest::new("step"), |digest, (name, value)| digest.text(name).text(value));
-    let value = i64::try_from(digest.draw(i64::MAX as u64)).unwrap_or(0) + 1;
-    Fingerprint { value, parts }
 }

@@ -1,93 +1,141 @@
-//! What queries may name as `$name`.
+//! The values of `$name` placeholders.
 
 use std::collections::BTreeMap;
 
-use super::Inputs;
+use super::Outside;
 use crate::{
-    config::{self, Config},
+    config::{ComputedParameter, Config, Parameter},
     error::Result,
     identity::Digest,
-    plan::catalogue::{Catalogue, Parameter, Query},
+    plan::catalogue::{Catalogue, Query},
 };
 
-/// Raised when the same models, settings and queries make other rows than before: after a correction of
-/// a scheduler, a resampling filter or a random draw.
+/// Raised when the same models, settings and queries give other rows than before: after a fix of a
+/// scheduler, a resampling filter or a random draw.
 const ALGORITHM: &str = "1";
 
-/// The digest by which images of the source are known to be read already.
+/// Returns the digest by which images of the source are known to be read already.
 ///
 /// # Errors
-/// Where the catalogue has not the query that reads them.
+/// Returns an error if the catalogue does not have the query that reads them.
 pub fn reader(config: &Config, catalogue: &Catalogue) -> Result<String> {
-    Ok(recipe(catalogue.get(&config.source.sql)?, &settings(config)))
+    Ok(recipe(catalogue.get(&config.source.sql)?, &config.sql_parameters()))
 }
 
-/// The value of every placeholder: the pipeline's settings, its own `[parameters]`, and `$generator` and
-/// `$clip`, which name all that makes an image and a score: the model, and the query that asks it.
+/// Returns the value of every placeholder: values of keys, the user's `[parameters]`, and the computed ones. Of
+/// these, `$generator` and `$clip` identify all that decides an image and a score: the model, and the query that
+/// calls it.
 ///
 /// # Errors
-/// Where the catalogue has not these queries.
-pub fn parameters(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -> Result<BTreeMap<String, Parameter>> {
-    let mut values = settings(config);
-    values.insert("scheduler".into(), Parameter::Text(inputs.scheduler.clone()));
-    values.insert("unet_evaluations".into(), Parameter::Integers(inputs.unet_evaluations.clone()));
+/// Returns an error if the catalogue does not have these queries.
+pub fn parameters(config: &Config, catalogue: &Catalogue, outside: &Outside) -> Result<BTreeMap<String, Parameter>> {
+    let mut values = config.sql_parameters();
+    let mut set = |parameter: ComputedParameter, value| values.insert(parameter.name().to_owned(), value);
+    set(ComputedParameter::Scheduler, Parameter::Text(outside.scheduler.clone()));
+    set(ComputedParameter::UnetEvaluations, Parameter::Integers(outside.unet_evaluations.clone()));
     let with = |model: &str, query: &str| -> Result<Parameter> {
         let recipe = recipe(catalogue.get(query)?, &values);
         Ok(Parameter::Text(Digest::new("maker").text(model).text(&recipe).id()))
     };
-    let generator = with(&inputs.generator, super::GENERATE)?;
-    let clip = with(&inputs.clip, super::SCORE)?;
-    values.insert("generator".into(), generator);
-    values.insert("clip".into(), clip);
+    let generator = with(&outside.generator, super::GENERATE)?;
+    let clip = with(&outside.clip, super::SCORE)?;
+    let mut set = |parameter: ComputedParameter, value| values.insert(parameter.name().to_owned(), value);
+    set(ComputedParameter::Generator, generator);
+    set(ComputedParameter::Clip, clip);
     Ok(values)
 }
 
-/// A digest of what a query means with its parameters in place; `$generator` and `$clip` apart, which are
-/// made from it.
+/// Returns a digest of the meaning of a query with its parameters in place, except `$generator` and `$clip`, which
+/// are computed from it.
 fn recipe(query: &Query, values: &BTreeMap<String, Parameter>) -> String {
     let used = query.parameters.iter().filter_map(|name| Some((name, values.get(name)?)));
     let digest = Digest::new("recipe").text(ALGORITHM).text(&query.digest());
     used.fold(digest, |digest, (name, value)| digest.text(name).text(&value.to_string())).id()
 }
 
-fn settings(config: &Config) -> BTreeMap<String, Parameter> {
-    use Parameter::{Boolean, Float, Integer, Integers, Null, Text, Texts};
-    let built_in = [
-        ("name", Text(config.name.clone())),
-        ("seed", Integer(config.seed)),
-        ("max_class_count", Integer(config.hard_samples.max_class_count)),
-        ("classifier", config.hard_samples.classifier.clone().map_or(Null, Text)),
-        ("max_probability", Float(config.hard_samples.max_probability)),
-        ("hard_fraction", Float(config.hard_samples.hard_fraction)),
-        ("exclude_classes", Texts(config.hard_samples.exclude_classes.clone())),
-        ("generation_prompt", Text(config.prompts.generation.clone())),
-        ("filter_prompt", Text(config.prompts.filter.clone())),
-        ("image_guidance", Integers(config.spectrum.image_guidance.clone())),
-        ("seeds", Integers(config.spectrum.seeds.clone())),
-        ("timesteps", Integer(config.spectrum.timesteps)),
-        ("guidance_scale", Float(config.spectrum.guidance_scale)),
-        ("negative_prompt", config.spectrum.negative_prompt.clone().map_or(Null, Text)),
-        ("min_text_similarity", Float(config.filter.min_text_similarity)),
-        ("max_attempts", Integer(config.filter.max_attempts)),
-        ("strategy", Text(config.curriculum.strategy.clone())),
-        ("epochs", Integer(config.curriculum.epochs)),
-        ("curriculum_epochs", Integer(config.curriculum.curriculum_epochs)),
-        ("non_hard_fraction", Float(config.curriculum.non_hard_fraction)),
-        ("hard_share", Float(config.curriculum.hard_share)),
-        ("level", config.curriculum.level.map_or(Null, Integer)),
-        ("trials", Texts(config.curriculum.trials.clone())),
-        ("probe_size", Integer(config.curriculum.probe_size)),
-        ("class_balanced", Boolean(config.curriculum.class_balanced)),
-        ("validation_sources", Integer(config.validation.sources)),
-    ];
-    let own = config.parameters.iter().map(|(name, value)| {
-        let value = match value {
-            config::Parameter::Integer(value) => Integer(*value),
-            config::Parameter::Float(value) => Float(*value),
-            config::Parameter::String(value) => Text(value.clone()),
-            config::Parameter::Boolean(value) => Boolean(*value),
-        };
-        (name.clone(), value)
-    });
-    built_in.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(own).collect()
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{collections::BTreeSet, fmt::Write};
+
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::config;
+
+    fn inputs() -> Outside {
+        Outside {
+            listing: "l".into(),
+            descriptions: "d".into(),
+            common_names: "n".into(),
+            confidences: "p".into(),
+            generator: "g".into(),
+            clip: "c".into(),
+            classifiers: "k".into(),
+            scheduler: "ddim".into(),
+            unet_evaluations: vec![25, 23, 18, 13, 8, 3],
+        }
+    }
+
+    fn config() -> Config {
+        let set = ["parameters.best=3", "parameters.look=dark", "spectrum.negative_prompt=blur"].map(str::to_owned);
+        Config::parse(include_str!("../../pipelines/digits_lt.toml"), "digits_lt.toml", &set).unwrap()
+    }
+
+    /// Fingerprints digest these strings: a change here makes the steps of every lake stale.
+    #[test]
+    fn the_values_of_parameters_stay_the_same() {
+        let (config, catalogue) = (config(), Catalogue::load(None, &[]).unwrap());
+        let values = parameters(&config, &catalogue, &inputs()).unwrap();
+        let mut shown = format!("reader {}\n", reader(&config, &catalogue).unwrap());
+        for (name, value) in values {
+            writeln!(shown, "${name} {value}").unwrap();
+        }
+        assert_snapshot!(shown, @r#"
+        reader 3769c2fcaa87aefadbd3004cb7f71015
+        $best 3
+        $class_balanced false
+        $classifier NULL
+        $clip "7e264cfb1f6a352924183c4c40ec64fb"
+        $curriculum_epochs 24
+        $epochs 26
+        $exclude_classes []
+        $filter_prompt "a photo of {class}"
+        $generation_prompt "a photo of {class}"
+        $generator "b077795b5fd5239ddc6e7e4492d2334d"
+        $guidance_scale 4.0
+        $hard_fraction 1.0
+        $hard_share 0.4
+        $image_guidance [0, 10, 30, 50, 70, 90]
+        $level NULL
+        $look "dark"
+        $max_attempts 3
+        $max_class_count 20
+        $max_probability 1.0
+        $min_text_similarity 0.58
+        $name "digits_lt"
+        $negative_prompt "blur"
+        $non_hard_fraction 1.0
+        $probe_size 0
+        $scheduler "ddim"
+        $seed 0
+        $seeds [10, 20, 30, 40]
+        $strategy "diverse_to_specific"
+        $timesteps 25
+        $trials ["0"]
+        $unet_evaluations [25, 23, 18, 13, 8, 3]
+        $validation_sources 0
+        "#);
+    }
+
+    #[test]
+    fn every_declared_parameter_has_a_value_and_no_other() {
+        let config = config();
+        let values = parameters(&config, &Catalogue::load(None, &[]).unwrap(), &inputs()).unwrap();
+        let declared = config::keys().iter().filter_map(|key| key.parameter);
+        let computed = ComputedParameter::ALL.map(ComputedParameter::name);
+        let own = config.parameters.keys().map(String::as_str);
+        let expected: BTreeSet<&str> = declared.chain(computed).chain(own).collect();
+        assert_eq!(values.keys().map(String::as_str).collect::<BTreeSet<_>>(), expected);
+    }
 }

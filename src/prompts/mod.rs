@@ -1,10 +1,12 @@
-//! Class descriptions from an endpoint of OpenAI's protocol: a request for each class, a line of a file for each answer.
+//! Class descriptions from an endpoint of OpenAI's protocol: a request for each class, and a line of a file for each
+//! response.
 //!
-//! The file is what `prompts.descriptions` takes. A class whose line there answers the same request to the same model is
-//! not asked again, so that the same command goes on after whatever has stopped it.
+//! The file is what `prompts.descriptions` reads. A class whose line there is a response to the same request by the same
+//! model is not requested again, so the same command continues after any interruption.
 
+mod description_file;
 mod endpoint;
-mod journal;
+mod error;
 mod request;
 
 use std::{
@@ -16,79 +18,83 @@ use std::{
 use futures::{StreamExt, stream};
 use serde::Serialize;
 
-pub use endpoint::Access;
+pub(crate) use self::endpoint::Access;
 
+use self::{
+    description_file::DescriptionFile,
+    endpoint::{Endpoint, Failure, Message},
+    error::PromptsError,
+    request::{Gathered, Request},
+};
 use crate::{
     clock,
     config::Config,
     error::{Error, Result},
     source::{self, CommonNames, Line, Source},
 };
-use endpoint::{Endpoint, Failure, Message};
-use journal::Journal;
-use request::{Gathered, Request};
 
-/// How often a model is asked for the texts of a class, as long as its answers are good for too few.
-const ASKS: usize = 3;
-/// Classes in a row that the endpoint does not answer: after these the rest is not asked.
-const UNANSWERED: usize = 3;
-/// Characters of an answer that a model is reminded of.
-const REMINDED: usize = 16_000;
+/// How often a model is asked for the descriptions of a class while its responses have too few.
+const MAX_RESPONSES: usize = 3;
+/// Classes in a row without a response after which the rest is not requested.
+const MAX_WITHOUT_RESPONSE: usize = 3;
+/// Characters of an earlier response that a further request repeats.
+const MAX_REPEATED_CHARS: usize = 16_000;
 
-/// What is asked, and how.
+/// What is requested, and how.
 #[derive(Debug, Clone)]
-pub struct Options {
-    /// The model, by the endpoint's name for it.
-    pub model: String,
-    /// Texts for each class.
-    pub texts: usize,
-    /// Words that a text has at least.
-    pub least_words: usize,
-    /// Classes that are asked for at once.
-    pub in_flight: usize,
-    /// How long an answer may take.
-    pub timeout: Duration,
+pub(crate) struct Options {
+    /// The endpoint's name of the model.
+    pub(crate) model: String,
+    /// Descriptions per class.
+    pub(crate) count: usize,
+    /// The minimum number of words of a description.
+    pub(crate) min_words: usize,
+    /// Requests in flight at once.
+    pub(crate) in_flight: usize,
+    /// How long a response may take.
+    pub(crate) timeout: Duration,
 }
 
-/// What has come of it.
+/// The result, in numbers of classes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Outcome {
-    /// Classes of the source, but for excluded ones.
-    pub classes: usize,
-    /// Of these, those that were in the file already.
-    pub there: usize,
+pub(crate) struct Outcome {
+    /// Classes of the source that are not excluded.
+    pub(crate) classes: usize,
+    /// Those that were in the file already.
+    #[serde(rename = "there")]
+    pub(crate) present: usize,
     /// Those that were added.
-    pub answered: usize,
+    #[serde(rename = "answered")]
+    pub(crate) added: usize,
     /// Those that got no line.
-    pub failed: Vec<Failed>,
-    /// Texts of all classes that are in the file now.
-    pub texts: usize,
+    pub(crate) failed: Vec<Failed>,
+    /// Descriptions of all classes in the file.
+    #[serde(rename = "texts")]
+    pub(crate) descriptions: usize,
 }
 
-/// A class without texts.
+/// A class without descriptions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Failed {
-    /// Its name.
-    pub class_name: String,
-    /// Why it has none.
-    pub reason: String,
+pub(crate) struct Failed {
+    pub(crate) class_name: String,
+    pub(crate) reason: String,
 }
 
-/// Hears how far it is.
-pub trait Listener: Send + Sync {
-    /// So many classes of those that were asked for are through.
-    fn answered(&self, classes: usize, of: usize);
-    /// Something that is worth a line.
-    fn note(&self, said: &str);
+/// Follows the progress.
+pub(crate) trait Listener: Send + Sync {
+    /// `classes` of the `total` that are requested are done.
+    fn advanced(&self, classes: usize, total: usize);
+    /// Something worth a line has happened.
+    fn note(&self, line: &str);
 }
 
-/// Asks for the texts of every class that `file` lacks, of the source of the pipeline at `pipeline` with the edits `set`,
-/// and adds a line to `file` for each answer. Classes that fail are in the outcome; the others go on.
+/// Requests the descriptions of every class that `file` lacks, of the source of the pipeline at `pipeline` with the edits
+/// `set`, and appends a line to `file` for each response. Classes that fail are in the outcome; the others go on.
 ///
 /// # Errors
-/// Where the pipeline's file, its source, the endpoint's address or `file` are not as they should be, all of it said
-/// before any request; or where the endpoint refuses, or answers nothing any more: what was answered is in `file`.
-pub async fn prompts(
+/// Returns an error if the pipeline, its source, the address of the endpoint or `file` is invalid: all problems at once,
+/// before any request. Returns an error if the endpoint refuses or stops responding; `file` has the responses until then.
+pub(crate) async fn prompts(
     pipeline: &Path,
     set: &[String],
     file: &Path,
@@ -99,7 +105,7 @@ pub async fn prompts(
     let config = Config::load(pipeline, set)?;
     let source = Source::open(&config.source, "").await;
     let names = source::common_names(config.prompts.common_names.as_deref());
-    let (mut problems, checked) = (Vec::new(), Journal::check(file));
+    let (mut problems, checked) = (Vec::new(), DescriptionFile::check(file).map_err(Error::from));
     let (source, names, access) = match (source, names, access, checked) {
         (Ok(source), Ok(names), Ok(access), Ok(())) => (source, names, access),
         (source, names, access, checked) => {
@@ -113,112 +119,109 @@ pub async fn prompts(
     let classes: Vec<&str> =
         source.class_names().into_iter().filter(|name| !excluded.iter().any(|class| class == name)).collect();
     let requests = requests(&classes, &names, options);
-    problems.extend(check_subjects(&requests).err());
+    problems.extend(check_subjects(&requests).err().map(Error::from));
     if !problems.is_empty() {
         return Err(Error::Several(problems));
     }
     let endpoint = Endpoint::new(access, options.timeout, endpoint::PAUSE)?;
-    let (mut journal, lines, torn) = Journal::open(file)?;
-    if torn > 0 {
-        listener.note(&format!("`{}`: its last line was cut off; its {torn} bytes are left out", file.display()));
+    let (mut descriptions, lines, truncated) = DescriptionFile::open(file)?;
+    if truncated > 0 {
+        listener.note(&format!("`{}`: removed {truncated} bytes of a truncated last line", file.display()));
     }
-    ask_all(&endpoint, requests, lines, &mut journal, options, listener).await
+    request_all(&endpoint, requests, lines, &mut descriptions, options, listener).await
 }
 
 fn requests(classes: &[&str], names: &CommonNames, options: &Options) -> Vec<Request> {
-    let Options { texts, least_words, .. } = options;
+    let Options { count, min_words, .. } = options;
     let request = |class: &&str| Request {
         class_name: (*class).to_owned(),
         subject: names.of(class).to_owned(),
-        texts: *texts,
-        least_words: *least_words,
+        count: *count,
+        min_words: *min_words,
     };
     classes.iter().map(request).collect()
 }
 
-/// Nobody can describe the class `3`.
-fn check_subjects(requests: &[Request]) -> Result<()> {
-    let Some(request) = requests.iter().find(|request| request.subject.parse::<i64>().is_ok()) else { return Ok(()) };
-    Err(Error::Data(format!(
-        "class `{}` has only a number for a name, which no model can describe; `source.classes` names the classes of a \
-         source, and `prompts.common_names` what prompts call them",
-        request.class_name
-    )))
+/// No model can describe the class `3`.
+fn check_subjects(requests: &[Request]) -> Result<(), PromptsError> {
+    match requests.iter().find(|request| request.subject.parse::<i64>().is_ok()) {
+        Some(request) => Err(PromptsError::NumberedClass(request.class_name.clone())),
+        None => Ok(()),
+    }
 }
 
-/// Whether a line answers a request: it does where model and request are the same, or a person has written it.
-fn answers(line: &Line, request: &Request, model: &str) -> bool {
+/// Whether a line is a response to a request by this model, or was written by a person.
+fn responds(line: &Line, request: &Request, model: &str) -> bool {
     match (&line.model, &line.request) {
-        (Some(by), Some(asked)) => by == model && *asked == request.digest(),
+        (Some(by), Some(digest)) => by == model && *digest == request.digest(),
         _ => true,
     }
 }
 
-async fn ask_all(
+async fn request_all(
     endpoint: &Endpoint,
     requests: Vec<Request>,
     mut lines: BTreeMap<String, Line>,
-    journal: &mut Journal,
+    file: &mut DescriptionFile,
     options: &Options,
     listener: &dyn Listener,
 ) -> Result<Outcome> {
     let named: BTreeSet<String> = requests.iter().map(|request| request.class_name.clone()).collect();
     lines.retain(|class, _| named.contains(class));
     let classes = requests.len();
-    let there =
-        |request: &Request| lines.get(&request.class_name).is_some_and(|line| answers(line, request, &options.model));
-    let wanted: Vec<Request> = requests.into_iter().filter(|request| !there(request)).collect();
-    let asked = wanted.len();
-    let mut outcome = Outcome { classes, there: classes - asked, answered: 0, failed: Vec::new(), texts: 0 };
-    let ask = |request: Request| async move {
-        let texts = ask(endpoint, &request, &options.model, listener).await;
-        (request, texts)
+    let is_present =
+        |request: &Request| lines.get(&request.class_name).is_some_and(|line| responds(line, request, &options.model));
+    let missing: Vec<Request> = requests.into_iter().filter(|request| !is_present(request)).collect();
+    let total = missing.len();
+    let mut outcome = Outcome { classes, present: classes - total, added: 0, failed: Vec::new(), descriptions: 0 };
+    let send = |request: Request| async move {
+        let descriptions = descriptions(endpoint, &request, &options.model, listener).await;
+        (request, descriptions)
     };
-    let mut answers = stream::iter(wanted.into_iter().map(ask)).buffer_unordered(options.in_flight);
-    let mut unanswered = 0;
-    while let Some((request, texts)) = answers.next().await {
-        let failed = match texts {
-            Ok(Ok(texts)) => {
-                let line = line(&request, texts, &options.model);
-                journal.add(&line)?;
+    let mut responses = stream::iter(missing.into_iter().map(send)).buffer_unordered(options.in_flight);
+    let mut without_response = 0;
+    while let Some((request, response)) = responses.next().await {
+        let failed = match response {
+            Ok(Ok(descriptions)) => {
+                let line = line(&request, descriptions, &options.model);
+                file.append(&line)?;
                 lines.insert(request.class_name.clone(), line);
-                (outcome.answered, unanswered) = (outcome.answered + 1, 0);
+                (outcome.added, without_response) = (outcome.added + 1, 0);
                 None
             }
             Ok(Err(unusable)) => {
-                unanswered = 0;
+                without_response = 0;
                 Some(unusable)
             }
-            Err(Failure::Refused(said)) => return Err(Error::Data(said)),
-            Err(Failure::Unanswered(said)) => {
-                unanswered += 1;
-                if unanswered == UNANSWERED {
-                    let stays = "what was answered is in the file, and the same command goes on from there";
-                    return Err(Error::Data(format!("{UNANSWERED} classes in a row: {said}\nhint: {stays}")));
+            Err(Failure::Refused(message)) => return Err(PromptsError::Refused(message).into()),
+            Err(Failure::NoResponse(message)) => {
+                without_response += 1;
+                if without_response == MAX_WITHOUT_RESPONSE {
+                    return Err(PromptsError::NoResponse { classes: MAX_WITHOUT_RESPONSE, last: message }.into());
                 }
-                Some(said)
+                Some(message)
             }
         };
         outcome.failed.extend(failed.map(|reason| Failed { class_name: request.class_name, reason }));
-        listener.answered(outcome.answered + outcome.failed.len(), asked);
+        listener.advanced(outcome.added + outcome.failed.len(), total);
     }
     outcome.failed.sort_by(|a, b| a.class_name.cmp(&b.class_name));
-    outcome.texts = lines.values().map(|line| line.texts.len()).sum();
+    outcome.descriptions = lines.values().map(|line| line.texts.len()).sum();
     Ok(outcome)
 }
 
-fn line(request: &Request, texts: Vec<String>, model: &str) -> Line {
+fn line(request: &Request, descriptions: Vec<String>, model: &str) -> Line {
     Line {
         class_name: request.class_name.clone(),
-        texts,
+        texts: descriptions,
         model: Some(model.to_owned()),
         date: Some(clock::today()),
         request: Some(request.digest()),
     }
 }
 
-/// The texts that a model gives for a class, or why its answers are good for too few.
-async fn ask(
+/// Returns a model's descriptions of a class, or why its responses have too few.
+async fn descriptions(
     endpoint: &Endpoint,
     request: &Request,
     model: &str,
@@ -226,18 +229,18 @@ async fn ask(
 ) -> Result<Result<Vec<String>, String>, Failure> {
     let mut gathered = Gathered::new(request);
     let mut messages = vec![Message::user(request.text())];
-    let mut said = String::new();
-    for _ in 0..ASKS {
-        let answer = endpoint.chat(model, &messages, &request.class_name, listener).await?;
-        let spoken = request::spoken(&answer.text);
-        let Some(complaint) = gathered.take(spoken, answer.cut_off) else {
-            return Ok(Ok(gathered.into_texts()));
+    let mut last = String::new();
+    for _ in 0..MAX_RESPONSES {
+        let completion = endpoint.chat(model, &messages, &request.class_name, listener).await?;
+        let response = request::without_reasoning(&completion.text);
+        let Some(complaint) = gathered.add(response, completion.truncated) else {
+            return Ok(Ok(gathered.into_descriptions()));
         };
-        // servers want a text from everybody in turn
-        let reminder: String = spoken.chars().take(REMINDED).collect();
-        messages.push(Message::assistant(if reminder.trim().is_empty() { "…".to_owned() } else { reminder }));
+        // Servers expect user and assistant to alternate, and no empty message.
+        let repeated: String = response.chars().take(MAX_REPEATED_CHARS).collect();
+        messages.push(Message::assistant(if repeated.trim().is_empty() { "…".to_owned() } else { repeated }));
         messages.push(Message::user(gathered.again(&complaint)));
-        said = complaint;
+        last = complaint;
     }
-    Ok(Err(format!("after {ASKS} answers {said}")))
+    Ok(Err(format!("after {MAX_RESPONSES} responses, {last}")))
 }

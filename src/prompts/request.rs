@@ -1,146 +1,149 @@
-//! What a model is asked for, and what of its answer can be used.
+//! The request to a model, and the usable descriptions of its responses.
 
 use std::collections::BTreeSet;
 
 use crate::identity::Digest;
 
-/// Longest text, in characters: what follows is beyond every text encoder.
-const LONGEST: usize = 2000;
+/// No text encoder reads more.
+const MAX_CHARS: usize = 2000;
 
-/// Texts of one class.
+/// A request for the descriptions of one class.
 #[derive(Debug, Clone)]
 pub(super) struct Request {
     /// The class, as in `images`.
     pub(super) class_name: String,
     /// What it is called in prompts.
     pub(super) subject: String,
-    /// How many texts.
-    pub(super) texts: usize,
-    /// Words that a text has at least.
-    pub(super) least_words: usize,
+    /// The number of descriptions.
+    pub(super) count: usize,
+    /// The minimum number of words of a description.
+    pub(super) min_words: usize,
 }
 
 impl Request {
-    /// The message to the model: the only place where the request is worded.
+    /// The message to the model. Other wording is another request, and every model is asked again.
     pub(super) fn text(&self) -> String {
-        let Self { subject, texts, least_words, .. } = self;
+        let Self { subject, count, min_words, .. } = self;
         format!(
             "I make photos with Stable Diffusion and need prompts. The subject is: {subject}.\n\
-             Describe {texts} scenes, each of which one realistic photo could show. The {subject} is the only subject \
+             Describe {count} scenes, each of which one realistic photo could show. The {subject} is the only subject \
              of every scene: no other animal, person or thing competes with it. No two scenes are alike: they differ \
              in place, light, weather, distance, angle and in what the subject does or how it lies there.\n\
              Every description is one line, names the {subject}, says only what can be seen, and has at least \
-             {least_words} words. Answer with these {texts} lines alone: no numbers, no headings, no remarks."
+             {min_words} words. Answer with these {count} lines alone: no numbers, no headings, no remarks."
         )
     }
 
-    /// Names what is asked, with whatever may change the answer but the model.
+    /// Identifies the request, whatever the model.
     pub(super) fn digest(&self) -> String {
         Digest::new("prompts").text(&self.text()).id()
     }
 }
 
-/// The usable texts of the answers so far.
+/// The usable descriptions of the responses so far.
 #[derive(Debug)]
 pub(super) struct Gathered<'a> {
     request: &'a Request,
-    texts: Vec<String>,
-    /// The same, as they are compared.
+    descriptions: Vec<String>,
+    /// The same in the form in which they are compared.
     seen: BTreeSet<String>,
 }
 
-/// Lines of an answer that cannot be used.
+/// Counts of the unusable lines of a response.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Unusable {
     short: usize,
     long: usize,
-    twice: usize,
+    repeated: usize,
     control: usize,
 }
 
 impl<'a> Gathered<'a> {
     pub(super) fn new(request: &'a Request) -> Self {
-        Self { request, texts: Vec::new(), seen: BTreeSet::new() }
+        Self { request, descriptions: Vec::new(), seen: BTreeSet::new() }
     }
 
-    /// Takes the lines of an answer that can be used, and no more than are asked for; the last line is left out where
-    /// the answer was cut off. Gives what is wrong with the others where texts are still lacking.
-    pub(super) fn take(&mut self, answer: &str, cut_off: bool) -> Option<String> {
-        let mut lines: Vec<&str> = answer.lines().collect();
-        if cut_off {
+    /// Adds the usable lines of a response, up to the number requested. The last line of a truncated response does not
+    /// count. If descriptions are still missing, returns what is wrong with the other lines.
+    pub(super) fn add(&mut self, response: &str, truncated: bool) -> Option<String> {
+        let mut lines: Vec<&str> = response.lines().collect();
+        if truncated {
             lines.pop();
         }
         let mut unusable = Unusable::default();
         for text in lines.into_iter().map(bare).filter(|text| !text.is_empty() && !text.ends_with(':')) {
-            if self.texts.len() < self.request.texts {
+            if self.descriptions.len() < self.request.count {
                 self.judge(text, &mut unusable);
             }
         }
-        (self.texts.len() < self.request.texts).then(|| self.complaint(&unusable))
+        (self.descriptions.len() < self.request.count).then(|| self.complaint(&unusable))
     }
 
     fn judge(&mut self, text: String, unusable: &mut Unusable) {
         if text.contains(char::is_control) {
             unusable.control += 1;
-        } else if text.chars().count() > LONGEST {
+        } else if text.chars().count() > MAX_CHARS {
             unusable.long += 1;
-        } else if text.split(' ').count() < self.request.least_words {
+        } else if text.split(' ').count() < self.request.min_words {
             unusable.short += 1;
         } else if self.seen.insert(text.to_lowercase().replace(' ', "")) {
-            self.texts.push(text);
+            self.descriptions.push(text);
         } else {
-            unusable.twice += 1;
+            unusable.repeated += 1;
         }
     }
 
     fn complaint(&self, unusable: &Unusable) -> String {
-        let Unusable { short, long, twice, control } = unusable;
-        let (words, texts) = (self.request.least_words, self.request.texts);
-        let said = [
-            (*short, format!("with fewer than {words} words")),
-            (*long, format!("with more than {LONGEST} characters")),
-            (*twice, "that repeat an earlier one".to_owned()),
+        let Unusable { short, long, repeated, control } = unusable;
+        let Request { min_words, count, .. } = self.request;
+        let reasons = [
+            (*short, format!("with fewer than {min_words} words")),
+            (*long, format!("with more than {MAX_CHARS} characters")),
+            (*repeated, "repeating an earlier one".to_owned()),
             (*control, "with control characters".to_owned()),
         ];
-        let said: Vec<String> =
-            said.into_iter().filter(|(lines, _)| *lines > 0).map(|(lines, why)| format!("{lines} {why}")).collect();
-        let said = if said.is_empty() { String::new() } else { format!("; left out are lines {}", said.join(", ")) };
-        format!("{} of {texts} descriptions can be used{said}", self.texts.len())
+        let reasons = reasons.into_iter().filter(|(lines, _)| *lines > 0);
+        let reasons: Vec<String> = reasons.map(|(lines, reason)| format!("{lines} {reason}")).collect();
+        let unusable = match reasons.is_empty() {
+            true => String::new(),
+            false => format!("; unusable lines: {}", reasons.join(", ")),
+        };
+        format!("{} of {count} descriptions are usable{unusable}", self.descriptions.len())
     }
 
-    /// The message that asks for the rest.
+    /// The message that requests the missing descriptions.
     pub(super) fn again(&self, complaint: &str) -> String {
-        let lacking = self.request.texts - self.texts.len();
+        let missing = self.request.count - self.descriptions.len();
         format!(
-            "Of your answers {complaint}. Write {lacking} more by the same rules, each a single line of at least {} \
+            "Of your answers, {complaint}. Write {missing} more by the same rules, each a single line of at least {} \
              words and different from all earlier ones, and nothing else.",
-            self.request.least_words
+            self.request.min_words
         )
     }
 
-    pub(super) fn into_texts(self) -> Vec<String> {
-        self.texts
+    pub(super) fn into_descriptions(self) -> Vec<String> {
+        self.descriptions
     }
 }
 
-/// What a model says after it has thought, where its thoughts are in the answer.
-pub(super) fn spoken(answer: &str) -> &str {
-    answer.rsplit_once("</think>").map_or(answer, |(_, spoken)| spoken)
+/// Returns a response without the reasoning that some models put before it.
+pub(super) fn without_reasoning(response: &str) -> &str {
+    response.rsplit_once("</think>").map_or(response, |(_, rest)| rest)
 }
 
-/// A line without list marks, emphasis and quotes, its words one space apart.
+/// Returns a line without list marks, emphasis and quotes, its words one space apart.
 fn bare(line: &str) -> String {
     let line = line.replace("**", "").split_whitespace().collect::<Vec<_>>().join(" ");
     let text = unnumbered(line.trim_start_matches(['-', '*', '•', '–', '#', ' '])).trim_start();
     const QUOTES: [(char, char); 4] = [('"', '"'), ('\'', '\''), ('“', '”'), ('«', '»')];
     let unquoted = QUOTES.iter().find_map(|(open, close)| {
-        // a list of JSON has a comma after the quote
+        // A JSON list has a comma after the quote.
         text.strip_prefix(*open)?.trim_end_matches(',').strip_suffix(*close)
     });
     unquoted.unwrap_or(text).trim().to_owned()
 }
 
-/// A line without `3. `, `3) `, `(3) ` or `3: ` before it; a line may begin with a number of its own.
+/// Returns a line without a `3. `, `3) `, `(3) ` or `3: ` before it. A description may itself begin with a number.
 fn unnumbered(line: &str) -> &str {
     let open = line.strip_prefix('(').unwrap_or(line);
     let rest = open.trim_start_matches(|c: char| c.is_ascii_digit());
@@ -153,12 +156,12 @@ fn unnumbered(line: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn request(texts: usize) -> Request {
-        Request { class_name: "panthera onca".into(), subject: "jaguar".into(), texts, least_words: 4 }
+    fn request(count: usize) -> Request {
+        Request { class_name: "panthera onca".into(), subject: "jaguar".into(), count, min_words: 4 }
     }
 
     #[test]
-    fn list_marks_and_quotes_are_no_part_of_a_text() {
+    fn list_marks_and_quotes_are_removed() {
         let marked = [
             "1. a jaguar at dawn",
             " 10) a jaguar at dawn ",
@@ -180,7 +183,7 @@ mod tests {
             assert_eq!(bare(line), line);
         }
         assert_eq!(bare("```json"), "```json");
-        assert_eq!(spoken("<think>a\nb</think>\nc"), "\nc");
+        assert_eq!(without_reasoning("<think>a\nb</think>\nc"), "\nc");
     }
 
     #[test]
@@ -189,33 +192,36 @@ mod tests {
         let mut gathered = Gathered::new(&request);
         let answer = "Sure! Here are two scenes of a jaguar, as you asked:\n\n1. A jaguar at dawn\n\n2. A jaguar by night\n\
                       3. A jaguar nobody wants";
-        assert_eq!(gathered.take(answer, false), None);
-        assert_eq!(gathered.into_texts(), ["A jaguar at dawn", "A jaguar by night"]);
+        assert_eq!(gathered.add(answer, false), None);
+        assert_eq!(gathered.into_descriptions(), ["A jaguar at dawn", "A jaguar by night"]);
     }
 
     #[test]
-    fn what_is_wrong_is_said_and_what_is_good_is_kept() {
+    fn unusable_lines_are_reported_and_good_ones_are_kept() {
         let request = request(3);
         let mut gathered = Gathered::new(&request);
-        let long = format!("a jaguar and {}", "x ".repeat(LONGEST));
+        let long = format!("a jaguar and {}", "x ".repeat(MAX_CHARS));
         let answer =
             format!("a jaguar\nA jaguar at dawn\na  JAGUAR at Dawn\na jaguar at\u{1b} night\n{long}\nA jaguar by");
-        let said = gathered.take(&answer, false).unwrap();
+        let said = gathered.add(&answer, false).unwrap();
         assert_eq!(
             said,
-            "1 of 3 descriptions can be used; left out are lines 2 with fewer than 4 words, 1 with more than 2000 \
-             characters, 1 that repeat an earlier one, 1 with control characters"
+            "1 of 3 descriptions are usable; unusable lines: 2 with fewer than 4 words, 1 with more than 2000 \
+             characters, 1 repeating an earlier one, 1 with control characters"
         );
         assert!(gathered.again(&said).contains("Write 2 more"));
-        assert_eq!(gathered.take("", false).unwrap(), "1 of 3 descriptions can be used");
-        // the last line of an answer that was cut off may lack its end
-        assert!(gathered.take("a jaguar by night\na jaguar that drinks", true).is_some());
-        assert_eq!(gathered.take("a jaguar that drinks there", false), None);
-        assert_eq!(gathered.into_texts(), ["A jaguar at dawn", "a jaguar by night", "a jaguar that drinks there"]);
+        assert_eq!(gathered.add("", false).unwrap(), "1 of 3 descriptions are usable");
+        // The last line of a truncated response may lack its end.
+        assert!(gathered.add("a jaguar by night\na jaguar that drinks", true).is_some());
+        assert_eq!(gathered.add("a jaguar that drinks there", false), None);
+        assert_eq!(
+            gathered.into_descriptions(),
+            ["A jaguar at dawn", "a jaguar by night", "a jaguar that drinks there"]
+        );
     }
 
     #[test]
-    fn the_digest_names_what_is_asked() {
+    fn the_digest_identifies_the_request() {
         let digest = request(2).digest();
         assert_eq!(digest, request(2).digest());
         assert_ne!(digest, request(3).digest());

@@ -1,69 +1,58 @@
-//! The contact sheet: a row per hard image, a column per guidance level, the real image first. What the
-//! spectrum looks like, at one glance.
+//! The contact sheet: one row per hard image and one column per level, the real image first.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use arrow::{
-    array::{Array, AsArray},
-    compute::cast,
-    datatypes::{DataType, Int64Type},
-};
+use arrow::array::Array;
 use image::{Rgb, RgbImage, imageops};
 
 use crate::{
     error::{Error, Result},
     imaging::{self, Filter, Limits},
-    pipeline::Pipeline,
-    schema,
+    pipeline::Project,
 };
 
-/// The file, beside the tables.
+/// The file, next to the tables.
 const NAME: &str = "contact_sheet.png";
-/// Sides of a cell in pixels: at least, and at most.
+/// The least and the largest side of a cell in pixels.
 const CELL: std::ops::RangeInclusive<u32> = 64..=192;
 /// Pixels between two cells.
 const GAP: u32 = 4;
 const GROUND: Rgb<u8> = Rgb([24, 24, 24]);
 
-/// Writes the sheet of `pipeline`; nothing where it has no hard samples.
+#[derive(Debug, thiserror::Error)]
+#[error("the contact sheet cannot be encoded")]
+struct EncodeError(#[from] imaging::ImageError);
+
+/// Writes the contact sheet, unless there are no hard samples.
 ///
 /// # Errors
-/// Where the tables cannot be read or the file cannot be written.
-pub async fn write_contact_sheet(pipeline: &Pipeline) -> Result<()> {
-    let cells = cells(pipeline).await?;
+/// Returns an error if the tables cannot be read or the file cannot be written.
+pub(crate) async fn write_contact_sheet(project: &Project) -> Result<()> {
+    let cells = cells(project).await?;
     if cells.is_empty() {
         return Ok(());
     }
-    let sheet = draw(&cells);
-    let png = imaging::encode_png(&sheet).map_err(|error| Error::Data(format!("the contact sheet: {error}")))?;
-    Ok(pipeline.session.lake().location().put(NAME, png.into()).await?)
+    let png = imaging::encode_png(&draw(&cells)).map_err(|error| Error::failed(EncodeError(error)))?;
+    Ok(project.session.lake().location().put(NAME, png.into()).await?)
 }
 
-/// Whether the sheet is there.
+/// Returns whether the contact sheet exists.
 ///
 /// # Errors
-/// Where the lake cannot say.
-pub async fn has_contact_sheet(pipeline: &Pipeline) -> Result<bool> {
-    Ok(pipeline.session.lake().location().exists(NAME).await?)
+/// Returns an error if the store does not answer.
+pub(crate) async fn has_contact_sheet(project: &Project) -> Result<bool> {
+    Ok(project.session.lake().location().exists(NAME).await?)
 }
 
 /// Images by source and guidance.
-async fn cells(pipeline: &Pipeline) -> Result<BTreeMap<String, BTreeMap<i64, RgbImage>>> {
+async fn cells(project: &Project) -> Result<BTreeMap<String, BTreeMap<i64, RgbImage>>> {
     let mut cells: BTreeMap<String, BTreeMap<i64, RgbImage>> = BTreeMap::new();
-    for batch in super::rows(pipeline, "report/contact_sheet.sql").await? {
-        let column = |name: &str, ty: &DataType| batch.column_by_name(name).and_then(|c| cast(c, ty).ok());
-        let (Some(sources), Some(guidances), Some(images)) = (
-            column("source_id", &DataType::Utf8),
-            column("image_guidance", &DataType::Int64),
-            batch.column_by_name("image").and_then(schema::image_bytes),
-        ) else {
-            continue;
-        };
-        for row in (0..batch.num_rows()).filter(|&row| images.is_valid(row)) {
-            let source = sources.as_string::<i32>().value(row);
+    for columns in project.query("report/contact_sheet.sql").await?.columns() {
+        let (sources, guidances) = (columns.strings("source_id")?, columns.integers("image_guidance")?);
+        let images = columns.images("image")?;
+        for row in (0..columns.rows()).filter(|&row| images.is_valid(row)) {
             if let Ok(image) = imaging::decode(images.value(row), &Limits::default()) {
-                let guidance = guidances.as_primitive::<Int64Type>().value(row);
-                cells.entry(source.to_owned()).or_default().insert(guidance, image);
+                cells.entry(sources.value(row).to_owned()).or_default().insert(guidances.value(row), image);
             }
         }
     }

@@ -1,32 +1,30 @@
-//! What a run would do, before it does it: which steps run and why, how many rows, how many UNet
-//! evaluations. Everything that is only chosen is computed; no model runs and nothing is written.
+//! Forecasts a run: which steps run and why, how many rows, how many UNet evaluations. Full-refresh steps are computed;
+//! no model runs and nothing is written.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use arrow::{
-    array::{Array, AsArray, RecordBatch, new_null_array},
+    array::{RecordBatch, new_null_array},
     compute::cast,
-    datatypes::{DataType, Float64Type, Int64Type},
     error::ArrowError,
 };
 use datafusion::common::JoinType;
 
 use crate::{
     error::{Error, Result},
-    pipeline::{Pipeline, staleness::why},
+    pipeline::{Pipeline, Project, staleness},
     plan::Step,
-    report,
     schema::{self, Kind, LISTING, Table, conform::conform_batches},
     session::{self, Snapshot},
 };
 
 /// A number that is known, or known to lie between two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-pub struct Amount {
-    /// What is due now: first attempts, and what else is known to be wanting.
-    pub due: i64,
-    /// At most, should every attempt that is allowed be needed.
-    pub at_most: i64,
+pub(crate) struct Amount {
+    /// Due now: first attempts, and what else is known to be missing.
+    pub(crate) due: i64,
+    /// The most there can be, should every attempt that is allowed be needed.
+    pub(crate) at_most: i64,
 }
 
 impl Amount {
@@ -34,83 +32,77 @@ impl Amount {
         Self { due: amount, at_most: amount }
     }
 
-    /// As many times `each`, rounded.
-    pub fn times(self, each: f64) -> Self {
+    /// Multiplies by `each`, rounded.
+    pub(crate) fn times(self, each: f64) -> Self {
         let times = |amount: i64| (amount as f64 * each).round() as i64;
         Self { due: times(self.due), at_most: times(self.at_most) }
     }
 }
 
-/// UNet evaluations a second of the paper's authors: 10 s for one spectrum of six levels, 175 timesteps with guidance, at
-/// 480 x 270 on one RTX A5000 (section A.6).
-const PAPERS_RATE: f64 = 35.0;
+/// UNet evaluations per second of the paper's authors: 10 s for one spectrum of six levels, 175 timesteps with guidance,
+/// at 480 x 270 on one RTX A5000 (section A.6).
+const PAPER_RATE: f64 = 35.0;
 
-/// Bytes of a pixel of a photo as PNG; two photos of 0.1 and 0.2 megapixels took 1.3 to 1.8.
+/// Bytes per pixel of a photo as PNG; two photos of 0.1 and 0.2 megapixels took 1.3 to 1.8.
 const BYTES_PER_PIXEL: f64 = 1.5;
-/// Bytes of a photo as PNG for each that it has as JPEG; the same photos at quality 90 took 5.1 to 7.2.
+/// Bytes of a photo as PNG per byte as JPEG; the same photos at quality 90 took 5.1 to 7.2.
 const PNG_PER_JPEG: f64 = 6.0;
 
-/// How fast images are made.
+/// How fast images are generated.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-pub struct Rate {
-    /// UNet evaluations a second.
-    pub unet_evaluations: f64,
-    /// Whether this lake's own images were made at this rate; else it is the paper's.
-    pub measured: bool,
+pub(crate) struct Rate {
+    /// UNet evaluations per second.
+    pub(crate) unet_evaluations: f64,
+    /// Whether it was measured on this lake's images; otherwise it is the paper's.
+    pub(crate) measured: bool,
 }
 
 /// What a run would do with one step.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct StepForecast {
-    /// Its table.
-    pub step: String,
+pub(crate) struct StepForecast {
+    /// The name of its table.
+    pub(crate) step: String,
     /// Whether there is nothing to do.
-    pub skipped: bool,
+    pub(crate) skipped: bool,
     /// Why it would run, or not.
-    pub reason: String,
-    /// Rows that it would make; none where they depend on images that are not made yet.
-    pub rows: Option<Amount>,
-    /// Evaluations of the UNet; none where it is the same for `rows`.
-    pub unet_evaluations: Option<Amount>,
+    pub(crate) reason: String,
+    /// Rows that it would add or write; `None` if they depend on images that do not exist yet.
+    pub(crate) rows: Option<Amount>,
+    /// Evaluations of the UNet, for the step that generates images.
+    pub(crate) unet_evaluations: Option<Amount>,
     /// Seconds that these evaluations take, by [`rate`].
-    pub seconds: Option<Amount>,
-    /// Bytes of the rows' images, where they have some: those of the source, and of made ones as many as the table's
-    /// have in the mean, or a guess before there are any.
-    pub bytes: Option<Amount>,
+    pub(crate) seconds: Option<Amount>,
+    /// Bytes of the rows' images, if they have any: of real images those of the source, of generated ones the table's
+    /// mean, or an estimate before the first one.
+    pub(crate) bytes: Option<Amount>,
 }
 
-/// How fast this lake's images were made so far; the paper's rate where there are none.
+/// Returns how fast this lake's images were generated so far, or the paper's rate before the first one.
 ///
 /// # Errors
-/// Where the ledger cannot be read.
-pub async fn rate(pipeline: &Pipeline) -> Result<Rate> {
-    for batch in report::rows(pipeline, "report/rate.sql").await? {
-        let number = |name: &str| {
-            let column = cast(batch.column_by_name(name)?, &DataType::Float64).ok()?;
-            let column = column.as_primitive::<Float64Type>();
-            (!column.is_empty() && column.is_valid(0)).then(|| column.value(0))
-        };
-        if let (Some(evaluations), Some(seconds)) = (number("unet_evaluations"), number("seconds"))
-            && seconds > 0.0
-        {
+/// Returns an error if the ledger cannot be read.
+pub(crate) async fn rate(project: &Project) -> Result<Rate> {
+    for columns in project.query("report/rate.sql").await?.columns() {
+        let (evaluations, seconds) = (columns.floats("unet_evaluations")?, columns.floats("seconds")?);
+        let measured =
+            evaluations.iter().zip(&seconds).find_map(|(evaluations, seconds)| Some((evaluations?, seconds?)));
+        if let Some((evaluations, seconds)) = measured.filter(|(_, seconds)| *seconds > 0.0) {
             return Ok(Rate { unet_evaluations: evaluations / seconds, measured: true });
         }
     }
-    Ok(Rate { unet_evaluations: PAPERS_RATE, measured: false })
+    Ok(Rate { unet_evaluations: PAPER_RATE, measured: false })
 }
 
-/// What a run of `pipeline` would do.
+/// Forecasts what a run of `pipeline` would do, step by step.
 ///
 /// # Errors
-/// Where the lake or the source cannot be read, or a query fails.
-pub async fn forecast(pipeline: &Pipeline) -> Result<Vec<StepForecast>> {
-    let session = &pipeline.session;
-    let mut snapshot = session.snapshot(&pipeline.own_tables).await?;
-    let speed = rate(pipeline).await?.unet_evaluations;
-    let mut unknown: BTreeSet<String> = BTreeSet::new();
+/// Returns an error if the lake or the source cannot be read, or a query fails.
+pub(crate) async fn forecast(pipeline: &Pipeline) -> Result<Vec<StepForecast>> {
+    let project = &pipeline.project;
+    let speed = rate(project).await?.unet_evaluations;
+    let mut forecaster = Forecaster { pipeline, snapshot: project.session.snapshot().await?, unknown: BTreeSet::new() };
     let mut forecasts = Vec::new();
-    for step in &pipeline.plan.steps {
-        let reason = why(session, &pipeline.own_tables, step).await?;
+    for (step, reason) in project.plan.steps.iter().zip(staleness::reasons(project).await?) {
         let mut forecast = StepForecast {
             step: step.table.name.clone(),
             skipped: reason.is_none(),
@@ -121,28 +113,10 @@ pub async fn forecast(pipeline: &Pipeline) -> Result<Vec<StepForecast>> {
             bytes: None,
         };
         if !forecast.skipped {
-            match step.table.kind {
-                Kind::Accumulated { over: LISTING, .. } => {
-                    forecast.rows = Some(expect_images(pipeline, &mut snapshot, step).await?);
-                }
-                Kind::Accumulated { .. } => {
-                    let work = work(pipeline, &snapshot, &step.table).await?;
-                    forecast.rows = Some(work.rows);
-                    forecast.unet_evaluations =
-                        step.query.functions.contains("img2img").then_some(work.unet_evaluations);
-                    forecast.seconds = forecast.unet_evaluations.map(|evaluations| evaluations.times(1.0 / speed));
-                    if work.rows.at_most > 0 {
-                        unknown.insert(step.table.name.clone());
-                    }
-                }
-                _ if step.repeats_to.is_none() && step.query.tables.iter().any(|table| unknown.contains(table)) => {
-                    unknown.insert(step.table.name.clone());
-                    forecast.rows = None;
-                }
-                _ => forecast.rows = Some(choose(pipeline, &mut snapshot, step).await?),
-            }
+            (forecast.rows, forecast.unet_evaluations) = forecaster.work(step).await?;
+            forecast.seconds = forecast.unet_evaluations.map(|evaluations| evaluations.times(1.0 / speed));
         }
-        if let (Some(rows), Some(each)) = (forecast.rows, bytes_of_a_row(pipeline, step).await?) {
+        if let (Some(rows), Some(each)) = (forecast.rows, bytes_per_row(pipeline, step).await?) {
             forecast.bytes = Some(rows.times(each));
         }
         forecasts.push(forecast);
@@ -150,60 +124,98 @@ pub async fn forecast(pipeline: &Pipeline) -> Result<Vec<StepForecast>> {
     Ok(forecasts)
 }
 
-/// Bytes of the image of a row that `step` makes; none where it makes none, or nobody can say.
-async fn bytes_of_a_row(pipeline: &Pipeline, step: &Step) -> Result<Option<f64>> {
-    let source = pipeline.session.functions().source.mean_bytes();
-    if step.query.functions.contains("read_image") {
-        return Ok(source);
-    }
-    if !step.query.functions.contains("img2img") {
-        return Ok(None);
-    }
-    if let Some(size) = pipeline.session.lake().size(&step.table).await?.filter(|size| size.rows > 0) {
-        return Ok(Some(size.bytes as f64 / size.rows as f64));
-    }
-    let sized = pipeline.config.spectrum.size.map(|(width, height)| (width * height) as f64 * BYTES_PER_PIXEL);
-    Ok(sized.or(source.map(|bytes| bytes * PNG_PER_JPEG)))
+/// Follows the steps without running a model: what is chosen is computed, what is generated is counted.
+struct Forecaster<'a> {
+    pipeline: &'a Pipeline,
+    /// The tables as a run would leave them, as far as that is known.
+    snapshot: Snapshot,
+    /// Tables whose rows depend on images that do not exist yet.
+    unknown: BTreeSet<String>,
 }
 
-/// Evaluates a step that only chooses, and puts its rows into `snapshot`.
-async fn choose(pipeline: &Pipeline, snapshot: &mut Snapshot, step: &Step) -> Result<Amount> {
-    let name = &step.query.name;
-    let context = pipeline.session.context(snapshot, &Arc::default())?;
-    let rows = session::query(&context, name, &step.statement).await?;
-    let batches = rows.collect().await.map_err(|error| Error::query(name, error))?;
-    let batches = conform_batches(name, &batches, &step.table.schema)?;
-    let count: usize = batches.iter().map(RecordBatch::num_rows).sum();
-    snapshot.set(&step.table.name, Arc::clone(&step.table.schema), batches)?;
-    Ok(Amount::exactly(count as i64))
-}
-
-/// Expects every image that is not there yet to be readable: their number, and rows without pixels beside
-/// those that are there.
-async fn expect_images(pipeline: &Pipeline, snapshot: &mut Snapshot, step: &Step) -> Result<Amount> {
-    let fail = |error| Error::query(&step.query.name, error);
-    let context = pipeline.session.context(snapshot, &Arc::default())?;
-    let made = context.table(step.table.name.as_str()).await.and_then(|rows| rows.select_columns(&["pixel_id"]));
-    let rejected = context.table(schema::REJECTS).await.and_then(|rows| rows.select_columns(&["id"]));
-    let listing = context.table(LISTING).await.map_err(fail)?;
-    let due = listing
-        .join(made.map_err(fail)?, JoinType::LeftAnti, &["pixel_id"], &["pixel_id"], None)
-        .and_then(|rows| rows.join(rejected?, JoinType::LeftAnti, &["pixel_id"], &["id"], None))
-        .map_err(fail)?;
-    let due = due.collect().await.map_err(fail)?;
-    let there = context
-        .table(step.table.name.as_str())
-        .await
-        .and_then(|rows| rows.select_columns(&["pixel_id", "source_id", "info"]));
-    let mut rows: Vec<RecordBatch> = Vec::new();
-    for batch in there.map_err(fail)?.collect().await.map_err(fail)?.iter().chain(&due) {
-        rows.push(without_pixels(batch, &step.table).map_err(|error| fail(error.into()))?);
+impl Forecaster<'_> {
+    /// The rows and UNet evaluations of a step that has to run; `None` for what is not known or does not apply.
+    async fn work(&mut self, step: &Step) -> Result<(Option<Amount>, Option<Amount>)> {
+        let name = &step.table.name;
+        match step.table.kind {
+            Kind::Incremental { over: LISTING, .. } => Ok((Some(self.expect_images(step).await?), None)),
+            Kind::Incremental { .. } => {
+                let work = self.model_work(name).await?;
+                if work.rows.at_most > 0 {
+                    self.unknown.insert(name.clone());
+                }
+                let generates = step.query.functions.contains("img2img");
+                Ok((Some(work.rows), generates.then_some(work.unet_evaluations)))
+            }
+            _ if step.repeats_to.is_none() && step.query.tables.iter().any(|table| self.unknown.contains(table)) => {
+                self.unknown.insert(name.clone());
+                Ok((None, None))
+            }
+            _ => Ok((Some(self.choose(step).await?), None)),
+        }
     }
-    snapshot.set(&step.table.name, Arc::clone(&step.table.schema), rows)?;
-    Ok(Amount::exactly(due.iter().map(RecordBatch::num_rows).sum::<usize>() as i64))
+
+    /// Runs the query of a full-refresh step, and puts its rows into the snapshot.
+    async fn choose(&mut self, step: &Step) -> Result<Amount> {
+        let name = &step.query.name;
+        let context = self.pipeline.project.session.context(&self.snapshot)?;
+        let rows = session::query(&context, name, &step.statement).await?;
+        let batches = rows.collect().await.map_err(|error| Error::query(name, error))?;
+        let batches = conform_batches(name, &batches, &step.table.schema)?;
+        let count: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        self.snapshot.set(&step.table.name, Arc::clone(&step.table.schema), batches)?;
+        Ok(Amount::exactly(count as i64))
+    }
+
+    /// Expects every image of the source that was not read yet to be readable. Puts rows without pixels for these into
+    /// the snapshot, next to those that exist, and returns their number.
+    async fn expect_images(&mut self, step: &Step) -> Result<Amount> {
+        let fail = |error| Error::query(&step.query.name, error);
+        let context = self.pipeline.project.session.context(&self.snapshot)?;
+        let table = step.table.name.as_str();
+        let read = context.table(table).await.and_then(|rows| rows.select_columns(&["pixel_id"]));
+        let rejected = context.table(schema::REJECTS).await.and_then(|rows| rows.select_columns(&["id"]));
+        let listing = context.table(LISTING).await.map_err(fail)?;
+        let due = listing
+            .join(read.map_err(fail)?, JoinType::LeftAnti, &["pixel_id"], &["pixel_id"], None)
+            .and_then(|rows| rows.join(rejected?, JoinType::LeftAnti, &["pixel_id"], &["id"], None))
+            .map_err(fail)?;
+        let due = due.collect().await.map_err(fail)?;
+        let columns = ["pixel_id", "source_id", "info"];
+        let existing = context.table(table).await.and_then(|rows| rows.select_columns(&columns)).map_err(fail)?;
+        let mut rows: Vec<RecordBatch> = Vec::new();
+        for batch in existing.collect().await.map_err(fail)?.iter().chain(&due) {
+            rows.push(without_pixels(batch, &step.table).map_err(|error| fail(error.into()))?);
+        }
+        self.snapshot.set(table, Arc::clone(&step.table.schema), rows)?;
+        Ok(Amount::exactly(due.iter().map(RecordBatch::num_rows).sum::<usize>() as i64))
+    }
+
+    /// The row of `sql/report/forecast.sql` for `table`.
+    async fn model_work(&self, table: &str) -> Result<Work> {
+        let answer = self.pipeline.project.query_on(&self.snapshot, "report/forecast.sql", &[]).await?;
+        for columns in answer.columns() {
+            let steps = columns.strings("step")?;
+            let Some(row) = steps.iter().position(|step| step == Some(table)) else { continue };
+            let number = |name: &str| Ok::<_, Error>(columns.integers(name)?.value(row));
+            return Ok(Work {
+                rows: Amount { due: number("rows")?, at_most: number("rows_at_most")? },
+                unet_evaluations: Amount {
+                    due: number("unet_evaluations")?,
+                    at_most: number("unet_evaluations_at_most")?,
+                },
+            });
+        }
+        Ok(Work { rows: Amount::exactly(0), unet_evaluations: Amount::exactly(0) })
+    }
 }
 
-/// The columns of `table` that `batch` has, and nothing in the others.
+struct Work {
+    rows: Amount,
+    unet_evaluations: Amount,
+}
+
+/// The columns of `table` that `batch` has, and nulls in the others.
 fn without_pixels(batch: &RecordBatch, table: &Table) -> Result<RecordBatch, ArrowError> {
     let columns = table.schema.fields().iter().map(|field| match batch.column_by_name(field.name()) {
         Some(column) => cast(column, field.data_type()),
@@ -212,32 +224,19 @@ fn without_pixels(batch: &RecordBatch, table: &Table) -> Result<RecordBatch, Arr
     RecordBatch::try_new(Arc::clone(&table.schema), columns.collect::<Result<_, _>>()?)
 }
 
-struct Work {
-    rows: Amount,
-    unet_evaluations: Amount,
-}
-
-/// The row of `sql/report/forecast.sql` for `table`.
-async fn work(pipeline: &Pipeline, snapshot: &Snapshot, table: &Table) -> Result<Work> {
-    let path = "report/forecast.sql";
-    let statement = pipeline.catalogue.get(path)?.bind(&pipeline.plan.parameters)?;
-    let context = pipeline.session.context(snapshot, &Arc::default())?;
-    let rows = session::query(&context, path, &statement).await?;
-    for batch in rows.collect().await.map_err(|error| Error::query(path, error))? {
-        let column = |name: &str, ty: &DataType| batch.column_by_name(name).and_then(|c| cast(c, ty).ok());
-        let Some(steps) = column("step", &DataType::Utf8) else {
-            continue;
-        };
-        let Some(row) = (0..batch.num_rows()).find(|&row| steps.as_string::<i32>().value(row) == table.name) else {
-            continue;
-        };
-        let number = |name: &str| {
-            column(name, &DataType::Int64).map_or(0, |column| column.as_primitive::<Int64Type>().value(row))
-        };
-        return Ok(Work {
-            rows: Amount { due: number("rows"), at_most: number("rows_at_most") },
-            unet_evaluations: Amount { due: number("unet_evaluations"), at_most: number("unet_evaluations_at_most") },
-        });
+/// Bytes of the image in a row of `step`; `None` if its rows have no images, or nothing is known of their size.
+async fn bytes_per_row(pipeline: &Pipeline, step: &Step) -> Result<Option<f64>> {
+    let source = pipeline.source.mean_bytes();
+    if step.query.functions.contains("read_image") {
+        return Ok(source);
     }
-    Ok(Work { rows: Amount::exactly(0), unet_evaluations: Amount::exactly(0) })
+    if !step.query.functions.contains("img2img") {
+        return Ok(None);
+    }
+    let project = &pipeline.project;
+    if let Some(size) = project.session.lake().size(&step.table).await?.filter(|size| size.rows > 0) {
+        return Ok(Some(size.bytes as f64 / size.rows as f64));
+    }
+    let sized = project.config.spectrum.size.map(|(width, height)| (width * height) as f64 * BYTES_PER_PIXEL);
+    Ok(sized.or(source.map(|bytes| bytes * PNG_PER_JPEG)))
 }

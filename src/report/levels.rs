@@ -1,38 +1,33 @@
 //! Per guidance level, and per class and level: candidates, kept, mean similarities. The only user of polars.
 
-use arrow::{
-    array::{Array, AsArray, RecordBatch},
-    compute::cast,
-    datatypes::{DataType, Float64Type, Int64Type},
-};
 use polars::prelude::{Column, DataFrame, IntoLazy, NamedFrom, PolarsError, Series, SortMultipleOptions, col, len};
 
 use crate::{
     error::{Error, Result},
-    pipeline::Pipeline,
+    pipeline::Project,
 };
 
 /// What came of the candidates of a level.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct Level {
+pub(crate) struct Level {
     /// Percent of the real image kept.
-    pub image_guidance: i64,
+    pub(crate) image_guidance: i64,
     /// Candidates, all attempts.
-    pub candidates: u64,
+    pub(crate) candidates: u64,
     /// Kept ones.
-    pub kept: u64,
+    pub(crate) kept: u64,
     /// Mean CLIP cosine of the kept ones to the filter prompt; none where none was kept.
-    pub text_similarity: Option<f64>,
+    pub(crate) text_similarity: Option<f64>,
     /// Mean CLIP cosine of the kept ones to the real image.
-    pub image_similarity: Option<f64>,
+    pub(crate) image_similarity: Option<f64>,
 }
 
 /// The levels of a pipeline's candidates, ascending.
 ///
 /// # Errors
 /// Where the tables cannot be read.
-pub async fn levels(pipeline: &Pipeline) -> Result<Vec<Level>> {
-    let frame = summary(frame(pipeline).await?, &["image_guidance"]).map_err(failed)?;
+pub(crate) async fn levels(project: &Project) -> Result<Vec<Level>> {
+    let frame = summary(frame(project).await?, &["image_guidance"]).map_err(failed)?;
     let mut levels = Vec::new();
     for row in 0..frame.height() {
         let real =
@@ -50,54 +45,53 @@ pub async fn levels(pipeline: &Pipeline) -> Result<Vec<Level>> {
     Ok(levels)
 }
 
-/// The closing tables as text: by level, and by class and level.
+/// A table for people: every cell is text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TextTable {
+    /// Names of the columns.
+    pub(crate) header: Vec<String>,
+    /// Cells of each row.
+    pub(crate) rows: Vec<Vec<String>>,
+}
+
+/// The closing tables: by class and level, and by level.
 ///
 /// # Errors
-/// Where the tables cannot be read.
-pub async fn tables(pipeline: &Pipeline) -> Result<String> {
-    let frame = frame(pipeline).await?;
+/// Returns an error if the tables cannot be read.
+pub(crate) async fn tables(project: &Project) -> Result<[TextTable; 2]> {
+    let frame = frame(project).await?;
     let by_class = summary(frame.clone(), &["class_name", "image_guidance"]).map_err(failed)?;
     let by_level = summary(frame, &["image_guidance"]).map_err(failed)?;
-    Ok(format!("{}\n{}", text(&by_class), text(&by_level)))
+    Ok([text(&by_class), text(&by_level)])
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("the levels cannot be summarised")]
+struct LevelsError(#[from] PolarsError);
 
 fn failed(error: PolarsError) -> Error {
-    Error::Data(format!("the closing tables: {error}"))
+    Error::failed(LevelsError(error))
 }
 
-async fn frame(pipeline: &Pipeline) -> Result<DataFrame> {
-    let batches = super::rows(pipeline, "report/levels.sql").await?;
-    let integers = |name: &str| {
-        values(&batches, name, &DataType::Int64, |column, row| column.as_primitive::<Int64Type>().value(row))
-    };
-    let reals = |name: &str| {
-        values(&batches, name, &DataType::Float64, |column, row| column.as_primitive::<Float64Type>().value(row))
-    };
-    let texts =
-        values(&batches, "class_name", &DataType::Utf8, |column, row| column.as_string::<i32>().value(row).to_owned());
-    let kept = values(&batches, "kept", &DataType::Boolean, |column, row| column.as_boolean().value(row));
+async fn frame(project: &Project) -> Result<DataFrame> {
+    let answer = project.query("report/levels.sql").await?;
+    let (mut classes, mut guidances, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut to_text, mut to_image) = (Vec::new(), Vec::new());
+    for columns in answer.columns() {
+        classes.extend(columns.strings("class_name")?.iter().map(|name| name.map(str::to_owned)));
+        guidances.extend(&columns.integers("image_guidance")?);
+        kept.extend(&columns.booleans("kept")?);
+        to_text.extend(&columns.floats("text_similarity")?);
+        to_image.extend(&columns.floats("image_similarity")?);
+    }
     let columns: Vec<Column> = vec![
-        Series::new("class_name".into(), texts).into(),
-        Series::new("image_guidance".into(), integers("image_guidance")).into(),
+        Series::new("class_name".into(), classes).into(),
+        Series::new("image_guidance".into(), guidances).into(),
         Series::new("kept".into(), kept).into(),
-        Series::new("text_similarity".into(), reals("text_similarity")).into(),
-        Series::new("image_similarity".into(), reals("image_similarity")).into(),
+        Series::new("text_similarity".into(), to_text).into(),
+        Series::new("image_similarity".into(), to_image).into(),
     ];
     DataFrame::new_infer_height(columns).map_err(failed)
-}
-
-fn values<T>(
-    batches: &[RecordBatch],
-    name: &str,
-    data_type: &DataType,
-    value: impl Fn(&dyn Array, usize) -> T,
-) -> Vec<Option<T>> {
-    let columns = batches.iter().filter_map(|batch| cast(batch.column_by_name(name)?, data_type).ok());
-    columns
-        .flat_map(|column| {
-            (0..column.len()).map(|row| column.is_valid(row).then(|| value(column.as_ref(), row))).collect::<Vec<_>>()
-        })
-        .collect()
 }
 
 fn summary(frame: DataFrame, keys: &[&str]) -> Result<DataFrame, PolarsError> {
@@ -111,25 +105,15 @@ fn summary(frame: DataFrame, keys: &[&str]) -> Result<DataFrame, PolarsError> {
         .collect()
 }
 
-/// A plain table: what polars prints is cut to the terminal, and a log has none.
-fn text(frame: &DataFrame) -> String {
-    let mut lines: Vec<Vec<String>> = vec![frame.get_column_names().iter().map(|name| name.to_string()).collect()];
-    for row in 0..frame.height() {
-        let cell = |column: &Column| match column.get(row) {
-            Ok(value) if value.is_null() => "-".to_owned(),
-            Ok(value) if value.dtype().is_float() => {
-                format!("{:.4}", value.try_extract::<f64>().unwrap_or(f64::NAN))
-            }
-            Ok(value) => value.str_value().into_owned(),
-            Err(_) => String::new(),
-        };
-        lines.push(frame.columns().iter().map(cell).collect());
-    }
-    let width = |column: usize| lines.iter().filter_map(|line| line.get(column)).map(String::len).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..frame.width()).map(width).collect();
-    let line = |cells: &Vec<String>| {
-        let padded = cells.iter().zip(&widths).map(|(cell, &width)| format!("{cell:>width$}"));
-        padded.collect::<Vec<_>>().join("  ")
+fn text(frame: &DataFrame) -> TextTable {
+    let cell = |column: &Column, row: usize| match column.get(row) {
+        Ok(value) if value.is_null() => "-".to_owned(),
+        Ok(value) if value.dtype().is_float() => format!("{:.4}", value.try_extract::<f64>().unwrap_or(f64::NAN)),
+        Ok(value) => value.str_value().into_owned(),
+        Err(_) => String::new(),
     };
-    lines.iter().map(line).map(|line| line + "\n").collect()
+    TextTable {
+        header: frame.get_column_names().iter().map(|name| name.to_string()).collect(),
+        rows: (0..frame.height()).map(|row| frame.columns().iter().map(|column| cell(column, row)).collect()).collect(),
+    }
 }

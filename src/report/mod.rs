@@ -1,28 +1,10 @@
-//! Read-only digests of the lake for people: the closing tables and the contact sheet.
+//! Reads the lake and reports: what a run would do, what tables hold, whether they are sound, and what the levels gave.
 
 mod contact_sheet;
-pub mod forecast;
+pub(crate) mod forecast;
 mod levels;
-pub mod status;
-pub mod verify;
+pub(crate) mod status;
+pub(crate) mod verify;
 
-pub use contact_sheet::{has_contact_sheet, write_contact_sheet};
-pub use levels::{levels, tables};
-
-use arrow::array::RecordBatch;
-
-use crate::{
-    error::{Error, Result},
-    pipeline::Pipeline,
-    session,
-};
-
-/// The rows of the built-in query at `path`.
-pub(crate) async fn rows(pipeline: &Pipeline, path: &str) -> Result<Vec<RecordBatch>> {
-    let session = &pipeline.session;
-    let snapshot = session.snapshot(&pipeline.own_tables).await?;
-    let context = session.context(&snapshot, &std::sync::Arc::default())?;
-    let statement = pipeline.catalogue.get(path)?.bind(&pipeline.plan.parameters)?;
-    let rows = session::query(&context, path, &statement).await?;
-    rows.collect().await.map_err(|error| Error::query(path, error))
-}
+pub(crate) use contact_sheet::{has_contact_sheet, write_contact_sheet};
+pub(crate) use levels::{Level, TextTable, levels, tables};

@@ -1,42 +1,39 @@
-//! What is in the lake of a pipeline, table by table.
+//! What the lake of a pipeline holds, table by table.
 
 use crate::{
     error::Result,
-    pipeline::{Pipeline, staleness::why},
+    pipeline::{Project, staleness},
     schema::Kind,
 };
 
 /// A table as it is now.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct TableStatus {
-    /// Its name.
-    pub table: String,
-    /// Delta's version; none where it was never written.
-    pub version: Option<u64>,
+pub(crate) struct TableStatus {
+    pub(crate) table: String,
+    /// Delta's version; `None` if the table was never written.
+    pub(crate) version: Option<u64>,
     /// Live data files.
-    pub files: usize,
+    pub(crate) files: usize,
     /// Live rows.
-    pub rows: usize,
+    pub(crate) rows: usize,
     /// Whether its step is complete, or why it will run.
-    pub state: String,
+    pub(crate) state: String,
 }
 
-/// Every table of `pipeline` that is written.
+/// Returns the status of every stored table of `project`.
 ///
 /// # Errors
-/// Where a log cannot be read.
-pub async fn status(pipeline: &Pipeline) -> Result<Vec<TableStatus>> {
+/// Returns an error if a log cannot be read.
+pub(crate) async fn status(project: &Project) -> Result<Vec<TableStatus>> {
     let mut found = Vec::new();
-    let lake = pipeline.session.lake();
-    for table in pipeline.tables() {
-        let state = match pipeline.plan.steps.iter().find(|step| step.table.name == table.name) {
-            Some(step) => why(&pipeline.session, &pipeline.own_tables, step).await?,
-            None => None,
-        };
-        let state = match (state, &table.kind) {
-            (_, Kind::Journal) => "journal".into(),
-            (Some(reason), _) => format!("will run: {reason}"),
-            (None, _) => "complete".into(),
+    let lake = project.session.lake();
+    let reasons = staleness::reasons(project).await?;
+    for table in project.stored_tables() {
+        let step = project.plan.steps.iter().position(|step| step.table.name == table.name);
+        let state = match step.and_then(|step| reasons[step].as_ref()) {
+            _ if table.kind == Kind::Log => "log".into(),
+            Some(reason) => format!("will run: {reason}"),
+            None => "complete".into(),
         };
         let size = lake.size(table).await?;
         found.push(TableStatus {

@@ -1,41 +1,34 @@
-//! Whether a lake is what it should be: every file whole, no row twice, none missing, every step complete.
-
-use arrow::{
-    array::AsArray,
-    compute::cast,
-    datatypes::{DataType, Int64Type},
-};
+//! Whether a lake is sound: every file whole, no row twice, none missing, every step complete.
 
 pub(crate) use crate::lake::Finding;
 use crate::{
     error::Result,
     lake::verify_files,
-    pipeline::{Pipeline, staleness::why},
-    report,
-    schema::Kind,
+    pipeline::{Project, staleness},
 };
 
-/// Everything that is wrong with the lake of `pipeline`; nothing where it is clean and complete. A `deep` look decodes
-/// every image, and makes some rows again.
+/// Returns everything that is wrong with the lake of `project`, or nothing if it is sound and complete. A `deep` check
+/// also compares with the source, decodes every image, and generates some rows again; it needs a project whose source
+/// and models were opened.
 ///
 /// # Errors
-/// Where the tables cannot be read at all.
-pub async fn verify(pipeline: &Pipeline, deep: bool) -> Result<Vec<Finding>> {
+/// Returns an error if the tables cannot be read at all.
+pub(crate) async fn verify(project: &Project, deep: bool) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    let lake = pipeline.session.lake();
-    for table in pipeline.tables().filter(|table| table.kind != Kind::Given) {
+    let lake = project.session.lake();
+    for table in project.stored_tables() {
         findings.extend(verify_files(lake, table).await?);
     }
-    for step in &pipeline.plan.steps {
-        if let Some(reason) = why(&pipeline.session, &pipeline.own_tables, step).await? {
-            let problem = format!("the step is not complete: {reason}");
+    for (step, reason) in project.plan.steps.iter().zip(staleness::reasons(project).await?) {
+        if let Some(reason) = reason {
+            let problem = format!("the step has to run: {reason}");
             findings.push(Finding { table: step.table.name.clone(), problem });
         }
     }
     for query in ["verify/rows.sql", "verify/deep.sql"].into_iter().take(1 + usize::from(deep)) {
-        match verify_rows(pipeline, query).await {
+        match verify_rows(project, query).await {
             Ok(rows) => findings.extend(rows),
-            // the rows cannot be compared where a file is broken, which is a finding already
+            // Rows cannot be compared if a file is broken, which was found already.
             Err(_) if !findings.is_empty() => {}
             Err(error) => return Err(error),
         }
@@ -44,24 +37,16 @@ pub async fn verify(pipeline: &Pipeline, deep: bool) -> Result<Vec<Finding>> {
 }
 
 /// What a query of `sql/verify` finds.
-async fn verify_rows(pipeline: &Pipeline, query: &str) -> Result<Vec<Finding>> {
+async fn verify_rows(project: &Project, query: &str) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    for batch in report::rows(pipeline, query).await? {
-        let text = |name: &str| batch.column_by_name(name).and_then(|c| cast(c, &DataType::Utf8).ok());
-        let (Some(tables), Some(problems)) = (text("table_name"), text("problem")) else {
-            continue;
-        };
-        let Some(rows) = batch.column_by_name("rows").and_then(|c| cast(c, &DataType::Int64).ok()) else {
-            continue;
-        };
-        for row in 0..batch.num_rows() {
-            let count = rows.as_primitive::<Int64Type>().value(row);
-            if count > 0 {
-                findings.push(Finding {
-                    table: tables.as_string::<i32>().value(row).to_owned(),
-                    problem: format!("{} ({count})", problems.as_string::<i32>().value(row)),
-                });
-            }
+    for columns in project.query(query).await?.columns() {
+        let (tables, problems) = (columns.strings("table_name")?, columns.strings("problem")?);
+        let rows = columns.integers("rows")?;
+        for row in (0..columns.rows()).filter(|&row| rows.value(row) > 0) {
+            findings.push(Finding {
+                table: tables.value(row).to_owned(),
+                problem: format!("{} ({})", problems.value(row), rows.value(row)),
+            });
         }
     }
     Ok(findings)

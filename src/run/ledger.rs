@@ -4,17 +4,27 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 
+use super::job::Outcome;
 use crate::{
+    clock,
     error::{Error, Result},
-    schema::{self, Table},
+    lake::{Lake, UnitRows},
+    plan::Step,
+    schema::{LEDGER_TABLE, REJECTS_TABLE, Table},
 };
 
-/// The column that names a reject.
+#[derive(Debug, thiserror::Error)]
+enum LedgerError {
+    #[error("the parts of a fingerprint cannot be written as JSON")]
+    Parts(#[from] serde_json::Error),
+}
+
+/// The column that identifies a reject.
 pub(super) const REJECT_ID: &str = "id";
-/// The column that names an entry of the ledger.
+/// The column that identifies an entry of the ledger.
 pub(super) const LEDGER_ID: &str = "unit";
 
-/// Something that was asked for and could not be made.
+/// A requested row that could not be generated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reject {
     pub(super) id: String,
@@ -22,7 +32,7 @@ pub(super) struct Reject {
     pub(super) reason: String,
 }
 
-/// What a unit cost; or, with no unit, the completion of a step.
+/// What a unit cost, or the completion of a step.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Entry {
     pub(super) unit: Option<String>,
@@ -33,16 +43,30 @@ pub(super) struct Entry {
     pub(super) provider: Option<String>,
 }
 
-pub(super) fn rejects_table() -> Result<&'static Table> {
-    journal(schema::REJECTS)
+/// Records in the ledger that `step` is complete, with what it was made from.
+///
+/// # Errors
+/// Returns an error if the lake cannot be written.
+pub(super) async fn record_completion(lake: &Lake, step: &Step, outcome: &Outcome) -> Result<()> {
+    let unit = format!("{:016x}", step.fingerprint.mark());
+    let entry = Entry {
+        unit: Some(unit.clone()),
+        rows: outcome.rows,
+        rejects: outcome.rejects,
+        seconds: outcome.seconds,
+        ..Entry::default()
+    };
+    let rows = ledger_row(step, Some(&step.fingerprint.parts), &entry)?;
+    lake.append(&LEDGER_TABLE, LEDGER_ID, &[UnitRows { unit, rows }]).await
 }
 
-pub(super) fn ledger_table() -> Result<&'static Table> {
-    journal(schema::LEDGER)
-}
-
-fn journal(name: &str) -> Result<&'static Table> {
-    schema::find(name).ok_or_else(|| Error::Data(format!("no schema of `{name}`")))
+/// Records that `step` is complete, and marks its incremental table.
+///
+/// # Errors
+/// Returns an error if the lake cannot be written.
+pub(super) async fn complete(lake: &Lake, step: &Step, outcome: &Outcome) -> Result<()> {
+    record_completion(lake, step, outcome).await?;
+    lake.complete(&step.table, step.fingerprint.mark()).await
 }
 
 pub(super) fn reject_rows(step: &str, unit: &str, rejects: &[Reject]) -> Result<RecordBatch> {
@@ -50,7 +74,7 @@ pub(super) fn reject_rows(step: &str, unit: &str, rejects: &[Reject]) -> Result<
         Arc::new(rejects.iter().map(of).collect::<StringArray>())
     };
     rows(
-        rejects_table()?,
+        &REJECTS_TABLE,
         vec![
             texts(&|_| Some(step.to_owned())),
             texts(&|_| Some(unit.to_owned())),
@@ -61,34 +85,28 @@ pub(super) fn reject_rows(step: &str, unit: &str, rejects: &[Reject]) -> Result<
     )
 }
 
-pub(super) fn ledger_row(
-    step: &str,
-    fingerprint: i64,
-    parts: Option<&BTreeMap<String, String>>,
-    entry: &Entry,
-) -> Result<RecordBatch> {
+pub(super) fn ledger_row(step: &Step, parts: Option<&BTreeMap<String, String>>, entry: &Entry) -> Result<RecordBatch> {
     let text = |value: Option<String>| -> ArrayRef { Arc::new(StringArray::from(vec![value])) };
     let integer = |value: u64| -> ArrayRef { Arc::new(Int64Array::from(vec![i64::try_from(value).ok()])) };
     let parts = parts.map(serde_json::to_string).transpose();
-    let parts = parts.map_err(|error| Error::Data(format!("the ledger's entry is no JSON: {error}")))?;
+    let parts = parts.map_err(|error| Error::failed(LedgerError::Parts(error)))?;
     rows(
-        ledger_table()?,
+        &LEDGER_TABLE,
         vec![
-            text(Some(step.to_owned())),
+            text(Some(step.table.name.clone())),
             text(entry.unit.clone()),
-            text(Some(format!("{fingerprint:016x}"))),
+            text(Some(format!("{:016x}", step.fingerprint.mark()))),
             text(parts),
             integer(entry.rows as u64),
             integer(entry.rejects as u64),
             integer(entry.unet_evaluations),
             Arc::new(Float64Array::from(vec![entry.seconds])),
             text(entry.provider.clone()),
-            Arc::new(Int64Array::from(vec![crate::clock::now_ms()])),
+            Arc::new(Int64Array::from(vec![clock::now_ms()])),
         ],
     )
 }
 
 fn rows(table: &Table, columns: Vec<ArrayRef>) -> Result<RecordBatch> {
-    RecordBatch::try_new(Arc::clone(&table.schema), columns)
-        .map_err(|error| Error::Data(format!("the rows of `{}` are no table: {error}", table.name)))
+    RecordBatch::try_new(Arc::clone(&table.schema), columns).map_err(|error| Error::query(&table.name, error.into()))
 }

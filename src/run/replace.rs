@@ -1,4 +1,4 @@
-//! A step whose rows are replaced by a new version: everything that only chooses.
+//! Replaces the rows of a full-refresh table by a new version.
 
 use std::sync::Arc;
 
@@ -6,60 +6,88 @@ use arrow::{
     array::{Array, RecordBatch},
     row::{OwnedRow, RowConverter, SortField},
 };
-use datafusion::{
-    dataframe::DataFrame,
-    prelude::{SessionContext, ident},
-};
+use datafusion::{dataframe::DataFrame, prelude::ident};
 use futures::TryStreamExt;
 
+use super::generate::IMAGES_PER_BATCH;
 use crate::{
     error::{Error, Result},
-    lake::DataFile,
+    lake::{DataFile, Lake},
     plan::Step,
     schema::conform::{check_schema, conform},
-    session,
+    session::{self, Session, Snapshot},
 };
 
-/// Rows of a data file of a chosen table: they are in memory until it is written.
+/// Rows of a data file: they are in memory until it is written.
 const ROWS_PER_FILE: usize = 1 << 18;
 
-/// The rows of `step`, in the order of its table's key, as data files; and where they are to be kept, as batches.
+/// The rows that a query chose, as data files, and the version of the table on which it chose them.
+#[derive(Debug, Default)]
+pub(super) struct Choice {
+    files: Vec<DataFile>,
+    /// The rows in memory, if they were requested.
+    pub(super) batches: Vec<RecordBatch>,
+    base: Option<u64>,
+}
+
+impl Choice {
+    pub(super) fn rows(&self) -> usize {
+        self.files.iter().map(|file| file.rows).sum()
+    }
+
+    /// Files are named by their content.
+    pub(super) fn has_same_rows(&self, other: &Self) -> bool {
+        self.files.iter().map(|file| &file.name).eq(other.files.iter().map(|file| &file.name))
+    }
+}
+
+/// Replaces the table by `choice` and gives it the mark `fingerprint`. Returns `false`, and changes nothing, if the table
+/// is no longer at the version on which the rows were chosen.
 ///
 /// # Errors
-/// Where the query fails, has other columns than the table, or gives two rows of one key.
-pub(super) async fn files(
-    context: &SessionContext,
-    step: &Step,
-    keep: bool,
-) -> Result<(Vec<DataFile>, Vec<RecordBatch>)> {
+/// Returns an error if the lake cannot be written.
+pub(super) async fn replace(lake: &Lake, step: &Step, choice: &Choice, fingerprint: Option<i64>) -> Result<bool> {
+    lake.replace(&step.table, &choice.files, fingerprint, choice.base).await
+}
+
+/// Runs the query of `step` on `snapshot`. The rows come in the order of the table's key; `keep` keeps them in memory too.
+///
+/// # Errors
+/// Returns an error if the query fails, has other columns than the table, or returns two rows with one key.
+#[tracing::instrument(name = "query", skip_all, fields(query = %step.query.name))]
+pub(super) async fn choose(session: &Session, step: &Step, snapshot: &Snapshot, keep: bool) -> Result<Choice> {
+    let context = match step.calls_models() {
+        true => session.image_context(snapshot, IMAGES_PER_BATCH)?,
+        false => session.context(snapshot)?,
+    };
     let name = &step.query.name;
-    let rows = session::query(context, name, &step.statement).await?;
+    let rows = session::query(&context, name, &step.statement).await?;
     check_schema(name, rows.schema().as_arrow(), &step.table)?;
     let mut stream = in_order(rows, step)?.execute_stream().await.map_err(|error| Error::query(name, error))?;
+    let mut choice = Choice { base: snapshot.version(&step.table.name), ..Choice::default() };
     let mut distinct = Distinct::new(step)?;
-    let (mut files, mut kept) = (Vec::new(), Vec::new());
     let (mut pending, mut count) = (Vec::new(), 0);
     while let Some(batch) = stream.try_next().await.map_err(|error| Error::query(name, error))? {
         let batch = conform(name, &batch, &step.table.schema)?.batch;
         distinct.check(&batch)?;
         count += batch.num_rows();
         if keep {
-            kept.push(batch.clone());
+            choice.batches.push(batch.clone());
         }
         pending.push(batch);
         if count >= ROWS_PER_FILE {
-            files.push(DataFile::write("rows", &step.table.schema, &pending)?);
+            choice.files.push(DataFile::write("rows", &step.table.schema, &pending)?);
             (pending, count) = (Vec::new(), 0);
         }
     }
     if count > 0 {
-        files.push(DataFile::write("rows", &step.table.schema, &pending)?);
+        choice.files.push(DataFile::write("rows", &step.table.schema, &pending)?);
     }
-    Ok((files, kept))
+    Ok(choice)
 }
 
-/// Sorted by the table's key, or by every column where it has none: equal rows make equal files. Nulls come last, as they
-/// do in windows by default, so that what a window has sorted is not sorted again.
+/// Sorts by the table's key, or by every column if it has none, so that equal rows give equal files. Nulls come last, as
+/// they do in windows by default, so that what a window has sorted is not sorted again.
 fn in_order(rows: DataFrame, step: &Step) -> Result<DataFrame> {
     let columns: Vec<String> = match step.table.key.is_empty() {
         true => rows.schema().fields().iter().map(|field| field.name().clone()).collect(),
@@ -69,7 +97,7 @@ fn in_order(rows: DataFrame, step: &Step) -> Result<DataFrame> {
     rows.sort(order).map_err(|error| Error::query(&step.query.name, error))
 }
 
-/// Sees that no two neighbouring rows have one key.
+/// Checks that no two neighbouring rows have the same key.
 struct Distinct<'a> {
     step: &'a Step,
     converter: RowConverter,
@@ -111,7 +139,7 @@ impl<'a> Distinct<'a> {
         Error::Query {
             query: self.step.query.name.clone(),
             message: format!(
-                "it gives two rows with the same ({}) among {count}; `{}` holds one of each",
+                "it returns two rows with the same ({}) among {count}; `{}` holds one of each",
                 self.step.table.key.join(", "),
                 self.step.table.name
             ),

@@ -6,23 +6,23 @@ use crate::identity::Digest;
 
 /// The worker `index`, from 0, of `count`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shard {
+pub(crate) struct Shard {
     index: u32,
     count: NonZeroU32,
 }
 
-/// Why something is no shard.
+/// The string is not a shard.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("found `{0}`, expected I/N with I from 0 to N - 1, such as 0/4")]
-pub struct NoShard(String);
+pub(crate) struct ParseShardError(String);
 
 impl FromStr for Shard {
-    type Err = NoShard;
+    type Err = ParseShardError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parsed = text.split_once('/').and_then(|(index, count)| Some((index.parse().ok()?, count.parse().ok()?)));
         let shard = parsed.map(|(index, count)| Self { index, count });
-        shard.filter(|shard| shard.index < shard.count.get()).ok_or_else(|| NoShard(text.to_owned()))
+        shard.filter(|shard| shard.index < shard.count.get()).ok_or_else(|| ParseShardError(text.to_owned()))
     }
 }
 
@@ -44,25 +44,27 @@ impl Shard {
     /// The shard that a batch system gives this process, and the variable that says so; none outside of array jobs.
     ///
     /// # Errors
-    /// Where the variables do not make a shard; the text says which.
-    pub fn of_batch_system(variable: impl Fn(&str) -> Option<String>) -> Result<Option<(Self, &'static str)>, String> {
+    /// Returns a message if the variables do not give a shard.
+    pub(crate) fn of_batch_system(
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<(Self, &'static str)>, String> {
         let Some((name, first, count)) = SYSTEMS.into_iter().find(|(index, _, _)| variable(index).is_some()) else {
             return Ok(None);
         };
         let number = |name: &str| -> Result<u32, String> {
             let text =
-                variable(name).ok_or_else(|| format!("`{name}` is not set; it says how many workers there are"))?;
-            text.parse().map_err(|_| format!("`{name}` is `{text}`, which is no number"))
+                variable(name).ok_or_else(|| format!("`{name}` is not set; it has to hold the number of workers"))?;
+            text.parse().map_err(|_| format!("`{name}` is `{text}`, which is not a number"))
         };
         let first = first.filter(|first| variable(first).is_some()).map_or(Ok(0), number)?;
         let (index, count) = (number(name)?, number(count)?);
         let text = format!("{}/{count}", i64::from(index) - i64::from(first));
-        let shard = text.parse().map_err(|error: NoShard| format!("`{name}` makes no shard: {error}"))?;
+        let shard = text.parse().map_err(|error: ParseShardError| format!("`{name}` is not a shard: {error}"))?;
         Ok(Some((shard, name)))
     }
 
     /// Whether the units of this key are its own. Nothing but the key decides.
-    pub fn owns(self, key: &str) -> bool {
+    pub(crate) fn owns(self, key: &str) -> bool {
         Digest::new("shard").text(key).draw(u64::from(self.count.get())) == u64::from(self.index)
     }
 }

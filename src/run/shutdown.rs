@@ -1,4 +1,4 @@
-//! Asking a run to stop: it begins nothing more, finishes and commits what it has begun, and ends.
+//! Stops a run: it begins nothing more, finishes and commits what it has begun, and ends.
 
 use std::sync::{
     Arc,
@@ -7,36 +7,36 @@ use std::sync::{
 
 use tokio::sync::Notify;
 
-/// Shared by a run and whoever may stop it.
+/// Shared by a run and whatever may stop it.
 #[derive(Debug, Clone, Default)]
 pub struct Stop(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    asked: AtomicBool,
-    told: Notify,
+    requested: AtomicBool,
+    notify: Notify,
 }
 
 impl Stop {
-    /// Asks the run to stop.
-    pub fn ask(&self) {
-        self.0.asked.store(true, Ordering::SeqCst);
-        self.0.told.notify_waiters();
+    /// Requests the run to stop.
+    pub fn request(&self) {
+        self.0.requested.store(true, Ordering::SeqCst);
+        self.0.notify.notify_waiters();
     }
 
-    /// Whether it was asked.
-    pub fn is_asked(&self) -> bool {
-        self.0.asked.load(Ordering::SeqCst)
+    /// Whether a stop was requested.
+    pub fn is_requested(&self) -> bool {
+        self.0.requested.load(Ordering::SeqCst)
     }
 
-    /// Waits until it is asked.
-    pub async fn asked(&self) {
-        let told = self.0.told.notified();
-        let mut told = std::pin::pin!(told);
-        // before the flag is looked at: who asks in between is heard
-        told.as_mut().enable();
-        if !self.is_asked() {
-            told.await;
+    /// Waits until a stop is requested.
+    pub async fn requested(&self) {
+        let notified = self.0.notify.notified();
+        let mut notified = std::pin::pin!(notified);
+        // Registered before the flag is read, so that a request in between is not missed.
+        notified.as_mut().enable();
+        if !self.is_requested() {
+            notified.await;
         }
     }
 }
@@ -50,12 +50,12 @@ mod tests {
         let stop = Stop::default();
         let waiting = tokio::spawn({
             let stop = stop.clone();
-            async move { stop.asked().await }
+            async move { stop.requested().await }
         });
         tokio::task::yield_now().await;
-        assert!(!stop.is_asked() && !waiting.is_finished());
-        stop.ask();
+        assert!(!stop.is_requested() && !waiting.is_finished());
+        stop.request();
         waiting.await.unwrap();
-        stop.asked().await;
+        stop.requested().await;
     }
 }

@@ -1,8 +1,7 @@
-//! Cutting a step into units: rows that are made and committed together.
+//! Cuts a step into units: rows that are generated and committed together.
 //!
-//! What is in a unit follows from the rows that ask for the work and from nothing else: not from what is
-//! done already, nor from who works beside us. So two workers cut alike, and a unit's transaction in the
-//! table's log means the same to both.
+//! What is in a unit follows from the rows that request the work and from nothing else: neither from what is done already
+//! nor from who else works. So two workers cut alike, and a unit's transaction in the table's log means the same to both.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -15,39 +14,39 @@ use super::shard::Shard;
 use crate::{
     error::{Error, Result},
     identity::Digest,
-    schema::conform::text_column,
+    schema::{SOURCE_ID, columns::Columns},
 };
 
-/// Some of the rows that ask for a step's work.
+/// Some of the rows that request a step's work.
 #[derive(Debug, Clone)]
 pub(super) struct Unit {
-    /// Names the unit: a digest of the step and of every id in it, done or not.
+    /// A digest of the step and of every id in the unit, done or not.
     pub(super) id: String,
     /// The rows whose work is not done.
     pub(super) wanted: RecordBatch,
 }
 
-/// Cuts `asking`, the rows of the table that a step works over, and leaves out units with nothing to do, and those of
+/// Cuts `requests`, the rows of the table that a step works over, and leaves out units with nothing to do and those of
 /// other workers.
 pub(super) fn cut(
     step: &str,
-    asking: &[RecordBatch],
+    requests: &[RecordBatch],
     id: &str,
     sources_per_unit: usize,
     done: &HashSet<String>,
     shard: Option<Shard>,
 ) -> Result<Vec<Unit>> {
-    let Some(first) = asking.first() else {
+    let Some(first) = requests.first() else {
         return Ok(Vec::new());
     };
-    let fail = |error: arrow::error::ArrowError| Error::Data(format!("step `{step}`: {error}"));
-    let asking = concat_batches(&first.schema(), asking).map_err(fail)?;
-    let ids = text_column(&asking, id);
-    let sources = text_column(&asking, "source_id");
+    let fail = |error: arrow::error::ArrowError| Error::query(step, error.into());
+    let requests = concat_batches(&first.schema(), requests).map_err(fail)?;
+    let columns = Columns::new(step, &requests);
+    let (ids, sources) = (columns.strings(id)?, columns.strings(SOURCE_ID)?);
     let distinct: HashSet<&str> = sources.iter().flatten().collect();
     let buckets = distinct.len().div_ceil(sources_per_unit.max(1)) as u64;
     let mut units: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-    for row in 0..asking.num_rows() {
+    for row in 0..requests.num_rows() {
         let key = if sources_per_unit == 1 {
             sources.value(row).to_owned()
         } else {
@@ -63,14 +62,14 @@ pub(super) fn cut(
         rows.retain(|&row| !done.contains(ids.value(row)));
         if !rows.is_empty() {
             let order: UInt32Array = rows.iter().filter_map(|&row| u32::try_from(row).ok()).collect();
-            cut.push(Unit { id: digest.id(), wanted: take_record_batch(&asking, &order).map_err(fail)? });
+            cut.push(Unit { id: digest.id(), wanted: take_record_batch(&requests, &order).map_err(fail)? });
         }
     }
     Ok(cut)
 }
 
-/// The range of ids, among `buckets` equal ones, that holds `source_id`. Ids are uniform, and ranges leave
-/// each data file with ids that no other file has, so that readers skip files.
+/// The range of ids, among `buckets` equal ones, that contains `source_id`. Ids are uniform, and by ranges each data file
+/// has ids that no other file has, so that readers skip files.
 fn bucket(source_id: &str, buckets: u64) -> u64 {
     let leading = source_id.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0);
     ((u128::from(leading) * u128::from(buckets)) >> 64) as u64
@@ -87,7 +86,7 @@ mod tests {
 
     use super::*;
 
-    fn asking(rows: &[(&str, &str)]) -> RecordBatch {
+    fn requests(rows: &[(&str, &str)]) -> RecordBatch {
         let schema = Schema::new(vec![
             Field::new("sample_id", DataType::Utf8, true),
             Field::new("source_id", DataType::Utf8, true),
@@ -99,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_unit_keeps_its_id_while_it_is_worked_off() {
-        let rows = asking(&[("1", "a"), ("2", "a"), ("3", "b")]);
+        let rows = requests(&[("1", "a"), ("2", "a"), ("3", "b")]);
         let all = cut("s", std::slice::from_ref(&rows), "sample_id", 1, &HashSet::new(), None).unwrap();
         let done = HashSet::from(["1".to_owned(), "3".to_owned()]);
         let rest = cut("s", &[rows], "sample_id", 1, &done, None).unwrap();
@@ -111,8 +110,8 @@ mod tests {
 
     #[test]
     fn the_order_of_rows_does_not_matter() {
-        let a = asking(&[("1", "a"), ("2", "b"), ("3", "c"), ("4", "d")]);
-        let b = asking(&[("4", "d"), ("2", "b"), ("1", "a"), ("3", "c")]);
+        let a = requests(&[("1", "a"), ("2", "b"), ("3", "c"), ("4", "d")]);
+        let b = requests(&[("4", "d"), ("2", "b"), ("1", "a"), ("3", "c")]);
         let ids = |rows| -> Vec<String> {
             cut("s", &[rows], "sample_id", 2, &HashSet::new(), None).unwrap().into_iter().map(|unit| unit.id).collect()
         };

@@ -53,6 +53,27 @@ pub(crate) fn check_schema(query: &str, found: &Schema, table: &Table) -> Result
     })
 }
 
+/// Checks that a query has at least `columns`, of fitting types.
+///
+/// # Errors
+/// Returns an error that names every column that is missing or of another type.
+pub(crate) fn check_columns(query: &str, found: &Schema, columns: &[(&str, DataType)]) -> Result<()> {
+    let problem = |(name, expected): &(&str, DataType)| match found.field_with_name(name) {
+        Err(_) => Some(format!("column `{name}` ({}) is missing", short_type(expected))),
+        Ok(field) if !fits(field.data_type(), expected) => {
+            Some(format!("column `{name}` is {}, expected {}", short_type(field.data_type()), short_type(expected)))
+        }
+        Ok(_) => None,
+    };
+    let problems: Vec<String> = columns.iter().filter_map(problem).collect();
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+    let message = format!("{}\nhint: it has to return {}", problems.join("; "), names.join(", "));
+    Err(Error::Query { query: query.into(), message })
+}
+
 fn short_type(data_type: &DataType) -> String {
     match data_type {
         other if schema::is_image(other) => "image".into(),
@@ -62,7 +83,7 @@ fn short_type(data_type: &DataType) -> String {
 }
 
 /// Whether values of `from` are values of `to` in another encoding, or integers where reals are expected.
-fn fits(from: &DataType, to: &DataType) -> bool {
+pub(crate) fn fits(from: &DataType, to: &DataType) -> bool {
     let real = |ty: &DataType| ty.is_floating() || ty.is_integer() || matches!(ty, DataType::Decimal128(..));
     match (from, to) {
         (DataType::Null, _) => true,
@@ -150,12 +171,4 @@ pub(crate) fn sorted(table: &SchemaRef, batches: &[RecordBatch], key: &[&str]) -
     }
     let order: UInt32Array = lexsort_to_indices(&columns, None)?;
     take_record_batch(&batch, &order)
-}
-
-/// The texts of the column called `name`; none where there is no such column of texts.
-pub(crate) fn text_column(batch: &RecordBatch, name: &str) -> StringArray {
-    batch
-        .column_by_name(name)
-        .and_then(|column| Some(cast(column, &DataType::Utf8).ok()?.as_string::<i32>().clone()))
-        .unwrap_or_else(|| StringArray::new_null(batch.num_rows()))
 }

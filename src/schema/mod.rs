@@ -1,85 +1,104 @@
-//! The one place where table and column names and types stand.
+//! The names and types of every table and column.
 //!
-//! Integers are `int64` (SQL's own), similarities are `float32` cosines in −1..=1, ids are 32
-//! hexadecimal digits ([`crate::identity`]). Delta has no unsigned integers and no half floats.
+//! Integers are `int64` (SQL's own), similarities are `float32` cosines in −1..=1, ids are 32 hexadecimal digits
+//! ([`crate::identity`]). Delta has neither unsigned integers nor half floats.
 
-pub mod conform;
+pub(crate) mod columns;
+pub(crate) mod conform;
+
+pub(crate) use columns::image_bytes;
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::{
-    array::{Array, ArrayRef, AsArray, BinaryArray},
-    compute::cast,
-    datatypes::{DataType, Field, Fields, Schema, SchemaRef},
-};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 
-/// How the rows of a table come and go.
+/// How a table gets its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
-    /// What is known before any step runs; held in memory, never written.
-    Given,
-    /// Each run that makes it replaces its rows by a new version.
-    Chosen,
-    /// Rows are only ever added: for each row of `over`, one row with the same `id`.
-    Accumulated {
-        /// The table whose rows ask for the work.
+pub(crate) enum Kind {
+    /// Known before any step runs; held in memory and never written.
+    Input,
+    /// Every run of its step replaces all rows by a new version.
+    FullRefresh,
+    /// Rows are only added: one row with the same `id` for each row of `over`.
+    Incremental {
+        /// The table whose rows request the work.
         over: &'static str,
-        /// The column that names the work, in both tables.
+        /// The column that identifies the work, in both tables.
         id: &'static str,
-        /// How many values of `source_id` make a unit.
+        /// How many values of `source_id` make up a unit.
         sources_per_unit: usize,
     },
-    /// Written beside the steps: `rejects`, `ledger`, `feedback`, which trainers hand in, and `experiments`.
-    Journal,
+    /// Rows are added outside of the steps' queries: `rejects`, `ledger`, `experiments`, and the `feedback` of trainers.
+    Log,
 }
 
 /// A table of the lake.
 #[derive(Debug, Clone)]
-pub struct Table {
-    /// Its name, which is also its folder.
-    pub name: String,
-    /// Its columns.
-    pub schema: SchemaRef,
-    /// How its rows come and go.
-    pub kind: Kind,
-    /// The columns that name a row: no two rows agree on all of them.
-    pub key: Vec<&'static str>,
+pub(crate) struct Table {
+    /// Also the name of its folder.
+    pub(crate) name: String,
+    pub(crate) schema: SchemaRef,
+    pub(crate) kind: Kind,
+    /// Columns that identify a row: no two rows agree on all of them.
+    pub(crate) key: Vec<&'static str>,
 }
 
-/// The real images of the source, before they are read: one row per image and its label.
-pub const LISTING: &str = "listing";
-/// Texts per class for the generation prompt.
-pub const DESCRIPTIONS: &str = "descriptions";
-/// The names that prompts have for classes, where these are not their own.
-pub const COMMON_NAMES: &str = "common_names";
-/// How probable a classifier of the user's finds each image's class.
-pub const CONFIDENCES: &str = "confidences";
-/// What was asked for and could not be made, with the reason.
-pub const REJECTS: &str = "rejects";
-/// Facts of the runs: what each unit cost, where, and when.
-pub const LEDGER: &str = "ledger";
-/// What methods reached with the built-in learner, run by run.
-pub const EXPERIMENTS: &str = "experiments";
+impl Table {
+    /// Whether the table is written to the lake.
+    pub(crate) fn is_stored(&self) -> bool {
+        self.kind != Kind::Input
+    }
+}
+
+/// The real images of the source before they are read: one row per image.
+pub(crate) const LISTING: &str = "listing";
+/// Descriptions of each class for the generation prompt.
+pub(crate) const DESCRIPTIONS: &str = "descriptions";
+/// Names that prompts use for classes in place of the data set's.
+pub(crate) const COMMON_NAMES: &str = "common_names";
+/// The probability that a custom classifier gives to each image's class.
+pub(crate) const CONFIDENCES: &str = "confidences";
+/// The bytes of the real images, or references to them.
+pub(crate) const PIXELS: &str = "pixels";
+/// The generated images.
+pub(crate) const SPECTRUM: &str = "spectrum";
+/// Generated images that passed the filter.
+pub(crate) const KEPT: &str = "kept";
+/// What a trainer gained from each level; only for adaptive curricula.
+pub(crate) const PROGRESS: &str = "progress";
+/// The levels of each epoch.
+pub(crate) const SCHEDULE: &str = "schedule";
+/// The rows of each epoch in training order.
+pub(crate) const MANIFEST: &str = "manifest";
+/// Requested rows that could not be generated, with the reason.
+pub(crate) const REJECTS: &str = "rejects";
+/// What each unit cost, where and when.
+pub(crate) const LEDGER: &str = "ledger";
+/// Results of the built-in learner, run by run.
+pub(crate) const EXPERIMENTS: &str = "experiments";
 /// What trainers measured on the spectrum validation set.
-pub const FEEDBACK: &str = "feedback";
+pub(crate) const FEEDBACK: &str = "feedback";
+
+/// The column that identifies a real image in every table.
+pub(crate) const SOURCE_ID: &str = "source_id";
 
 /// An image by the convention of Hugging Face `datasets`: encoded bytes, and an optional path.
-pub fn image_type() -> DataType {
+pub(crate) fn image_type() -> DataType {
     DataType::Struct(image_fields())
 }
 
 /// The fields of [`image_type`].
-pub fn image_fields() -> Fields {
+pub(crate) fn image_fields() -> Fields {
     vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)].into()
 }
 
-/// What `image_info` finds in an image: width and height in pixels, format, SHA-256 of the bytes.
-pub fn info_type() -> DataType {
+/// The result of `image_info`: width and height in pixels, format, SHA-256 of the bytes.
+pub(crate) fn info_type() -> DataType {
     DataType::Struct(info_fields())
 }
 
 /// The fields of [`info_type`].
-pub fn info_fields() -> Fields {
+pub(crate) fn info_fields() -> Fields {
     vec![
         Field::new("width", DataType::Int64, true),
         Field::new("height", DataType::Int64, true),
@@ -89,25 +108,12 @@ pub fn info_fields() -> Fields {
     .into()
 }
 
-/// The field that a function adds to its struct where one image failed: such a row is a reject.
-pub const ERROR_FIELD: &str = "error";
+/// The field that a function adds to its struct for an image that failed: such a row is rejected.
+pub(crate) const ERROR_FIELD: &str = "error";
 
-/// Whether `data_type` is that of images.
-pub fn is_image(data_type: &DataType) -> bool {
+/// Whether `data_type` is [`image_type`].
+pub(crate) fn is_image(data_type: &DataType) -> bool {
     *data_type == image_type()
-}
-
-/// The encoded bytes in a column of images: a `struct<bytes, path>`, or the bytes alone. `None` where
-/// the column holds no images.
-pub fn image_bytes(column: &ArrayRef) -> Option<BinaryArray> {
-    let bytes = match column.as_struct_opt() {
-        Some(parts) => parts.column_by_name("bytes")?,
-        None => column,
-    };
-    if !bytes.data_type().is_binary() && !bytes.data_type().is_null() {
-        return None;
-    }
-    Some(cast(bytes, &DataType::Binary).ok()?.as_binary::<i32>().clone())
 }
 
 const TEXT: DataType = DataType::Utf8;
@@ -124,53 +130,63 @@ fn table(name: &str, kind: Kind, key: &[&'static str], columns: &[(&str, DataTyp
     Table { name: name.into(), schema: schema(columns), kind, key: key.to_vec() }
 }
 
-/// A table that a pipeline's own `[[step]]` fills; its columns are those of its query.
-pub fn user_table(name: &str, schema: SchemaRef) -> Table {
-    Table { name: name.into(), schema, kind: Kind::Chosen, key: Vec::new() }
+/// The table of a user-defined `[[step]]`; its columns are those of its query.
+pub(crate) fn user_table(name: &str, schema: SchemaRef) -> Table {
+    Table { name: name.into(), schema, kind: Kind::FullRefresh, key: Vec::new() }
 }
 
 /// Every table, in the order in which the steps run.
-pub static TABLES: LazyLock<Vec<Table>> =
-    LazyLock::new(|| [given(), real_images(), synthetic_images(), curriculum(), journals()].concat());
+pub(crate) static TABLES: LazyLock<Vec<Table>> = LazyLock::new(|| {
+    let inputs = [&LISTING_TABLE, &DESCRIPTIONS_TABLE, &COMMON_NAMES_TABLE, &CONFIDENCES_TABLE];
+    let logs = [&FEEDBACK_TABLE, &EXPERIMENTS_TABLE, &REJECTS_TABLE, &LEDGER_TABLE];
+    let clones = |tables: [&LazyLock<Table>; 4]| tables.map(|table| Table::clone(table)).to_vec();
+    [clones(inputs), real_images(), synthetic_images(), curriculum(), clones(logs)].concat()
+});
 
-/// The table called `name`.
-pub fn find(name: &str) -> Option<&'static Table> {
+/// The built-in tables that steps fill, in their order.
+pub(crate) fn step_tables() -> impl Iterator<Item = &'static Table> {
+    TABLES.iter().filter(|table| matches!(table.kind, Kind::FullRefresh | Kind::Incremental { .. }))
+}
+
+/// The built-in table `name`, if there is one.
+pub(crate) fn find(name: &str) -> Option<&'static Table> {
     TABLES.iter().find(|table| table.name == name)
 }
 
-fn given() -> Vec<Table> {
+pub(crate) static LISTING_TABLE: LazyLock<Table> = LazyLock::new(|| {
+    let columns = [
+        ("source_id", TEXT),
+        ("pixel_id", TEXT),
+        ("path", TEXT),
+        ("label", INT),
+        ("class_name", TEXT),
+        ("split", TEXT),
+    ];
+    table(LISTING, Kind::Input, &["source_id"], &columns)
+});
+
+pub(crate) static DESCRIPTIONS_TABLE: LazyLock<Table> = LazyLock::new(|| {
     let texts = DataType::List(Arc::new(Field::new("item", TEXT, true)));
-    vec![
-        table(
-            LISTING,
-            Kind::Given,
-            &["source_id"],
-            &[
-                ("source_id", TEXT),
-                ("pixel_id", TEXT),
-                ("path", TEXT),
-                ("label", INT),
-                ("class_name", TEXT),
-                ("split", TEXT),
-            ],
-        ),
-        table(DESCRIPTIONS, Kind::Given, &["class_name"], &[("class_name", TEXT), ("texts", texts)]),
-        table(COMMON_NAMES, Kind::Given, &["class_name"], &[("class_name", TEXT), ("common_name", TEXT)]),
-        table(CONFIDENCES, Kind::Given, &["path"], &[("path", TEXT), ("probability", DOUBLE)]),
-    ]
-}
+    table(DESCRIPTIONS, Kind::Input, &["class_name"], &[("class_name", TEXT), ("texts", texts)])
+});
+
+pub(crate) static COMMON_NAMES_TABLE: LazyLock<Table> =
+    LazyLock::new(|| table(COMMON_NAMES, Kind::Input, &["class_name"], &[("class_name", TEXT), ("common_name", TEXT)]));
+
+pub(crate) static CONFIDENCES_TABLE: LazyLock<Table> =
+    LazyLock::new(|| table(CONFIDENCES, Kind::Input, &["path"], &[("path", TEXT), ("probability", DOUBLE)]));
 
 fn real_images() -> Vec<Table> {
     vec![
         table(
-            "pixels",
-            Kind::Accumulated { over: LISTING, id: "pixel_id", sources_per_unit: 64 },
+            PIXELS,
+            Kind::Incremental { over: LISTING, id: "pixel_id", sources_per_unit: 64 },
             &["pixel_id"],
             &[("pixel_id", TEXT), ("source_id", TEXT), ("info", info_type()), ("image", image_type())],
         ),
         table(
             "images",
-            Kind::Chosen,
+            Kind::FullRefresh,
             &["source_id"],
             &[
                 ("source_id", TEXT),
@@ -187,7 +203,7 @@ fn real_images() -> Vec<Table> {
         ),
         table(
             "hard_samples",
-            Kind::Chosen,
+            Kind::FullRefresh,
             &["source_id"],
             &[("source_id", TEXT), ("label", INT), ("class_name", TEXT), ("reason", TEXT)],
         ),
@@ -200,7 +216,7 @@ fn synthetic_images() -> Vec<Table> {
     vec![
         table(
             "candidates",
-            Kind::Chosen,
+            Kind::FullRefresh,
             &["sample_id"],
             &[
                 ("sample_id", TEXT),
@@ -220,8 +236,8 @@ fn synthetic_images() -> Vec<Table> {
             ],
         ),
         table(
-            "spectrum",
-            Kind::Accumulated { over: "candidates", id: "sample_id", sources_per_unit: 1 },
+            SPECTRUM,
+            Kind::Incremental { over: "candidates", id: "sample_id", sources_per_unit: 1 },
             &["sample_id"],
             &[
                 ("sample_id", TEXT),
@@ -233,7 +249,7 @@ fn synthetic_images() -> Vec<Table> {
                 ("negative_prompt", TEXT),
                 ("noise_seed", INT),
                 ("timesteps", INT),
-                ("guidance_scale", DataType::Float64),
+                ("guidance_scale", DOUBLE),
                 ("scheduler", TEXT),
                 ("generator", TEXT),
                 ("image", image_type()),
@@ -241,7 +257,7 @@ fn synthetic_images() -> Vec<Table> {
         ),
         table(
             "scores",
-            Kind::Accumulated { over: "candidates", id: "score_id", sources_per_unit: 4 },
+            Kind::Incremental { over: "candidates", id: "score_id", sources_per_unit: 4 },
             &["score_id"],
             &[
                 ("score_id", TEXT),
@@ -253,8 +269,8 @@ fn synthetic_images() -> Vec<Table> {
             ],
         ),
         table(
-            "kept",
-            Kind::Chosen,
+            KEPT,
+            Kind::FullRefresh,
             &["sample_id"],
             &[
                 ("sample_id", TEXT),
@@ -270,7 +286,7 @@ fn synthetic_images() -> Vec<Table> {
         ),
         table(
             "validation",
-            Kind::Chosen,
+            Kind::FullRefresh,
             &["source_id", "image_guidance"],
             &[("sample_id", TEXT), source, ("label", INT), ("class_name", TEXT), guidance],
         ),
@@ -283,7 +299,7 @@ fn curriculum() -> Vec<Table> {
     vec![
         table(
             "probe",
-            Kind::Chosen,
+            Kind::FullRefresh,
             &["curriculum", "trial", "epoch", "position"],
             &[
                 curriculum.clone(),
@@ -296,8 +312,8 @@ fn curriculum() -> Vec<Table> {
             ],
         ),
         table(
-            "progress",
-            Kind::Chosen,
+            PROGRESS,
+            Kind::FullRefresh,
             &["curriculum", "trial", "epoch", "image_guidance"],
             &[
                 curriculum,
@@ -312,14 +328,14 @@ fn curriculum() -> Vec<Table> {
             ],
         ),
         table(
-            "schedule",
-            Kind::Chosen,
+            SCHEDULE,
+            Kind::FullRefresh,
             &["curriculum", "trial", "epoch", "image_guidance"],
             &[("curriculum", TEXT), ("trial", TEXT), ("epoch", INT), ("stage", INT), ("image_guidance", INT)],
         ),
         table(
-            "manifest",
-            Kind::Chosen,
+            MANIFEST,
+            Kind::FullRefresh,
             &["curriculum", "trial", "epoch", "position"],
             &[
                 ("curriculum", TEXT),
@@ -338,59 +354,52 @@ fn curriculum() -> Vec<Table> {
     ]
 }
 
-fn journals() -> Vec<Table> {
-    vec![
-        table(
-            FEEDBACK,
-            Kind::Journal,
-            &["curriculum", "trial", "epoch", "phase", "sample_id"],
-            &[
-                ("feedback_id", TEXT),
-                ("curriculum", TEXT),
-                ("trial", TEXT),
-                ("epoch", INT),
-                ("phase", TEXT),
-                ("sample_id", TEXT),
-                ("probability", DOUBLE),
-            ],
-        ),
-        table(
-            EXPERIMENTS,
-            Kind::Journal,
-            &["architecture", "method", "split_seed", "learner_seed", "metric"],
-            &[
-                ("architecture", TEXT),
-                ("method", TEXT),
-                ("loss", TEXT),
-                ("sampling", TEXT),
-                ("split_seed", INT),
-                ("learner_seed", INT),
-                ("metric", TEXT),
-                ("value", DOUBLE),
-            ],
-        ),
-        table(
-            REJECTS,
-            Kind::Journal,
-            &["step", "id"],
-            &[("step", TEXT), ("unit", TEXT), ("id", TEXT), ("source_id", TEXT), ("reason", TEXT)],
-        ),
-        table(
-            LEDGER,
-            Kind::Journal,
-            &[],
-            &[
-                ("step", TEXT),
-                ("unit", TEXT),
-                ("fingerprint", TEXT),
-                ("parts", TEXT),
-                ("rows", INT),
-                ("rejects", INT),
-                ("unet_evaluations", INT),
-                ("seconds", DataType::Float64),
-                ("provider", TEXT),
-                ("finished_ms", INT),
-            ],
-        ),
-    ]
-}
+pub(crate) static FEEDBACK_TABLE: LazyLock<Table> = LazyLock::new(|| {
+    let key = ["curriculum", "trial", "epoch", "phase", "sample_id"];
+    let columns = [
+        ("feedback_id", TEXT),
+        ("curriculum", TEXT),
+        ("trial", TEXT),
+        ("epoch", INT),
+        ("phase", TEXT),
+        ("sample_id", TEXT),
+        ("probability", DOUBLE),
+    ];
+    table(FEEDBACK, Kind::Log, &key, &columns)
+});
+
+pub(crate) static EXPERIMENTS_TABLE: LazyLock<Table> = LazyLock::new(|| {
+    let key = ["architecture", "method", "split_seed", "learner_seed", "metric"];
+    let columns = [
+        ("architecture", TEXT),
+        ("method", TEXT),
+        ("loss", TEXT),
+        ("sampling", TEXT),
+        ("split_seed", INT),
+        ("learner_seed", INT),
+        ("metric", TEXT),
+        ("value", DOUBLE),
+    ];
+    table(EXPERIMENTS, Kind::Log, &key, &columns)
+});
+
+pub(crate) static REJECTS_TABLE: LazyLock<Table> = LazyLock::new(|| {
+    let columns = [("step", TEXT), ("unit", TEXT), ("id", TEXT), ("source_id", TEXT), ("reason", TEXT)];
+    table(REJECTS, Kind::Log, &["step", "id"], &columns)
+});
+
+pub(crate) static LEDGER_TABLE: LazyLock<Table> = LazyLock::new(|| {
+    let columns = [
+        ("step", TEXT),
+        ("unit", TEXT),
+        ("fingerprint", TEXT),
+        ("parts", TEXT),
+        ("rows", INT),
+        ("rejects", INT),
+        ("unet_evaluations", INT),
+        ("seconds", DOUBLE),
+        ("provider", TEXT),
+        ("finished_ms", INT),
+    ];
+    table(LEDGER, Kind::Log, &[], &columns)
+});

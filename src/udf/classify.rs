@@ -1,25 +1,25 @@
-//! `classify(name, image)`: the probability of each class under the classifier of that name in `[models.classifiers]`,
-//! 0 to 1, the class 0 first; NULL where the image is NULL or cannot be decoded.
+//! `classify(name, image)`: class probabilities by the classifier `name` of `[models.classifiers]`, from class 0 on. NULL
+//! if the image is NULL or cannot be decoded.
 
 use std::sync::Arc;
 
-use arrow::{
-    array::{Array, ArrayRef},
-    datatypes::DataType,
-};
+use arrow::array::{Array, ArrayRef};
 use async_trait::async_trait;
-use datafusion::{common::exec_err, error::Result, logical_expr::ScalarUDF};
+use datafusion::{error::Result, logical_expr::ScalarUDF};
 
 use super::{
-    clip_image::embeddings,
-    cosine_similarity::embedding_type,
-    function::{Arguments, AsyncKernel, Shape, argument, awaiting, texts},
+    embedding::{embedding_column, embedding_type},
+    error::FunctionError,
+    function::{Arguments, AsyncKernel, Shape, argument, awaiting, strings},
     load_image::load,
 };
 use crate::{
+    error::text,
     models::{self, Models},
     source::Source,
 };
+
+const NAME: &str = "classify";
 
 struct Classify {
     models: Arc<Models>,
@@ -27,36 +27,37 @@ struct Classify {
 }
 
 pub(super) fn function(models: Arc<Models>, source: Arc<Source>) -> ScalarUDF {
-    let shape = Shape {
-        name: "classify",
-        arguments: Arguments::Exactly(2),
-        returns: embedding_type() as DataType,
-        fingerprint: models.classifiers_digest().to_owned(),
-    };
+    let shape = shape(models.classifiers_digest().to_owned());
     awaiting(shape, Classify { models, source })
+}
+
+/// What the planner sees of the function.
+pub(super) fn shape(fingerprint: String) -> Shape {
+    Shape { name: NAME, arguments: Arguments::Exactly(2), returns: embedding_type(), fingerprint }
 }
 
 #[async_trait]
 impl AsyncKernel for Classify {
     async fn call(&self, arguments: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
-        let names = texts("classify", argument("classify", arguments, 0)?)?;
-        let images = load(&self.source, "classify", argument("classify", arguments, 1)?).await?;
+        let names = strings(NAME, argument(NAME, arguments, 0)?)?;
+        let images = load(&self.source, NAME, argument(NAME, arguments, 1)?).await?;
         let Some(name) = (0..rows).find(|&row| names.is_valid(row)).map(|row| names.value(row)) else {
-            return Ok(embeddings(&vec![None; rows]));
+            return Ok(embedding_column(&vec![None; rows]));
         };
-        if names.iter().any(|other| other != Some(name)) {
-            return exec_err!("`classify`: one call has one classifier; found `{name}` and another name");
+        if let Some(other) = names.iter().find(|other| *other != Some(name)) {
+            let other = other.map_or("NULL".to_owned(), text::quote);
+            return Err(FunctionError::SeveralClassifiers { first: text::quote(name), other }.into());
         }
         let classifier = self.models.classifier(name).await?;
-        let there = (0..rows).filter_map(|row| Some((row, images.row(row).ok()??)));
-        let (there, bytes): (Vec<usize>, Vec<&[u8]>) = there.unzip();
+        let with_bytes = (0..rows).filter_map(|row| Some((row, images.row(row).ok()??)));
+        let (places, bytes): (Vec<usize>, Vec<&[u8]>) = with_bytes.unzip();
         let found = tokio::task::block_in_place(|| classifier.probabilities(&bytes)).map_err(models::failed)?;
-        let mut answers = vec![None; rows];
-        for (row, probabilities) in there.into_iter().zip(found) {
-            if let Some(answer) = answers.get_mut(row) {
-                *answer = probabilities.map(Arc::from);
+        let mut classes = vec![None; rows];
+        for (row, probabilities) in places.into_iter().zip(found) {
+            if let Some(classes) = classes.get_mut(row) {
+                *classes = probabilities.map(Arc::from);
             }
         }
-        Ok(embeddings(&answers))
+        Ok(embedding_column(&classes))
     }
 }

@@ -1,15 +1,19 @@
-//! `cosine_similarity(a, b)`: the cosine of two embeddings, in −1..=1; NULL where one is NULL or zero.
+//! `cosine_similarity(a, b)`: the cosine of two embeddings, in −1..=1. NULL if one is NULL or zero.
 
 use std::sync::Arc;
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, Float32Array},
     compute::cast,
-    datatypes::{DataType, Field, Float32Type},
+    datatypes::{DataType, Float32Type},
 };
-use datafusion::{common::exec_err, error::Result, logical_expr::ScalarUDF};
+use datafusion::{error::Result, logical_expr::ScalarUDF};
 
-use super::function::{Arguments, Kernel, Shape, argument, plain};
+use super::{
+    embedding::embedding_type,
+    error::FunctionError,
+    function::{Arguments, Kernel, Shape, argument, plain},
+};
 
 const NAME: &str = "cosine_similarity";
 
@@ -19,11 +23,6 @@ pub(super) fn function() -> ScalarUDF {
     let shape =
         Shape { name: NAME, arguments: Arguments::Exactly(2), returns: DataType::Float32, fingerprint: String::new() };
     plain(shape, Cosine)
-}
-
-/// The type of an embedding: a list of `float32`.
-pub(super) fn embedding_type() -> DataType {
-    DataType::List(Arc::new(Field::new("item", DataType::Float32, true)))
 }
 
 impl Kernel for Cosine {
@@ -39,7 +38,7 @@ impl Kernel for Cosine {
             }
             let (x, y) = (a.value(row), b.value(row));
             if x.len() != y.len() {
-                return exec_err!("`{NAME}`: embeddings of {} and {} numbers", x.len(), y.len());
+                return Err(FunctionError::EmbeddingLengths { a: x.len(), b: y.len() }.into());
             }
             cosines.push(cosine(x.as_primitive::<Float32Type>().values(), y.as_primitive::<Float32Type>().values()));
         }
@@ -47,7 +46,7 @@ impl Kernel for Cosine {
     }
 }
 
-/// Sums in `f64`, one after another: the result does not depend on how the rows were batched.
+/// Sums in `f64` and in order, so that the result does not depend on how the rows are batched.
 fn cosine(x: &[f32], y: &[f32]) -> Option<f32> {
     let dot = |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum() };
     let norms = (dot(x, x) * dot(y, y)).sqrt();
@@ -60,7 +59,7 @@ mod tests {
     use super::cosine;
 
     #[test]
-    fn cosines() {
+    fn cosines_are_between_minus_one_and_one() {
         assert_eq!(cosine(&[1.0, 0.0], &[2.0, 0.0]), Some(1.0));
         assert_eq!(cosine(&[1.0, 0.0], &[0.0, 2.0]), Some(0.0));
         assert_eq!(cosine(&[1.0, 1.0], &[-1.0, -1.0]), Some(-1.0));

@@ -1,4 +1,4 @@
-//! `draw(n, …)`: a uniform integer in `0..n`, a pure function of the other arguments; NULL where `n` < 1.
+//! `draw(n, …)`: a uniform integer in `0..n`, determined by the other arguments. NULL if `n` < 1.
 
 use std::sync::Arc;
 
@@ -13,17 +13,19 @@ use super::{
     function::{Arguments, Kernel, Shape, argument, integers, plain},
 };
 
+const NAME: &str = "draw";
+
 struct Draw;
 
 pub(super) fn function() -> ScalarUDF {
-    let shape = Shape { name: "draw", arguments: Arguments::Any, returns: DataType::Int64, fingerprint: String::new() };
+    let shape = Shape { name: NAME, arguments: Arguments::Any, returns: DataType::Int64, fingerprint: String::new() };
     plain(shape, Draw)
 }
 
 impl Kernel for Draw {
     fn call(&self, arguments: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
-        let bounds = cast_bound(argument("draw", arguments, 0)?)?;
-        let digests = digests("draw", arguments.get(1..).unwrap_or_default(), rows)?;
+        let bounds = integers(NAME, argument(NAME, arguments, 0)?)?;
+        let digests = digests(NAME, arguments.get(1..).unwrap_or_default(), rows)?;
         let drawn: Int64Array = digests
             .into_iter()
             .zip(&bounds)
@@ -34,9 +36,4 @@ impl Kernel for Draw {
             .collect();
         Ok(Arc::new(drawn))
     }
-}
-
-/// `array_length` counts in unsigned integers, which SQL mixes with its own.
-fn cast_bound(array: &ArrayRef) -> Result<Int64Array> {
-    integers("draw", array)
 }

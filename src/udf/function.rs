@@ -1,4 +1,4 @@
-//! The two shapes of our functions, and how their arguments are read.
+//! The two kinds of our functions, and how they read their arguments.
 
 use std::{
     hash::{Hash, Hasher},
@@ -12,29 +12,29 @@ use arrow::{
 };
 use async_trait::async_trait;
 use datafusion::{
-    common::exec_err,
-    error::{DataFusionError, Result},
+    error::Result,
     logical_expr::{
         ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
         async_udf::{AsyncScalarUDF, AsyncScalarUDFImpl},
     },
 };
 
+use super::error::FunctionError;
 use crate::schema;
 
-/// What a function does to whole columns of `rows` values.
+/// A function of whole columns with `rows` values each.
 pub(super) trait Kernel: Send + Sync {
     fn call(&self, arguments: &[ArrayRef], rows: usize) -> Result<ArrayRef>;
 }
 
-/// The same for a function that awaits: a model's turn, or the source.
+/// A function that awaits a model or the source.
 #[async_trait]
 pub(super) trait AsyncKernel: Send + Sync {
     async fn call(&self, arguments: &[ArrayRef], rows: usize) -> Result<ArrayRef>;
 }
 
-/// What the planner sees of a function. Two functions are equal where name and `fingerprint` are: the
-/// optimizer must not merge the calls of two models.
+/// What the planner sees of a function. Functions are equal if name and `fingerprint` are: the optimizer must not merge
+/// calls of different models.
 #[derive(Debug, Clone)]
 pub(super) struct Shape {
     pub(super) name: &'static str,
@@ -43,8 +43,8 @@ pub(super) struct Shape {
     pub(super) fingerprint: String,
 }
 
-/// How many arguments a function takes; their types are looked at when it is called.
-#[derive(Debug, Clone, Copy)]
+/// How many arguments a function takes; their types are checked when it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arguments {
     Exactly(usize),
     Any,
@@ -111,8 +111,8 @@ impl ScalarUDFImpl for Function<dyn Kernel> {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let rows = args.number_rows;
-        let columns = ColumnarValue::values_to_arrays_of(&args.args, rows)?;
-        self.kernel.call(&columns, rows).map(ColumnarValue::Array)
+        let arguments = columns(&args.args, rows)?;
+        self.kernel.call(&arguments, rows).map(ColumnarValue::Array)
     }
 }
 
@@ -130,7 +130,7 @@ impl ScalarUDFImpl for Function<dyn AsyncKernel> {
     }
 
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        exec_err!("`{}` awaits a model and cannot be called here; move it into a subquery", self.shape.name)
+        Err(FunctionError::NotAwaitable { function: self.shape.name }.into())
     }
 }
 
@@ -138,60 +138,70 @@ impl ScalarUDFImpl for Function<dyn AsyncKernel> {
 impl AsyncScalarUDFImpl for Function<dyn AsyncKernel> {
     async fn invoke_async_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let rows = args.number_rows;
-        let columns = ColumnarValue::values_to_arrays_of(&args.args, rows)?;
-        self.kernel.call(&columns, rows).await.map(ColumnarValue::Array)
+        let arguments = columns(&args.args, rows)?;
+        self.kernel.call(&arguments, rows).await.map(ColumnarValue::Array)
     }
 }
 
-/// Columns of exactly `rows` values, also where a constant was given.
-trait ToArrays {
-    fn values_to_arrays_of(values: &[ColumnarValue], rows: usize) -> Result<Vec<ArrayRef>>;
+/// A function that can be planned, and fails when it is called: neither the models nor the source were opened.
+pub(super) fn unavailable(shape: Shape) -> ScalarUDF {
+    let name = shape.name;
+    awaiting(shape, Unavailable(name))
 }
 
-impl ToArrays for ColumnarValue {
-    fn values_to_arrays_of(values: &[ColumnarValue], rows: usize) -> Result<Vec<ArrayRef>> {
-        values.iter().map(|value| value.to_array(rows)).collect()
+struct Unavailable(&'static str);
+
+#[async_trait]
+impl AsyncKernel for Unavailable {
+    async fn call(&self, _: &[ArrayRef], _: usize) -> Result<ArrayRef> {
+        Err(FunctionError::Unavailable { function: self.0 }.into())
     }
 }
 
-/// The argument at `index`.
-pub(super) fn argument<'a>(name: &str, arguments: &'a [ArrayRef], index: usize) -> Result<&'a ArrayRef> {
-    arguments.get(index).ok_or_else(|| DataFusionError::Plan(format!("`{name}` lacks its argument {}", index + 1)))
+/// Expands constants to columns of `rows` values.
+fn columns(values: &[ColumnarValue], rows: usize) -> Result<Vec<ArrayRef>> {
+    values.iter().map(|value| value.to_array(rows)).collect()
 }
 
-/// Integers of any width.
-pub(super) fn integers(name: &str, array: &ArrayRef) -> Result<Int64Array> {
+/// Returns the argument at `index` of `function`.
+pub(super) fn argument<'a>(function: &'static str, arguments: &'a [ArrayRef], index: usize) -> Result<&'a ArrayRef> {
+    let missing = FunctionError::MissingArgument { function, position: index + 1 };
+    arguments.get(index).ok_or_else(|| missing.into())
+}
+
+fn wrong_type(function: &'static str, expected: &'static str, array: &ArrayRef) -> FunctionError {
+    FunctionError::ArgumentType { function, expected, found: array.data_type().clone() }
+}
+
+/// Reads integers of any width.
+pub(super) fn integers(function: &'static str, array: &ArrayRef) -> Result<Int64Array> {
     if !array.data_type().is_integer() && !array.data_type().is_null() {
-        return exec_err!("`{name}`: found {}, an integer is expected", array.data_type());
+        return Err(wrong_type(function, "an integer", array).into());
     }
     Ok(cast(array, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
 }
 
-/// Texts in any of Arrow's encodings.
-pub(super) fn texts(name: &str, array: &ArrayRef) -> Result<StringArray> {
+/// Reads strings in any of Arrow's encodings.
+pub(super) fn strings(function: &'static str, array: &ArrayRef) -> Result<StringArray> {
     if !array.data_type().is_string() && !array.data_type().is_null() {
-        return exec_err!("`{name}`: found {}, a text is expected", array.data_type());
+        return Err(wrong_type(function, "a string", array).into());
     }
     Ok(cast(array, &DataType::Utf8)?.as_string::<i32>().clone())
 }
 
-/// The encoded bytes of images: a `struct<bytes, path>`, or the bytes alone.
-pub(super) fn images(name: &str, array: &ArrayRef) -> Result<BinaryArray> {
-    match schema::image_bytes(array) {
-        Some(bytes) => Ok(bytes),
-        None => {
-            exec_err!("`{name}`: found {}, an image is expected (struct<bytes, path>, or binary)", array.data_type())
-        }
-    }
+/// Reads the encoded bytes of images: of a `struct<bytes, path>`, or the bytes alone.
+pub(super) fn images(function: &'static str, array: &ArrayRef) -> Result<BinaryArray> {
+    let expected = "an image (struct<bytes, path>, or binary)";
+    schema::image_bytes(array).ok_or_else(|| wrong_type(function, expected, array).into())
 }
 
-/// The fields of a struct whose rows may have failed one by one.
+/// Adds the field that has the reason of a row that failed.
 pub(super) fn fallible(fields: &Fields) -> Fields {
     let error = Arc::new(Field::new(schema::ERROR_FIELD, DataType::Utf8, true));
     fields.iter().cloned().chain([error]).collect()
 }
 
-/// A column of images, each with its bytes or its error.
+/// Builds a column of images, each with its bytes or its error.
 pub(super) fn image_column<B: AsRef<[u8]>>(rows: Vec<Result<Option<B>, String>>) -> Result<ArrayRef> {
     let bytes: BinaryArray =
         rows.iter().map(|row| row.as_ref().ok().and_then(|b| b.as_ref()).map(AsRef::as_ref)).collect();

@@ -1,5 +1,6 @@
-//! `image_info(image)`: width and height in pixels, format and SHA-256 of an image, or why it is none.
-//! The image is decoded in full, so that a truncated one is found here and not in the middle of a run.
+//! `image_info(image)`: width and height in pixels, format and SHA-256 of an image, or why it cannot be decoded.
+//!
+//! The image is decoded in full, so that a truncated one is found here rather than in the middle of a run.
 
 use std::sync::Arc;
 
@@ -16,11 +17,13 @@ use crate::{
     schema,
 };
 
+const NAME: &str = "image_info";
+
 struct Info;
 
 pub(super) fn function() -> ScalarUDF {
     let shape = Shape {
-        name: "image_info",
+        name: NAME,
         arguments: Arguments::Exactly(1),
         returns: DataType::Struct(fallible(&schema::info_fields())),
         fingerprint: String::new(),
@@ -30,7 +33,7 @@ pub(super) fn function() -> ScalarUDF {
 
 impl Kernel for Info {
     fn call(&self, arguments: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
-        let bytes = images("image_info", argument("image_info", arguments, 0)?)?;
+        let bytes = images(NAME, argument(NAME, arguments, 0)?)?;
         let found: Vec<Option<Result<ImageInfo, String>>> = (0..rows)
             .into_par_iter()
             .map(|row| {

@@ -1,6 +1,7 @@
-//! `load_image(image)`: an image with its bytes: as it is where it has them, else read from the source by its `path`,
-//! which is what `pixels` holds of an image that it only refers to. A row that cannot be read carries its reason in
-//! `error`. The functions of models load images by themselves, since the engine cannot wait for a call in a call.
+//! `load_image(image)`: an image with its bytes, which are read from the source by its `path` if `pixels` only refers to
+//! it. A row that cannot be read has its reason in `error`.
+//!
+//! The functions of models load images themselves, since DataFusion cannot await a call within a call.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use arrow::{
 use async_trait::async_trait;
 use datafusion::{error::Result, logical_expr::ScalarUDF};
 
-use super::function::{Arguments, AsyncKernel, Shape, argument, awaiting, fallible, image_column, images, texts};
+use super::function::{Arguments, AsyncKernel, Shape, argument, awaiting, fallible, image_column, images, strings};
 use crate::{
     schema,
     source::{Read, Source},
@@ -22,13 +23,18 @@ const NAME: &str = "load_image";
 struct LoadImage(Arc<Source>);
 
 pub(super) fn function(source: Arc<Source>) -> ScalarUDF {
-    let shape = Shape {
+    let shape = shape(source.fingerprint().to_owned());
+    awaiting(shape, LoadImage(source))
+}
+
+/// What the planner sees of the function.
+pub(super) fn shape(fingerprint: String) -> Shape {
+    Shape {
         name: NAME,
         arguments: Arguments::Exactly(1),
         returns: DataType::Struct(fallible(&schema::image_fields())),
-        fingerprint: source.fingerprint().to_owned(),
-    };
-    awaiting(shape, LoadImage(source))
+        fingerprint,
+    }
 }
 
 #[async_trait]
@@ -39,14 +45,15 @@ impl AsyncKernel for LoadImage {
     }
 }
 
-/// The bytes of a column of images, and why there are none.
+/// The bytes of a column of images, or why they cannot be read.
+#[derive(Debug)]
 pub(super) struct Loaded {
     bytes: BinaryArray,
     reasons: Option<StringArray>,
 }
 
 impl Loaded {
-    /// The image of a row, nothing where none was asked for, or why there is none.
+    /// Returns the image of a row, if it is not NULL, or why it cannot be read.
     pub(super) fn row(&self, row: usize) -> Result<Option<&[u8]>, String> {
         match &self.reasons {
             Some(reasons) if reasons.is_valid(row) => Err(reasons.value(row).to_owned()),
@@ -55,26 +62,26 @@ impl Loaded {
     }
 }
 
-/// The images of `column`, an argument of the function `name`; those that only have a path are read from `source`.
-pub(super) async fn load(source: &Source, name: &str, column: &ArrayRef) -> Result<Loaded> {
-    let bytes = images(name, column)?;
+/// Loads the images of `column`, an argument of `function`. Those that only have a path are read from `source`.
+pub(super) async fn load(source: &Source, function: &'static str, column: &ArrayRef) -> Result<Loaded> {
+    let bytes = images(function, column)?;
     let part = |field: &str| {
         let part = column.as_struct_opt().and_then(|parts| parts.column_by_name(field));
-        part.map(|part| texts(name, part)).transpose()
+        part.map(|part| strings(function, part)).transpose()
     };
     let (paths, reasons) = (part("path")?, part(schema::ERROR_FIELD)?);
     let paths = paths.unwrap_or_else(|| StringArray::new_null(bytes.len()));
-    let wanted: Vec<Option<&str>> =
+    let missing: Vec<Option<&str>> =
         paths.iter().enumerate().map(|(row, path)| path.filter(|_| bytes.is_null(row))).collect();
-    if wanted.iter().all(Option::is_none) {
+    if missing.iter().all(Option::is_none) {
         return Ok(Loaded { bytes, reasons });
     }
-    let found: Vec<Read> = source.read(&wanted).await?;
-    let there = (0..bytes.len()).map(|row| bytes.is_valid(row).then(|| bytes.value(row)));
+    let found: Vec<Read> = source.read(&missing).await?;
+    let present = (0..bytes.len()).map(|row| bytes.is_valid(row).then(|| bytes.value(row)));
     let read = found.iter().map(|read| read.as_ref().ok().and_then(|read| read.as_deref()));
     let earlier = (0..bytes.len()).map(|row| reasons.as_ref().filter(|r| r.is_valid(row)).map(|r| r.value(row)));
     Ok(Loaded {
-        bytes: there.zip(read).map(|(there, read)| there.or(read)).collect(),
+        bytes: present.zip(read).map(|(present, read)| present.or(read)).collect(),
         reasons: Some(
             found.iter().zip(earlier).map(|(read, e)| read.as_ref().err().map(String::as_str).or(e)).collect(),
         ),

@@ -1,5 +1,5 @@
-//! `pixel_difference(a, b)`: the largest difference of two images' values, 0 to 255; 255 where their sizes differ, NULL
-//! where one of them is NULL or cannot be decoded.
+//! `pixel_difference(a, b)`: the largest difference between the channel values of two images, 0 to 255. 255 if their sizes
+//! differ, NULL if one is NULL or cannot be decoded.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The adaptive loop through files alone: a trainer that reads tables and leaves feedback.
+//! The adaptive loop through files alone: a trainer reads tables and writes feedback.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
@@ -29,7 +29,7 @@ fn adaptive() -> Workspace {
     workspace
 }
 
-/// Feedback of an epoch by a trainer that learns most from `level`: the same gain for all its samples.
+/// Returns the feedback of an epoch from a trainer that learns most from `level`. All samples of a level have one gain.
 fn measure(workspace: &Workspace, level: i64) -> Vec<(String, String, f64)> {
     let rows = workspace.query("SELECT sample_id, image_guidance FROM validation ORDER BY sample_id");
     let rows = rows.iter().flat_map(|row| {
@@ -88,7 +88,7 @@ fn trials_walk_to_the_levels_they_learn_from() {
     assert_eq!(workspace.number("SELECT count(*) FROM probe WHERE trial = 'one' AND epoch = 1"), 40.0);
     assert_eq!(workspace.number("SELECT count(*) FROM validation"), 16.0, "four sources, three levels and the image");
 
-    // one trial learns most from 50, then from the real images; the other from 10
+    // One trial learns most from 50, then from the real images. The other learns most from 10.
     let first = write(&workspace, "one", 0, &measure(&workspace, 50));
     assert_eq!(hand_in(&workspace, &first).unwrap()["rows"], 32);
     assert_eq!(hand_in(&workspace, &first).unwrap()["rows"], 0, "the same again");
@@ -119,7 +119,7 @@ fn wrong_feedback_is_refused_with_counts_and_nothing_of_it_is_taken() {
         hand_in(&workspace, &write(&workspace, trial, epoch, rows)).unwrap_err()
     };
     let said = refused("one", 0, &whole[..whole.len() - 3]);
-    assert!(said.contains("3 samples of the spectrum validation set that an epoch's phase lacks"), "{said}");
+    assert!(said.contains("3 samples of the spectrum validation set that are missing from an epoch's phase"), "{said}");
     let said = refused("three", 0, &whole);
     assert!(said.contains("32 rows of a trial that `curriculum.trials` does not name"), "{said}");
     let said = refused("one", 1, &whole);
@@ -143,13 +143,13 @@ fn wrong_feedback_is_refused_with_counts_and_nothing_of_it_is_taken() {
     let mut other = whole.clone();
     other[0].2 += 0.1;
     let said = refused("one", 0, &other);
-    assert!(said.contains("1 rows that say otherwise than earlier feedback of that epoch"), "{said}");
+    assert!(said.contains("1 rows that contradict feedback already stored for that epoch"), "{said}");
     let none = workspace.path("none.parquet");
     std::fs::write(&none, "hello").unwrap();
     assert!(hand_in(&workspace, &none).unwrap_err().contains("none.parquet"));
 }
 
-/// `examples/pytorch`, with its model that needs numpy alone: tables in, one file of feedback out for each epoch.
+/// Runs `examples/pytorch` with the model that needs only numpy. It reads tables and writes a feedback file per epoch.
 #[test]
 fn an_outside_trainer_needs_nothing_but_the_tables() {
     let workspace = adaptive();

@@ -1,4 +1,4 @@
-//! The recipes of docs/cookbook.md, taken out of the page: each runs as it stands there, and does what it claims.
+//! The recipes of docs/cookbook.md, extracted from the page. Each runs unchanged and does what the page claims.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
@@ -16,7 +16,7 @@ struct Block {
 }
 
 impl Block {
-    /// Where in `sql_dir` the block belongs, if it is a file.
+    /// The path in `sql_dir`, if the block is a file.
     fn file(&self) -> Option<&str> {
         self.text.lines().next()?.strip_prefix("-- file: ").filter(|_| self.language == "sql")
     }
@@ -25,7 +25,7 @@ impl Block {
         self.language == "sql" && self.text.starts_with("-- query\n")
     }
 
-    /// The columns of an answer that the page shows: a table's head, or the keys of an object.
+    /// The columns of a result that the page shows: the head of a table, or the keys of an object.
     fn columns(&self) -> BTreeSet<String> {
         match self.language.as_str() {
             "json" => keys(&serde_json::from_str(&self.text).unwrap()).collect(),
@@ -41,21 +41,21 @@ fn keys(row: &Value) -> impl Iterator<Item = String> {
     row.as_object().unwrap().keys().cloned()
 }
 
-/// What is below a heading that begins with a number.
+/// The section below a heading that begins with a number.
 struct Recipe {
     number: usize,
     blocks: Vec<Block>,
 }
 
 impl Recipe {
-    /// The last table that the recipe is about: manifests take longer than all that is before them.
+    /// The last table that the recipe needs. Manifests take longer than everything before them.
     fn last_table(&self) -> &'static str {
         let schedules = self.blocks.iter().filter_map(Block::file).any(|name| name.starts_with("schedule/"));
         if schedules { "manifest" } else { "kept" }
     }
 }
 
-/// The recipes of the page, in order.
+/// Returns the recipes of the page, in order.
 fn recipes() -> Vec<Recipe> {
     let page = fs::read_to_string(root().join("docs/cookbook.md")).unwrap();
     let sections = page.split("\n## ").skip(1);
@@ -73,7 +73,7 @@ fn blocks(section: &str) -> Vec<Block> {
         .collect()
 }
 
-/// The small pipeline with enough images that a choice has something to choose from, run once.
+/// Runs the small pipeline once, with enough images to choose from.
 fn base() -> Workspace {
     let mut workspace = Workspace::small();
     workspace.edit("spectrum.seeds=[10,20,30]");
@@ -82,7 +82,7 @@ fn base() -> Workspace {
     workspace
 }
 
-/// A copy of the lake with the files and the TOML of a recipe, not yet run.
+/// Copies the lake, and adds the files and the TOML of a recipe. Nothing is run yet.
 fn prepared(base: &Workspace, recipe: &Recipe) -> Workspace {
     let mut workspace = Workspace::small();
     workspace.set.clone_from(&base.set);
@@ -98,7 +98,7 @@ fn prepared(base: &Workspace, recipe: &Recipe) -> Workspace {
         }
         if block.language == "toml" {
             let lines: toml::Table = block.text.parse().unwrap();
-            // what the recipe says holds, and not the test's own edit of the same key
+            // The keys of the recipe take precedence over the test's own edits.
             workspace.set.retain(|edit| !names(&lines, edit.split('=').next().unwrap()));
             merge(&mut pipeline, lines);
         }
@@ -108,13 +108,13 @@ fn prepared(base: &Workspace, recipe: &Recipe) -> Workspace {
     workspace
 }
 
-/// Whether the table has the key `section.name`.
+/// Returns whether the table has the key `section.name`.
 fn names(table: &toml::Table, key: &str) -> bool {
     let (section, name) = key.split_once('.').unwrap_or(("", key));
     table.get(section).and_then(toml::Value::as_table).is_some_and(|section| section.contains_key(name))
 }
 
-/// As the page says: keys of the same name are replaced, further steps and expectations are added.
+/// Merges as the page describes: replaces keys of the same name, and appends steps and expectations.
 fn merge(into: &mut toml::Table, lines: toml::Table) {
     for (key, value) in lines {
         match (into.get_mut(&key), value) {
@@ -139,7 +139,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The answer to a query of the page, with the `--set` that its comment names.
+/// Runs a query of the page, with the `--set` that its comment names.
 fn ask(workspace: &Workspace, query: &Block) -> Vec<Value> {
     let file = workspace.path("query.sql");
     fs::write(&file, &query.text).unwrap();
@@ -152,8 +152,8 @@ fn ask(workspace: &Workspace, query: &Block) -> Vec<Value> {
     rows
 }
 
-/// The answers to a recipe's queries: those that stand before its files on the lake as it was, the others on the lake
-/// that the recipe has chosen. Each has the columns that the page shows.
+/// Runs a recipe's queries, and asserts that the results have the columns that the page shows. Queries before the
+/// recipe's files run on the original lake, the others on the lake that the recipe has changed.
 fn answers(base: &Workspace, edited: &Workspace, recipe: &Recipe) -> Vec<Vec<Value>> {
     let mut answers = Vec::new();
     let mut workspace = base;
@@ -172,12 +172,12 @@ fn answers(base: &Workspace, edited: &Workspace, recipe: &Recipe) -> Vec<Vec<Val
     answers
 }
 
-/// The sum of a column.
+/// Sums a column.
 fn sum(rows: &[Value], column: &str) -> i64 {
     rows.iter().map(|row| row[column].as_i64().unwrap_or_else(|| panic!("`{column}` of {row}"))).sum()
 }
 
-/// Asserts that the query gives no row.
+/// Asserts that the query returns no row.
 fn none(workspace: &Workspace, query: &str) {
     assert_eq!(workspace.query(query), Vec::<Value>::new(), "{query}");
 }
@@ -186,7 +186,7 @@ fn count(workspace: &Workspace, from: &str) -> i64 {
     workspace.number(&format!("SELECT count(*) FROM {from}")) as i64
 }
 
-/// Asserts that a run fails by an expectation.
+/// Asserts that an expectation makes the run fail.
 fn stops(workspace: &Workspace, edit: &str, expectation: &str) {
     let output = workspace.command("run", &["--until", "kept", "--set", edit]).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
@@ -233,7 +233,7 @@ fn best_of_each(base: &Workspace, edited: &Workspace, _: &Recipe, _: &Answers) {
         3.0
     );
     assert!(count(edited, "kept") < count(base, "kept"));
-    // nothing better was left out
+    // No better image was left out.
     none(
         edited,
         "SELECT c.sample_id FROM candidates c JOIN scores s ON s.score_id = c.score_id
@@ -246,7 +246,7 @@ fn best_of_each(base: &Workspace, edited: &Workspace, _: &Recipe, _: &Answers) {
 
 fn no_twins(_: &Workspace, edited: &Workspace, _: &Recipe, answers: &Answers) {
     assert!(sum(&answers[0], "kept") < sum(&answers[0], "passed"), "nothing was dropped: {:?}", answers[0]);
-    // by embeddings made anew, of kept images and of those that were dropped
+    // Embeddings are recomputed here, of the kept images and of the dropped ones.
     let images = "WITH made AS (
         SELECT c.sample_id, c.label, c.sample_id IN (SELECT sample_id FROM kept) AS kept, s.text_similarity, e.embedding
         FROM candidates c
@@ -286,7 +286,7 @@ fn filled(_: &Workspace, edited: &Workspace, _: &Recipe, answers: &Answers) {
     stops(edited, "parameters.class_size=1000", "every hard class reaches its size");
 }
 
-/// What the page's count foretells is what a run keeps.
+/// A run keeps as many images as the query of the page counts.
 fn thresholds(base: &Workspace, edited: &Workspace, _: &Recipe, answers: &Answers) {
     let rows = &answers[0];
     assert_eq!(sum(rows, "slots"), 12 * 3 * 3);
@@ -311,7 +311,7 @@ fn never_empty(_: &Workspace, edited: &Workspace, _: &Recipe, answers: &Answers)
         let expected = emptied.contains(row["class_name"].as_str().unwrap());
         assert_eq!((below > 0, below == 0 || (below == 3 && kept == 3)), (expected, true), "{row}");
     }
-    // every one that passes is there, and no better one of an emptied class was left out
+    // Every image that passes is kept, and no better image of an emptied class is left out.
     none(
         edited,
         "SELECT c.sample_id FROM candidates c JOIN scores s ON s.score_id = c.score_id
@@ -376,7 +376,7 @@ fn two_levels(_: &Workspace, edited: &Workspace, _: &Recipe, _: &Answers) {
     assert!(edited.ok("verify", &[]).starts_with("clean"));
 }
 
-/// The page's Python, beside a lake in which recipe 1 has replaced `kept`.
+/// Runs the Python of the page next to a lake in which recipe 1 has replaced `kept`.
 fn versions(base: &Workspace, _: &Workspace, recipe: &Recipe, _: &Answers) {
     let edited = prepared(base, &recipes()[0]);
     edited.json("run", &["--until", "kept"]);

@@ -1,5 +1,5 @@
-//! The pipelines of the paper's two data sets: miniatures in their own file formats from end to end, and what a run over
-//! the whole of them would take.
+//! The pipelines of the paper's two data sets: end-to-end runs of miniatures in their file formats, and the forecast of a
+//! run over the full data sets.
 
 use std::{fmt::Write, fs, path::Path, sync::Arc};
 
@@ -15,7 +15,7 @@ use crate::{
     support::{Workspace, root},
 };
 
-/// A pipeline that ships with the program, with the models of the digits.
+/// A shipped pipeline, with the models of the digits.
 fn shipped(pipeline: &str) -> Workspace {
     let mut workspace = Workspace::full();
     workspace.pipeline = root().join("pipelines").join(pipeline);
@@ -24,7 +24,7 @@ fn shipped(pipeline: &str) -> Workspace {
     workspace
 }
 
-/// The sizes of a test, and what belongs to the models of the digits.
+/// Reduces the pipeline to the size of a test, with values that suit the models of the digits.
 fn shrink(workspace: &mut Workspace) {
     for edit in
         ["spectrum.seeds=[10]", "spectrum.timesteps=6", "spectrum.guidance_scale=4", "filter.min_text_similarity=0.4"]
@@ -33,7 +33,7 @@ fn shrink(workspace: &mut Workspace) {
     }
 }
 
-/// Says where the files of a test are.
+/// Sets a key to the path of a file in the workspace.
 fn place(workspace: &mut Workspace, key: &str, name: &str) {
     let path = workspace.path(name);
     workspace.edit(&format!("{key}={}", path.display()));
@@ -51,7 +51,7 @@ fn confidences(path: &Path, rows: &[(String, f64)]) {
     writer.close().unwrap();
 }
 
-/// The lists of ImageNet-LT, each line `path label`, and a name for each class.
+/// Writes the lists of ImageNet-LT, whose lines are `path label`, and the names of the classes.
 fn imagenet_lt(workspace: &mut Workspace, lists: &[(&str, String)], names: &[&str]) {
     for (list, lines) in lists {
         write(&workspace.path(&format!("lists/ImageNet_LT_{list}.txt")), lines.as_bytes());
@@ -68,7 +68,7 @@ fn imagenet_lt(workspace: &mut Workspace, lists: &[(&str, String)], names: &[&st
     place(workspace, "prompts.descriptions", "lists/descriptions.jsonl");
 }
 
-/// Splits of the digits, as ImageNet-LT's lists call them.
+/// The splits of the digits, under the names of ImageNet-LT's lists.
 const LISTS: [(&str, &str); 3] = [("train", "train"), ("validation", "val"), ("test", "test")];
 
 #[test]
@@ -77,7 +77,7 @@ fn a_small_imagenet_lt_runs_from_end_to_end() {
     let mut lists = LISTS.map(|(_, list)| (list, String::new()));
     for (number, Image { split, label, bytes }) in images().iter().enumerate() {
         let index = LISTS.iter().position(|(name, _)| name == split).unwrap();
-        // what the benchmark calls JPEG need not be one: formats go by content
+        // A file that the benchmark calls JPEG need not be one. The content decides the format.
         let path = format!("{}/n{label:08}/n{label:08}_{number}.JPEG", if index == 2 { "val" } else { "train" });
         write(&workspace.path("imagenet").join(&path), bytes);
         writeln!(lists[index].1, "{path} {label}").unwrap();
@@ -99,7 +99,7 @@ fn a_small_imagenet_lt_runs_from_end_to_end() {
     );
     assert_eq!(epochs.len(), 65);
     assert!(epochs[60..].iter().all(|epoch| epoch.get("level").is_none_or(Value::is_null)), "the last are real only");
-    // real images are where they were: the lake has their paths, and the manifest finds them
+    // Real images stay where they are. The lake has their paths, and the manifest finds them.
     let embedded = workspace.number("SELECT count(*) FROM pixels WHERE image['bytes'] IS NOT NULL");
     assert_eq!(embedded, 0.0);
     let there = workspace.query(
@@ -110,7 +110,7 @@ fn a_small_imagenet_lt_runs_from_end_to_end() {
     }
 }
 
-/// Embedded or where they are: the same images are made of them.
+/// Embedded and referenced real images give the same synthetic images.
 #[test]
 fn images_that_stay_where_they_are_give_the_same_spectrum() {
     const MADE: &str = "SELECT i.path, c.image_guidance, image_info(s.image)['digest'] AS digest, k.text_similarity
@@ -125,14 +125,14 @@ fn images_that_stay_where_they_are_give_the_same_spectrum() {
     embedded.ok("run", &["--until", "scores"]);
     referenced.ok("run", &["--until", "scores"]);
     assert_eq!(embedded.query(MADE), referenced.query(MADE));
-    // and one that goes is a reject that says why
+    // An image that does not exist gives an error with the reason.
     let image = "SELECT load_image(image)['error'] AS error FROM (SELECT named_struct('path', 'train.parquet#9999',
         'bytes', arrow_cast(NULL, 'Binary')) AS image)";
     let error = referenced.query(image)[0]["error"].as_str().unwrap().to_owned();
     assert!(error.contains("has 337 rows"), "{error}");
 }
 
-/// iWildCam's tables: an index without a name first, classes by number, one name twice, and a class without images.
+/// Writes iWildCam's tables: an unnamed index column, numbered classes, a duplicate name, and a class without images.
 fn iwildcam(workspace: &mut Workspace, rows: impl Iterator<Item = (String, &'static str, i64)>, names: &[String]) {
     let mut table = ",split,location_remapped,y,datetime,filename\n".to_owned();
     for (number, (file, split, y)) in rows.enumerate() {
@@ -154,7 +154,7 @@ fn iwildcam(workspace: &mut Workspace, rows: impl Iterator<Item = (String, &'sta
 #[test]
 fn a_small_iwildcam_runs_until_it_waits_for_its_trainer() {
     let mut workspace = shipped("iwildcam.toml");
-    // two species of one name, as mazama temama is
+    // Two species share a name, as mazama temama does.
     let species = |y: usize| if y == 9 { 8 } else { y };
     let name = |y: usize| if y == 0 { "empty".to_owned() } else { format!("digitus {}", DIGITS[species(y)]) };
     let names: Vec<String> = (0..10).map(name).collect();
@@ -202,7 +202,7 @@ fn a_small_iwildcam_runs_until_it_waits_for_its_trainer() {
     assert_eq!(workspace.query(sides), [json!({ "width": 32, "height": 24 })]);
 }
 
-/// Empty files of these names: a plan reads none of them.
+/// Creates empty files with these names. A plan does not read them.
 fn touch(folder: &Path, names: impl Iterator<Item = String>) {
     for name in names {
         let path = folder.join(name);
@@ -213,16 +213,16 @@ fn touch(folder: &Path, names: impl Iterator<Item = String>) {
     }
 }
 
-/// The row of a step in a plan.
+/// Returns the row of a step in a plan.
 fn planned<'a>(plan: &'a Value, step: &str) -> &'a Value {
     plan.as_array().unwrap().iter().find(|planned| planned["step"] == step).unwrap()
 }
 
-/// The figures of `method`: 1,643 hard images, four levels and eight seeds of 155 timesteps with guidance.
+/// The numbers of the paper: 1,643 hard images, four levels and eight seeds, 155 timesteps with guidance.
 #[test]
 fn the_plan_of_imagenet_lt_has_the_papers_counts() {
     let mut workspace = shipped("imagenet_lt.toml");
-    // 136 classes with fewer than 20 images, 1,643 in all, and 864 with the other 114,203
+    // 136 classes have fewer than 20 images each, 1,643 in total. The other 864 have 114,203.
     let count = |label: usize| match label {
         0..11 => 13,
         11..136 => 12,
@@ -249,12 +249,12 @@ fn the_plan_of_imagenet_lt_has_the_papers_counts() {
     assert_eq!(spectrum["rows"], json!({ "due": samples, "at_most": 6 * samples }));
     let evaluations = 1643 * 8 * 155 * 2;
     assert_eq!(spectrum["unet_evaluations"], json!({ "due": evaluations, "at_most": 6 * evaluations }));
-    // at the paper's rate; it has 37 hours for 175 timesteps
+    // At the rate of the paper, which takes 37 hours for 175 timesteps.
     assert_eq!(spectrum["seconds"]["due"].as_i64().unwrap() / 3600, 32);
     assert!(spectrum["bytes"].is_object(), "{spectrum}");
 }
 
-/// 8,260 hard images, three levels and eight seeds of 45 timesteps with guidance; nothing is tried twice.
+/// 8,260 hard images, three levels and eight seeds, 45 timesteps with guidance, and no retries.
 #[test]
 fn the_plan_of_iwildcam_has_the_papers_counts() {
     let mut workspace = shipped("iwildcam.toml");
@@ -275,6 +275,6 @@ fn the_plan_of_iwildcam_has_the_papers_counts() {
     let (samples, evaluations) = (8260 * 3 * 8, 8260 * 8 * 45 * 2);
     assert_eq!(spectrum["rows"], json!({ "due": samples, "at_most": samples }));
     assert_eq!(spectrum["unet_evaluations"], json!({ "due": evaluations, "at_most": evaluations }));
-    // 1.5 bytes a pixel
+    // 1.5 bytes per pixel.
     assert_eq!(spectrum["bytes"]["due"], i64::from(samples) * 480 * 270 * 3 / 2);
 }

@@ -1,4 +1,4 @@
-//! What a change of the pipeline makes again, and what not.
+//! What a change of the pipeline recomputes, and what it keeps.
 
 use std::fmt::Write as _;
 
@@ -29,9 +29,9 @@ fn meaning_is_fingerprinted_and_not_text() {
         let _ = writeln!(text, "{}", line.split('#').next().unwrap().replace(" = ", "   =  "));
         text
     });
-    // a replacement that says the same in other words: comments, white space, case of keywords
+    // A replacement that differs only in comments, white space and the case of keywords.
     let sql = workspace.path("sql");
-    std::fs::create_dir_all(sql.join("filter")).unwrap();
+    std::fs::create_dir_all(sql.join("kept")).unwrap();
     let query = std::fs::read_to_string("sql/kept/text_similarity.sql").unwrap();
     let query = query.replace("SELECT", "select\n  ").replace("WHERE", "-- why\nwhere");
     std::fs::write(sql.join("kept/text_similarity.sql"), query).unwrap();
@@ -63,7 +63,7 @@ fn a_higher_threshold_makes_only_the_attempts_that_it_asks_for() {
     workspace.run();
     let first = evaluations(&workspace);
     assert_eq!(workspace.number("SELECT max(attempt) FROM candidates"), 0.0);
-    // above what the worst half scored
+    // Above the scores of the worse half.
     let median = workspace.number("SELECT median(text_similarity) FROM scores");
     workspace.edit(&format!("filter.min_text_similarity={median:.6}"));
     workspace.run();
@@ -83,7 +83,7 @@ fn a_new_seed_makes_only_what_is_new() {
     assert_eq!(evaluations(&workspace), before + new);
 }
 
-/// After any sequence of edits, the tables are those of a fresh lake.
+/// After any sequence of edits, the tables equal those of a fresh lake.
 #[test]
 fn ten_edits_end_where_a_fresh_lake_begins() {
     let edits = [
@@ -100,7 +100,7 @@ fn ten_edits_end_where_a_fresh_lake_begins() {
         "spectrum.guidance_scale=4.0",
         "prompts.filter=\"a photo of a {class}\"",
     ];
-    // an order drawn from a fixed seed, so that a failure comes again
+    // The order is drawn from a fixed seed, so that a failure is reproducible.
     let mut state = 20_241_017_u64;
     let mut workspace = Workspace::small();
     workspace.run();
@@ -117,7 +117,7 @@ fn ten_edits_end_where_a_fresh_lake_begins() {
     workspace.ok("verify", &[]);
 }
 
-/// Tables of the pipeline's own: one within the loop of the retries, one after the filter; their columns change.
+/// Custom tables, one inside the retry loop and one after the filter, whose columns change.
 #[test]
 fn steps_of_the_pipelines_own() {
     let mut workspace = Workspace::small();

@@ -1,4 +1,4 @@
-//! The digits pipeline as it ships: what the README promises of it.
+//! The digits pipeline as it ships, and what the README promises about it.
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ fn the_digits_pipeline() {
     let plan = workspace.json("plan", &[]);
     let run = workspace.run();
 
-    // what was said beforehand is what was done
+    // The forecast equals what was done.
     assert_eq!(step(&plan, "hard_samples")["rows"]["due"], 27);
     assert_eq!(step(&plan, "candidates")["rows"]["due"], 27 * 6 * 4);
     let forecast = &step(&plan, "spectrum")["unet_evaluations"];
@@ -25,7 +25,7 @@ fn the_digits_pipeline() {
     assert_eq!(workspace.number("SELECT sum(unet_evaluations) FROM ledger"), all);
     assert_eq!(run["engine"]["unet_evaluations"].as_f64().unwrap(), all);
 
-    // retries ended at the first attempt that passes, or at the last one allowed
+    // Retries end at the first attempt that passes, or at the last one allowed.
     assert_eq!(
         workspace.number(
             "SELECT count(*) FROM candidates c JOIN scores s ON s.score_id = c.score_id
@@ -37,7 +37,7 @@ fn the_digits_pipeline() {
     );
     assert_eq!(workspace.number("SELECT max(attempt) FROM candidates"), 2.0);
 
-    // from nearly the photo to nearly text only
+    // From nearly the real image to nearly only the prompt.
     let levels = run["levels"].as_array().unwrap();
     let of = |name: &str| -> Vec<f64> { levels.iter().map(|level| level[name].as_f64().unwrap()).collect() };
     assert_eq!(of("image_guidance"), [0.0, 10.0, 30.0, 50.0, 70.0, 90.0]);
@@ -46,7 +46,7 @@ fn the_digits_pipeline() {
     let text = of("text_similarity");
     assert!(text[0] > text[5], "{text:?}");
 
-    // the manifest: every epoch of the schedule, the shares that were asked for
+    // The manifest has every epoch of the schedule, with the configured shares.
     assert_eq!(workspace.number("SELECT count(DISTINCT epoch) FROM manifest"), 26.0);
     let share = workspace.number(
         "SELECT max(abs(share - 0.4)) FROM (

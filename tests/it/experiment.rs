@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{Workspace, root};
 
-/// A pipeline whose hard images a classifier finds.
+/// A pipeline in which a classifier selects the hard images.
 fn classified() -> Workspace {
     let mut workspace = Workspace::small();
     workspace.edit("models.classifiers.digits=tests/fixtures/classifier");
@@ -33,7 +33,7 @@ fn a_classifier_finds_what_is_hard_as_its_own_runtime_does() {
         assert!((found - golden[path]).abs() < 1e-5, "{path}: {found} and not {}", golden[path]);
         assert_eq!(row["classes"], 10);
     }
-    // the least probable tenth, or what is below a probability
+    // The least probable tenth, or everything below a probability.
     let hard = |edits: &[&str]| {
         let mut workspace = classified();
         edits.iter().for_each(|edit| workspace.edit(edit));
@@ -45,7 +45,7 @@ fn a_classifier_finds_what_is_hard_as_its_own_runtime_does() {
         golden.iter().filter(|(_, probability)| **probability < 0.25).map(|(path, _)| path.clone()).collect();
     assert_eq!(hard(&["hard_samples.max_probability=0.25"]), below);
     assert_eq!(hard(&["hard_samples.hard_fraction=0.1"]).len(), golden.len() / 10);
-    // no image of an excluded class
+    // No image of an excluded class is hard.
     let class = rows.iter().find(|row| below.contains(row["path"].as_str().unwrap())).unwrap()["class_name"].clone();
     let of_class = |path: &String| rows.iter().any(|row| row["path"] == path.as_str() && row["class_name"] == class);
     let others: BTreeSet<String> = below.iter().filter(|path| !of_class(path)).cloned().collect();
@@ -59,7 +59,7 @@ fn a_classifier_that_is_not_there_is_named() {
     workspace.edit("hard_samples.classifier=cars");
     let output = workspace.command("check", &[]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("found `cars`, allowed are those of `[models.classifiers]`: `digits`"), "{said}");
+    assert!(said.contains("found \"cars\", expected a name of `[models.classifiers]`: `digits`"), "{said}");
     workspace.edit("hard_samples.classifier=digits");
     workspace.edit("models.classifiers.digits=tests/fixtures/onnx");
     let output = workspace.command("check", &[]).output().unwrap();
@@ -86,7 +86,7 @@ fn the_learner_finds_out_of_fold_what_is_hard() {
     assert!(rare > 2.0 * of_all, "{rare} of the hard images are of the rarest classes, {of_all} of all");
 }
 
-/// An experiment of seconds: 12 hard images, two learners, one split.
+/// An experiment that takes seconds: 12 hard images, two learners, one split.
 fn experiment() -> Workspace {
     let mut workspace = Workspace::small();
     for edit in [
@@ -134,7 +134,7 @@ fn an_experiment_compares_methods_with_one_budget() {
     }
     let differences = first["summary"]["differences"].as_array().unwrap();
     assert_eq!(differences.len(), (expected.len() - 1) * 6);
-    // one level for each of four epochs and two learners, of the greatest gain
+    // Each of the two learners has one level in each of four epochs, the one with the highest gain.
     let stages = first["stages"].as_array().unwrap();
     assert_eq!(stages.len(), 4 * 2 * 4, "three levels of the spectrum, and the real images");
     for stage in stages.iter().filter(|stage| stage["chosen"] == true) {
@@ -147,7 +147,7 @@ fn an_experiment_compares_methods_with_one_budget() {
     assert_eq!(stages.iter().filter(|stage| stage["chosen"] == true).count(), 4 * 2);
     let level = first["fixed_levels"][0]["image_guidance"].as_i64().unwrap();
     assert!([10, 50, 90].contains(&level));
-    // the same to the bit again, in the place of the first rows
+    // A second run replaces the rows with bit-identical ones.
     assert!(workspace.json("experiment", &[]) == first, "another answer");
     let again = workspace.query("SELECT * FROM experiments ORDER BY method, learner_seed, metric");
     assert!(again == rows, "other rows");
@@ -170,5 +170,5 @@ fn what_an_experiment_needs_is_said_before_it_begins() {
     let text = said(&["experiment.strategies=easy"]);
     assert!(text.contains("schedule/easy.sql"), "{text}");
     let text = said(&["experiment.split=[{seed=1},{seed=1}]"]);
-    assert!(text.contains("found \"1\" a second time"), "{text}");
+    assert!(text.contains("duplicate value 1"), "{text}");
 }

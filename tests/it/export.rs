@@ -1,4 +1,4 @@
-//! Manifests out to trainers: every form by its own readers, the same bytes each time, refusals, interruptions.
+//! Exports for trainers: every format is read by its own readers and is reproducible; refusals and interruptions.
 
 use std::{
     collections::BTreeSet,
@@ -17,10 +17,10 @@ use crate::{
 };
 
 const FORMS: [&str; 3] = ["webdataset", "imagefolder", "parquet"];
-/// Small enough for several files in each epoch.
+/// A bound that gives several files in each epoch.
 const SHARD: &str = "100KB";
 
-/// The small pipeline, run once for all tests here.
+/// The small pipeline, run once for all tests of this file.
 fn ran() -> &'static Workspace {
     static RAN: OnceLock<Workspace> = OnceLock::new();
     RAN.get_or_init(|| {
@@ -42,7 +42,7 @@ fn succeed(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What an export that is refused says; nothing was written.
+/// Returns the message of an export that is refused, and asserts that nothing was written.
 fn refused(output: &Output, destination: &Path) -> String {
     let said = stderr(output);
     assert_eq!(output.status.code(), Some(2), "{said}");
@@ -50,7 +50,7 @@ fn refused(output: &Output, destination: &Path) -> String {
     said
 }
 
-/// A copy of the lake, to be spoilt.
+/// A copy of the lake that a test may damage.
 fn copy() -> Workspace {
     let copy = Workspace::small();
     for (name, bytes) in contents(&ran().lake()) {
@@ -67,13 +67,13 @@ fn touch(workspace: &Workspace, what: &str, step: &str, id: &str) {
     succeed(touch.arg(what).arg(workspace.lake().join("digits_lt")).args([step, id]));
 }
 
-/// A schedule of two training runs, on real images.
+/// A schedule of two trials on real images.
 const TWO_TRIALS: &str = "-- Two trials.
     SELECT 'mine' AS curriculum, trial, epoch, 0 AS stage, 100 AS image_guidance
     FROM (SELECT unnest(['a', 'b']) AS trial)
     CROSS JOIN (SELECT unnest(range(0, $epochs)) AS epoch)";
 
-/// The rows of the first epochs of the manifest, with the digest of each image.
+/// Returns the rows of the first epochs of the manifest, with the digest of each image.
 const EXPECTED: &str = "
     SELECT m.epoch, m.position, m.sample_id, m.label, i.class_name, m.image_guidance, m.seed, p.digest
     FROM manifest m
@@ -103,7 +103,7 @@ fn each_form_is_read_by_its_own_readers() {
         assert_eq!(said["files"], files.len(), "{said}");
         assert_eq!(said["epochs"], serde_json::json!([0, 1, 2]), "{said}");
         assert_eq!(said["stale"], Value::Null, "{said}");
-        // once more, in another order and otherwise: the same bytes
+        // A second export in another order, with other settings, gives the same bytes.
         let again = workspace.path("again").join(form);
         for epochs in ["2", "0..1"] {
             let otherwise = ["--epoch", epochs, "--target-partitions", "1", "--batch-rows", "5"];
@@ -129,10 +129,10 @@ fn what_cannot_be_exported_is_said_before_anything_is_written() {
     let arguments = [there.to_str().unwrap(), "--as", "parquet", "--shard-size", "1"];
     let size = refused(&workspace.command("export", &arguments).output().unwrap(), &there);
     assert!(size.contains("a size from 10KB to 50GB is expected"), "{size}");
-    // several trials are no training run
+    // Several trials are not one training run.
     let mut several = copy();
     let sql = several.path("sql");
-    fs::create_dir_all(sql.join("curriculum")).unwrap();
+    fs::create_dir_all(sql.join("schedule")).unwrap();
     fs::write(sql.join("schedule/diverse_to_specific.sql"), TWO_TRIALS).unwrap();
     several.edit(&format!("sql_dir={}", sql.display()));
     several.run();
@@ -142,7 +142,7 @@ fn what_cannot_be_exported_is_said_before_anything_is_written() {
     assert!(many.contains("several curricula or trials"), "{many}");
     assert!(many.contains("`mine` `a`, `mine` `b`"), "{many}");
     succeed(&mut export(&several, &there, "parquet", &["--trial", "b", "--epoch", "0"]));
-    // an epoch is written once, and others may come beside it
+    // An epoch is written once. Others may be added.
     let output = export(&several, &there, "parquet", &["--trial", "a", "--epoch", "0..1"]).output().unwrap();
     assert!(stderr(&output).contains("epoch_0000` is there already"), "{}", stderr(&output));
     assert!(!there.join("epoch_0001").exists());
@@ -190,14 +190,14 @@ fn a_signal_leaves_no_half_file() {
         let (whole, cut) = (contents(&whole), contents(&there));
         for (name, bytes) in &cut {
             assert!(!name.contains('#'), "{form}: {name} was left");
-            // what is not of epoch 0 has nothing to be compared with
+            // Only epoch 0 has something to compare with.
             let comparable = ["epoch0000", "epoch_0000", "classes"].iter().any(|part| name.contains(part));
             assert!(!comparable || whole.get(name) == Some(bytes), "{form}: {name} is not what it should be");
         }
     }
 }
 
-/// Where the lake only refers to its images, they come from the source.
+/// If the lake only references its images, they are read from the source.
 #[test]
 fn images_that_the_lake_refers_to_come_from_the_source() {
     let mut workspace = Workspace::small();
@@ -232,7 +232,7 @@ fn images_that_the_lake_refers_to_come_from_the_source() {
     files.sort_by_key(|(name, _)| name.rsplit('/').next().unwrap().to_owned());
     let found: Vec<String> = files.iter().map(|(_, bytes)| digest(bytes)).collect();
     assert_eq!(found, expected);
-    // labels without an image in this epoch have a folder all the same
+    // Labels without an image in this epoch have a folder, too.
     let entries = fs::read_dir(there.join("epoch_0000")).unwrap();
     let names: BTreeSet<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     let labels = (0..10).map(|label| label.to_string());

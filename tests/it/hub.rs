@@ -1,11 +1,10 @@
-//! Models of a hub: a server on this machine that speaks as Hugging Face's does, with faults; and `models inspect`.
+//! Models from a hub: a local server that speaks the protocol of Hugging Face's hub, with faults.
 
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
-    path::Path,
-    process::{Command, Output, Stdio},
+    process::Stdio,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
@@ -15,14 +14,14 @@ use serde_json::{Value, json};
 
 use crate::{
     s3::quiet,
-    support::{Workspace, cache, copy_all, program, root, stderr},
+    support::{Workspace, cache, root, stderr},
 };
 
-/// A secret that no output may have.
+/// A secret that must not occur in any output.
 const TOKEN: &str = "hf_a-secret-that-nobody-may-read";
-/// What `main` is.
+/// The commit of `main`.
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-/// Files that a repository has beside the model, and nobody may ask for.
+/// Files of the repository that are not part of the model and must not be requested.
 const FORBIDDEN: [&str; 6] = [
     "README.md",
     "unet/diffusion_pytorch_model.bin",
@@ -32,30 +31,30 @@ const FORBIDDEN: [&str; 6] = [
     "clip/pytorch_model.bin",
 ];
 
-/// A repository `tests/digits`, and how requests for it go.
+/// The repository `tests/digits`, and how the server responds to requests.
 #[derive(Default)]
 struct State {
     files: BTreeMap<String, Vec<u8>>,
-    /// Who may read it; everybody where there is none.
+    /// The token that may read the repository. Without one it is public.
     token: Option<&'static str>,
-    /// Connections are closed without an answer.
+    /// Close connections without a response.
     down: bool,
-    /// A file of which pieces come from these bytes on never end.
+    /// A file whose responses never end if they start at this byte or later.
     stalls: Option<(&'static str, usize)>,
-    /// A file that comes with a wrong byte, once.
+    /// A file that is sent with a wrong byte once.
     flips: Option<&'static str>,
-    /// What was asked for: paths, and the pieces of files in bytes.
+    /// Requested paths, with the bytes of each response.
     asked: Vec<(String, usize)>,
 }
 
-/// It serves as long as the tests run.
+/// Serves until the tests end.
 struct Server {
     port: u16,
     state: Arc<Mutex<State>>,
 }
 
 impl Server {
-    /// The digits and their CLIP, and files that are not for us.
+    /// Serves the digits models with their CLIP, and the forbidden files.
     fn new() -> Self {
         let mut files = BTreeMap::new();
         let mut folders = vec![root().join("models/digits")];
@@ -78,7 +77,7 @@ impl Server {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (stream, state) = (stream.unwrap(), Arc::clone(&shared));
-                // a caller that has left is no failure
+                // A client that disconnects is not a failure.
                 std::thread::spawn(move || answer(stream, &state, port).unwrap_or_default());
             }
         });
@@ -89,19 +88,19 @@ impl Server {
         self.state.lock().unwrap()
     }
 
-    /// What was asked for since the last time.
+    /// Returns the requests since the last call.
     fn asked(&self) -> Vec<(String, usize)> {
         std::mem::take(&mut self.state().asked)
     }
 
-    /// How often it was asked what is in the repository, and for pieces of files.
+    /// Returns how often the repository was listed and how often parts of files were requested.
     fn counts(&self) -> (usize, usize) {
         let asked = self.asked();
         let listings = asked.iter().filter(|(path, _)| path.starts_with("/api/")).count();
         (listings, asked.len() - listings)
     }
 
-    /// The variables of a process that uses it, with a home of its own for what is fetched.
+    /// Returns the environment variables of a process that uses the server, with a separate cache.
     fn variables(&self, workspace: &Workspace) -> Vec<(&'static str, String)> {
         let mut variables = cache(workspace);
         variables.extend([
@@ -112,7 +111,7 @@ impl Server {
         variables
     }
 
-    /// The small pipeline, with both models from here.
+    /// The small pipeline, with both models from this server.
     fn workspace(&self) -> Workspace {
         let mut workspace = Workspace::small();
         workspace.variables = self.variables(&workspace);
@@ -122,7 +121,7 @@ impl Server {
     }
 }
 
-/// Answers one request, and closes the connection.
+/// Responds to one request and closes the connection.
 fn answer(mut stream: TcpStream, state: &Mutex<State>, port: u16) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let (mut line, mut head) = (String::new(), Vec::new());
@@ -159,7 +158,7 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, port: u16) -> std::io::Re
     let Some(bytes) = locked.files.get(name).cloned() else { return end(&mut stream, "404 Not Found", "", b"") };
     let facts = format!("x-repo-commit: {COMMIT}\r\netag: \"{}\"\r\n", blob(&bytes));
     if !redirected && is_large(name) {
-        // as the hub does for large files: another host, with an address that is a secret
+        // Like the hub, redirect large files to another host, with a secret in the URL.
         let to = format!("location: http://localhost:{port}/cdn/{name}?X-Signature={TOKEN}\r\n");
         let linked = format!("x-linked-etag: \"{}\"\r\nx-linked-size: {}\r\n", blob(&bytes), bytes.len());
         return end(&mut stream, "302 Found", &(to + &linked + &facts), b"");
@@ -195,7 +194,7 @@ fn is_large(name: &str) -> bool {
     name.ends_with(".onnx") || name.ends_with(".onnx_data")
 }
 
-/// SHA-256, which names the contents of large files, also for small ones: the hub has Git's digest there.
+/// Returns the SHA-256 that identifies a file. The hub uses it only for large files, and Git's digest for small ones.
 fn blob(bytes: &[u8]) -> String {
     use sha2::Digest;
     sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -212,7 +211,7 @@ fn listing(files: &BTreeMap<String, Vec<u8>>) -> Value {
     json!({ "id": "tests/digits", "sha": COMMIT, "siblings": files.iter().map(sibling).collect::<Vec<_>>() })
 }
 
-/// What a command says, which never is a secret.
+/// Returns the stderr of a command, and asserts that it does not contain the secret.
 fn said(workspace: &Workspace, command: &str, code: i32) -> String {
     let output = workspace.command(command, &[]).output().unwrap();
     let said = stderr(&output);
@@ -245,7 +244,7 @@ fn models_of_the_hub_make_the_same_tables() {
     workspace.run();
     assert_eq!(server.counts(), (1, 0), "all files are there");
     workspace.assert_holds(&quiet().0);
-    // the cache is that of Python's tools
+    // The cache has the layout of Python's tools.
     let repository = workspace.path("hf/hub/models--tests--digits");
     assert_eq!(std::fs::read_to_string(repository.join("refs/main")).unwrap(), COMMIT);
     let link = std::fs::read_link(repository.join(format!("snapshots/{COMMIT}/unet/model.onnx"))).unwrap();
@@ -258,27 +257,27 @@ fn what_is_in_the_cache_needs_no_network() {
     let mut workspace = server.workspace();
     said(&workspace, "check", 0);
     server.asked();
-    // a commit never changes, so nobody is asked
+    // A commit never changes, so no request is needed.
     workspace.edit(&format!("models.diffusion=hf://tests/digits@{COMMIT}"));
     workspace.edit(&format!("models.clip=hf://tests/digits@{COMMIT}/clip"));
     assert_eq!(said(&workspace, "check", 0), "");
     assert_eq!(server.counts(), (0, 0));
-    // a branch is what it was when it was last asked for
+    // A branch is resolved as it was last time.
     server.state().down = true;
     workspace.edit("models.diffusion=hf://tests/digits");
     workspace.edit("models.clip=hf://tests/digits/clip");
     let note = said(&workspace, "check", 0);
     assert!(note.starts_with("`hf://tests/digits`: HUB cannot be reached ("), "{note}");
-    assert!(note.contains(&format!("`main` is taken to be commit {COMMIT}, as it is in DIR/hf/hub")), "{note}");
+    assert!(note.contains(&format!("`main` is taken to be commit {COMMIT}, from the cache DIR/hf/hub")), "{note}");
     workspace.variables.push(("HF_HUB_OFFLINE", "1".into()));
     assert!(said(&workspace, "check", 0).contains("(`HF_HUB_OFFLINE` is set)"));
-    // a cache that is not whole is not taken for it
+    // An incomplete cache is not used.
     std::fs::remove_file(workspace.path(&format!("hf/hub/models--tests--digits/snapshots/{COMMIT}/unet/config.json")))
         .unwrap();
     let lacks = said(&workspace, "check", 2);
     assert!(lacks.contains("`models.diffusion`: `hf://tests/digits`: HUB cannot be reached"), "{lacks}");
     assert!(lacks.contains("lacks `unet/config.json`"), "{lacks}");
-    // contents that are there from another commit are linked
+    // Contents that are already cached are linked.
     workspace.variables.pop();
     server.state().down = false;
     said(&workspace, "check", 0);
@@ -289,7 +288,7 @@ fn what_is_in_the_cache_needs_no_network() {
 fn a_fetch_that_was_killed_goes_on() {
     const WEIGHTS: &str = "unet/model.onnx_data";
     let server = Server::new();
-    // a piece has ten million bytes
+    // A part has ten million bytes.
     let bytes: Vec<u8> = (0..25_000_000_u32).map(|at| (at % 251) as u8).collect();
     server.state().files.insert(WEIGHTS.to_owned(), bytes.clone());
     server.state().stalls = Some((WEIGHTS, 20_000_000));
@@ -301,7 +300,7 @@ fn a_fetch_that_was_killed_goes_on() {
         assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", server.asked());
         std::thread::sleep(Duration::from_millis(50));
     }
-    // the first two pieces are written meanwhile
+    // Meanwhile the first two parts are written.
     std::thread::sleep(Duration::from_secs(2));
     check.kill().unwrap();
     check.wait().unwrap();
@@ -313,7 +312,7 @@ fn a_fetch_that_was_killed_goes_on() {
     let again: usize = server.asked().iter().filter(|(path, _)| path == WEIGHTS).map(|(_, bytes)| bytes).sum();
     assert!(again < 6_000_000, "{again} bytes came again");
     assert!(std::fs::read(snapshot.join(WEIGHTS)).unwrap() == bytes);
-    // what came with a wrong byte was fetched again
+    // The file with the wrong byte was fetched again.
     let decoder = std::fs::read(snapshot.join("vae_decoder/model.onnx")).unwrap();
     assert!(decoder == std::fs::read(root().join("models/digits/vae_decoder/model.onnx")).unwrap());
 }
@@ -324,21 +323,21 @@ fn what_the_hub_refuses_says_what_to_do() {
     server.state().token = Some(TOKEN);
     let mut workspace = server.workspace();
     assert_snapshot!(said(&workspace, "check", 2), @r"
-    error: `models.diffusion`: `hf://tests/digits`: HUB does not give it (401)
-    hint: it is private, has terms to be accepted on its page, or is not there; `HF_TOKEN` takes the token of an account that may read it; none is set
-    `models.clip`: `hf://tests/digits@main/clip`: HUB does not give it (401)
-    hint: it is private, has terms to be accepted on its page, or is not there; `HF_TOKEN` takes the token of an account that may read it; none is set
+    error: `models.diffusion`: `hf://tests/digits`: HUB denies access (401)
+    hint: the repository is private, its terms must be accepted on its page, or it does not exist; set `HF_TOKEN` to the token of an account with access (no token was sent)
+    `models.clip`: `hf://tests/digits@main/clip`: HUB denies access (401)
+    hint: the repository is private, its terms must be accepted on its page, or it does not exist; set `HF_TOKEN` to the token of an account with access (no token was sent)
     2 problems; nothing was run
     ");
-    // both models at once, and whatever else is wrong
+    // Both models and every other problem are reported at once.
     workspace.variables.push(("HF_TOKEN", "hf_of-somebody-else".into()));
     workspace.edit("models.diffusion=hf://tests/digits@nightly");
     workspace.edit("source.root=nowhere");
     assert_snapshot!(said(&workspace, "check", 2), @r"
-    error: `models.diffusion`: `hf://tests/digits@nightly`: HUB does not give it (401)
-    hint: it is private, has terms to be accepted on its page, or is not there; `HF_TOKEN` takes the token of an account that may read it; one was sent
-    `models.clip`: `hf://tests/digits@main/clip`: HUB does not give it (401)
-    hint: it is private, has terms to be accepted on its page, or is not there; `HF_TOKEN` takes the token of an account that may read it; one was sent
+    error: `models.diffusion`: `hf://tests/digits@nightly`: HUB denies access (401)
+    hint: the repository is private, its terms must be accepted on its page, or it does not exist; set `HF_TOKEN` to the token of an account with access (a token was sent)
+    `models.clip`: `hf://tests/digits@main/clip`: HUB denies access (401)
+    hint: the repository is private, its terms must be accepted on its page, or it does not exist; set `HF_TOKEN` to the token of an account with access (a token was sent)
     `file://ROOT/nowhere/train.parquet`: there is no such file; it is one of `source.splits`, below `source.root`
     3 problems; nothing was run
     ");
@@ -348,9 +347,9 @@ fn what_the_hub_refuses_says_what_to_do() {
     assert_snapshot!(said(&workspace, "check", 2), @r"
     `hf://tests/digits`: `main` is commit 0123456789abcdef0123456789abcdef01234567
     error: `models.diffusion`: `hf://tests/digits@nightly`: HUB has no such repository or revision (404)
-    hint: allowed are `hf://ORG/REPO[@REVISION][/FOLDER]`; what is private needs `HF_TOKEN`
-    `models.clip`: `hf://tests/digits/scheduler/x` holds no model: no `model_index.json`, `model.onnx` or configuration is among its 0 files of commit 0123456789abcdef0123456789abcdef01234567
-    hint: models are folders as `optimum-cli export onnx` writes them
+    hint: allowed are `hf://ORG/REPO[@REVISION][/FOLDER]`; private repositories need `HF_TOKEN`
+    `models.clip`: `hf://tests/digits/scheduler/x` is not a model: there is no `model_index.json`, `model.onnx` or configuration among its 0 files of commit 0123456789abcdef0123456789abcdef01234567
+    hint: name a folder that `optimum-cli export onnx` has written
     2 problems; nothing was run
     ");
     workspace.edit("models.diffusion=hf://tests/digits");
@@ -359,156 +358,8 @@ fn what_the_hub_refuses_says_what_to_do() {
     workspace.edit("models.diffusion=hf://tests/../digits");
     workspace.edit("models.clip=ftp://tests/digits");
     assert_snapshot!(said(&workspace, "check", 2), @r#"
-    error: --set models.diffusion=hf://tests/../digits: `models.diffusion`: found "hf://tests/../digits", allowed are directories, and URLs with `hf://` (`hf://ORG/REPO[@REVISION][/FOLDER]`), `s3://`, `gs://` or `az://`, without empty, `.` or `..` parts
-    --set models.clip=ftp://tests/digits: `models.clip`: found "ftp://tests/digits", allowed are directories, and URLs with `hf://` (`hf://ORG/REPO[@REVISION][/FOLDER]`), `s3://`, `gs://` or `az://`, without empty, `.` or `..` parts
+    error: --set models.diffusion=hf://tests/../digits: `models.diffusion`: found "hf://tests/../digits", expected a directory, or a URL with `hf://` (`hf://ORG/REPO[@REVISION][/FOLDER]`), `s3://`, `gs://` or `az://`, without empty, `.` or `..` parts
+    --set models.clip=ftp://tests/digits: `models.clip`: found "ftp://tests/digits", expected a directory, or a URL with `hf://` (`hf://ORG/REPO[@REVISION][/FOLDER]`), `s3://`, `gs://` or `az://`, without empty, `.` or `..` parts
     2 problems; nothing was run
     "#);
-}
-
-/// `models inspect` of a directory: what it says, and its exit code.
-fn inspected(location: &str, arguments: &[&str]) -> Output {
-    let mut command: Command = program();
-    command.args(["models", "inspect", location]).args(arguments).output().unwrap()
-}
-
-fn in_words(output: &Output, dir: &Path) -> String {
-    let said = String::from_utf8_lossy(&output.stdout).replace(dir.to_str().unwrap(), "DIR");
-    format!("exit code {}\n{said}{}", output.status.code().unwrap(), stderr(output))
-}
-
-#[test]
-fn a_model_is_explained() {
-    assert_snapshot!(in_words(&inspected("models/digits", &[]), root()), @r"
-    exit code 0
-    `models/digits`: a diffusion pipeline, for `models.diffusion`
-      family            Stable Diffusion, with 64 values for each token
-      prediction type   epsilon
-      scheduler         ddim
-      timestep spacing  leading
-      timestep          one for each sample
-      vae scale         1.02793
-      vae factor        4
-      sample size       8
-      image size      32
-      tokenizer         16 token ids of a text
-    text_encoder/model.onnx: 247.8 KiB, weights float16
-      in   input_ids          int64 [batch, sequence]
-      out  last_hidden_state  float32 [batch, sequence, 64]
-      out  pooler_output      float32 [batch, 64]
-    unet/model.onnx: 3.5 MiB, weights float16
-      in   sample                 float32 [batch, 4, height, width]
-      in   timestep               float32 [batch]
-      in   encoder_hidden_states  float32 [batch, sequence, 64]
-      out  out_sample             float32 [batch, 4, height, width]
-    vae_decoder/model.onnx: 597.2 KiB, weights float16
-      in   latent_sample  float32 [batch, 4, latent_height, latent_width]
-      out  sample         float32 [batch, 3, height, width]
-    vae_encoder/model.onnx: 387.9 KiB, weights float16
-      in   sample             float32 [batch, 3, height, width]
-      out  latent_parameters  float32 [batch, 8, latent_height, latent_width]
-    fits
-    ");
-    assert_snapshot!(in_words(&inspected("models/digits/clip", &[]), root()), @r"
-    exit code 0
-    `models/digits/clip`: a CLIP, for `models.clip`
-      embedding size    64
-      image size      32×32
-      mean              0.48145466, 0.4578275, 0.40821073
-      std               0.26862954, 0.26130258, 0.27577711
-      tokenizer         16 token ids of a text
-    model.onnx: 625.6 KiB, weights float16
-      in   input_ids         int64 [text_batch, sequence]
-      in   pixel_values      float32 [image_batch, 3, 32, 32]
-      in   attention_mask    int64 [text_batch, sequence]
-      out  logits_per_image  float32 [image_batch, text_batch]
-      out  logits_per_text   float32 [text_batch, image_batch]
-      out  text_embeds       float32 [text_batch, Divtext_embeds_dim_1]
-      out  image_embeds      float32 [image_batch, Divimage_embeds_dim_1]
-    fits
-    ");
-    assert_snapshot!(in_words(&inspected("tests/fixtures/classifier", &[]), root()), @r"
-    exit code 0
-    `tests/fixtures/classifier`: a classifier, for `models.classifiers`
-      classes           10
-      image size      8×8
-      mean              0.5, 0.5, 0.5
-      std               0.5, 0.5, 0.5
-    model.onnx: 7.7 KiB, weights float32
-      in   pixel_values  float32 [batch_size, 3, 8, 8]
-      out  logits        float32 [batch_size, 10]
-    fits
-    ");
-    assert_snapshot!(in_words(&inspected("src", &[]), root()), @r"
-    exit code 2
-    error: `src` has no model: no `model_index.json`, `model.onnx` or `preprocessor_config.json`
-    hint: models are folders as `optimum-cli export onnx` writes them
-    1 problem; nothing was run
-    ");
-    let output = inspected("models/digits", &["--format", "json"]);
-    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&found["fits"], &found["kind"]), (&json!(true), &json!("diffusion")));
-    assert_eq!(found["facts"]["image_size"], 32);
-    assert_eq!(found["graphs"].as_array().unwrap().len(), 4);
-}
-
-#[test]
-fn a_model_that_does_not_fit_says_all_that_is_wrong() {
-    let copy = tempfile::tempdir().unwrap();
-    copy_all(&root().join("models/digits"), copy.path());
-    let dir = copy.path();
-    // the decoder in the place of the UNet, and no tokenizer
-    std::fs::copy(dir.join("vae_decoder/model.onnx"), dir.join("unet/model.onnx")).unwrap();
-    std::fs::remove_dir_all(dir.join("tokenizer")).unwrap();
-    assert_snapshot!(in_words(&inspected(dir.to_str().unwrap(), &[]), dir), @r"
-    exit code 2
-    `DIR`: a diffusion pipeline, for `models.diffusion`
-      family            Stable Diffusion, with 64 values for each token
-      prediction type   epsilon
-      scheduler         ddim
-      timestep spacing  leading
-      timestep          not said
-      vae scale         1.02793
-      vae factor        4
-      sample size       8
-      image size      32
-    text_encoder/model.onnx: 247.8 KiB, weights float16
-      in   input_ids          int64 [batch, sequence]
-      out  last_hidden_state  float32 [batch, sequence, 64]
-      out  pooler_output      float32 [batch, 64]
-    unet/model.onnx: 597.2 KiB, weights float16
-      in   latent_sample  float32 [batch, 4, latent_height, latent_width]
-      out  sample         float32 [batch, 3, height, width]
-    vae_decoder/model.onnx: 597.2 KiB, weights float16
-      in   latent_sample  float32 [batch, 4, latent_height, latent_width]
-      out  sample         float32 [batch, 3, height, width]
-    vae_encoder/model.onnx: 387.9 KiB, weights float16
-      in   sample             float32 [batch, 3, height, width]
-      out  latent_parameters  float32 [batch, 8, latent_height, latent_width]
-    does not fit: cannot read `DIR/tokenizer/tokenizer_config.json`: No such file or directory (os error 2)
-    does not fit: `DIR/unet/model.onnx`: no input `sample`; it has `latent_sample`
-    does not fit: `DIR/unet/model.onnx`: no input `encoder_hidden_states`; it has `latent_sample`
-    does not fit: `DIR/unet/model.onnx`: unknown input `latent_sample`; known are `sample`, `timestep`, `encoder_hidden_states`
-    does not fit: `DIR/unet/model.onnx`: no input `timestep`; it has `latent_sample`
-    does not fit: `DIR/unet/model.onnx`: no output `out_sample`; it has `sample`
-    ");
-    std::fs::remove_file(dir.join("clip/tokenizer_config.json")).unwrap();
-    std::fs::remove_file(dir.join("clip/preprocessor_config.json")).unwrap();
-    assert_snapshot!(in_words(&inspected(dir.join("clip").to_str().unwrap(), &[]), dir), @r"
-    exit code 2
-    `DIR/clip`: a CLIP, for `models.clip`
-      embedding size    64
-      image size      not said
-      mean              not said
-      std               not said
-    model.onnx: 625.6 KiB, weights float16
-      in   input_ids         int64 [text_batch, sequence]
-      in   pixel_values      float32 [image_batch, 3, 32, 32]
-      in   attention_mask    int64 [text_batch, sequence]
-      out  logits_per_image  float32 [image_batch, text_batch]
-      out  logits_per_text   float32 [text_batch, image_batch]
-      out  text_embeds       float32 [text_batch, Divtext_embeds_dim_1]
-      out  image_embeds      float32 [image_batch, Divimage_embeds_dim_1]
-    does not fit: cannot read `DIR/clip/preprocessor_config.json`: No such file or directory (os error 2)
-    does not fit: cannot read `DIR/clip/tokenizer_config.json`: No such file or directory (os error 2)
-    ");
 }

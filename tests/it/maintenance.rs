@@ -1,4 +1,4 @@
-//! What becomes of a lake over time: other writers, garbage, rejects that are tried again.
+//! The maintenance of a lake: other writers, garbage collection, retried rejects.
 
 use std::{fs, process::Command};
 
@@ -9,7 +9,7 @@ use crate::{
     support::{Workspace, root, skipped, stderr},
 };
 
-/// What `tests/readers/touch.py` prints.
+/// Runs `tests/readers/touch.py` and returns its stdout.
 fn touch(arguments: &[&str]) -> String {
     let mut python = Command::new(readers::environment("readers").join("bin/python"));
     let output = python.arg("-I").arg(root().join("tests/readers/touch.py")).args(arguments).output().unwrap();
@@ -27,7 +27,7 @@ fn another_writer_may_compact_a_table() {
     let done = touch(&["optimize", table]);
     let (removed, added) = done.split_once(' ').unwrap();
     assert!(removed.parse::<u32>().unwrap() > 1 && added == "1", "{done}");
-    // the lake is as sound as before, its steps as complete, and its rows the same
+    // The lake is still sound, its steps are complete, and its rows are the same.
     workspace.ok("verify", &["--deep"]);
     let run = workspace.run();
     assert!(skipped(&run).values().all(|skipped| *skipped), "{run}");
@@ -83,11 +83,11 @@ fn a_deep_look_finds_a_image_that_is_another() {
     workspace.run();
     workspace.ok("verify", &["--deep"]);
     touch(&["shuffle", workspace.lake().join("digits_lt/spectrum").to_str().unwrap()]);
-    // every file is whole and every id is there once: nothing but the images themselves can tell
+    // Every file is intact and every id occurs once, so only the images themselves give it away.
     workspace.ok("verify", &[]);
     let output = workspace.command("verify", &["--deep"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains("spectrum: an image that its prompt, guidance and noise do not make again ("), "{said}");
+    assert!(said.contains("spectrum: an image that its prompt, guidance and noise do not reproduce ("), "{said}");
     assert!(said.contains("scores: a similarity that its image and prompt do not give again ("), "{said}");
 }

@@ -1,5 +1,5 @@
-//! Class descriptions from an endpoint, which is a small HTTP server here; what prompts call classes, and classes that
-//! get no spectrum.
+//! Class descriptions from an endpoint, which is a small local HTTP server; common names of classes; classes without a
+//! spectrum.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,26 +18,26 @@ use crate::support::{Workspace, skipped, stderr};
 const KEY: &str = "sk-never-to-be-seen-0123456789";
 const DIGITS: [&str; 10] = ["eight", "five", "four", "nine", "one", "seven", "six", "three", "two", "zero"];
 
-/// A request as the server has read it.
+/// A request that the server has received.
 #[derive(Clone)]
 struct Request {
     /// The class of the first message.
     class: String,
-    /// How many requests for this class were before it.
+    /// How many requests for this class preceded it.
     earlier: usize,
     authorization: Option<String>,
     body: Value,
 }
 
-/// What goes over the wire: status and headers, and the body; nothing at all, a part of it, or nothing until the client
-/// is gone.
+/// What the server sends: a status with headers and a body, a part of a response, or nothing until the client
+/// disconnects.
 enum Reply {
     Http(&'static str, String),
     Torn,
     Silence,
 }
 
-/// An endpoint that answers as a function says, and remembers what it was asked.
+/// An endpoint that responds as a function says, and records its requests.
 struct Endpoint {
     base: String,
     asked: Arc<Mutex<Vec<Request>>>,
@@ -62,7 +62,7 @@ impl Endpoint {
         self.asked.lock().unwrap().clone()
     }
 
-    /// How often each class was asked for.
+    /// Returns how often each class was requested.
     fn counts(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for request in self.asked() {
@@ -98,7 +98,7 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request)
         log.last().unwrap().clone()
     };
     let mut stream = reader.into_inner();
-    // the client may be gone
+    // The client may have disconnected.
     let _ = match answer(&request) {
         Reply::Http(status, body) => {
             write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
@@ -108,13 +108,13 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request)
     };
 }
 
-/// A chat completion with this text.
+/// Returns a chat completion with this text.
 fn says(text: &str) -> Reply {
     let choice = json!({ "index": 0, "message": { "role": "assistant", "content": text }, "finish_reason": "stop" });
     Reply::Http("200 OK", json!({ "object": "chat.completion", "choices": [choice] }).to_string())
 }
 
-/// Numbered lines that can be used, from one to another.
+/// Returns valid numbered lines.
 fn scenes(class: &str, from: usize, to: usize) -> String {
     let scene = |number| {
         format!(
@@ -128,7 +128,7 @@ fn good(request: &Request) -> Reply {
     says(&scenes(&request.class, 0, 10))
 }
 
-/// The pipeline of the digits with an endpoint, and the file that it is to fill.
+/// The digits pipeline with an endpoint, and the file that it fills.
 fn workspace(endpoint: &Endpoint) -> (Workspace, PathBuf) {
     let mut workspace = Workspace::small();
     workspace.variables = vec![
@@ -140,7 +140,7 @@ fn workspace(endpoint: &Endpoint) -> (Workspace, PathBuf) {
     (workspace, file)
 }
 
-/// `discl-pipe prompts` with these arguments; the key is in nothing that it writes.
+/// Runs `discl-pipe prompts` with these arguments, and asserts that the key does not occur in its output.
 fn prompts(workspace: &Workspace, arguments: &[&str]) -> Output {
     let file = workspace.path("texts.jsonl");
     let arguments: Vec<&str> =
@@ -158,7 +158,7 @@ fn outcome(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", stderr(output)))
 }
 
-/// The lines of a file by class, each class once.
+/// Returns the lines of a file by class. Each class must occur once.
 fn lines(file: &Path) -> BTreeMap<String, Value> {
     let text = std::fs::read_to_string(file).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -195,7 +195,7 @@ fn answers_become_descriptions_and_descriptions_prompts() {
     assert_eq!((line["model"].as_str(), line["date"].as_str().unwrap().len()), (Some("m"), 10));
     assert_eq!(line["request"].as_str().unwrap().len(), 32);
 
-    // each prompt is one of the texts of its class
+    // Each prompt is one of the descriptions of its class.
     workspace.edit(&format!("prompts.descriptions={}", file.display()));
     workspace.edit("prompts.generation=\"{description}\"");
     workspace.ok("run", &["--until", "candidates"]);
@@ -210,7 +210,7 @@ fn answers_become_descriptions_and_descriptions_prompts() {
     }
     assert!(seen.len() > 10, "{seen:?}");
 
-    // another name is another prompt, and what is in the tables is still the class
+    // Another name gives another prompt, but the tables still have the class.
     std::fs::write(workspace.path("names.json"), r#"{"nine": "figure 9"}"#).unwrap();
     let run = workspace.json("run", &["--until", "candidates"]);
     assert!(!skipped(&run)["candidates"] && skipped(&run)["hard_samples"]);
@@ -218,7 +218,7 @@ fn answers_become_descriptions_and_descriptions_prompts() {
     assert_eq!(rows, [json!({"filter_prompt": "a photo of figure 9"})]);
     std::fs::write(workspace.path("names.json"), r#"{"nine": "number 9"}"#).unwrap();
 
-    // a line that a person has added counts, and is not asked for again
+    // A line that a person has added counts, so its class is not requested.
     let mut text = std::fs::read_to_string(&file).unwrap();
     text += r#"{"class_name": "five", "texts": ["a five by hand"]}"#;
     std::fs::write(&file, text).unwrap();
@@ -228,7 +228,7 @@ fn answers_become_descriptions_and_descriptions_prompts() {
     workspace.ok("run", &["--until", "candidates"]);
     let rows = workspace.query("SELECT DISTINCT prompt FROM candidates WHERE class_name = 'five'");
     assert_eq!(rows, [json!({"prompt": "a five by hand"})]);
-    // another model is asked anew, but for that one
+    // Another model gets requests for all other classes.
     let arguments = [file.to_str().unwrap(), "--model", "n", "--format", "json"];
     let output = workspace.command("prompts", &arguments).output().unwrap();
     assert_eq!(outcome(&output), json!({"classes": 10, "there": 1, "answered": 9, "failed": [], "texts": 91}));
@@ -243,17 +243,17 @@ fn faults_of_the_endpoint_pass() {
         ("four", 0) => Reply::Http("200 OK", "<html>".into()),
         ("five", 0) => Reply::Silence,
         ("six", 0) => Reply::Http("200 OK", json!({ "choices": [] }).to_string()),
-        // too few, then enough; some that repeat, and one that is too short
+        // Too few descriptions, then enough, with duplicates and one that is too short.
         ("seven", 0) => says(&format!("{}\n{}\nA seven", scenes("seven", 0, 6), scenes("SEVEN", 2, 4))),
         ("seven", 1) => says(&scenes("seven", 6, 10)),
-        // never enough
+        // Always too few.
         ("eight", _) => says("I cannot help with that."),
         _ => good(request),
     });
     let (workspace, file) = workspace(&endpoint);
     let output = prompts(&workspace, &["--in-flight", "10", "--timeout", "10"]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    let reason = "after 3 answers 0 of 10 descriptions can be used; left out are lines 1 with fewer than 15 words";
+    let reason = "after 3 responses, 0 of 10 descriptions are usable; unusable lines: 1 with fewer than 15 words";
     let failed = json!([{ "class_name": "eight", "reason": reason }]);
     assert_eq!(outcome(&output), json!({"classes": 10, "there": 0, "answered": 9, "failed": failed, "texts": 90}));
     let counts = endpoint.counts();
@@ -263,25 +263,25 @@ fn faults_of_the_endpoint_pass() {
         assert_eq!(counts[class], count, "{class}");
     }
     let said = stderr(&output);
-    assert!(said.contains("one: `") && said.contains("429 Too Many Requests; again in 1.0 s"), "{said}");
-    assert!(said.contains("500 Internal Server Error: broken; again in 0.0 s"), "{said}");
+    assert!(said.contains("one: `") && said.contains("429 Too Many Requests; retrying in 1.0 s"), "{said}");
+    assert!(said.contains("500 Internal Server Error: broken; retrying in 0.0 s"), "{said}");
     // the second question has the first answer, and says what was wrong with it
     let asked = endpoint.asked();
     let again = asked.iter().find(|request| request.class == "seven" && request.earlier == 1).unwrap();
     let messages = again.body["messages"].as_array().unwrap();
     assert_eq!(messages.iter().map(|message| &message["role"]).collect::<Vec<_>>(), ["user", "assistant", "user"]);
-    let wanted = "6 of 10 descriptions can be used; left out are lines 1 with fewer than 15 words, 2 that repeat an \
-                  earlier one. Write 4 more";
+    let wanted = "6 of 10 descriptions are usable; unusable lines: 1 with fewer than 15 words, 2 repeating an earlier \
+                  one. Write 4 more";
     assert!(messages[2]["content"].as_str().unwrap().contains(wanted), "{}", messages[2]);
     assert!(!lines(&file).contains_key("eight"));
 
-    // only what failed is asked for again
+    // Only the classes that failed are requested again.
     let before = asked.len();
     let file = file.to_str().unwrap().to_owned();
     let output = workspace.command("prompts", &[&file, "--model", "m"]).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains(&format!("failed: eight: {reason}\n")), "{said}");
-    assert!(said.starts_with("classes  there already  added  failed  texts\n"), "{said}");
+    assert!(said.starts_with("classes  already present  added  failed  descriptions\n"), "{said}");
     assert_eq!(endpoint.asked().len(), before + 3);
 }
 
@@ -293,19 +293,23 @@ fn what_cannot_pass_ends_at_once() {
     let output = prompts(&workspace, &["--in-flight", "1"]);
     assert_eq!((output.status.code(), endpoint.asked().len()), (Some(1), 1));
     let said = outcome(&output)["errors"][0]["message"].as_str().unwrap().to_owned();
-    let wanted = "answers 401 Unauthorized: Incorrect API key provided: [key]\nhint: set `OPENAI_API_KEY` to a key";
+    let wanted = "returned 401 Unauthorized: Incorrect API key provided: [key]\nhint: set `OPENAI_API_KEY` to a key";
     assert!(said.contains(wanted), "{said}");
     assert_eq!(std::fs::read(&file).unwrap(), b"");
 
-    // an endpoint that answers nothing is not asked for every class
+    // An endpoint that does not respond is not tried for every class.
     let endpoint = Endpoint::start(|_| Reply::Http("400 Bad Request", "no".into()));
     let (workspace, _) = self::workspace(&endpoint);
     let output = prompts(&workspace, &["--in-flight", "1"]);
     assert_eq!((output.status.code(), endpoint.asked().len()), (Some(1), 3));
     let said = outcome(&output)["errors"][0]["message"].as_str().unwrap().to_owned();
-    assert!(said.starts_with("3 classes in a row: `http://") && said.contains("400 Bad Request: no\nhint"), "{said}");
+    assert!(
+        said.starts_with("no usable response for 3 classes in a row: `http://")
+            && said.contains("400 Bad Request: no\nhint"),
+        "{said}"
+    );
 
-    // no key, none sent; a password in the address is sent, and never shown
+    // Without a key none is sent. A password in the URL is sent, but never shown.
     let endpoint = Endpoint::start(good);
     let (mut workspace, _) = self::workspace(&endpoint);
     workspace.variables[0].1 = endpoint.base.replace("http://", "http://me:hunter2@");
@@ -319,7 +323,7 @@ fn what_cannot_pass_ends_at_once() {
 #[test]
 fn a_kill_loses_what_is_in_flight_and_no_answer() {
     let endpoint = Endpoint::start(|request| match (request.class.as_str(), request.earlier) {
-        // the fourth class of ten: nothing comes until the client is gone
+        // At the fourth of ten classes nothing is sent until the client disconnects.
         ("nine", 0) => Reply::Silence,
         _ => good(request),
     });
@@ -336,21 +340,21 @@ fn a_kill_loses_what_is_in_flight_and_no_answer() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(lines(&file).keys().collect::<Vec<_>>(), ["eight", "five", "four"]);
-    // as if the kill had come while the third line was written
+    // As if the process had been killed while it wrote the third line.
     let text = std::fs::read_to_string(&file).unwrap();
     let whole = text.trim_end().rfind('\n').unwrap() + 1;
     std::fs::write(&file, &text[..whole + 100]).unwrap();
 
     let output = prompts(&workspace, &[]);
     assert_eq!(outcome(&output), json!({"classes": 10, "there": 2, "answered": 8, "failed": [], "texts": 100}));
-    assert!(stderr(&output).contains("its last line was cut off; its 100 bytes are left out"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("removed 100 bytes of a truncated last line"), "{}", stderr(&output));
     let after = std::fs::read_to_string(&file).unwrap();
     assert!(after.starts_with(&text[..whole]), "what was whole is as it was");
     assert_eq!(lines(&file).len(), 10);
     let twice: Vec<String> =
         endpoint.counts().into_iter().filter(|(_, count)| *count > 1).map(|(class, _)| class).collect();
     assert_eq!(twice, ["four", "nine"], "the line that was cut off, and the request that was in flight");
-    // nothing is left to ask
+    // Nothing is left to request.
     let output = prompts(&workspace, &[]);
     assert_eq!(outcome(&output)["there"], 10);
     assert_eq!(endpoint.asked().len(), 12);
@@ -371,8 +375,8 @@ fn everything_wrong_is_said_before_any_request() {
     for wanted in [
         "none",
         "(`prompts.common_names`): the name of class `one` is blank",
-        "`OPENAI_BASE_URL` is no URL of an endpoint",
-        "`texts.json`: its name has to end in `.jsonl`",
+        "`OPENAI_BASE_URL` is not the URL of an endpoint",
+        "`texts.json`: its name must end in `.jsonl`",
         "4 problems; nothing was run",
     ] {
         assert!(said.contains(wanted), "{wanted}: {said}");
@@ -392,7 +396,7 @@ fn everything_wrong_is_said_before_any_request() {
             "{said}"
         );
         let wanted =
-            "`hard_samples.exclude_classes`: the source has no images of the class `fife`, did you mean `five`?";
+            "`hard_samples.exclude_classes`: no image of the source is of the class `fife`, did you mean `five`?";
         assert!(said.contains(wanted) && said.contains("2 problems"), "{said}");
     }
     assert!(endpoint.asked().is_empty());
@@ -411,12 +415,12 @@ fn excluded_classes_get_no_spectrum() {
     workspace.edit("hard_samples.exclude_classes=[\"zero\",\"five\"]");
     let some = classes(&workspace);
     assert!(some.len() == 8 && !some.contains("zero") && !some.contains("five"), "{some:?}");
-    // a description of theirs is not needed
+    // Their descriptions are not needed.
     let texts: BTreeMap<&str, Vec<&str>> = some.iter().map(|class| (class.as_str(), vec!["a text"])).collect();
     std::fs::write(workspace.path("texts.json"), json!(texts).to_string()).unwrap();
     workspace.edit(&format!("prompts.descriptions={}", workspace.path("texts.json").display()));
     workspace.ok("check", &[]);
-    // a query that does not listen is an error, and no silence
+    // A query that ignores the setting is an error.
     let query = workspace.path("sql/hard_samples/few_shot.sql");
     std::fs::create_dir_all(query.parent().unwrap()).unwrap();
     std::fs::write(&query, "SELECT source_id, label, class_name, 'all' AS reason FROM images").unwrap();

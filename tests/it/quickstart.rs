@@ -1,4 +1,4 @@
-//! docs/quickstart.md as a new user would follow it: its Python, its TOML and its commands, as they stand there.
+//! docs/quickstart.md as a new user follows it: its Python, its TOML and its commands, unchanged.
 
 use std::{
     fs,
@@ -13,14 +13,14 @@ use crate::{
     support::{program, root, stderr},
 };
 
-/// The text of each fenced block of a language.
+/// Returns the fenced blocks of a language.
 fn blocks(language: &str) -> Vec<String> {
     let page = fs::read_to_string(root().join("docs/quickstart.md")).unwrap();
     let fenced = page.split("```").skip(1).step_by(2);
     fenced.filter_map(|block| Some(block.strip_prefix(language)?.strip_prefix('\n')?.to_owned())).collect()
 }
 
-/// The stdout of something that has to succeed.
+/// Runs a command that must succeed, and returns its stdout.
 fn said(output: &Output, what: &str) -> String {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{what} failed:\n{}{said}", stderr(output));
@@ -32,7 +32,7 @@ fn python(text: &str, folder: &Path) -> String {
     said(&python.args(["-I", "-c", text]).current_dir(folder).output().unwrap(), text)
 }
 
-/// A command of the page, by a shell that finds the program that is tested under its name.
+/// Runs a command of the page in a shell whose `PATH` has the tested program.
 fn shell(command: &str, folder: &Path) -> String {
     let program = program();
     let beside = Path::new(program.get_program()).parent().unwrap().to_str().unwrap();
@@ -48,7 +48,7 @@ fn shell(command: &str, folder: &Path) -> String {
 fn the_page_runs_as_it_stands() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    // the page is followed in a clone; here nothing is left in it
+    // The page works in a clone of the repository. The test leaves no files in it.
     for shared in ["data", "models"] {
         std::os::unix::fs::symlink(root().join(shared), folder.join(shared)).unwrap();
     }
@@ -69,7 +69,7 @@ fn the_page_runs_as_it_stands() {
     let sheet = image::open(folder.join("lake/quickstart/contact_sheet.png")).unwrap();
     assert_eq!((sheet.width(), sheet.height()), (4 + 4 * 68, 4 + 12 * 68));
 
-    // each class is the folder's, and hard where it has few images
+    // Each class is its folder's name. Classes with few images are hard.
     let asked = shell(
         "discl-pipe sql quickstart.toml --format json \"SELECT class_name, count(*) AS n FROM hard_samples GROUP BY 1 ORDER BY 1\"",
         folder,

@@ -19,7 +19,7 @@ fn other_engines_read_every_table() {
     assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), stderr(&output));
 }
 
-/// A Python environment with what `tests/NAME/requirements.txt` names, made once for each Python and each text of it.
+/// Returns a Python environment with `tests/NAME/requirements.txt`, created once per Python and content of that file.
 pub fn environment(name: &str) -> PathBuf {
     let requirements = root().join("tests").join(name).join("requirements.txt");
     let mut hasher = DefaultHasher::new();
@@ -28,11 +28,11 @@ pub fn environment(name: &str) -> PathBuf {
     let folder = root().join("target").join(name);
     let environment = folder.join(format!("venv-{:08x}", hasher.finish() >> 32));
     fs::create_dir_all(&folder).unwrap();
-    // one test makes it and others wait; a process that is killed lets go of the lock
+    // One test creates it and others wait. A killed process releases the lock.
     let lock = File::create(folder.join("lock")).unwrap();
     lock.lock().unwrap();
     if !environment.exists() {
-        // it gets its name when it is whole; `--clear` empties what an interrupted install left
+        // It gets its name once it is complete. `--clear` removes the remains of an interrupted installation.
         let partial = folder.join("partial");
         succeed(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&partial));
         let pip = ["-m", "pip", "install", "-q", "--disable-pip-version-check", "-r"];
@@ -42,7 +42,7 @@ pub fn environment(name: &str) -> PathBuf {
     environment
 }
 
-/// The stdout of a command that has to succeed, or what is needed for it.
+/// Runs a command that must succeed and returns its stdout. A failure reports what the command needs.
 fn succeed(command: &mut Command) -> Vec<u8> {
     let needs = "This test needs `python3` on the path, 3.10 or newer and with its `venv` module (on Debian and \
                  Ubuntu: `apt install python3-venv`), and a package index from which pip installs \

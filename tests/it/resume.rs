@@ -1,4 +1,4 @@
-//! Kills, orders, partitions: the same tables.
+//! Killed runs, other orders and other partitions give the same tables.
 
 use std::{
     process::{Child, Stdio},
@@ -7,7 +7,7 @@ use std::{
 
 use crate::support::Workspace;
 
-/// Each kill is at a moment of its own, spread over the time that a run takes.
+/// The kills are spread over the duration of a run.
 const KILLS: u32 = 4;
 
 #[test]
@@ -19,7 +19,7 @@ fn killed_runs_end_as_a_quiet_one() {
     let killed = Workspace::small();
     for kill in 1..=KILLS {
         let mut run = killed.command("run", &[]).spawn().unwrap();
-        // the fraction of the golden ratio spreads moments evenly, however many there are
+        // The fraction of the golden ratio spreads any number of kills evenly.
         let moment = whole.mul_f64((f64::from(kill) * 0.618_034).fract());
         std::thread::sleep(moment.max(Duration::from_millis(200)));
         run.kill().unwrap();
@@ -32,15 +32,15 @@ fn killed_runs_end_as_a_quiet_one() {
     assert_eq!(killed.number(evaluations), quiet.number(evaluations));
 }
 
-/// Four runs on one lake without a word to each other; every five seconds two of them, drawn from a seed, are killed and
-/// begun again. `DISCL_KILLS_SECONDS` says for how long.
+/// Four runs share a lake without any communication. Every five seconds two of them, drawn from a seed, are killed and
+/// restarted. `DISCL_KILLS_SECONDS` sets how long this goes on.
 #[test]
 #[allow(clippy::print_stdout)] // with --nocapture this is what one asks for
 fn four_runs_of_which_two_are_killed_again_and_again_make_one_clean_lake() {
     const RUNS: usize = 4;
     let seconds = std::env::var("DISCL_KILLS_SECONDS").map_or(30, |seconds| seconds.parse().unwrap());
     let job = |workspace: &mut Workspace| {
-        // so much work that there is something to kill until the end
+        // Enough work that there is something to kill until the end.
         let seeds: Vec<usize> = (0..seconds / 15).collect();
         workspace.edit("hard_samples.max_class_count=20");
         workspace.edit("spectrum.timesteps=12");
@@ -104,7 +104,7 @@ fn two_runs_at_once_make_one_clean_lake() {
     shared.assert_equals(&quiet);
 }
 
-/// Two pipelines that overlap: units differ, rows must not.
+/// Two pipelines overlap. Their units differ, but no row may occur twice.
 #[test]
 fn overlapping_pipelines_at_once_share_their_rows() {
     let wide = ["spectrum.seeds=[10,11]", "filter.min_text_similarity=0.6"];
@@ -114,7 +114,7 @@ fn overlapping_pipelines_at_once_share_their_rows() {
     let mut shared = Workspace::small();
     let mut narrow = shared.command("run", &[]).spawn().unwrap();
     wide.iter().for_each(|edit| shared.edit(edit));
-    // one of them may give up on the other's tables; what is there stays sound, and the next run completes it
+    // One may give up because of the other. The tables stay sound, and the next run completes them.
     let _ = shared.command("run", &[]).output().unwrap();
     let _ = narrow.wait().unwrap();
     shared.run();
@@ -122,7 +122,7 @@ fn overlapping_pipelines_at_once_share_their_rows() {
     shared.assert_equals(&quiet);
 }
 
-/// An image that changes in the source is read again, and what was made from the old one is not used.
+/// An image that changes in the source is read again, and nothing derived from the old one is used.
 #[test]
 fn a_changed_source_is_read_again() {
     let mut workspace = Workspace::small();
@@ -134,7 +134,7 @@ fn a_changed_source_is_read_again() {
     workspace.edit(&format!("source.root={:?}", data.to_str().unwrap()));
     workspace.run();
     let before = workspace.query("SELECT source_id, digest FROM images WHERE path = 'train.parquet#0'");
-    // other images in the same place
+    // Other images at the same path.
     std::fs::copy("data/digits_lt/validation.parquet", data.join("train.parquet")).unwrap();
     std::fs::copy("data/digits_lt/train.parquet", data.join("validation.parquet")).unwrap();
     workspace.edit("hard_samples.max_class_count=3");

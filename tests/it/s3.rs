@@ -1,4 +1,4 @@
-//! A lake and a source in S3, also through faults; workers that share a pipeline; signals.
+//! A lake and a source in S3, with and without faults; workers that share a pipeline; signals.
 //!
 //! The store is moto's, in a process of its own with faults before it: `tests/s3/server.py`. The program is as it
 //! ships.
@@ -21,10 +21,10 @@ use crate::{
     support::{Workspace, cache, contents, root, skipped, stderr},
 };
 
-/// The key that the server knows, and a secret that no output may have.
+/// The access key of the server, and a secret that must not occur in any output.
 const KEY: &str = "tester";
 const SECRET: &str = "a-secret-that-nobody-may-read";
-/// What happens to requests, often enough for a test to wait for each of them.
+/// Faults that are frequent enough for a test to wait for each of them.
 const FAULTS: &[&str] = &[
     "slow_down",
     "internal",
@@ -36,16 +36,16 @@ const FAULTS: &[&str] = &[
     "cut",
     "slow",
 ];
-/// The longest that a run with wrong credentials may go on.
+/// How long a run with wrong credentials may take at most.
 const SOON: Duration = Duration::from_secs(20);
 
 struct Server {
     port: u16,
-    /// It ends with its standard input: with this process.
+    /// The server ends when its standard input closes, which is when this process ends.
     _process: Child,
 }
 
-/// A bucket, and how requests to it go wrong.
+/// A bucket, with faults of its requests.
 struct Bucket(&'static str);
 
 fn server() -> &'static Server {
@@ -60,12 +60,12 @@ fn server() -> &'static Server {
     })
 }
 
-/// One request; the body of the answer, which is text.
+/// Sends a request and returns the body of the response as text.
 fn request(method: &str, target: &str, body: &[u8]) -> String {
     String::from_utf8(request_bytes(method, target, body)).unwrap()
 }
 
-/// One request; the body of the answer.
+/// Sends a request and returns the body of the response.
 fn request_bytes(method: &str, target: &str, body: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(("127.0.0.1", server().port)).unwrap();
     let length = body.len();
@@ -83,19 +83,19 @@ fn request_bytes(method: &str, target: &str, body: &[u8]) -> Vec<u8> {
 }
 
 impl Bucket {
-    /// Makes it, without faults.
+    /// Creates the bucket, without faults.
     fn new(name: &'static str) -> Self {
         let bucket = Self(name);
         bucket.faults("");
         bucket
     }
 
-    /// Sets the faults, as in `rate=0.2&seed=1`; those that are left out are none.
+    /// Sets the faults, as in `rate=0.2&seed=1`. Faults that are not named are switched off.
     fn faults(&self, rates: &str) {
         request("PUT", &format!("/__faults__/{}?{rates}", self.0), &[]);
     }
 
-    /// What faults there were. They are printed, for `cargo test -- --nocapture`.
+    /// Returns the faults so far, and prints them for `cargo test -- --nocapture`.
     #[allow(clippy::print_stdout)]
     fn counts(&self) -> BTreeMap<String, u64> {
         let text = request("GET", &format!("/__faults__/{}", self.0), &[]);
@@ -103,7 +103,7 @@ impl Bucket {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// The small pipeline, with a lake here.
+    /// The small pipeline, with a lake in this bucket.
     fn workspace(&self) -> Workspace {
         let mut workspace = Workspace::small();
         workspace.url = Some(format!("s3://{}/lake", self.0));
@@ -112,7 +112,7 @@ impl Bucket {
     }
 }
 
-/// How a caller finds the server, and who they are.
+/// The variables with which a client finds the server and identifies itself.
 fn variables() -> Vec<(&'static str, String)> {
     let endpoint = format!("http://127.0.0.1:{}", server().port);
     vec![
@@ -124,7 +124,7 @@ fn variables() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// What the small pipeline gives in a run that nothing disturbs: its tables, and the UNet's evaluations.
+/// Returns the tables and the UNet evaluations of an undisturbed run of the small pipeline.
 pub fn quiet() -> &'static (BTreeMap<String, Vec<Value>>, f64) {
     static QUIET: OnceLock<(BTreeMap<String, Vec<Value>>, f64)> = OnceLock::new();
     QUIET.get_or_init(|| {
@@ -138,7 +138,7 @@ fn evaluations(workspace: &Workspace) -> f64 {
     workspace.number("SELECT sum(unet_evaluations) FROM ledger")
 }
 
-/// Fails where the lake is not that of a quiet run.
+/// Asserts that the lake equals that of an undisturbed run.
 fn assert_sound(workspace: &Workspace) {
     workspace.ok("verify", &[]);
     workspace.assert_holds(&quiet().0);
@@ -158,7 +158,7 @@ fn a_lake_in_s3_is_as_one_on_disk() {
     let again = skipped(&workspace.run());
     assert!(again.values().all(|skipped| *skipped), "{again:?}");
     assert_sound(&workspace);
-    // the same through a profile of AWS's own tools
+    // The same with a profile of AWS's own tools.
     let files = [
         (
             "AWS_SHARED_CREDENTIALS_FILE",
@@ -175,12 +175,12 @@ fn a_lake_in_s3_is_as_one_on_disk() {
         workspace.variables.push((variable, workspace.path(name).to_str().unwrap().to_owned()));
     }
     workspace.ok("status", &[]);
-    // a bit that changes on the way is no error of any request: `verify` finds it
+    // A bit that flips on the way does not fail a request, but `verify` finds it.
     bucket.faults("flip=1");
     let said = workspace.command("verify", &[]).output().unwrap();
     ended(&said, 1);
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    assert!(said.contains("does not have the content that its name promises"), "{said}");
+    assert!(said.contains("has not the content that its name says"), "{said}");
     assert!(bucket.counts()["flip"] > 0);
 }
 
@@ -201,7 +201,7 @@ fn a_source_in_s3_is_read_through_faults() {
     assert_sound(&workspace);
 }
 
-/// Keys that URLs and stores find hard, and how a URL has them: a list names them, and a listing finds them.
+/// Keys that are hard for URLs and stores, with their encoding in a URL. A list names them, and a listing finds them.
 #[test]
 fn a_source_of_files_in_s3_keeps_their_names() {
     const KEYS: [(&str, &str); 6] = [
@@ -288,13 +288,13 @@ fn models_in_s3_are_fetched_once_and_are_the_same() {
     assert!(said.starts_with("fetching `s3://models/models/digits`: "), "{said}");
     assert!(!said.contains(SECRET), "{said}");
     assert_eq!(check(&workspace), "", "all files are there");
-    // what the models made from the directory is what these would make
+    // The models are the same as in the directory, so nothing is generated again.
     let plan = workspace.json("plan", &[]);
     for step in ["spectrum", "scores"] {
         let planned = plan.as_array().unwrap().iter().find(|planned| planned["step"] == step).unwrap();
         assert_eq!(planned["skipped"], true, "{planned}");
     }
-    // a file that is cut off on this machine is fetched again
+    // A truncated file in the cache is fetched again.
     bucket.faults("");
     let cut = files_below(&workspace.path("cache/discl-pipe/models"));
     assert!(cut.iter().all(|path| !path.ends_with("diffusion_pytorch_model.bin")));
@@ -305,8 +305,8 @@ fn models_in_s3_are_fetched_once_and_are_the_same() {
     workspace.edit("models.clip=s3://models/nothing");
     workspace.edit("models.diffusion=s3://models");
     let said = check(&workspace);
-    assert!(said.contains("`models.diffusion`: `s3://models` holds no model"), "{said}");
-    assert!(said.contains("`models.clip`: `s3://models/nothing` holds no model"), "{said}");
+    assert!(said.contains("`models.diffusion`: `s3://models` is not a model"), "{said}");
+    assert!(said.contains("`models.clip`: `s3://models/nothing` is not a model"), "{said}");
 }
 
 fn files_below(folder: &Path) -> Vec<PathBuf> {
@@ -340,7 +340,7 @@ fn an_export_to_s3_is_as_one_on_disk() {
     }
 }
 
-/// One run by itself, and two workers on a lake of their own: all at once, since they mostly wait for the store.
+/// Starts one run, and two workers on another lake, all at once because they mostly wait for the store.
 #[test]
 fn a_run_and_two_workers_get_through_faults() {
     let (alone, shared) = (Bucket::new("alone"), Bucket::new("shared"));
@@ -353,7 +353,7 @@ fn a_run_and_two_workers_get_through_faults() {
         run.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
     });
     let said = runs.map(|run| ended(&run.wait_with_output().unwrap(), 0));
-    // each run gets through by itself, and says what slowed it down
+    // Each run completes by itself and reports what slowed it down.
     assert!(said[0].contains("the object store throttled requests: "), "{}", said[0]);
     let counts = [alone.counts(), shared.counts()];
     for fault in FAULTS {
@@ -362,7 +362,7 @@ fn a_run_and_two_workers_get_through_faults() {
     for (bucket, workspace) in [(&alone, &run), (&shared, &workers)] {
         bucket.faults("");
         assert_sound(workspace);
-        // answers were lost, work was not, and no worker did another's
+        // Responses were lost but no work was, and no worker did another's part.
         assert_eq!(evaluations(workspace), quiet().1, "{}", bucket.0);
     }
 }
@@ -376,18 +376,18 @@ fn a_worker_says_which_step_waits_for_others() {
     };
     let said = shard("0/2");
     assert!(said.contains("step `pixels` waits for "), "{said}");
-    // the pixels are complete with this one's, the images are not
+    // This worker completes the pixels, but not the images.
     let said = shard("1/2");
     assert!(said.contains("step `spectrum` waits for "), "{said}");
     workspace.run();
     assert_sound(&workspace);
 }
 
-/// A run that has made a row of `table`, to be signalled.
+/// Starts a run and waits for a row of `table`, so that a test can send a signal.
 fn started(workspace: &Workspace, table: &str, arguments: &[&str]) -> Child {
     let mut run = workspace.command("run", arguments);
     let run = run.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    // version 0 is the empty table
+    // Version 0 is the empty table.
     let rows = workspace.lake().join(format!("digits_lt/{table}/_delta_log/00000000000000000001.json"));
     let begun = Instant::now();
     while !rows.exists() {
@@ -410,7 +410,7 @@ fn a_signal_lets_what_is_in_flight_end() {
     let said = ended(&run.wait_with_output().unwrap(), 130);
     assert!(signalled.elapsed() < Duration::from_secs(25), "it took {:?}", signalled.elapsed());
     assert!(said.contains("stopping: 25 s for what is in flight"), "{said}");
-    // a unit's row in the ledger comes before its images: where both are there, it is whole
+    // A unit's ledger row precedes its images, so a unit with both is complete.
     let units = workspace.number("SELECT sum(rows) FROM ledger WHERE step = 'spectrum' AND unit IS NOT NULL");
     assert_eq!(workspace.number("SELECT count(*) FROM spectrum"), units);
     assert!(evaluations(&workspace) < quiet().1, "nothing was left to do: the signal came too late");
@@ -422,7 +422,7 @@ fn a_signal_lets_what_is_in_flight_end() {
 #[test]
 fn a_second_signal_ends_a_run_at_once() {
     let mut workspace = Workspace::small();
-    // what is in flight would take minutes
+    // The work in flight would take minutes.
     workspace.edit("spectrum.timesteps=999");
     workspace.edit("spectrum.image_guidance=[10,50]");
     let mut run = started(&workspace, "candidates", &["--grace", "600"]);
@@ -438,7 +438,7 @@ fn a_second_signal_ends_a_run_at_once() {
     assert!(signalled.elapsed() < Duration::from_secs(5), "it took {:?}", signalled.elapsed());
 }
 
-/// What is wrong with a workspace.
+/// A change to a workspace that makes its runs fail.
 type Change<'a> = &'a dyn Fn(&mut Workspace);
 
 #[test]

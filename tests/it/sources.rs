@@ -1,4 +1,4 @@
-//! The digits as files, folders, tables and tars: the same data set as their Parquet files.
+//! The digits as files, folders, tables and tars give the same data set as their Parquet files.
 
 use std::{fs, path::Path, sync::OnceLock};
 
@@ -11,7 +11,7 @@ use crate::support::{Workspace, root, stderr};
 /// The classes, in the order of their labels.
 pub const DIGITS: [&str; 10] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
 const SPLITS: [&str; 3] = ["train", "validation", "test"];
-/// What does not depend on how an image is stored.
+/// The columns that do not depend on how an image is stored.
 const IMAGES: &str = "SELECT split, label, class_name, width, height, format, digest FROM images \
                       ORDER BY split, label, digest";
 const HARD: &str = "SELECT i.digest, h.label, h.class_name, h.reason FROM hard_samples h \
@@ -40,7 +40,7 @@ pub fn images() -> Vec<Image> {
     found
 }
 
-/// The images and the hard ones among them, as the Parquet files give them.
+/// Returns the images and the hard images that the Parquet files give.
 fn reference() -> &'static (Vec<Value>, Vec<Value>) {
     static REFERENCE: OnceLock<(Vec<Value>, Vec<Value>)> = OnceLock::new();
     REFERENCE.get_or_init(|| {
@@ -72,7 +72,7 @@ pub fn write(path: &Path, bytes: &[u8]) {
     fs::write(path, bytes).unwrap();
 }
 
-/// Runs as far as the hard images, and compares.
+/// Runs up to the hard images and compares the tables.
 fn assert_same(workspace: &Workspace) {
     workspace.ok("run", &["--until", "hard_samples"]);
     let (images, hard) = reference();
@@ -95,7 +95,7 @@ fn a_list_is_the_same_data_set() {
     }
     lists.iter().for_each(|(split, list)| write(&workspace.path(&format!("lists/{split}.txt")), list.as_bytes()));
     assert_same(&workspace);
-    // an image that goes is a reject, and no other is read again
+    // A deleted image becomes a reject, and no other image is read again.
     let gone = workspace.query("SELECT path FROM images WHERE split = 'test' ORDER BY path LIMIT 1");
     fs::remove_file(workspace.path("data").join(gone[0]["path"].as_str().unwrap())).unwrap();
     workspace.ok("run", &["--until", "images", "--set", "rejects.max_fraction=1"]);
@@ -178,7 +178,7 @@ fn keys_of_another_kind_are_named() {
     assert_eq!(output.status.code(), Some(2));
     let said = stderr(&output);
     assert!(
-        said.contains("unknown key `source.image_column` of kind `list`, allowed are `kind`, `root`, `lists`, `splits`, `sql` and `classes`"),
+        said.contains("`source.image_column` is not a key of kind `list`; expected one of `kind`, `lists`, `root`, `splits`, `sql` or `classes`"),
         "{said}"
     );
 }

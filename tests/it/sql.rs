@@ -1,10 +1,10 @@
-//! Functions and golden queries, as `discl-pipe sql` answers them.
+//! SQL functions and golden queries, run by `discl-pipe sql`.
 
 use serde_json::{Value, json};
 
 use crate::support::{Workspace, stderr};
 
-/// The schedule's query with other epochs and levels, without running anything before it.
+/// Runs the query of the schedule with other epochs and levels, without the steps before it.
 fn schedule(epochs: u32, curriculum_epochs: u32, levels: &str) -> Vec<Value> {
     let mut workspace = Workspace::full();
     workspace.edit(&format!("curriculum.epochs={epochs}"));
@@ -13,7 +13,7 @@ fn schedule(epochs: u32, curriculum_epochs: u32, levels: &str) -> Vec<Value> {
     workspace.json("sql", &["-f", "sql/schedule/diverse_to_specific.sql"]).as_array().unwrap().clone()
 }
 
-/// Epochs per level, in the order in which the levels come.
+/// Returns the epochs of each level, in the order of the schedule.
 fn shares(mut rows: Vec<Value>) -> Vec<(i64, usize)> {
     rows.sort_by_key(|row| row["epoch"].as_i64());
     let mut shares: Vec<(i64, usize)> = Vec::new();
@@ -49,7 +49,7 @@ fn functions_answer() {
              cosine_similarity([1.0, 0.0], [1.0, 1.0]) AS cosine",
     );
     assert_eq!(rows, [json!({ "drawn": 3, "id": "e9e08b61ceef5f5e3620178fbc138fa8", "cosine": 0.70710677 })]);
-    // a class's own text is nearer to its images than another's
+    // Images are closer to the text of their class than to that of another.
     let nearer = workspace.number(
         "SELECT avg(CASE WHEN cosine_similarity(e, clip_text('a photo of six'))
                  > cosine_similarity(e, clip_text('a photo of two')) THEN 1.0 ELSE 0.0 END)
@@ -80,7 +80,7 @@ fn img2img_answers_in_sql() {
     assert_eq!(whole, [json!({ "n": 3 })]);
 }
 
-/// DataFusion evaluates an expression once for each place where it stands; images are made once all the same.
+/// DataFusion evaluates every occurrence of an expression, but an image is generated once.
 #[test]
 fn images_are_made_once_whatever_the_query_does() {
     let mut workspace = Workspace::small();
@@ -116,4 +116,27 @@ fn nothing_can_be_written_from_sql() {
         assert_eq!(output.status.code(), Some(2), "{query}: {}", stderr(&output));
     }
     assert!(!workspace.lake().exists());
+}
+
+#[test]
+fn rows_are_printed_with_their_headings_even_if_there_are_none() {
+    let workspace = Workspace::small();
+    let empty = workspace.ok("sql", &["SELECT sample_id, attempt FROM kept"]);
+    assert!(empty.contains("| sample_id | attempt |"), "{empty}");
+    let query = "SELECT * FROM (VALUES (1, 'a,b'), (2, NULL)) AS t(n, s) ORDER BY n";
+    assert_eq!(workspace.ok("sql", &[query, "--format", "csv"]), "n,s\n1,\"a,b\"\n2,\n");
+    assert_eq!(workspace.ok("sql", &["SELECT 1 AS n LIMIT 0", "--format", "csv"]), "n\n");
+    assert_eq!(workspace.query("SELECT 1 AS n LIMIT 0"), Vec::<Value>::new());
+}
+
+#[test]
+fn unknown_tables_and_wrong_arguments_are_named() {
+    let workspace = Workspace::small();
+    let said = |query: &str| stderr(&workspace.command("sql", &[query]).output().unwrap());
+    assert_eq!(
+        said("SELECT * FROM imgaes"),
+        "error: query `sql`: there is no table `imgaes`; did you mean `images`?\n"
+    );
+    let expected = "error: query `sql`: `clip_text`: expected a string, found Int64\n";
+    assert_eq!(said("SELECT clip_text(1)"), expected);
 }

@@ -1,4 +1,4 @@
-//! A private directory and the program, as a person would use it.
+//! A temporary workspace, and the program as a user runs it.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-/// The digits pipeline at the size of a test: 12 hard images, three levels, one seed, few timesteps.
+/// Edits that reduce the digits pipeline to 12 hard images, three levels, one seed and few timesteps.
 pub const SMALL: &[&str] = &[
     "hard_samples.max_class_count=10",
     "spectrum.image_guidance=[10,50,90]",
@@ -19,7 +19,7 @@ pub const SMALL: &[&str] = &[
     "curriculum.curriculum_epochs=4",
 ];
 
-/// The tables whose rows a TOML determines, and the accumulated rows that they refer to.
+/// Queries of the tables that a TOML determines, and of the incremental rows that they refer to.
 const TABLES: &[&str] = &[
     "SELECT p.source_id, p.info['digest'] AS info, image_info(p.image)['digest'] AS digest \
      FROM pixels p JOIN images i ON i.pixel_id = p.pixel_id ORDER BY p.source_id;",
@@ -35,16 +35,16 @@ const TABLES: &[&str] = &[
     "SELECT * FROM manifest ORDER BY epoch, position;",
 ];
 
-/// A temporary directory with a lake in it, in the root of the repository.
+/// A temporary directory with a lake. Commands run in the root of the repository.
 pub struct Workspace {
     directory: tempfile::TempDir,
-    /// Edits of the pipeline that every command makes.
+    /// The `--set` edits of every command.
     pub set: Vec<String>,
     /// The pipeline's file.
     pub pipeline: PathBuf,
-    /// The URL of the lake, where it is not in the directory.
+    /// The URL of the lake, if it is not in the directory.
     pub url: Option<String>,
-    /// Variables that every command gets.
+    /// The environment variables of every command.
     pub variables: Vec<(&'static str, String)>,
 }
 
@@ -75,7 +75,7 @@ impl Workspace {
         self.path("lake")
     }
 
-    /// Adds an edit, in the place of an earlier one of the same key.
+    /// Adds an edit, which replaces an earlier one of the same key.
     pub fn edit(&mut self, edit: &str) {
         let key = edit.split('=').next().unwrap().to_owned() + "=";
         self.set.retain(|old| !old.starts_with(&key));
@@ -86,7 +86,11 @@ impl Workspace {
     pub fn command(&self, command: &str, arguments: &[&str]) -> Command {
         let mut process = program();
         let lake = self.url.as_ref().map_or_else(|| self.lake(), PathBuf::from);
-        process.arg(command).arg(&self.pipeline).arg("--lake").arg(lake);
+        process.arg(command).arg(&self.pipeline);
+        // The two commands that read the pipeline alone.
+        if !matches!(command, "confidences" | "prompts") {
+            process.arg("--lake").arg(lake);
+        }
         process.envs(self.variables.iter().map(|(name, value)| (*name, value)));
         for edit in &self.set {
             process.arg("--set").arg(edit);
@@ -95,7 +99,7 @@ impl Workspace {
         process
     }
 
-    /// Runs a command that has to succeed, and gives its stdout.
+    /// Runs a command that must succeed, and returns its stdout.
     pub fn ok(&self, command: &str, arguments: &[&str]) -> String {
         let output = self.command(command, arguments).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
@@ -103,26 +107,26 @@ impl Workspace {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// The same, as JSON.
+    /// Runs a command that must succeed, and returns its JSON.
     pub fn json(&self, command: &str, arguments: &[&str]) -> Value {
         let arguments: Vec<&str> = arguments.iter().copied().chain(["--format", "json"]).collect();
         serde_json::from_str(&self.ok(command, &arguments)).unwrap()
     }
 
-    /// The rows of one query.
+    /// Returns the rows of a query.
     pub fn query(&self, query: &str) -> Vec<Value> {
         self.json("sql", &[query]).as_array().unwrap().clone()
     }
 
-    /// The number in the one row and column of a query.
+    /// Returns the number in the only row and column of a query.
     pub fn number(&self, query: &str) -> f64 {
         let rows = self.query(query);
         let row = rows.first().and_then(Value::as_object).unwrap_or_else(|| panic!("no row: {query}"));
         row.values().next().and_then(Value::as_f64).unwrap_or_else(|| panic!("no number: {rows:?}"))
     }
 
-    /// Every row that the pipeline determines, by table; `pixel_id` apart, which names the version of a file in its
-    /// store.
+    /// Returns every row that the pipeline determines, by table, without `pixel_id`, which depends on the version of a
+    /// file in its store.
     pub fn tables(&self) -> BTreeMap<String, Vec<Value>> {
         let mut process = self.command("sql", &["--format", "json"]);
         let mut child = process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -138,12 +142,12 @@ impl Workspace {
         TABLES.iter().map(|query| (*query).to_owned()).zip(answers).collect()
     }
 
-    /// Fails where two workspaces differ, with the first row that does.
+    /// Asserts that the tables of two workspaces are equal.
     pub fn assert_equals(&self, other: &Self) {
         self.assert_holds(&other.tables());
     }
 
-    /// Fails where the tables hold other rows than `tables`.
+    /// Asserts that the tables hold exactly these rows.
     pub fn assert_holds(&self, tables: &BTreeMap<String, Vec<Value>>) {
         for ((query, mine), theirs) in self.tables().iter().zip(tables.values()) {
             for (a, b) in mine.iter().zip(theirs) {
@@ -153,13 +157,13 @@ impl Workspace {
         }
     }
 
-    /// The state of each step in the JSON of `run`: whether it was skipped.
+    /// Runs the pipeline and returns the JSON of `run`.
     pub fn run(&self) -> Value {
         self.json("run", &[])
     }
 }
 
-/// Copies a directory with all that is in it.
+/// Copies a directory recursively.
 pub fn copy_all(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
@@ -173,7 +177,7 @@ pub fn copy_all(from: &Path, to: &Path) {
     }
 }
 
-/// The variable of a cache in the workspace, which shares only ONNX Runtime with the user's.
+/// Returns the variable of a cache in the workspace. It shares only ONNX Runtime with the user's cache.
 pub fn cache(workspace: &Workspace) -> Vec<(&'static str, String)> {
     let user = std::env::var("XDG_CACHE_HOME").ok().filter(|cache| !cache.is_empty());
     let user = user.map_or_else(|| Path::new(&std::env::var("HOME").unwrap()).join(".cache"), PathBuf::from);
@@ -184,13 +188,13 @@ pub fn cache(workspace: &Workspace) -> Vec<(&'static str, String)> {
     vec![("XDG_CACHE_HOME", workspace.path("cache").to_str().unwrap().to_owned())]
 }
 
-/// Whether each step of a `run` was skipped.
+/// Returns whether each step of a `run` was skipped.
 pub fn skipped(run: &Value) -> BTreeMap<String, bool> {
     let steps = run["steps"].as_array().unwrap();
     steps.iter().map(|step| (step["step"].as_str().unwrap().to_owned(), step["skipped"].as_bool().unwrap())).collect()
 }
 
-/// The program, in the root of the repository, without the caller's cloud credentials.
+/// Returns the program, to run in the root of the repository without the caller's cloud credentials.
 pub fn program() -> Command {
     let mut process = Command::new(env!("CARGO_BIN_EXE_discl-pipe"));
     process.current_dir(root()).stdin(Stdio::null());
@@ -200,7 +204,7 @@ pub fn program() -> Command {
     process
 }
 
-/// The bytes of every file below `folder`, by its path there.
+/// Returns the bytes of every file below `folder`, by relative path.
 pub fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let (mut found, mut pending) = (BTreeMap::new(), vec![folder.to_path_buf()]);
     while let Some(directory) = pending.pop() {

@@ -1,4 +1,4 @@
-//! Rules of the code base that no compiler keeps.
+//! Rules of the code base that no compiler checks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +7,7 @@ use std::{
 
 use crate::support::root;
 
-/// The modules, from the top down: a module uses those below it. `models` has a ladder of its own.
+/// The modules from the top down. A module uses only those below it. `models` has its own ladder.
 const LADDERS: &[(&str, &[&str])] = &[
     (
         "",
@@ -38,10 +38,27 @@ const LADDERS: &[(&str, &[&str])] = &[
             "error",
         ],
     ),
-    ("models", &["mod", "describe", "hub", "clip", "diffusion", "classifier", "tokenizer", "onnx"]),
+    (
+        "models",
+        &[
+            "mod",
+            "describe",
+            "inspect",
+            "error",
+            "hub",
+            "clip",
+            "diffusion",
+            "classifier",
+            "preprocess",
+            "tokenizer",
+            "onnx",
+            "model_dir",
+            "cache_dir",
+        ],
+    ),
 ];
 
-/// Who alone may name a package.
+/// The only modules that may name a package.
 const ONLY: &[(&str, &[&str])] = &[
     ("ort", &["models/onnx"]),
     ("polars", &["report"]),
@@ -55,14 +72,19 @@ const ONLY: &[(&str, &[&str])] = &[
     ("candle_nn", &["experiment/learner"]),
     ("hf_hub", &["models/hub"]),
     ("clap", &["cli"]),
+    ("comfy_table", &["cli"]),
     ("indicatif", &["cli"]),
     ("reqwest", &["prompts"]),
 ];
 
-/// Lines of a file, tests apart.
-const LONGEST: usize = 500;
+/// The lines that a file may have. Tests inside a source file do not count, tests in a file of their own do.
+const MAX_LINES: usize = 500;
 
-fn files(below: &str, ending: &str) -> Vec<PathBuf> {
+/// The entries that `src` may have, so that `ls src` fits on a screen.
+const MAX_ROOMS: usize = 24;
+
+/// Returns the files below a folder of the repository whose names have this extension, in order.
+pub fn files(below: &str, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut pending = vec![root().join(below)];
     while let Some(directory) = pending.pop() {
@@ -79,29 +101,32 @@ fn files(below: &str, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Where a file stands below `src`, without its ending: `lake/gc`, `lake/mod`, `clock`.
+/// Returns the path of a file below `src` without its extension: `lake/gc`, `lake/mod`, `clock`.
 fn module(path: &Path) -> String {
     let below = path.strip_prefix(root().join("src")).unwrap().with_extension("");
     below.to_string_lossy().replace('\\', "/")
 }
 
-/// The part of `module` that lies directly in `room`; none for a module outside of it.
+/// Returns the part of `module` that is directly in `room`, or `None` for a module outside of it.
 fn part<'a>(module: &'a str, room: &str) -> Option<&'a str> {
     let below = if room.is_empty() { module } else { module.strip_prefix(room)?.strip_prefix('/')? };
     below.split('/').next()
 }
 
-/// The code of a file: what is before its tests.
+/// Returns the code of a file, which ends where its tests begin.
 fn code(path: &Path) -> String {
     let text = std::fs::read_to_string(path).unwrap();
     text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned()
 }
 
+/// Whether a file of `src` holds nothing but tests.
 fn is_test(path: &Path) -> bool {
+    // The folder of the checkout may be called `tests`, too.
+    let path = path.strip_prefix(root()).unwrap();
     path.components().any(|part| part.as_os_str() == "tests") || path.ends_with("tests.rs")
 }
 
-/// Every name that follows `prefix` in a text, up to the next `::`; of `prefix{a, b::{c, d}}` these are `a` and `b`.
+/// Returns every name that follows `prefix` in a text, up to the next `::`: `a` and `b` for `prefix{a, b::{c, d}}`.
 fn names_after(text: &str, prefix: &str) -> BTreeSet<String> {
     let mut found = Vec::new();
     for part in text.split(prefix).skip(1) {
@@ -181,13 +206,34 @@ fn packages_stay_where_they_belong() {
 fn files_are_short_and_say_what_they_are_for() {
     for path in files("src", "rs").iter().filter(|path| !is_test(path)) {
         let code = code(path);
-        assert!(code.lines().count() <= LONGEST, "{} is longer than {LONGEST} lines", path.display());
+        assert!(code.lines().count() <= MAX_LINES, "{} is longer than {MAX_LINES} lines", path.display());
         assert!(code.starts_with("//!"), "{} does not begin with what it is for", path.display());
     }
     for path in files("sql", "sql") {
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("-- "), "{} does not begin with what it chooses", path.display());
     }
+}
+
+#[test]
+fn tests_of_the_program_say_what_they_are_for() {
+    for path in files("tests/it", "rs") {
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("//!"), "{} does not begin with what it is for", path.display());
+    }
+    let main = std::fs::read_to_string(root().join("tests/it/main.rs")).unwrap();
+    let modules: Vec<&str> = main.lines().filter(|line| line.starts_with("mod ")).collect();
+    assert!(modules.len() > 10, "only {} modules were found: this test reads nothing", modules.len());
+    for line in modules {
+        let comment = line.split_once("; // ").map_or("", |(_, comment)| comment);
+        assert!(!comment.is_empty() && !comment.contains("//"), "tests/it/main.rs: `{line}` needs one comment");
+    }
+}
+
+#[test]
+fn the_list_of_modules_fits_on_a_screen() {
+    let count = std::fs::read_dir(root().join("src")).unwrap().count();
+    assert!(count <= MAX_ROOMS, "`src` has {count} entries, {MAX_ROOMS} are allowed");
 }
 
 #[test]

@@ -3,7 +3,7 @@
     pip install torch==2.15.0 diffusers==0.42.1 transformers==5.23.0 onnx==1.23.2 onnxruntime==1.32.0
     python tests/oracle/make.py [--out FOLDER] [--tokenizer FOLDER]
 
-For maintainers: the tests need only the recorded files. Makes four small pipelines with seeded random weights
+For maintainers: the tests need only the recorded files. Creates four small pipelines with seeded random weights
 (`sd1`, `sd2`, `sdxl_base`, `sdxl_refiner`; nothing is downloaded) and writes for each of them, by default to
 `tests/fixtures/pipelines/NAME`:
 
@@ -66,7 +66,7 @@ SCALE = 5.0
 TOLERANCE = 2e-5
 """Largest difference between a graph and torch, relative to the largest output (or to 1)."""
 F16_TOLERANCE = 1e-2
-"""The same, where the graph computes in f16 (and torch in f32)."""
+"""The same, if the graph computes in f16 (and torch in f32)."""
 PROMPTS = ["a photo of a handwritten five", "Déjà vu! 数字 and Zwölf naïve cafés 🙂 it's too long"]
 NEGATIVE = "a blurry scan, don't!"
 TEXTS = [*PROMPTS, NEGATIVE, "", "It's 5!!! 🙂"]
@@ -95,7 +95,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Spec:
-    """One pipeline: what its parts look like, and what is recorded of it."""
+    """One pipeline: its parts, and what is recorded of it."""
 
     name: str
     sdxl: bool
@@ -112,13 +112,13 @@ class Spec:
     """Padding of the first tokenizer; the second one pads with "!"."""
     prediction: str = "epsilon"
     old_graphs: bool = False
-    """As diffusers exported once: int64 timesteps of rank 1, and an encoder that gives the posterior's mode."""
+    """As old diffusers exported: int64 timesteps of rank 1, and an encoder that returns the posterior's mode."""
     refiner: bool = False
     unet_channels: tuple[int, int] = (12, 20)
     text_sizes: tuple[tuple[int, int], tuple[int, int]] = ((24, 2), (32, 3))
     """Hidden size and layers, of the first and of the second text encoder."""
     f16_unet: bool = False
-    """Whether `unet_f16` is made too: the UNet of an export with `--dtype fp16`, f16 from input to output."""
+    """Whether `unet_f16` is written too: the UNet of an export with `--dtype fp16`, f16 from input to output."""
 
     @property
     def factor(self) -> int:
@@ -214,7 +214,7 @@ CROSS_LAST = {
 
 
 def added_conditions(time_ids: int) -> dict[str, Any]:
-    """The part of an SDXL UNet's configuration that the size of text_embeds and of time_ids decides."""
+    """The part of an SDXL UNet's configuration that depends on the sizes of text_embeds and time_ids."""
     return {
         "addition_embed_type": "text_time",
         "addition_time_embed_dim": TIME_ID_SIZE,
@@ -295,35 +295,35 @@ def make_scheduler(case: Case, prediction: str) -> Any:
     )
 
 
-# --- pictures -----------------------------------------------------------------------------------------
+# --- images -------------------------------------------------------------------------------------------
 
 
-def make_picture(width: int, height: int, random: np.random.RandomState) -> Image.Image:
+def make_image(width: int, height: int, random: np.random.RandomState) -> Image.Image:
     """A disc and stripes on a colour gradient, with noise."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     x, y = x / (width - 1), y / (height - 1)
     corners = random.uniform(30, 220, (3, 3))
-    picture = corners[0] + (corners[1] - corners[0]) * x[..., None] + (corners[2] - corners[0]) * y[..., None]
+    image = corners[0] + (corners[1] - corners[0]) * x[..., None] + (corners[2] - corners[0]) * y[..., None]
     stripes = np.sin(random.uniform(6, 14) * (x + random.uniform(-1, 1) * y))
-    picture += 25 * stripes[..., None] * random.uniform(-1, 1, 3)
+    image += 25 * stripes[..., None] * random.uniform(-1, 1, 3)
     centre, radius = random.uniform(0.3, 0.7, 2), random.uniform(0.15, 0.3)
     disc = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 < radius**2
-    picture[disc] = random.uniform(0, 255, 3)
-    picture += random.normal(0, 8, picture.shape)
-    return Image.fromarray(picture.round().clip(0, 255).astype(np.uint8))
+    image[disc] = random.uniform(0, 255, 3)
+    image += random.normal(0, 8, image.shape)
+    return Image.fromarray(image.round().clip(0, 255).astype(np.uint8))
 
 
 def make_sources(factor: int) -> dict[str, Image.Image]:
-    """A square, one that is wider than high, and one (higher than wide) that diffusers has to resize first."""
+    """A square, one that is wider than high, and one (higher than wide) that diffusers must resize first."""
     short, long = LATENT * factor, LATENT * factor * 3 // 2
     sizes = {"square": (short, short), "wide": (long, short), "odd": (short + factor - 1, long + 1)}
     random = np.random.RandomState(factor)
-    return {name: make_picture(*size, random) for name, size in sizes.items()}
+    return {name: make_image(*size, random) for name, size in sizes.items()}
 
 
-def as_tensor(pictures: list[Image.Image]) -> Tensor:
+def as_tensor(images: list[Image.Image]) -> Tensor:
     """f32 [n, 3, height, width] in -1..1."""
-    return torch.tensor(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2) / 127.5 - 1
+    return torch.tensor(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2) / 127.5 - 1
 
 
 # --- models -------------------------------------------------------------------------------------------
@@ -357,7 +357,7 @@ def make_text_encoder(
 
 
 def make_modules(spec: Spec, tokenizer_folder: Path) -> dict[str, Any]:
-    """A pipeline's modules and tokenizers, by the names that diffusers has for them."""
+    """A pipeline's modules and tokenizers, by diffusers' names."""
     modules: dict[str, Any] = {}
     for encoder in spec.encoders:
         second = encoder == "text_encoder_2"
@@ -391,7 +391,7 @@ def make_modules(spec: Spec, tokenizer_folder: Path) -> dict[str, Any]:
 
 
 def randomize(module: nn.Module) -> None:
-    """Random weights that leave no part without effect: biases, norms and embeddings are random too."""
+    """Random weights that give every part an effect: biases, norms and embeddings are random too."""
     for name, weight in module.named_parameters():
         if weight.ndim == 1:
             nn.init.normal_(weight, float("norm" in name and name.endswith("weight")), 0.1)
@@ -402,13 +402,13 @@ def randomize(module: nn.Module) -> None:
 
 
 def round_to_f16(module: nn.Module) -> None:
-    """Makes every weight a number that f16 has, as the graphs store it."""
+    """Rounds every weight to f16, as the graphs store it."""
     for weight in module.parameters():
         weight.copy_(weight.half().float())
 
 
 def make_pipeline(spec: Spec, scheduler: Any, modules: dict[str, Any]) -> Pipeline:
-    """diffusers' own pipeline of the modules."""
+    """diffusers' own pipeline with these modules."""
     if spec.sdxl:
         absent = {"text_encoder": None, "tokenizer": None} | modules
         pipeline: Pipeline = StableDiffusionXLImg2ImgPipeline(
@@ -427,7 +427,7 @@ def make_pipeline(spec: Spec, scheduler: Any, modules: dict[str, Any]) -> Pipeli
 
 
 def embed(pipeline: Pipeline, text: str) -> tuple[Tensor, Tensor | None]:
-    """Prompt embeddings [1, 16, d], and of SDXL the pooled ones, [1, p]."""
+    """Prompt embeddings [1, 16, d], and for SDXL the pooled ones, [1, p]."""
     if isinstance(pipeline, StableDiffusionXLImg2ImgPipeline):
         hidden, _, pooled, _ = pipeline.encode_prompt(text, do_classifier_free_guidance=False)
         return hidden, pooled
@@ -435,14 +435,14 @@ def embed(pipeline: Pipeline, text: str) -> tuple[Tensor, Tensor | None]:
     return hidden, None
 
 
-# --- weights that make sense --------------------------------------------------------------------------
+# --- sensible weights ---------------------------------------------------------------------------------
 #
-# A random UNet lets the latents explode and a random decoder gives noise at any latents. The last layers are
-# therefore solved for: of the UNet so that it finds the noise, of the decoder so that it gives back the picture.
+# A random UNet lets the latents explode, and a random decoder returns noise for any latents. So the last layers are
+# solved for: that of the UNet to predict the noise, that of the decoder to reconstruct the image.
 
 
 def fit_last_layer(layer: nn.Conv2d, run: Callable[[], Tensor], target: Tensor) -> None:
-    """Sets the weights of the 3x3 convolution by ridge regression, so that `run()`, its output, nears the target."""
+    """Sets the weights of the 3x3 convolution by ridge regression, so that its output `run()` approaches the target."""
     seen: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     run()
@@ -456,23 +456,23 @@ def fit_last_layer(layer: nn.Conv2d, run: Callable[[], Tensor], target: Tensor) 
     layer.bias.copy_(solution[-1])
 
 
-def fit_vae(vae: AutoencoderKL, pictures: Tensor) -> None:
-    """Scaled latents with mean 0 and deviation 1, a posterior whose draw matters, and pictures as they were."""
-    moments = vae.encode(pictures).latent_dist.parameters
+def fit_vae(vae: AutoencoderKL, images: Tensor) -> None:
+    """Gives scaled latents mean 0 and deviation 1 and a posterior whose draw matters, and reconstructs the images."""
+    moments = vae.encode(images).latent_dist.parameters
     mean, deviation = moments.mean((0, 2, 3)), moments.std((0, 2, 3))
     latents = torch.arange(len(mean)) < len(mean) // 2
     gain = torch.where(latents, 1 / vae.config.scaling_factor, torch.tensor(0.5)) / deviation
     bias = (vae.quant_conv.bias - mean) * gain + torch.where(latents, 0.0, 1.0)
     vae.quant_conv.weight.mul_(gain.view(-1, 1, 1, 1))
     vae.quant_conv.bias.copy_(bias)
-    z = vae.encode(pictures).latent_dist.mean
-    fit_last_layer(vae.decoder.conv_out, lambda: vae.decode(z).sample, pictures)
+    z = vae.encode(images).latent_dist.mean
+    fit_last_layer(vae.decoder.conv_out, lambda: vae.decode(z).sample, images)
 
 
-def fit_unet(pipeline: Pipeline, spec: Spec, pictures: Tensor) -> None:
-    """Learns to predict what is to be predicted for noisy latents of the pictures, whatever the text says."""
+def fit_unet(pipeline: Pipeline, spec: Spec, images: Tensor) -> None:
+    """Fits the UNet to its target for noisy latents of the images, whatever the prompt."""
     schedule = make_scheduler(Case("ddim", "leading", "1.0"), spec.prediction)
-    z0 = pipeline.vae.encode(pictures).latent_dist.mean * spec.scaling_factor
+    z0 = pipeline.vae.encode(images).latent_dist.mean * spec.scaling_factor
     noise, t = torch.randn(z0.shape), (1000 * torch.rand(len(z0)).sqrt()).long()
     texts = [embed(pipeline, text) for text in [*PROMPTS, NEGATIVE, ""]]
     picked = [texts[i % len(texts)] for i in range(len(z0))]
@@ -491,7 +491,7 @@ def fit_unet(pipeline: Pipeline, spec: Spec, pictures: Tensor) -> None:
 
 
 def build(spec: Spec, tokenizer_folder: Path, number: int) -> Pipeline:
-    """The pipeline with its final weights, which its number decides."""
+    """The pipeline with its final weights, which depend on its number."""
     torch.manual_seed(number)
     random = np.random.RandomState(number)
     modules = make_modules(spec, tokenizer_folder)
@@ -501,9 +501,9 @@ def build(spec: Spec, tokenizer_folder: Path, number: int) -> Pipeline:
         randomize(network)
     pipeline = make_pipeline(spec, make_scheduler(spec.cases[0], spec.prediction), modules)
     side = LATENT * spec.factor
-    pictures = as_tensor([make_picture(side, side, random) for _ in range(128)])
-    fit_vae(pipeline.vae, pictures)
-    fit_unet(pipeline, spec, pictures)
+    images = as_tensor([make_image(side, side, random) for _ in range(128)])
+    fit_vae(pipeline.vae, images)
+    fit_unet(pipeline, spec, images)
     for network in networks:
         round_to_f16(network)
     return pipeline
@@ -555,14 +555,14 @@ def text_forward(encoder: nn.Module, ids: Tensor, hidden_states: bool) -> tuple[
 
 
 def store_weights_as_f16(model: onnx.ModelProto) -> None:
-    """Replaces f32 weights by f16 ones and a cast, which runtimes fold: half the size, the same results."""
+    """Replaces f32 weights with f16 ones and a cast, which runtimes fold: half the size, the same results."""
     weights, casts = [], []
     for weight in model.graph.initializer:
         values = onnx.numpy_helper.to_array(weight)
         if values.dtype == np.float32 and values.size >= 64:
             half = values.astype(np.float16)
             if not np.array_equal(half.astype(np.float32), values):
-                raise ValueError(f"{weight.name} is no f16 weight")
+                raise ValueError(f"{weight.name} is not an f16 weight")
             short = f"{weight.name}_f16"
             casts.append(onnx.helper.make_node("Cast", [short], [weight.name], to=onnx.TensorProto.FLOAT))
             weight = onnx.numpy_helper.from_array(half, short)
@@ -575,7 +575,7 @@ def store_weights_as_f16(model: onnx.ModelProto) -> None:
 
 
 def compare(file: Path, expected: tuple[Tensor, ...], inputs: dict[str, Input], tolerance: float) -> None:
-    """Fails unless ONNX Runtime gives what torch gave, for a batch of three that is not square."""
+    """Fails unless ONNX Runtime returns what torch returned, for a batch of three that is not square."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
@@ -605,7 +605,7 @@ def write_graph(file: Path, graph: Graph, inputs: dict[str, Input], outputs: dic
         dynamic_axes={name: value for name, value in axes.items() if value},
     )
     model = onnx.load_from_string(buffer.getvalue())
-    for node in model.graph.node:  # nothing needs these, and names are a tenth of the file
+    for node in model.graph.node:  # Nothing needs names, and they are a tenth of the file.
         node.ClearField("doc_string")
         node.ClearField("name")
     store_weights_as_f16(model)
@@ -657,8 +657,8 @@ def export_vae(folder: Path, spec: Spec, vae: AutoencoderKL) -> None:
         name, encode = "latent_sample", lambda vae, sample: (vae.encode(sample).latent_dist.mode(),)
     else:
         name, encode = "latent_parameters", lambda vae, sample: (vae.encode(sample).latent_dist.parameters,)
-    picture = {"sample": random_input(AREA, 3, side, side)}
-    export(folder / "vae_encoder/model.onnx", Graph(vae, encode), picture, {name: LATENT_AREA})
+    image = {"sample": random_input(AREA, 3, side, side)}
+    export(folder / "vae_encoder/model.onnx", Graph(vae, encode), image, {name: LATENT_AREA})
     latents = {"latent_sample": random_input(LATENT_AREA, 4, LATENT, LATENT)}
     decode = Graph(vae, lambda vae, latents: (vae.decode(latents).sample,))
     export(folder / "vae_decoder/model.onnx", decode, latents, {"sample": AREA})
@@ -720,14 +720,14 @@ def packed(values: Tensor | np.ndarray) -> str:
     return base64.b64encode(array.astype("u1" if array.dtype == np.uint8 else "<f4").tobytes()).decode()
 
 
-def png(picture: Image.Image) -> str:
+def png(image: Image.Image) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
+    image.save(buffer, "PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
 class Recorder:
-    """What a pipeline does while it runs: its draws, the latents, and the time ids."""
+    """Records a pipeline while it runs: its draws, the latents, and the time ids."""
 
     def __init__(self, pipeline: Pipeline, scheduler: Any) -> None:
         self.draws: list[Tensor] = []
@@ -758,7 +758,7 @@ class Recorder:
 
 
 def run(pipeline: Pipeline, spec: Spec, case: Case, source: Image.Image, seed: int) -> tuple[Recorder, np.ndarray]:
-    """Runs diffusers' pipeline as it is; only for old graphs, the posterior's mode stands for its draw."""
+    """Runs diffusers' pipeline unchanged; for old graphs only, the posterior's mode replaces its draw."""
     recorder = Recorder(pipeline, pipeline.scheduler)
     draw = DiagonalGaussianDistribution.sample
     if spec.old_graphs:
@@ -822,7 +822,7 @@ def record_case(
 
 
 def record_text(pipeline: Pipeline, spec: Spec, text: str) -> dict[str, Any]:
-    """A text's ids by tokenizer, and what the UNet is given for it."""
+    """A text's ids by tokenizer, and the UNet's inputs for it."""
     names = [encoder.replace("text_encoder", "tokenizer") for encoder in spec.encoders]
     ids = {
         name: getattr(pipeline, name)(text, padding="max_length", truncation=True, max_length=LENGTH).input_ids
@@ -845,8 +845,8 @@ def record(pipeline: Pipeline, spec: Spec, number: int) -> dict[str, Any]:
         "scaling_factor": spec.scaling_factor,
         "posterior": "mode" if spec.old_graphs else "sample",
         "sources": {
-            name: {"width": picture.width, "height": picture.height, "png": png(picture)}
-            for name, picture in sources.items()
+            name: {"width": image.width, "height": image.height, "png": png(image)}
+            for name, image in sources.items()
         },
         "texts": [record_text(pipeline, spec, text) for text in TEXTS],
         "cases": [

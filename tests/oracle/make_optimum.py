@@ -1,4 +1,4 @@
-"""Has `optimum-cli export onnx` itself export small pipelines, and records what diffusers computes from them.
+"""Exports small pipelines with `optimum-cli export onnx` itself, and records what diffusers computes from them.
 
     pip install -r tools/requirements-export.txt ftfy==6.3.1       # optimum 2.1.0, optimum-onnx 0.1.0, torch 2.9.1
     python tests/oracle/make_optimum.py [--out FOLDER] [--tokenizer FOLDER]
@@ -7,7 +7,7 @@ For maintainers: the tests need only the recorded files. The graphs that `make.p
 optimum. Those here, `optimum_sd1`, `optimum_sdxl_base` and `optimum_sdxl_refiner`, are optimum's, byte for byte, of the
 same pipelines with still fewer channels and a VAE of the true factor, 8. `golden.json` is as that of `make.py`.
 
-Every picture is compared with that of optimum's own pipeline, which runs the exported graphs by ONNX Runtime. Without
+Every image is compared with that of optimum's own pipeline, which runs the exported graphs by ONNX Runtime. Without
 ftfy, transformers 4 takes every Chinese character for a word; with it, as OpenAI's tokenizer and transformers 5 do.
 """
 
@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import diffusers
-import make  # the script beside this one, which has to come before what heeds the environment that it sets
+import make  # make.py, which sets the environment for the packages below
 import numpy as np
 import optimum.version
 import torch
@@ -31,11 +31,11 @@ from make import Case, Pipeline, Spec
 from optimum.onnxruntime import ORTStableDiffusionImg2ImgPipeline, ORTStableDiffusionXLImg2ImgPipeline
 
 SCHEDULERS = {"sd1": "pndm", "sdxl_base": "euler", "sdxl_refiner": "euler"}
-"""The schedulers that the three families come with."""
+"""The default schedulers of the three families."""
 
 
 def reduced(spec: Spec) -> Spec:
-    """optimum stores weights in single precision, and every node with its name: the rest has to be less."""
+    """optimum stores weights in single precision and every node with its name, so everything else must be smaller."""
     scheduler = SCHEDULERS[spec.name]
     return replace(
         spec,
@@ -51,7 +51,7 @@ def reduced(spec: Spec) -> Spec:
 
 
 def export(folder: Path, spec: Spec, pipeline: Pipeline) -> None:
-    """Paths are relative, since optimum writes the model's into the configurations."""
+    """Paths are relative, because optimum writes the model's path into the configurations."""
     with tempfile.TemporaryDirectory() as work:
         model = Path(work) / "model"
         pipeline.save_pretrained(model)
@@ -65,17 +65,17 @@ def export(folder: Path, spec: Spec, pipeline: Pipeline) -> None:
 
 
 def compare(folder: Path, spec: Spec, pipeline: Pipeline, number: int) -> None:
-    """Fails unless the exported graphs make, of every case, the picture that torch makes."""
+    """Fails unless the exported graphs generate torch's image for every case."""
     kind = ORTStableDiffusionXLImg2ImgPipeline if spec.sdxl else ORTStableDiffusionImg2ImgPipeline
     exported = kind.from_pretrained(folder)
     exported.set_progress_bar_config(disable=True)
     sources = make.make_sources(spec.factor)
     for seed, case in enumerate(spec.cases, 1000 * (1 + number)):
-        pictures = [make.run(run, spec, case, sources[case.source], seed)[1] for run in (pipeline, exported)]
-        difference = int(np.abs(np.subtract(*pictures, dtype=np.int16)).max())
+        images = [make.run(run, spec, case, sources[case.source], seed)[1] for run in (pipeline, exported)]
+        difference = int(np.abs(np.subtract(*images, dtype=np.int16)).max())
         print(f"  {spec.name}: {case.strength}: within {difference}/255 of torch", flush=True)
         if difference > 1:
-            raise ValueError(f"{folder}: the picture at {case.strength} differs by {difference}/255")
+            raise ValueError(f"{folder}: the image at {case.strength} differs by {difference}/255")
 
 
 def main() -> None:

@@ -1,62 +1,69 @@
-//! Errors of the learner.
+//! What can go wrong in the learner.
 
-/// Why something cannot be learned, measured or compared.
+use super::Shape;
+use crate::error::Error;
+
+/// A failure to train a network, to measure its predictions, or to compare two methods.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LearnerError {
-    /// candle refuses, which is a bug here or a lack of memory.
-    #[error("cannot {doing}")]
-    Candle {
-        /// What was being done, as an infinitive.
-        doing: &'static str,
-        /// Why.
-        source: Box<candle_core::Error>,
-    },
-    /// A choice by a name that nobody knows.
-    #[error("unknown {what} `{found}`; valid are {known}")]
-    Unknown {
-        /// What is chosen.
-        what: &'static str,
-        /// What was given.
-        found: String,
-        /// The known names, in backticks.
-        known: String,
-    },
-    /// A value that is out of its range or does not fit the others.
-    #[error("`{name}` is {found}; {allowed}")]
-    Value {
-        /// The setting or argument.
-        name: &'static str,
-        /// What was given.
-        found: String,
-        /// What is allowed, as the end of a sentence.
-        allowed: String,
-    },
-    /// A loss that is no number any more.
-    #[error("the loss is {loss} at iteration {iteration}\nhint: lower the learning rate")]
-    Diverged {
-        /// The iteration, counted from 0 over all epochs.
-        iteration: usize,
-        /// The loss.
-        loss: f32,
-    },
-    /// A run that one of two compared methods has and the other has not.
-    #[error("split seed {split_seed} with learner seed {learner_seed} is not a run of both methods")]
-    Unpaired {
-        /// The seed of the split.
-        split_seed: u64,
-        /// The seed of the learner.
-        learner_seed: u64,
-    },
+    /// An error of candle. Either there is a bug here, or memory ran out.
+    #[error("the learner cannot {action}")]
+    Candle { action: &'static str, source: Box<candle_core::Error> },
+
+    #[error("unknown {kind} `{found}`; valid values are {allowed}")]
+    UnknownName { kind: &'static str, found: String, allowed: String },
+    #[error("`{name}` is {found}; it must be {allowed}")]
+    OutOfRange { name: &'static str, found: f64, allowed: &'static str },
+    #[error("`few` is {few}; it must not exceed `many`, which is {many}")]
+    BucketsOverlap { few: usize, many: usize },
+
+    #[error("every size of a shape must be at least 1, found {0}")]
+    EmptyShape(Shape),
+    #[error("{rows} rows need {expected} pixel values, found {found}")]
+    PixelCount { rows: usize, expected: usize, found: usize },
+    #[error("class {class} is out of range; there are {classes} classes")]
+    UnknownClass { class: u32, classes: usize },
+    #[error("row {row} is out of range; there are {rows} rows")]
+    UnknownRow { row: usize, rows: usize },
+    #[error("the learner expects images of {expected}, found {found}")]
+    OtherShape { expected: Shape, found: Shape },
+    #[error("expected one count for each of the {classes} classes, found {found}")]
+    ClassCounts { classes: usize, found: usize },
+    #[error("class {0} has no training image, and this loss needs one of every class")]
+    ClassWithoutImages(usize),
+
+    #[error("training needs at least one row")]
+    NoRows,
+    #[error("{requested} iterations were requested, but only {left} are left in the training")]
+    TooManyIterations { requested: usize, left: usize },
+    #[error("the loss is {loss} at iteration {iteration}\nhint: lower `learner.learning_rate`")]
+    Diverged { iteration: usize, loss: f32 },
+
+    #[error("metrics need at least one label")]
+    NoLabels,
+    #[error("found {predictions} predictions for {labels} labels")]
+    PredictionCount { predictions: usize, labels: usize },
+
+    #[error("a comparison needs at least one run of each method")]
+    NoScores,
+    #[error("split seed {split_seed} with learner seed {learner_seed} scores {value}, which is not a finite number")]
+    InfiniteScore { split_seed: u64, learner_seed: u64, value: f64 },
+    #[error("split seed {split_seed} with learner seed {learner_seed} has two scores")]
+    DuplicateScore { split_seed: u64, learner_seed: u64 },
+    #[error("split seed {split_seed} with learner seed {learner_seed} was run with only one of the two methods")]
+    UnpairedRun { split_seed: u64, learner_seed: u64 },
 }
 
 impl LearnerError {
-    /// A value that is not allowed.
-    pub(super) fn value(name: &'static str, found: impl ToString, allowed: impl Into<String>) -> Self {
-        Self::Value { name, found: found.to_string(), allowed: allowed.into() }
+    /// Returns a function that wraps an error of candle. The action completes the sentence "the learner cannot ...".
+    pub(super) fn candle(action: &'static str) -> impl Fn(candle_core::Error) -> Self {
+        move |source| Self::Candle { action, source: Box::new(source) }
     }
+}
 
-    /// Puts what was being done to an error of candle.
-    pub(super) fn candle(doing: &'static str) -> impl Fn(candle_core::Error) -> Self {
-        move |source| Self::Candle { doing, source: Box::new(source) }
+impl From<LearnerError> for Error {
+    /// Configuration is checked before anything is trained, so whatever fails here fails while the command runs.
+    fn from(error: LearnerError) -> Self {
+        Self::failed(error)
     }
 }

@@ -1,93 +1,92 @@
-//! How well predictions are, for frequent and for rare classes.
+//! Accuracy and F1 of predictions, for frequent and for rare classes.
 
-use super::LearnerError;
-use super::statistics::mean;
+use super::{LearnerError, statistics::mean};
 
-/// Where class groups begin and end, by images in the real training set.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Borders {
-    /// A class with at least so many has many.
+/// Divides the classes into many-shot, medium-shot and few-shot ones, by their images in the real training set.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClassBuckets {
+    /// A many-shot class has at least this many images.
     pub(crate) many: usize,
-    /// A class with fewer has few; what is between is medium. At most `many`.
+    /// A few-shot class has fewer images than this, which is at most `many`. All other classes are medium-shot.
     pub(crate) few: usize,
-    /// Classes of [`Metrics::worst`], from 1.
+    /// How many classes [`Metrics::worst`] averages, at least 1.
     pub(crate) worst: usize,
 }
 
-/// Measures of a set of predictions, all in percent.
-#[derive(Clone, Debug, PartialEq)]
+/// Metrics of a set of predictions, all in percent.
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Metrics {
-    /// Accuracy over the images of classes with many training images; none where there is no such image.
+    /// Accuracy over the images of many-shot classes; `None` if there is no such image.
     pub(crate) many: Option<f64>,
-    /// As `many`, between the borders.
+    /// Accuracy over the images of medium-shot classes.
     pub(crate) medium: Option<f64>,
-    /// As `many`, of classes with few.
+    /// Accuracy over the images of few-shot classes.
     pub(crate) few: Option<f64>,
     /// Accuracy over all images.
     pub(crate) overall: f64,
-    /// Mean of the accuracies of the worst classes, among those with an image; of all of them where they are fewer
-    /// than were asked for.
+    /// Mean accuracy of the worst classes that have an image, or of all of them if they are fewer than requested.
     pub(crate) worst: f64,
-    /// Mean of the classes' F1 scores. A class that is neither a label nor predicted does not count, as in
-    /// scikit-learn.
+    /// Mean F1 score of the classes that occur as a label or as a prediction, as in scikit-learn.
     pub(crate) macro_f1: f64,
 }
 
-/// What was predicted for one class.
-#[derive(Clone, Copy, Debug, Default)]
+/// The counts of one class.
+#[derive(Debug, Clone, Copy, Default)]
 struct Tally {
-    /// Images of the class.
     images: usize,
-    /// Images that are said to be of the class.
+    /// Images that are predicted to be of the class.
     predicted: usize,
-    /// Images of the class that are said to be.
+    /// Images of the class that are predicted to be of it.
     correct: usize,
 }
 
 impl Metrics {
-    /// Measures predictions against labels. `class_counts` are those of the real training set.
+    /// Compares predictions with labels. `class_counts` are the counts of the real training set.
     ///
     /// # Errors
-    /// No labels, predictions that are not as many, one of either that is no class, or borders that are out of order.
+    /// Returns an error if there are no labels, if the number of predictions differs, if a label or a prediction is not
+    /// a class, or if the buckets are invalid.
     pub(crate) fn new(
         predictions: &[u32],
         labels: &[u32],
         class_counts: &[usize],
-        borders: Borders,
+        buckets: ClassBuckets,
     ) -> Result<Self, LearnerError> {
-        if borders.few > borders.many {
-            return Err(LearnerError::value("few", borders.few, format!("allowed is up to `many`, {}", borders.many)));
+        if buckets.few > buckets.many {
+            return Err(LearnerError::BucketsOverlap { few: buckets.few, many: buckets.many });
         }
-        if borders.worst == 0 {
-            return Err(LearnerError::value("worst", 0, "allowed is from 1"));
+        if buckets.worst == 0 {
+            return Err(LearnerError::OutOfRange { name: "worst", found: 0.0, allowed: "at least 1" });
         }
         let tallies = tally(predictions, labels, class_counts.len())?;
-        let group = |belongs: &dyn Fn(usize) -> bool| {
+        let bucket = |belongs: &dyn Fn(usize) -> bool| {
             let classes = tallies.iter().zip(class_counts).filter(|(_, count)| belongs(**count));
             accuracy(classes.map(|(tally, _)| tally))
         };
         Ok(Self {
-            many: group(&|count| count >= borders.many),
-            medium: group(&|count| (borders.few..borders.many).contains(&count)),
-            few: group(&|count| count < borders.few),
+            many: bucket(&|count| count >= buckets.many),
+            medium: bucket(&|count| (buckets.few..buckets.many).contains(&count)),
+            few: bucket(&|count| count < buckets.few),
             overall: accuracy(&tallies).unwrap_or_default(),
-            worst: worst(&tallies, borders.worst),
+            worst: worst(&tallies, buckets.worst),
             macro_f1: macro_f1(&tallies),
         })
     }
 }
 
-/// Counts class by class.
+/// Counts labels and predictions by class.
 fn tally(predictions: &[u32], labels: &[u32], classes: usize) -> Result<Vec<Tally>, LearnerError> {
-    if labels.is_empty() || predictions.len() != labels.len() {
-        let allowed = format!("there are {} labels, and at least 1 is needed", labels.len());
-        return Err(LearnerError::value("predictions", format!("{} classes", predictions.len()), allowed));
+    if labels.is_empty() {
+        return Err(LearnerError::NoLabels);
+    }
+    if predictions.len() != labels.len() {
+        return Err(LearnerError::PredictionCount { predictions: predictions.len(), labels: labels.len() });
     }
     let mut tallies = vec![Tally::default(); classes];
     for (&predicted, &label) in predictions.iter().zip(labels) {
-        let class = predicted.max(label) as usize;
-        if class >= classes {
-            return Err(LearnerError::value("class", class, format!("there are {classes} classes")));
+        let class = predicted.max(label);
+        if class as usize >= classes {
+            return Err(LearnerError::UnknownClass { class, classes });
         }
         tallies[label as usize].images += 1;
         tallies[predicted as usize].predicted += 1;
@@ -96,7 +95,7 @@ fn tally(predictions: &[u32], labels: &[u32], classes: usize) -> Result<Vec<Tall
     Ok(tallies)
 }
 
-/// Percent of the classes' images that are correct; none where there is no image.
+/// Returns the percentage of the classes' images that are predicted correctly, or `None` if they have no image.
 fn accuracy<'a>(tallies: impl IntoIterator<Item = &'a Tally>) -> Option<f64> {
     let (mut correct, mut images) = (0, 0);
     for tally in tallies {
@@ -106,7 +105,7 @@ fn accuracy<'a>(tallies: impl IntoIterator<Item = &'a Tally>) -> Option<f64> {
     (images > 0).then(|| percent(correct, images))
 }
 
-/// Mean accuracy of the `count` worst classes that have an image.
+/// Returns the mean accuracy of the `count` worst classes that have an image.
 fn worst(tallies: &[Tally], count: usize) -> f64 {
     let mut accuracies: Vec<f64> = tallies.iter().filter_map(|tally| accuracy([tally])).collect();
     accuracies.sort_by(f64::total_cmp);
@@ -114,14 +113,14 @@ fn worst(tallies: &[Tally], count: usize) -> f64 {
     mean(&accuracies).unwrap_or_default()
 }
 
-/// Mean of 2 x correct / (images + predicted) over the classes that have either.
+/// Returns the mean of 2 × correct / (images + predicted) over the classes that have either.
 fn macro_f1(tallies: &[Tally]) -> f64 {
     let seen = tallies.iter().filter(|tally| tally.images + tally.predicted > 0);
     let scores: Vec<f64> = seen.map(|tally| percent(2 * tally.correct, tally.images + tally.predicted)).collect();
     mean(&scores).unwrap_or_default()
 }
 
-/// A share in percent. `whole` is not 0.
+/// Returns a share in percent. `whole` must not be 0.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 fn percent(part: usize, whole: usize) -> f64 {
     100.0 * part as f64 / whole as f64
@@ -131,14 +130,14 @@ fn percent(part: usize, whole: usize) -> f64 {
 mod tests {
     use super::*;
 
-    const BORDERS: Borders = Borders { many: 100, few: 20, worst: 2 };
+    const BUCKETS: ClassBuckets = ClassBuckets { many: 100, few: 20, worst: 2 };
 
     #[test]
-    fn a_known_example_gives_known_numbers() {
+    fn a_worked_example_gives_its_metrics() {
         // Class 0: 4 images, 3 right. Class 1: 2, 1 right. Class 2: 3, 0 right. Class 3: 1, right.
         let labels = [0, 0, 0, 0, 1, 1, 2, 2, 2, 3];
         let predictions = [0, 0, 0, 1, 1, 0, 0, 0, 3, 3];
-        let metrics = Metrics::new(&predictions, &labels, &[500, 100, 20, 19], BORDERS).unwrap();
+        let metrics = Metrics::new(&predictions, &labels, &[500, 100, 20, 19], BUCKETS).unwrap();
         assert_eq!(metrics.many, Some(100.0 * 4.0 / 6.0), "pooled over images, not over classes");
         assert_eq!((metrics.medium, metrics.few), (Some(0.0), Some(100.0)));
         assert_eq!((metrics.overall, metrics.worst), (50.0, 25.0));
@@ -148,24 +147,26 @@ mod tests {
     }
 
     #[test]
-    fn empty_groups_and_unseen_classes_do_not_count() {
-        // Class 2 is predicted and has no image; class 3 is neither.
-        let metrics = Metrics::new(&[0, 2], &[0, 1], &[20, 99, 50, 5], Borders { worst: 9, ..BORDERS }).unwrap();
+    fn empty_buckets_and_unseen_classes_do_not_count() {
+        // Class 2 is predicted but has no image. Class 3 has no image and is not predicted.
+        let metrics = Metrics::new(&[0, 2], &[0, 1], &[20, 99, 50, 5], ClassBuckets { worst: 9, ..BUCKETS }).unwrap();
         assert_eq!((metrics.many, metrics.medium, metrics.few), (None, Some(50.0), None));
         assert_eq!((metrics.overall, metrics.worst), (50.0, 50.0));
         assert!((metrics.macro_f1 - 100.0 / 3.0).abs() < 1e-12, "{metrics:?}");
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
-        let error = |predictions: &[u32], labels: &[u32], borders| {
-            Metrics::new(predictions, labels, &[30, 30], borders).unwrap_err().to_string()
+    fn inconsistent_arguments_are_errors() {
+        let error = |predictions: &[u32], labels: &[u32], buckets| {
+            Metrics::new(predictions, labels, &[30, 30], buckets).unwrap_err().to_string()
         };
-        let few = "`predictions` is 1 classes; there are 2 labels, and at least 1 is needed";
-        assert_eq!(error(&[0], &[0, 1], BORDERS), few);
-        assert!(error(&[], &[], BORDERS).contains("at least 1"));
-        assert_eq!(error(&[2], &[0], BORDERS), "`class` is 2; there are 2 classes");
-        assert_eq!(error(&[0], &[0], Borders { worst: 0, ..BORDERS }), "`worst` is 0; allowed is from 1");
-        assert_eq!(error(&[0], &[0], Borders { few: 101, ..BORDERS }), "`few` is 101; allowed is up to `many`, 100");
+        assert_eq!(error(&[0], &[0, 1], BUCKETS), "found 1 predictions for 2 labels");
+        assert_eq!(error(&[], &[], BUCKETS), "metrics need at least one label");
+        assert_eq!(error(&[2], &[0], BUCKETS), "class 2 is out of range; there are 2 classes");
+        assert_eq!(error(&[0], &[0], ClassBuckets { worst: 0, ..BUCKETS }), "`worst` is 0; it must be at least 1");
+        assert_eq!(
+            error(&[0], &[0], ClassBuckets { few: 101, ..BUCKETS }),
+            "`few` is 101; it must not exceed `many`, which is 100"
+        );
     }
 }

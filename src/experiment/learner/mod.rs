@@ -1,9 +1,9 @@
-//! A small classifier, trained on the rows of a manifest, for comparing curricula.
+//! A small image classifier that compares curricula by training on the rows of their manifests.
 //!
-//! [`Learner`] trains a network with candle on the CPU; [`Metrics`] says how well it predicts, class group by class
-//! group; [`Comparison`] says how sure a difference between two curricula is. All that is random is drawn from a
-//! generator keyed on what it is drawn for, so that the same seed, data and rows give the same weights to the bit on
-//! one machine.
+//! [`Learner`] trains a network with candle on the CPU. [`Metrics`] measures its predictions for frequent and for rare
+//! classes. [`Comparison`] gives the difference between two methods with a confidence interval. Every random draw comes
+//! from a generator that is keyed on what it is drawn for. So on one machine the same seed, data and rows give
+//! bit-identical weights.
 
 mod data;
 mod error;
@@ -19,8 +19,8 @@ mod train;
 pub(crate) use data::{Data, Shape};
 pub(crate) use error::LearnerError;
 pub(crate) use loss::Loss;
-pub(crate) use metrics::{Borders, Metrics};
+pub(crate) use metrics::{ClassBuckets, Metrics};
 pub(crate) use network::Architecture;
 pub(crate) use sampling::Sampling;
 pub(crate) use statistics::{Comparison, Score, mean, standard_deviation};
-pub(crate) use train::{Learner, Schedule, Settings};
+pub(crate) use train::{Learner, LearningRateSchedule, Settings};

@@ -1,21 +1,21 @@
-//! Where random numbers come from: ChaCha8 keyed with the SHA-256 of what is drawn for, so that no draw moves another.
+//! Random streams: ChaCha8, keyed on the SHA-256 of what a stream is for, so that no draw affects another.
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
 
 /// What a stream is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// The weights that training starts from; keyed on the learner's seed.
+    /// The initial weights; keyed on the learner's seed.
     Weights,
-    /// The rows of one batch; keyed on the learner's seed, the epoch, and the iteration in it.
+    /// The rows of one batch; keyed on the learner's seed, the epoch, and the iteration in the epoch.
     Batch,
-    /// The resamples of a comparison; keyed on its seed.
+    /// The resamples of a comparison; keyed on the seed of the comparison.
     Bootstrap,
 }
 
-/// The stream of a purpose and its key.
+/// Returns the stream for a purpose and a key.
 pub(super) fn keyed(purpose: Purpose, key: &[u64]) -> ChaCha8Rng {
     let name = match purpose {
         Purpose::Weights => "discl-pipe/learner/weights",
@@ -29,14 +29,15 @@ pub(super) fn keyed(purpose: Purpose, key: &[u64]) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(digest.finalize().into())
 }
 
-/// A uniform index below `bound`; the high half of a product, whose bias is below `bound` / 2^64. 0 where `bound` is 0.
+/// Draws a uniform index below `bound`, or 0 if `bound` is 0. It is the high half of a product, whose bias is below
+/// `bound` / 2^64.
 #[expect(clippy::cast_possible_truncation, reason = "the high half is below `bound`")]
 pub(super) fn below(generator: &mut ChaCha8Rng, bound: usize) -> usize {
     let product = u128::from(generator.next_u64()) * bound as u128;
     (product >> 64) as usize
 }
 
-/// A uniform number from 0 to below 1, in steps of 2^-24.
+/// Draws a uniform number in [0, 1), a multiple of 2^-24.
 #[expect(clippy::cast_precision_loss, reason = "24 bits fit")]
 pub(super) fn unit(generator: &mut ChaCha8Rng) -> f32 {
     (generator.next_u32() >> 8) as f32 / (1 << 24) as f32
@@ -56,9 +57,9 @@ mod tests {
         }
     }
 
-    /// A new release of a dependency that draws otherwise would silently change every result.
+    /// Otherwise a new release of a dependency could silently change every result.
     #[test]
-    fn the_first_draws_are_known() {
+    fn the_first_draws_are_pinned() {
         let mut generator = keyed(Purpose::Weights, &[0]);
         let drawn = [(); 3].map(|()| below(&mut generator, 1_000_000));
         assert_eq!((drawn, unit(&mut generator)), ([677_723, 83_026, 646_728], 0.914_772_9));

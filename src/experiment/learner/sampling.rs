@@ -1,37 +1,35 @@
-//! How the rows of an epoch are drawn into batches.
+//! Draws the rows of an epoch into batches.
 
-use super::names::named;
-use super::random::{Purpose, below, keyed};
-use super::{Data, LearnerError};
+use super::{
+    Data, LearnerError,
+    names::named,
+    random::{Purpose, below, keyed},
+};
 
-/// A way to draw rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sampling {
-    /// In the manifest's order, and from its start again at its end, also within a batch.
+    /// Rows in the order of the manifest. The end wraps around to the start, also within a batch.
     Plain,
-    /// With replacement: a class, uniform among those that the rows have, then one of its rows, uniform.
+    /// With replacement: a class, uniform among the classes of the rows, then one of its rows, also uniform.
     ClassBalanced,
 }
 
 named!(Sampling, "sampling", Plain => "plain", ClassBalanced => "class_balanced");
 
-/// A batch's place in training, on which its draws are keyed.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    /// The learner's seed.
+/// The position of a batch in the training, which keys its draws.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Position {
     pub(super) seed: u64,
-    /// The epoch.
     pub(super) epoch: usize,
-    /// The batch in the epoch, from 0.
+    /// Counted from 0 in each epoch.
     pub(super) iteration: usize,
 }
 
-/// The rows of an epoch, ready to be drawn.
+/// The rows of an epoch, ready to draw from.
 #[derive(Debug)]
 pub(super) enum Batches<'a> {
-    /// In their order.
     Plain(&'a [usize]),
-    /// By class, without the classes that have none.
+    /// Rows by class, without empty classes.
     ClassBalanced(Vec<Vec<usize>>),
 }
 
@@ -39,10 +37,10 @@ impl<'a> Batches<'a> {
     /// Prepares the rows of an epoch.
     ///
     /// # Errors
-    /// No rows, or a row that does not exist.
+    /// Returns an error if there are no rows, or if one does not exist.
     pub(super) fn new(sampling: Sampling, data: &Data, rows: &'a [usize]) -> Result<Self, LearnerError> {
         if rows.is_empty() {
-            return Err(LearnerError::value("rows", "empty", "training needs at least one"));
+            return Err(LearnerError::NoRows);
         }
         match sampling {
             Sampling::Plain => Ok(Self::Plain(rows)),
@@ -57,15 +55,15 @@ impl<'a> Batches<'a> {
         }
     }
 
-    /// The rows of the batch of `size` at a place.
-    pub(super) fn draw(&self, size: usize, place: Place) -> Vec<usize> {
+    /// Draws the batch of `size` rows at a position.
+    pub(super) fn draw(&self, size: usize, position: Position) -> Vec<usize> {
         match self {
             Self::Plain(rows) => {
-                let start = place.iteration * size % rows.len();
+                let start = position.iteration * size % rows.len();
                 rows[start..].iter().chain(rows.iter().cycle()).take(size).copied().collect()
             }
             Self::ClassBalanced(classes) => {
-                let key = [place.seed, place.epoch as u64, place.iteration as u64];
+                let key = [position.seed, position.epoch as u64, position.iteration as u64];
                 let mut generator = keyed(Purpose::Batch, &key);
                 let draw = |_| {
                     let rows = &classes[below(&mut generator, classes.len())];
@@ -82,7 +80,7 @@ mod tests {
     use super::*;
     use crate::experiment::learner::Shape;
 
-    const PLACE: Place = Place { seed: 5, epoch: 0, iteration: 0 };
+    const POSITION: Position = Position { seed: 5, epoch: 0, iteration: 0 };
 
     /// Ninety rows of class 0, nine of class 1, one of class 2, none of class 3.
     fn long_tail() -> Data {
@@ -92,21 +90,21 @@ mod tests {
     }
 
     #[test]
-    fn plain_batches_go_round_in_the_order_of_the_rows() {
+    fn plain_batches_cycle_through_the_rows_in_order() {
         let data = long_tail();
         let batches = Batches::new(Sampling::Plain, &data, &[7, 3, 9]).unwrap();
-        let draw = |iteration| batches.draw(2, Place { iteration, ..PLACE });
+        let draw = |iteration| batches.draw(2, Position { iteration, ..POSITION });
         assert_eq!([draw(0), draw(1), draw(2), draw(3)], [[7, 3], [9, 7], [3, 9], [7, 3]]);
-        assert_eq!(batches.draw(7, PLACE), [7, 3, 9, 7, 3, 9, 7], "more than there are");
+        assert_eq!(batches.draw(7, POSITION), [7, 3, 9, 7, 3, 9, 7], "a batch may be larger than the epoch");
     }
 
     #[test]
-    fn balanced_batches_draw_classes_alike_and_their_rows_alike() {
+    fn balanced_batches_draw_classes_and_their_rows_uniformly() {
         let data = long_tail();
         let rows: Vec<usize> = (0..100).collect();
         let batches = Batches::new(Sampling::ClassBalanced, &data, &rows).unwrap();
         let drawn: Vec<usize> =
-            (0..300).flat_map(|iteration| batches.draw(100, Place { iteration, ..PLACE })).collect();
+            (0..300).flat_map(|iteration| batches.draw(100, Position { iteration, ..POSITION })).collect();
         let counts = data.class_counts(&drawn).unwrap();
         // 10,000 each, with a standard deviation of 82.
         assert!(counts[..3].iter().all(|count| (9_590..10_410).contains(count)), "{counts:?}");
@@ -119,20 +117,22 @@ mod tests {
     }
 
     #[test]
-    fn a_balanced_batch_depends_on_its_place_alone() {
+    fn a_balanced_batch_depends_on_its_position_alone() {
         let data = long_tail();
         let rows: Vec<usize> = (0..100).collect();
         let batches = Batches::new(Sampling::ClassBalanced, &data, &rows).unwrap();
-        let drawn = batches.draw(64, PLACE);
-        assert_eq!(drawn, batches.draw(64, PLACE));
-        for other in [Place { seed: 6, ..PLACE }, Place { epoch: 1, ..PLACE }, Place { iteration: 1, ..PLACE }] {
+        let drawn = batches.draw(64, POSITION);
+        assert_eq!(drawn, batches.draw(64, POSITION));
+        for other in
+            [Position { seed: 6, ..POSITION }, Position { epoch: 1, ..POSITION }, Position { iteration: 1, ..POSITION }]
+        {
             assert_ne!(drawn, batches.draw(64, other), "{other:?}");
         }
     }
 
     #[test]
-    fn no_rows_are_refused() {
+    fn an_epoch_without_rows_is_an_error() {
         let error = Batches::new(Sampling::Plain, &long_tail(), &[]).unwrap_err();
-        assert_eq!(error.to_string(), "`rows` is empty; training needs at least one");
+        assert_eq!(error.to_string(), "training needs at least one row");
     }
 }

@@ -1,31 +1,31 @@
-//! The learner: a network that is trained batch by batch with AdamW, and asked for predictions.
+//! Trains a network with AdamW, and predicts with it.
 
 use candle_core::{D, Result as CandleResult, Tensor};
-use candle_nn::ops::softmax;
-use candle_nn::{AdamW, Optimizer, ParamsAdamW};
+use candle_nn::{AdamW, Optimizer, ParamsAdamW, ops::softmax};
 
-use super::loss::Objective;
-use super::names::named;
-use super::network::Network;
-use super::sampling::{Batches, Place};
-use super::{Architecture, Data, LearnerError, Loss, Sampling, Shape};
+use super::{
+    Architecture, Data, LearnerError, Loss, Sampling, Shape,
+    loss::Objective,
+    names::named,
+    network::Network,
+    sampling::{Batches, Position},
+};
 
-/// Rows that are predicted at once, which bounds the memory of it.
+/// How many rows are predicted at once, to limit the memory that prediction needs.
 const CHUNK: usize = 1024;
 
-/// How the learning rate goes over the whole training.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Schedule {
-    /// As it is.
+/// How the learning rate changes over the whole training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LearningRateSchedule {
     Constant,
-    /// Half a cosine from the whole rate down to 0 (Loshchilov and Hutter, 2017, arXiv 1608.03983, without restarts).
+    /// Half a period of a cosine, from the full rate down to 0 (Loshchilov and Hutter, 2017, arXiv 1608.03983, without restarts).
     Cosine,
 }
 
-named!(Schedule, "schedule", Constant => "constant", Cosine => "cosine");
+named!(LearningRateSchedule, "schedule", Constant => "constant", Cosine => "cosine");
 
-impl Schedule {
-    /// The factor of the learning rate at an iteration, from 0, of `iterations` in all.
+impl LearningRateSchedule {
+    /// Returns the factor of the learning rate at an iteration, which counts from 0 to `iterations`.
     #[expect(clippy::cast_precision_loss, reason = "iterations are far fewer than 2^52")]
     fn factor(self, iteration: usize, iterations: usize) -> f64 {
         match self {
@@ -35,52 +35,46 @@ impl Schedule {
     }
 }
 
-/// All that decides a training but the data.
-#[derive(Clone, Debug)]
+/// Everything that determines a training, apart from the data.
+#[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// The network.
     pub(crate) architecture: Architecture,
-    /// What is minimised.
     pub(crate) loss: Loss,
-    /// How rows are drawn.
     pub(crate) sampling: Sampling,
-    /// How the learning rate goes.
-    pub(crate) schedule: Schedule,
-    /// Rows of a batch, from 1.
+    pub(crate) schedule: LearningRateSchedule,
+    /// At least 1.
     pub(crate) batch_size: usize,
-    /// The first learning rate of AdamW, above 0. Betas and epsilon are 0.9, 0.999 and 1e-8.
+    /// The initial learning rate of AdamW, above 0. Betas and epsilon are 0.9, 0.999 and 1e-8.
     pub(crate) learning_rate: f64,
-    /// Decoupled weight decay of every weight and bias, from 0; 0 makes AdamW Adam (Loshchilov and Hutter, 2019,
+    /// Decoupled weight decay of every weight and bias, at least 0. With 0, AdamW is Adam (Loshchilov and Hutter, 2019,
     /// arXiv 1711.05101).
     pub(crate) weight_decay: f64,
-    /// Iterations of the whole training, all epochs together, from 1.
+    /// Iterations over all epochs, at least 1.
     pub(crate) iterations: usize,
-    /// The seed of the first weights and of the draws.
+    /// The seed of the initial weights and of the batches.
     pub(crate) seed: u64,
 }
 
 impl Settings {
-    /// Refuses what is out of its range.
-    ///
-    /// # Errors
-    /// A setting that is.
+    /// Returns an error if a setting is out of its range.
     fn check(&self) -> Result<(), LearnerError> {
+        let out_of_range = |name, found, allowed| LearnerError::OutOfRange { name, found, allowed };
         for (name, value) in [("batch_size", self.batch_size), ("iterations", self.iterations)] {
             if value == 0 {
-                return Err(LearnerError::value(name, value, "allowed is from 1"));
+                return Err(out_of_range(name, 0.0, "at least 1"));
             }
         }
         if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
-            return Err(LearnerError::value("learning_rate", self.learning_rate, "allowed is above 0"));
+            return Err(out_of_range("learning_rate", self.learning_rate, "above 0"));
         }
         if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
-            return Err(LearnerError::value("weight_decay", self.weight_decay, "allowed is from 0"));
+            return Err(out_of_range("weight_decay", self.weight_decay, "at least 0"));
         }
         Ok(())
     }
 }
 
-/// A network in training.
+/// A network that is being trained.
 #[derive(Debug)]
 pub(crate) struct Learner {
     settings: Settings,
@@ -88,67 +82,65 @@ pub(crate) struct Learner {
     network: Network,
     objective: Objective,
     optimizer: AdamW,
-    /// Iterations so far, over all epochs.
+    /// The next iteration, counted over all epochs.
     iteration: usize,
     epoch: usize,
-    /// The iteration at which this epoch began.
+    /// The first iteration of this epoch.
     epoch_start: usize,
 }
 
 impl Learner {
-    /// A learner with the first weights of its seed, in epoch 0. `class_counts` are those of the real training set,
-    /// whatever the rows that are trained on.
+    /// Creates a learner in epoch 0, with the initial weights of its seed. `class_counts` are the counts of the real
+    /// training set, whatever rows the learner trains on.
     ///
     /// # Errors
-    /// A setting out of its range, counts that are not one for each class, a class without an image where the loss
-    /// needs one, or candle's.
+    /// Returns an error if a setting is out of its range, if there is not one count for each class, if a class has no
+    /// image and the loss needs its count, or if candle fails.
     pub(crate) fn new(settings: Settings, shape: Shape, class_counts: &[usize]) -> Result<Self, LearnerError> {
         settings.check()?;
         if class_counts.len() != shape.classes {
-            let allowed = format!("there are {} classes", shape.classes);
-            return Err(LearnerError::value("class_counts", format!("{} numbers", class_counts.len()), allowed));
+            return Err(LearnerError::ClassCounts { classes: shape.classes, found: class_counts.len() });
         }
         let network = Network::new(settings.architecture, shape, settings.seed)?;
         let objective = Objective::new(settings.loss, class_counts)?;
         let parameters = ParamsAdamW { weight_decay: settings.weight_decay, ..ParamsAdamW::default() };
         let optimizer = AdamW::new(network.variables(), parameters);
-        let optimizer = optimizer.map_err(LearnerError::candle("make the optimizer"))?;
+        let optimizer = optimizer.map_err(LearnerError::candle("create its optimizer"))?;
         Ok(Self { settings, shape, network, objective, optimizer, iteration: 0, epoch: 0, epoch_start: 0 })
     }
 
-    /// Begins the next epoch: [`Learner::train`] starts from the first row again.
+    /// Begins the next epoch, so that [`Learner::train`] starts from its first row.
     pub(crate) fn next_epoch(&mut self) {
         self.epoch += 1;
         self.epoch_start = self.iteration;
     }
 
-    /// Trains for some iterations on an epoch's rows, going on where the epoch's last call stopped, and gives the loss
-    /// of each. Many calls with the same rows are one call to the bit.
+    /// Trains on the rows of an epoch and returns the loss of each iteration. Continues where the last call in the same
+    /// epoch stopped, so that several calls are bit-identical to a single one.
     ///
     /// # Errors
-    /// Data of another shape, no rows, a row that does not exist, more iterations than the whole training has, a loss
-    /// that is not finite, or candle's.
+    /// Returns an error if the data has another shape, if there are no rows, if a row does not exist, if the training
+    /// has fewer iterations left, if the loss is not finite, or if candle fails.
     pub(crate) fn train(&mut self, data: &Data, rows: &[usize], iterations: usize) -> Result<Vec<f32>, LearnerError> {
         self.check_shape(data)?;
         let left = self.settings.iterations - self.iteration;
         if iterations > left {
-            return Err(LearnerError::value("iterations", iterations, format!("{left} are left of the training")));
+            return Err(LearnerError::TooManyIterations { requested: iterations, left });
         }
         let batches = Batches::new(self.settings.sampling, data, rows)?;
-        (0..iterations).map(|_| self.step(data, &batches)).collect()
+        (0..iterations).map(|_| self.iterate(data, &batches)).collect()
     }
 
-    /// One iteration: draws a batch, sets the learning rate, moves the weights. Gives the loss before the move.
-    ///
-    /// # Errors
-    /// As [`Learner::train`].
-    fn step(&mut self, data: &Data, batches: &Batches<'_>) -> Result<f32, LearnerError> {
+    /// Runs one iteration: draws a batch, sets the learning rate, and updates the weights. Returns the loss before the
+    /// update.
+    fn iterate(&mut self, data: &Data, batches: &Batches<'_>) -> Result<f32, LearnerError> {
         let iteration = self.iteration;
-        let place = Place { seed: self.settings.seed, epoch: self.epoch, iteration: iteration - self.epoch_start };
-        let (pixels, labels) = data.gather(&batches.draw(self.settings.batch_size, place))?;
+        let position =
+            Position { seed: self.settings.seed, epoch: self.epoch, iteration: iteration - self.epoch_start };
+        let (pixels, labels) = data.gather(&batches.draw(self.settings.batch_size, position))?;
         let factor = self.settings.schedule.factor(iteration, self.settings.iterations);
         self.optimizer.set_learning_rate(self.settings.learning_rate * factor);
-        let loss = self.descend(pixels, labels).map_err(LearnerError::candle("train on a batch"))?;
+        let loss = self.update_weights(pixels, labels).map_err(LearnerError::candle("train on a batch"))?;
         if !loss.is_finite() {
             return Err(LearnerError::Diverged { iteration, loss });
         }
@@ -156,11 +148,8 @@ impl Learner {
         Ok(loss)
     }
 
-    /// Moves the weights against the gradient of a batch's loss, and gives the loss.
-    ///
-    /// # Errors
-    /// candle's.
-    fn descend(&mut self, pixels: Vec<f32>, labels: Vec<u32>) -> CandleResult<f32> {
+    /// Updates the weights by the gradient of a batch's loss, and returns the loss before the update.
+    fn update_weights(&mut self, pixels: Vec<f32>, labels: Vec<u32>) -> CandleResult<f32> {
         let logits = self.network.logits(pixels, labels.len())?;
         let labels = Tensor::new(labels, logits.device())?;
         let loss = self.objective.value(&logits, &labels)?;
@@ -168,32 +157,29 @@ impl Learner {
         loss.to_scalar()
     }
 
-    /// The probability, 0 to 1, that the learner gives to the true class of each of these rows. As in
-    /// [`Learner::predict`], it is that of the loss's own prediction.
+    /// Returns the probability of the true class of each of these rows, after the loss has adjusted the logits as it
+    /// does for [`Learner::predict`].
     ///
     /// # Errors
-    /// Data of another shape, a row that does not exist, or candle's.
+    /// Returns an error if the data has another shape, if a row does not exist, or if candle fails.
     pub(crate) fn probabilities(&self, data: &Data, rows: &[usize]) -> Result<Vec<f32>, LearnerError> {
-        self.read(data, rows, |logits, labels| {
+        self.evaluate(data, rows, |logits, labels| {
             let labels = Tensor::new(labels, logits.device())?.unsqueeze(1)?;
             softmax(logits, D::Minus1)?.gather(&labels, 1)?.squeeze(1)?.to_vec1()
         })
     }
 
-    /// The class that each row most probably has.
+    /// Returns the most probable class of each row.
     ///
     /// # Errors
-    /// Data of another shape, or candle's.
+    /// Returns an error if the data has another shape, or if candle fails.
     pub(crate) fn predict(&self, data: &Data) -> Result<Vec<u32>, LearnerError> {
         let rows: Vec<usize> = (0..data.labels().len()).collect();
-        self.read(data, &rows, |logits, _| logits.argmax(D::Minus1)?.to_vec1())
+        self.evaluate(data, &rows, |logits, _| logits.argmax(D::Minus1)?.to_vec1())
     }
 
-    /// What `read` makes of the logits and labels of rows, a chunk at a time.
-    ///
-    /// # Errors
-    /// Data of another shape, a row that does not exist, or candle's.
-    fn read<T>(
+    /// Computes the logits of rows chunk by chunk, and collects what `read` returns for the logits and labels.
+    fn evaluate<T>(
         &self,
         data: &Data,
         rows: &[usize],
@@ -205,21 +191,16 @@ impl Learner {
             let (pixels, labels) = data.gather(rows)?;
             let logits = self.network.logits(pixels, rows.len()).and_then(|logits| self.objective.prediction(logits));
             let values = logits.and_then(|logits| read(&logits, labels));
-            all.extend(values.map_err(LearnerError::candle("predict rows"))?);
+            all.extend(values.map_err(LearnerError::candle("predict"))?);
         }
         Ok(all)
     }
 
-    /// Refuses data that the network was not made for.
-    ///
-    /// # Errors
-    /// Data of another shape.
     fn check_shape(&self, data: &Data) -> Result<(), LearnerError> {
         if data.shape() == self.shape {
             return Ok(());
         }
-        let allowed = format!("the learner was made for {:?}", self.shape);
-        Err(LearnerError::value("data", format!("of {:?}", data.shape()), allowed))
+        Err(LearnerError::OtherShape { expected: self.shape, found: data.shape() })
     }
 }
 
@@ -228,14 +209,14 @@ mod tests {
     use super::*;
     use crate::experiment::learner::random::{Purpose, keyed, unit};
 
-    /// Noisy stripes across, stripes along, and a chessboard.
+    /// Noisy horizontal stripes, vertical stripes, and chessboards.
     fn stripes(side: usize, count: usize, seed: u64) -> Data {
         let mut generator = keyed(Purpose::Bootstrap, &[seed]);
         let mut pixels = Vec::new();
         let labels: Vec<u32> = (0..3).cycle().take(count).collect();
         for label in &labels {
-            for place in 0..side * side {
-                let (y, x) = (place / side, place % side);
+            for position in 0..side * side {
+                let (y, x) = (position / side, position % side);
                 let bright = [y, x, x + y][*label as usize] % 2 == 1;
                 pixels.push(0.6 * unit(&mut generator) + if bright { 0.4 } else { 0.0 });
             }
@@ -248,7 +229,7 @@ mod tests {
             architecture,
             loss: Loss::CrossEntropy,
             sampling: Sampling::Plain,
-            schedule: Schedule::Constant,
+            schedule: LearningRateSchedule::Constant,
             batch_size: 64,
             learning_rate: 0.01,
             weight_decay: 0.0,
@@ -265,7 +246,7 @@ mod tests {
         (0..data.labels().len()).collect()
     }
 
-    /// The weights' bits.
+    /// Returns the bits of the weights.
     fn weights(learner: &Learner) -> Vec<u32> {
         let variables = learner.network.variables();
         let values = variables.iter().flat_map(|variable| variable.flatten_all().unwrap().to_vec1::<f32>().unwrap());
@@ -296,11 +277,11 @@ mod tests {
         learns(Settings { loss: Loss::BalancedSoftmax, ..mlp.clone() });
         learns(Settings { loss: Loss::LogitAdjustment, ..mlp.clone() });
         learns(Settings { sampling: Sampling::ClassBalanced, ..mlp.clone() });
-        learns(Settings { schedule: Schedule::Cosine, weight_decay: 0.01, ..mlp });
+        learns(Settings { schedule: LearningRateSchedule::Cosine, weight_decay: 0.01, ..mlp });
     }
 
     #[test]
-    fn the_same_seed_data_and_rows_give_the_same_weights_to_the_bit() {
+    fn the_same_seed_data_and_rows_give_bit_identical_weights() {
         let data = stripes(16, 200, 0);
         for (architecture, iterations) in [(Architecture::Mlp, 10), (Architecture::Cnn, 3)] {
             let trained = |seed| {
@@ -308,13 +289,13 @@ mod tests {
                 learner.train(&data, &rows(&data), iterations).unwrap();
                 weights(&learner)
             };
-            assert!(trained(1) == trained(1), "{architecture} is not the same");
+            assert!(trained(1) == trained(1), "{architecture} is not reproducible");
             assert!(trained(1) != trained(2), "{architecture} does not depend on the seed");
         }
     }
 
     #[test]
-    fn an_epoch_in_parts_is_the_epoch_and_the_next_starts_from_the_first_row() {
+    fn an_epoch_can_be_trained_in_parts_and_the_next_starts_from_the_first_row() {
         let data = stripes(16, 100, 0);
         for sampling in [Sampling::Plain, Sampling::ClassBalanced] {
             let trained = |parts: &[usize]| {
@@ -344,34 +325,37 @@ mod tests {
     }
 
     #[test]
-    fn a_cosine_goes_from_the_whole_rate_to_nothing() {
-        let factors = [0, 25, 50, 75, 100].map(|iteration| Schedule::Cosine.factor(iteration, 100));
+    fn the_cosine_schedule_decays_from_the_full_rate_to_zero() {
+        let factors = [0, 25, 50, 75, 100].map(|iteration| LearningRateSchedule::Cosine.factor(iteration, 100));
         let known = [1.0, 0.853_553, 0.5, 0.146_447, 0.0];
         assert!(factors.iter().zip(known).all(|(factor, known)| (factor - known).abs() < 1e-6), "{factors:?}");
-        assert_eq!(Schedule::Constant.factor(99, 100), 1.0);
+        assert_eq!(LearningRateSchedule::Constant.factor(99, 100), 1.0);
     }
 
     #[test]
-    fn what_cannot_be_trained_is_refused() {
+    fn invalid_settings_and_rows_are_errors() {
         let data = stripes(8, 9, 0);
-        let made = |settings| Learner::new(settings, data.shape(), &[1; 3]);
+        let created = |settings| Learner::new(settings, data.shape(), &[1; 3]);
         let mlp = settings(Architecture::Mlp);
-        let error = |settings: Settings| made(settings).unwrap_err().to_string();
-        assert_eq!(error(Settings { batch_size: 0, ..mlp.clone() }), "`batch_size` is 0; allowed is from 1");
-        assert_eq!(error(Settings { iterations: 0, ..mlp.clone() }), "`iterations` is 0; allowed is from 1");
+        let error = |settings: Settings| created(settings).unwrap_err().to_string();
+        assert_eq!(error(Settings { batch_size: 0, ..mlp.clone() }), "`batch_size` is 0; it must be at least 1");
+        assert_eq!(error(Settings { iterations: 0, ..mlp.clone() }), "`iterations` is 0; it must be at least 1");
         let rate = Settings { learning_rate: f64::NAN, ..mlp.clone() };
-        assert_eq!(error(rate), "`learning_rate` is NaN; allowed is above 0");
-        assert_eq!(error(Settings { weight_decay: -1.0, ..mlp.clone() }), "`weight_decay` is -1; allowed is from 0");
+        assert_eq!(error(rate), "`learning_rate` is NaN; it must be above 0");
+        assert_eq!(
+            error(Settings { weight_decay: -1.0, ..mlp.clone() }),
+            "`weight_decay` is -1; it must be at least 0"
+        );
         assert!(Learner::new(mlp.clone(), data.shape(), &[1; 2]).is_err());
 
-        let mut learner = made(mlp.clone()).unwrap();
+        let mut learner = created(mlp.clone()).unwrap();
         let error = learner.train(&data, &rows(&data), 61).unwrap_err();
-        assert_eq!(error.to_string(), "`iterations` is 61; 60 are left of the training");
+        assert_eq!(error.to_string(), "61 iterations were requested, but only 60 are left in the training");
         assert!(learner.train(&stripes(16, 9, 0), &[0], 1).is_err());
         assert!(learner.train(&data, &[9], 1).is_err());
         assert!(learner.probabilities(&data, &[9]).is_err());
 
-        let mut wild = made(Settings { learning_rate: 1e30, ..mlp }).unwrap();
+        let mut wild = created(Settings { learning_rate: 1e30, ..mlp }).unwrap();
         let error = wild.train(&data, &rows(&data), 60).unwrap_err();
         assert!(matches!(error, LearnerError::Diverged { .. }), "{error}");
     }

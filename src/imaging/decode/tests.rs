@@ -1,4 +1,4 @@
-//! Against images that Pillow wrote (`tests/fixtures/imaging`), and against broken ones.
+//! Tests on images that Pillow wrote (`tests/fixtures/imaging`), and on broken ones.
 
 use super::*;
 use crate::imaging::{Filter, resize};
@@ -31,12 +31,12 @@ fn every_kind_of_image_becomes_rgb() {
         let mean = sum as f64 / reference.as_raw().len() as f64;
         assert!(mean < 12.0, "{lossy}: mean difference {mean}");
     }
-    let grey = load("grey16.png");
-    assert!(grey.pixels().zip(reference.pixels()).all(|(grey, rgb)| grey.0 == [rgb.0[0]; 3]));
+    let grayscale = load("grey16.png");
+    assert!(grayscale.pixels().zip(reference.pixels()).all(|(gray, rgb)| gray.0 == [rgb.0[0]; 3]));
 }
 
 #[test]
-fn every_cut_off_file_is_an_error() {
+fn every_truncated_file_is_an_error() {
     for name in ["rgb.png", "progressive.jpg", "cmyk.jpg", "lossy.webp", "lossless.webp", "palette.png"] {
         let bytes = fixture(name);
         for length in 0..bytes.len() {
@@ -59,13 +59,13 @@ fn flipped_bytes_never_panic() {
 }
 
 #[test]
-fn messages_say_what_is_wrong() {
+fn messages_state_what_is_wrong() {
     let message = |bytes: &[u8]| decode(bytes, &Limits::default()).unwrap_err().to_string();
     assert_eq!(message(b""), "the file is empty");
     assert_eq!(message(b"hello there\n"), "not an image: it looks like `text`");
     assert_eq!(message(b"<!doctype html><p>404"), "not an image: it looks like `html` or `xml`");
     assert_eq!(message(b"%PDF-1.7"), "not an image: it looks like a pdf document");
-    assert_eq!(message(&[0, 1, 2, 3]), "not an image: it looks like binary data of no known kind");
+    assert_eq!(message(&[0, 1, 2, 3]), "not an image: it looks like binary data of unknown kind");
     assert_eq!(
         message(b"GIF89a......"),
         "the image format `gif` is not supported; supported are `png`, `jpeg` and `webp`"
@@ -82,10 +82,7 @@ fn limits_are_checked_against_the_header() {
         refused(Limits { max_pixels: 1000, ..limits }),
         "the image is 53 x 37 pixels, more than the limit of 1000 pixels"
     );
-    assert_eq!(
-        refused(Limits { max_side: 52, ..limits }),
-        "the image is 53 x 37 pixels, and a side may have 52 at most"
-    );
+    assert_eq!(refused(Limits { max_side: 52, ..limits }), "the image is 53 x 37 pixels; a side may have at most 52");
     assert_eq!(
         refused(Limits { max_bytes: 10, ..limits }),
         format!("the file has {} bytes, more than the limit of 10", png.len())
@@ -93,7 +90,7 @@ fn limits_are_checked_against_the_header() {
 }
 
 #[test]
-fn info_tells_the_contents() {
+fn info_describes_the_contents() {
     let png = fixture("rgb.png");
     let info = info(&png, &Limits::default()).unwrap();
     assert_eq!((info.width, info.height, info.format), (53, 37, "png"));
@@ -101,7 +98,7 @@ fn info_tells_the_contents() {
 }
 
 #[test]
-fn png_is_lossless_and_the_same_every_time() {
+fn png_is_lossless_and_deterministic() {
     let image = load("rgb.png");
     let png = encode_png(&image).unwrap();
     assert_eq!(png, encode_png(&image).unwrap());
@@ -109,7 +106,7 @@ fn png_is_lossless_and_the_same_every_time() {
 }
 
 #[test]
-fn resizing_is_pillows() {
+fn resizing_equals_pillows() {
     let image = load("rgb.png");
     for (name, filter) in [("bilinear", Filter::Bilinear), ("bicubic", Filter::Bicubic), ("lanczos", Filter::Lanczos)] {
         for (width, height) in [(20, 16), (64, 80)] {
@@ -120,7 +117,7 @@ fn resizing_is_pillows() {
     }
 }
 
-/// A PNG of these chunks between its header and its end.
+/// Returns a PNG with these chunks between its header and its end.
 fn png(width: u32, height: u32, chunks: &[(&[u8; 4], Vec<u8>)]) -> Vec<u8> {
     let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 2, 0, 0, 0]].concat();
     let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
@@ -136,7 +133,7 @@ fn png(width: u32, height: u32, chunks: &[(&[u8; 4], Vec<u8>)]) -> Vec<u8> {
     png
 }
 
-/// The compressed pixels of an image.
+/// Returns the compressed pixels of an image.
 fn pixels(image: &RgbImage) -> Vec<u8> {
     let bytes = encode_png(image).unwrap();
     let (mut rest, mut pixels) = (&bytes[8..], Vec::new());
@@ -151,24 +148,24 @@ fn pixels(image: &RgbImage) -> Vec<u8> {
 }
 
 #[test]
-fn a_huge_image_in_a_small_file_is_refused_by_its_header() {
+fn a_huge_image_in_a_small_file_is_rejected_by_its_header() {
     let refused = |bytes: &[u8]| decode(bytes, &Limits::default()).unwrap_err().to_string();
     let small = pixels(&RgbImage::new(1, 1));
     assert_eq!(
         refused(&png(60_000, 60_000, &[(b"IDAT", small.clone())])),
-        "the image is 60000 x 60000 pixels, and a side may have 16384 at most"
+        "the image is 60000 x 60000 pixels; a side may have at most 16384"
     );
     assert_eq!(
         refused(&png(16_384, 16_384, &[(b"IDAT", small.clone())])),
         "the image is 16384 x 16384 pixels, more than the limit of 67108864 pixels"
     );
-    // within the limits, and without the pixels
+    // Within the limits, but without the pixels.
     assert_eq!(refused(&png(8192, 8192, &[(b"IDAT", small)])), "the `png` image is truncated or corrupt");
 }
 
-/// 48 MiB of zeros each: the decoder neither keeps a text nor fails on it.
+/// 48 MiB of zeros each: the decoder neither keeps the text nor fails on it.
 #[test]
-fn chunks_that_inflate_are_left_alone() {
+fn chunks_that_inflate_are_ignored() {
     let zeros = pixels(&RgbImage::new(4096, 4096));
     let image = RgbImage::from_pixel(3, 2, image::Rgb([7, 8, 9]));
     for (kind, name) in [(b"zTXt", &b"Comment\0\0"[..]), (b"iCCP", b"icc\0\0"), (b"iTXt", b"Comment\0\x01\0\0\0")] {
@@ -182,8 +179,8 @@ fn chunks_that_inflate_are_left_alone() {
 }
 
 #[test]
-fn of_many_frames_the_first_is_decoded() {
-    // WebP: the second of the fixture's frames ten thousand times more
+fn the_first_of_many_frames_is_decoded() {
+    // WebP: repeats the fixture's second frame ten thousand times.
     let webp = fixture("animated.webp");
     let frames: Vec<usize> = (0..webp.len() - 4).filter(|&at| &webp[at..at + 4] == b"ANMF").collect();
     let frame = &webp[frames[1]..frames.get(2).copied().unwrap_or(webp.len())];
@@ -191,7 +188,7 @@ fn of_many_frames_the_first_is_decoded() {
     let length = u32::try_from(long.len() - 8).unwrap();
     long[4..8].copy_from_slice(&length.to_le_bytes());
     assert_eq!(decode(&long, &Limits::default()).unwrap(), load("animated.webp"));
-    // APNG: a hundred thousand frames that are said to come
+    // APNG: declares a hundred thousand frames.
     let image = RgbImage::from_pixel(3, 2, image::Rgb([7, 8, 9]));
     let control = [0_u32, 3, 2, 0, 0].iter().flat_map(|number| number.to_be_bytes()).chain([0, 1, 0, 100, 0, 0]);
     let chunks = [

@@ -1,36 +1,44 @@
-//! One CLIP for many callers: their rows are batched, and equal ones are embedded once.
+//! The CLIP engine: one model for many callers. Batches their rows and embeds equal rows once.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use sha2::{Digest as _, Sha256};
 
-use super::files::ClipFiles;
-use super::model::{Clip, ROWS};
-use super::{ClipError, EmbedError};
-use crate::imaging::{Limits, Preprocess, decode_on_white};
-use crate::models::onnx::{
-    Busy, Chosen, CudaOptions, Device, Inbox, Loader, Memo, Reply, Runtime, Service, default_threads,
+use super::{
+    ClipError, EmbedError,
+    files::ClipFiles,
+    model::{Clip, ROWS},
+};
+use crate::{
+    imaging::{Limits, decode_on_white},
+    models::{
+        onnx::{Busy, Cache, Chosen, CudaOptions, Device, Inbox, Loader, Reply, Runtime, Service, default_threads},
+        preprocess::Preprocess,
+    },
 };
 
-/// Texts whose embedding is kept; at a width of 768 this is 200 MB at most.
-const TEXTS_KEPT: usize = 65_536;
+/// Texts whose embedding is cached: at most 200 MB at a width of 768.
+const CACHED_TEXTS: usize = 65_536;
 
 /// SHA-256 of an image's file.
 type Digest = [u8; 32];
 
-type Answer = Result<Arc<[f32]>, EmbedError>;
+type Response = Result<Arc<[f32]>, EmbedError>;
 
-/// How an engine runs here; no embedding depends on it but through rounding.
-#[derive(Clone, Copy, Debug)]
+/// An engine's settings. They affect embeddings only by rounding.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct ClipSettings {
     /// Cores that one operator may use on the CPU.
     pub(crate) threads: usize,
-    /// How a GPU is set up.
     pub(crate) cuda: CudaOptions,
-    /// Rows that may be waiting or running; callers past it are held back.
+    /// Requests that may be waiting or running; further callers are held back.
     pub(crate) queue: usize,
     /// The largest image that is opened.
     pub(crate) limits: Limits,
@@ -42,14 +50,14 @@ impl Default for ClipSettings {
     }
 }
 
-/// What an engine has done so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A snapshot of an engine's counters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ClipStats {
-    /// Images embedded by the model.
+    /// Images that the model embedded.
     pub(crate) images: u64,
-    /// Texts embedded by the model.
+    /// Texts that the model embedded.
     pub(crate) texts: u64,
-    /// Time in which the model ran.
+    /// Time during which the model ran.
     pub(crate) busy: Duration,
 }
 
@@ -60,8 +68,8 @@ struct Counters {
     busy: Arc<Busy>,
 }
 
-/// A running CLIP. Clones share it; it ends, with its thread, when the last is dropped.
-#[derive(Clone, Debug)]
+/// A running CLIP engine. Clones share it. Dropping the last clone ends its thread.
+#[derive(Debug, Clone)]
 pub(crate) struct ClipEngine {
     service: Arc<Service<Event>>,
     counters: Arc<Counters>,
@@ -71,17 +79,17 @@ pub(crate) struct ClipEngine {
 /// What arrives at the thread.
 #[derive(Debug)]
 enum Event {
-    Text(Arc<str>, Reply<Answer>),
-    Image(Digest, Arc<[u8]>, Reply<Answer>),
-    /// An image that rayon has opened and preprocessed, or why it could not.
-    Opened(Digest, Result<Vec<f32>, String>),
+    Text(Arc<str>, Reply<Response>),
+    Image(Digest, Arc<[u8]>, Reply<Response>),
+    /// An image that rayon has decoded and preprocessed, or why it could not.
+    Prepared(Digest, Result<Vec<f32>, String>),
 }
 
 impl ClipEngine {
     /// Loads the model and starts its thread.
     ///
     /// # Errors
-    /// A device that is not there, or a graph that the runtime refuses.
+    /// Returns an error if the device is missing or the runtime rejects the graph.
     pub(crate) fn start(
         runtime: &Runtime,
         files: &ClipFiles,
@@ -97,42 +105,41 @@ impl ClipEngine {
             preprocess: Arc::new(files.preprocess.clone()),
             limits: settings.limits,
             counters: Arc::clone(&counters),
-            known_texts: Memo::new(TEXTS_KEPT),
+            cached_texts: Cache::new(CACHED_TEXTS),
             texts: VecDeque::new(),
-            opening: HashMap::new(),
-            opened: VecDeque::new(),
+            preparing: HashMap::new(),
+            prepared: VecDeque::new(),
         };
-        let service = Service::start("clip", settings.queue, move |inbox| worker.run(inbox))
-            .map_err(|source| ClipError::Thread { source })?;
+        let service = Service::start("clip", settings.queue, move |inbox| worker.run(inbox))?;
         Ok(Self { service: Arc::new(service), counters, chosen })
     }
 
-    /// What the model runs on.
+    /// Returns what the model runs on.
     pub(crate) fn chosen(&self) -> &Chosen {
         &self.chosen
     }
 
-    /// Embeds a text as a unit vector; each distinct text once.
+    /// Embeds a text as a unit vector. Equal texts are embedded once.
     ///
     /// # Errors
-    /// [`EmbedError::Job`] where the model failed.
-    pub(crate) async fn embed_text(&self, text: &str) -> Answer {
+    /// Returns [`EmbedError::Stopped`] if the model failed.
+    pub(crate) async fn embed_text(&self, text: &str) -> Response {
         let text = Arc::from(text);
-        self.service.ask(|reply| Event::Text(text, reply)).await.map_err(EmbedError::Job)?
+        self.service.call(|reply| Event::Text(text, reply)).await.map_err(EmbedError::Stopped)?
     }
 
-    /// Embeds an image's file (PNG, JPEG or WebP) as a unit vector; equal bytes that are asked for at the same
-    /// time once.
+    /// Embeds an image file (PNG, JPEG or WebP) as a unit vector. Equal images that are requested at the same time are
+    /// embedded once.
     ///
     /// # Errors
-    /// [`EmbedError::Row`] for an image that cannot be opened or whose embedding is not a number,
-    /// [`EmbedError::Job`] where the model failed.
-    pub(crate) async fn embed_image(&self, bytes: Arc<[u8]>) -> Answer {
+    /// Returns [`EmbedError::Image`] if the image cannot be opened or its embedding has values that are not finite, and
+    /// [`EmbedError::Stopped`] if the model failed.
+    pub(crate) async fn embed_image(&self, bytes: Arc<[u8]>) -> Response {
         let digest = Sha256::digest(&bytes).into();
-        self.service.ask(|reply| Event::Image(digest, bytes, reply)).await.map_err(EmbedError::Job)?
+        self.service.call(|reply| Event::Image(digest, bytes, reply)).await.map_err(EmbedError::Stopped)?
     }
 
-    /// What was done so far.
+    /// Returns what the engine has done so far.
     pub(crate) fn stats(&self) -> ClipStats {
         ClipStats {
             images: self.counters.images.load(Ordering::Relaxed),
@@ -142,18 +149,18 @@ impl ClipEngine {
     }
 }
 
-/// All that the thread owns.
+/// The state of the thread.
 #[derive(Debug)]
 struct Worker {
     clip: Clip,
     preprocess: Arc<Preprocess>,
     limits: Limits,
     counters: Arc<Counters>,
-    known_texts: Memo<Arc<str>, Arc<[f32]>>,
-    texts: VecDeque<(Arc<str>, Reply<Answer>)>,
-    /// Images that were asked for and not embedded yet, and who waits for them.
-    opening: HashMap<Digest, Vec<Reply<Answer>>>,
-    opened: VecDeque<(Digest, Vec<f32>)>,
+    cached_texts: Cache<Arc<str>, Arc<[f32]>>,
+    texts: VecDeque<(Arc<str>, Reply<Response>)>,
+    /// Images that were requested and are not embedded yet, with the callers that wait for them.
+    preparing: HashMap<Digest, Vec<Reply<Response>>>,
+    prepared: VecDeque<(Digest, Vec<f32>)>,
 }
 
 impl Worker {
@@ -165,8 +172,8 @@ impl Worker {
 
     fn work(&mut self, inbox: &mut Inbox<Event>) -> Result<(), ClipError> {
         while !inbox.is_abandoned() {
-            while let Some(event) = if self.should_wait() { inbox.wait() } else { inbox.look() } {
-                self.take_in(event, inbox);
+            while let Some(event) = if self.should_wait() { inbox.wait() } else { inbox.try_next() } {
+                self.accept(event, inbox);
             }
             self.embed_texts()?;
             self.embed_images()?;
@@ -174,38 +181,38 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether running the model now would be a waste: nothing is ready, or a batch is not full and images for
-    /// it are being opened, each of which ends in an event.
+    /// Whether running the model now would be wasteful: nothing is ready, or the batch is not full and rayon is preparing
+    /// images for it, each of which ends in an event.
     fn should_wait(&self) -> bool {
-        let still_opening = self.opening.len() > self.opened.len();
-        self.texts.is_empty() && (self.opened.is_empty() || (still_opening && self.opened.len() < ROWS))
+        let more_to_come = self.preparing.len() > self.prepared.len();
+        self.texts.is_empty() && (self.prepared.is_empty() || (more_to_come && self.prepared.len() < ROWS))
     }
 
-    fn take_in(&mut self, event: Event, inbox: &Inbox<Event>) {
+    fn accept(&mut self, event: Event, inbox: &Inbox<Event>) {
         match event {
-            Event::Text(text, reply) => match self.known_texts.get(&text) {
+            Event::Text(text, reply) => match self.cached_texts.get(&text) {
                 Some(embedding) => reply.send(Ok(embedding)),
                 None => self.texts.push_back((text, reply)),
             },
             Event::Image(digest, bytes, reply) => {
-                let waiting = self.opening.entry(digest).or_default();
+                let waiting = self.preparing.entry(digest).or_default();
                 waiting.push(reply);
                 if waiting.len() > 1 {
                     return;
                 }
                 let (preprocess, limits, events) = (Arc::clone(&self.preprocess), self.limits, inbox.sender());
-                rayon::spawn(move || events.send(Event::Opened(digest, open(&bytes, &limits, &preprocess))));
+                rayon::spawn(move || events.send(Event::Prepared(digest, prepare(&bytes, &limits, &preprocess))));
             }
-            Event::Opened(digest, Ok(tensor)) => self.opened.push_back((digest, tensor)),
-            Event::Opened(digest, Err(reason)) => {
-                for reply in self.opening.remove(&digest).unwrap_or_default() {
-                    reply.send(Err(EmbedError::Row(reason.clone())));
+            Event::Prepared(digest, Ok(tensor)) => self.prepared.push_back((digest, tensor)),
+            Event::Prepared(digest, Err(reason)) => {
+                for reply in self.preparing.remove(&digest).unwrap_or_default() {
+                    reply.send(Err(EmbedError::Image(reason.clone())));
                 }
             }
         }
     }
 
-    /// Embeds the texts that wait: each distinct one once, a batch at a time.
+    /// Embeds one batch of the waiting texts, each distinct one once.
     fn embed_texts(&mut self) -> Result<(), ClipError> {
         let mut distinct: Vec<Arc<str>> = Vec::new();
         for (text, _) in &self.texts {
@@ -220,10 +227,10 @@ impl Worker {
         let embeddings = self.clip.embed_texts(&texts)?;
         self.counters.texts.fetch_add(texts.len() as u64, Ordering::Relaxed);
         for (text, embedding) in distinct.into_iter().zip(embeddings) {
-            self.known_texts.put(text, embedding.into());
+            self.cached_texts.put(text, embedding.into());
         }
         for (text, reply) in std::mem::take(&mut self.texts) {
-            match self.known_texts.get(&text) {
+            match self.cached_texts.get(&text) {
                 Some(embedding) => reply.send(Ok(embedding)),
                 None => self.texts.push_back((text, reply)),
             }
@@ -231,16 +238,16 @@ impl Worker {
         Ok(())
     }
 
-    /// Embeds a batch of the images that are opened.
+    /// Embeds one batch of the prepared images.
     fn embed_images(&mut self) -> Result<(), ClipError> {
         let mut batch = Vec::with_capacity(ROWS);
         while batch.len() < ROWS
-            && let Some((digest, tensor)) = self.opened.pop_front()
+            && let Some((digest, tensor)) = self.prepared.pop_front()
         {
-            if self.opening.get(&digest).is_some_and(|waiting| waiting.iter().any(Reply::is_wanted)) {
+            if self.preparing.get(&digest).is_some_and(|waiting| waiting.iter().any(Reply::is_wanted)) {
                 batch.push((digest, tensor));
             } else {
-                self.opening.remove(&digest);
+                self.preparing.remove(&digest);
             }
         }
         if batch.is_empty() {
@@ -250,13 +257,13 @@ impl Worker {
         let embeddings = self.clip.embed_tensors(&tensors)?;
         self.counters.images.fetch_add(batch.len() as u64, Ordering::Relaxed);
         for ((digest, _), embedding) in batch.into_iter().zip(embeddings) {
-            let answer: Answer = if embedding.iter().all(|value| value.is_finite()) {
+            let response: Response = if embedding.iter().all(|value| value.is_finite()) {
                 Ok(embedding.into())
             } else {
-                Err(EmbedError::Row("the embedding has values that are not numbers".to_owned()))
+                Err(EmbedError::Image("the embedding has values that are not finite".to_owned()))
             };
-            for reply in self.opening.remove(&digest).unwrap_or_default() {
-                reply.send(answer.clone());
+            for reply in self.preparing.remove(&digest).unwrap_or_default() {
+                reply.send(response.clone());
             }
         }
         Ok(())
@@ -264,7 +271,7 @@ impl Worker {
 }
 
 /// Decodes and preprocesses an image.
-fn open(bytes: &[u8], limits: &Limits, preprocess: &Preprocess) -> Result<Vec<f32>, String> {
+fn prepare(bytes: &[u8], limits: &Limits, preprocess: &Preprocess) -> Result<Vec<f32>, String> {
     let image = decode_on_white(bytes, limits).map_err(|error| error.chain())?;
     preprocess.apply(&image).map_err(|error| error.chain())
 }

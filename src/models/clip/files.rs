@@ -1,18 +1,22 @@
-//! What a CLIP directory holds, in the layout that `optimum-cli export onnx` writes. No weights are loaded here.
+//! What a CLIP directory holds, in the layout that `optimum-cli export onnx` writes. Weights are not loaded.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::ClipError;
-use crate::imaging::Preprocess;
-use crate::models::onnx::{Dim, Element, Signature, Want, digest_of_all};
-use crate::models::tokenizer::Tokenizer;
+use crate::models::{
+    model_dir::{self, digest_of_files, file_names},
+    onnx::{Dim, Element, Signature, Want},
+    preprocess::Preprocess,
+    tokenizer::Tokenizer,
+};
+
+type Problems = model_dir::Problems<ClipError>;
 
 const FLOATS: &[Element] = &[Element::F32, Element::F16];
 const INTEGERS: &[Element] = &[Element::I64, Element::I32];
 
-/// Files that decide an embedding besides the graph and its weights; those that are there.
-const DECIDING: [&str; 6] = [
+/// Files other than the graph and its weights that affect an embedding. Not all of them must exist.
+const FILES: [&str; 6] = [
     "merges.txt",
     "preprocessor_config.json",
     "special_tokens_map.json",
@@ -22,108 +26,101 @@ const DECIDING: [&str; 6] = [
 ];
 
 /// A CLIP directory that fits.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct ClipFiles {
     dir: PathBuf,
     pub(super) preprocess: Preprocess,
-    /// Width and height of the images that the graph takes.
+    /// Width and height of the images that the graph expects.
     pub(super) image: (u32, u32),
-    /// Whether texts and images must come in equal numbers: the graph has one name for both axes.
+    /// Whether texts and images must come in equal numbers: the graph uses one name for both axes.
     pub(super) paired: bool,
-    /// Whether the graph wants to know which tokens are padding.
+    /// Whether the graph has an attention mask.
     pub(super) masked: bool,
 }
 
 impl ClipFiles {
-    /// Reads a directory: its preprocessing, its tokenizer and the graph's signature, without weights. With
-    /// `whole_frame` images are not cropped.
+    /// Reads a directory: its preprocessing, its tokenizer and the signature of its graph, but no weights. With
+    /// `whole_frame`, images are not cropped.
     ///
     /// # Errors
-    /// Every file that is missing, broken or does not fit, with what it has and what is expected. Where neither graph
-    /// nor preprocessing is there, it is no such directory, and the first of them stands for all.
+    /// Returns every file that is missing, broken or does not fit. If both the graph and the preprocessing are missing,
+    /// the directory is not a CLIP model, and only the first error is returned.
     pub(crate) fn inspect(dir: &Path, whole_frame: bool) -> Result<Self, Vec<ClipError>> {
         let path = dir.join("preprocessor_config.json");
-        let preprocess = Preprocess::read(&path).map_err(ClipError::from).and_then(|preprocess| {
+        let preprocess = Preprocess::read(&path).and_then(|preprocess| {
             let preprocess = if whole_frame { preprocess.of_whole_frame() } else { preprocess };
-            let image = preprocess.one_size(&path)?;
+            let image = preprocess.fixed_output(&path)?;
             Ok((preprocess, image))
         });
         let preprocess = match preprocess {
-            Err(first) if !path.exists() && !dir.join("model.onnx").exists() => return Err(vec![first]),
+            Err(first) if !path.exists() && !dir.join("model.onnx").exists() => return Err(vec![first.into()]),
             other => other,
         };
-        let image = preprocess.as_ref().ok().map(|(_, image)| *image);
-        let mut problems = Vec::new();
-        let preprocess = keep(preprocess, &mut problems);
-        let length = keep(Tokenizer::from_dir(dir), &mut problems).map(|tokenizer| tokenizer.length());
-        let graph = keep(Signature::read(&dir.join("model.onnx")), &mut problems);
-        let inputs = graph.and_then(|graph| Inputs::of(&graph, length, image, &mut problems));
+        let mut problems = Problems::default();
+        let preprocess = problems.keep(preprocess);
+        let image = preprocess.as_ref().map(|(_, image)| *image);
+        let length = problems.keep(Tokenizer::from_dir(dir)).map(|tokenizer| tokenizer.length());
+        let graph = problems.keep(Signature::read(&dir.join("model.onnx")));
+        let inputs = graph.and_then(|graph| Inputs::check(&graph, length, image, &mut problems));
         match (preprocess, inputs) {
             (Some((preprocess, image)), Some(Inputs { paired, masked })) if problems.is_empty() => {
                 Ok(Self { dir: dir.to_owned(), preprocess, image, paired, masked })
             }
-            _ => Err(problems),
+            _ => Err(problems.into_vec()),
         }
     }
 
-    /// SHA-256 in hex over all files that decide an embedding: graph, weights, preprocessing and vocabulary.
+    /// Returns a SHA-256 in hex over all files that affect an embedding: graph, weights, preprocessing and vocabulary.
     ///
     /// # Errors
-    /// [`ClipError::Read`] and [`OnnxError::Io`](crate::models::onnx::OnnxError::Io) name the file.
+    /// Returns an error if a file cannot be read.
     pub(crate) fn digest(&self) -> Result<String, ClipError> {
-        let read = |source| ClipError::Read { path: self.dir.clone(), source };
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.dir).map_err(read)? {
-            let name = entry.map_err(read)?.file_name().to_string_lossy().into_owned();
-            // Large exports keep their weights beside the graph, as `model.onnx_data`.
-            if name.starts_with("model.onnx") || DECIDING.contains(&name.as_str()) {
-                names.push(name);
-            }
-        }
-        names.sort();
-        Ok(digest_of_all(&self.dir, &names)?)
+        // Large exports keep their weights in another file, such as `model.onnx_data`.
+        let affects = |name: &String| name.starts_with("model.onnx") || FILES.contains(&name.as_str());
+        let names: Vec<String> = file_names(&self.dir)?.into_iter().filter(affects).collect();
+        Ok(digest_of_files(&self.dir, &names)?)
     }
 
-    /// The graph with both towers.
+    /// Returns the path of the graph with both towers.
     pub(super) fn graph(&self) -> PathBuf {
         self.dir.join("model.onnx")
     }
 
-    /// The directory, which is the tokenizer's too.
+    /// Returns the directory, which is also the tokenizer's.
     pub(super) fn dir(&self) -> &Path {
         &self.dir
     }
 }
 
-/// What matters of a graph's inputs.
+/// What is relevant about a graph's inputs.
 struct Inputs {
     paired: bool,
     masked: bool,
 }
 
 impl Inputs {
-    /// Looks at a graph with both towers; `length` and `image` are what goes in, where that is known.
-    fn of(
+    /// Checks a graph with both towers. `length` and `image` are the sizes of its inputs, if known.
+    fn check(
         graph: &Signature,
         length: Option<usize>,
         image: Option<(u32, u32)>,
-        problems: &mut Vec<ClipError>,
+        problems: &mut Problems,
     ) -> Option<Self> {
         use Want::{Any, Exactly};
-        keep(graph.expect_only(&["input_ids", "pixel_values", "attention_mask"]), problems);
+        problems.keep(graph.expect_only(&["input_ids", "pixel_values", "attention_mask"]));
         let texts = [Any("texts"), length.map_or(Any("tokens"), Exactly)];
-        let ids = keep(graph.expect_input("input_ids", INTEGERS, &texts), problems);
+        let ids = problems.keep(graph.expect_input("input_ids", INTEGERS, &texts));
         let masked = graph.input("attention_mask").is_some();
         if masked {
-            keep(graph.expect_input("attention_mask", INTEGERS, &texts), problems);
+            problems.keep(graph.expect_input("attention_mask", INTEGERS, &texts));
         }
         let (width, height) = image.map_or((Any("width"), Any("height")), |(width, height)| {
             (Exactly(width as usize), Exactly(height as usize))
         });
         let pixels = [Any("images"), Exactly(3), height, width];
-        let pixels = keep(graph.expect_input("pixel_values", FLOATS, &pixels), problems);
+        let pixels = problems.keep(graph.expect_input("pixel_values", FLOATS, &pixels));
         for output in ["text_embeds", "image_embeds"] {
-            keep(graph.expect_output(output, FLOATS, &[Any("rows"), Any("width")]), problems);
+            problems.keep(graph.expect_output(output, FLOATS, &[Any("rows"), Any("width")]));
         }
         let first = |dims: Option<&Vec<Dim>>| dims.and_then(|dims| dims.first().cloned());
         let paired = match (first(ids?.dims.as_ref()), first(pixels?.dims.as_ref())) {
@@ -132,9 +129,4 @@ impl Inputs {
         };
         Some(Self { paired, masked })
     }
-}
-
-/// What there is, or one problem more.
-fn keep<T, E: Into<ClipError>>(result: Result<T, E>, problems: &mut Vec<ClipError>) -> Option<T> {
-    result.map_err(|error| problems.push(error.into())).ok()
 }

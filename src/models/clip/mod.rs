@@ -1,7 +1,7 @@
-//! CLIP: texts and images as unit vectors whose cosine says how well they agree.
+//! CLIP: embeds texts and images as unit vectors. The cosine of two vectors measures their similarity.
 //!
-//! [`ClipFiles`] reads what a model directory holds, `Clip` is the model itself, and [`ClipEngine`] shares one
-//! with everyone.
+//! [`ClipFiles`] reads what a model directory holds. `Clip` is the loaded model. [`ClipEngine`] shares it between
+//! callers.
 
 mod engine;
 mod error;

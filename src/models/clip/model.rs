@@ -1,15 +1,15 @@
-//! CLIP itself, run at one fixed batch shape for texts and one for images.
+//! The CLIP model. Texts and images each run with a fixed batch shape.
 
-use super::ClipError;
-use super::files::ClipFiles;
-use crate::models::onnx::{Element, Loader, Model, OnnxError, Tensor};
-use crate::models::tokenizer::Tokenizer;
+use super::{ClipError, files::ClipFiles};
+use crate::models::{
+    onnx::{Element, Loader, Model, OnnxError, Tensor},
+    tokenizer::Tokenizer,
+};
 
-/// Rows of one call. Fewer are padded and never sent as they are, since a runtime may compute a row otherwise in a
-/// batch of another size.
+/// Rows of one call. Short batches are padded, since a runtime may round a row differently in a batch of another size.
 pub(super) const ROWS: usize = 8;
 
-/// A loaded CLIP. Embeddings are unit vectors, and a row's embedding is the same to the bit whatever its company.
+/// A loaded CLIP model. Embeddings are unit vectors and batch-invariant.
 #[derive(Debug)]
 pub(crate) struct Clip {
     model: Model,
@@ -21,7 +21,7 @@ impl Clip {
     /// Loads the graph with its weights.
     ///
     /// # Errors
-    /// A graph that the runtime refuses, or the tokenizer.
+    /// Returns an error if the runtime rejects the graph or the tokenizer cannot be read.
     pub(crate) fn load(loader: &Loader<'_>, files: &ClipFiles) -> Result<Self, ClipError> {
         Ok(Self {
             model: loader.open(&files.graph())?,
@@ -30,10 +30,10 @@ impl Clip {
         })
     }
 
-    /// Embeds texts, in their order.
+    /// Embeds texts, in order.
     ///
     /// # Errors
-    /// As [`Model::run`], or a tokenizer that refuses a text.
+    /// Returns an error if the graph fails or the tokenizer rejects a text.
     pub(crate) fn embed_texts(&mut self, texts: &[&str]) -> Result<Vec<Vec<f32>>, ClipError> {
         let mut embeddings = Vec::with_capacity(texts.len());
         for texts in texts.chunks(ROWS) {
@@ -52,10 +52,10 @@ impl Clip {
         Ok(embeddings)
     }
 
-    /// Embeds images that are preprocessed already.
+    /// Embeds preprocessed images, in order.
     ///
     /// # Errors
-    /// As [`Model::run`].
+    /// Returns the errors of [`Model::run`].
     pub(super) fn embed_tensors<T: AsRef<[f32]>>(&mut self, tensors: &[T]) -> Result<Vec<Vec<f32>>, OnnxError> {
         let mut embeddings = Vec::with_capacity(tensors.len());
         for tensors in tensors.chunks(ROWS) {
@@ -99,15 +99,15 @@ impl Clip {
         });
         let (width, values) = widths.ok_or_else(|| OnnxError::Run {
             path: self.files.graph(),
-            reason: format!("its `{output}` did not come as {ROWS} rows of floats"),
+            reason: format!("output `{output}` does not have {ROWS} rows of floats"),
         })?;
-        Ok(values.chunks_exact(width).map(normalised).collect())
+        Ok(values.chunks_exact(width).map(normalize).collect())
     }
 }
 
-/// A vector at length 1. Exports normalise already; this makes it exact to f32, and true of any export.
+/// Scales a vector to length 1. Exports normalize too; this makes the length exact to f32 for every export.
 #[expect(clippy::cast_possible_truncation, reason = "rounded to f32 after a division in f64")]
-fn normalised(vector: &[f32]) -> Vec<f32> {
+fn normalize(vector: &[f32]) -> Vec<f32> {
     let length = vector.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
     vector.iter().map(|value| (f64::from(*value) / length) as f32).collect()
 }

@@ -1,22 +1,22 @@
-//! Against transformers (`tests/fixtures/diffusers/digits.json`), and the promises of the engine, on the bundle in
+//! Compares with transformers (`tests/fixtures/diffusers/digits.json`), and tests the engine's guarantees, on the model in
 //! `models/digits/clip`.
 
 #![expect(clippy::cast_possible_truncation, reason = "numbers in tests are small")]
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use image::RgbImage;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::model::Clip;
-use super::*;
-use crate::imaging::Preprocess;
-use crate::imaging::testing::base64;
-use crate::imaging::{Limits, decode, decode_on_white, encode_png};
-use crate::models::onnx::{CudaOptions, Device, Loader, Provider, Runtime};
+use super::{model::Clip, *};
+use crate::{
+    imaging::{Limits, decode, decode_on_white, encode_png, testing::base64},
+    models::{
+        onnx::{CudaOptions, Device, Loader, Provider, Runtime},
+        preprocess::Preprocess,
+    },
+};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -74,7 +74,7 @@ fn assert_close(ours: &[f32], theirs: &[f32]) {
 }
 
 #[test]
-fn embeddings_are_transformers() {
+fn embeddings_equal_transformers() {
     let text = std::fs::read(root().join("tests/fixtures/diffusers/digits.json")).unwrap();
     let golden: Golden = serde_json::from_slice(&text).unwrap();
     let mut clip = clip();
@@ -103,9 +103,9 @@ struct Seen {
     samples: Vec<f32>,
 }
 
-/// `tests/fixtures/clip`: grey, palettes, alpha, CMYK, other sizes. Decoders of JPEG differ by a few steps.
+/// `tests/fixtures/clip`: grayscale, palettes, alpha, CMYK, other sizes. JPEG decoders differ by a few steps.
 #[test]
-fn images_are_seen_as_transformers_sees_them() {
+fn images_are_embedded_as_in_transformers() {
     let folder = root().join("tests/fixtures/clip");
     let golden: Images = serde_json::from_slice(&std::fs::read(folder.join("clip.json")).unwrap()).unwrap();
     let mut clip = clip();
@@ -115,7 +115,7 @@ fn images_are_seen_as_transformers_sees_them() {
     let l14 = Preprocess::read(&folder.join("preprocessor_l14.json")).unwrap();
     for (name, seen) in &golden.images {
         if name.starts_with("grey16") {
-            continue; // Pillow cuts 16-bit grey off at 255, which makes it white; here it is scaled
+            continue; // Pillow clips 16-bit grayscale at 255, which turns it white; here it is scaled.
         }
         let image = decode_on_white(&std::fs::read(folder.join(name)).unwrap(), &Limits::default()).unwrap();
         let embedding = embed_images(&mut clip, std::slice::from_ref(&image)).remove(0);
@@ -123,14 +123,14 @@ fn images_are_seen_as_transformers_sees_them() {
         let off = (cosine(&embedding, &text) - seen.cosine).abs();
         assert!(off <= allowed, "{name}: the cosine is off by {off}");
         let same = 1.0 - cosine(&embedding, &seen.embedding);
-        assert!(same <= allowed, "{name}: 1 - {same} alike");
+        assert!(same <= allowed, "{name}: the cosine to transformers is 1 - {same}");
         let tensor = b32.apply(&image).unwrap();
         assert_eq!(tensor, l14.apply(&image).unwrap(), "{name}");
         for (channel, mean) in tensor.chunks_exact(224 * 224).zip(seen.means) {
             let ours = channel.iter().sum::<f32>() / channel.len() as f32;
             assert!((ours - mean).abs() < 0.01, "{name}: {ours} for {mean}");
         }
-        // a step of 1/255 is 0.015; decoders of JPEG differ by up to four
+        // A step of 1/255 is 0.015; JPEG decoders differ by up to four.
         let step = if name.ends_with(".png") { 2.1 * 0.0151 } else { 6.0 * 0.0151 };
         for (&at, sample) in golden.positions.iter().zip(&seen.samples) {
             assert!((tensor[at] - sample).abs() <= step, "{name} at {at}: {} for {sample}", tensor[at]);
@@ -139,7 +139,7 @@ fn images_are_seen_as_transformers_sees_them() {
 }
 
 #[test]
-fn an_embedding_does_not_depend_on_its_company() {
+fn embeddings_are_batch_invariant() {
     let mut clip = clip();
     let images: Vec<RgbImage> = (0..19).map(nth_image).collect();
     let together = embed_images(&mut clip, &images);
@@ -178,10 +178,10 @@ async fn callers_share_one_model_and_equal_rows_are_embedded_once() {
 }
 
 #[tokio::test]
-async fn equal_images_in_flight_are_embedded_once_and_bad_ones_stop_nobody() {
+async fn equal_images_in_flight_are_embedded_once_and_bad_ones_affect_no_others() {
     let engine = engine();
     let mut once = false;
-    // on a busy machine the second of two may come when the first is through: then they are tried again
+    // On a busy machine the second of two may arrive after the first is finished; then they are tried again.
     for _ in 0..50 {
         let before = engine.stats().images;
         let (same, good): (Arc<[u8]>, Arc<[u8]>) = (file(1), file(2));
@@ -193,25 +193,25 @@ async fn equal_images_in_flight_are_embedded_once_and_bad_ones_stop_nobody() {
             engine.embed_image(good)
         );
         assert_eq!(a.unwrap(), b.unwrap());
-        assert!(matches!(c, Err(EmbedError::Row(reason)) if reason.starts_with("the `png` image is truncated")));
+        assert!(matches!(c, Err(EmbedError::Image(reason)) if reason.starts_with("the `png` image is truncated")));
         assert!(d.is_ok());
         once |= engine.stats().images - before == 2;
         if once {
             break;
         }
     }
-    assert!(once, "equal images are embedded each by itself");
+    assert!(once, "equal images are embedded separately");
 }
 
 #[test]
-fn a_directory_that_does_not_fit_is_named() {
+fn a_directory_that_does_not_fit_is_reported() {
     let copy = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(root().join("models/digits/clip")).unwrap() {
         let path = entry.unwrap().path();
         std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
     }
     let digest = || ClipFiles::inspect(copy.path(), false).unwrap().digest().unwrap();
-    assert_eq!(digest(), bundle().digest().unwrap(), "wherever it lies");
+    assert_eq!(digest(), bundle().digest().unwrap(), "the path does not matter");
     let path = copy.path().join("preprocessor_config.json");
     let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     config["crop_size"] = serde_json::json!({"height": 24, "width": 32});

@@ -1,16 +1,18 @@
 //! The running batch: a fixed number of slots for samples of one size.
 //!
-//! Samples join and leave at any timestep, each at its own place in the schedule. With classifier-free guidance a
-//! call has [without prompt ..., with prompt ...], slot by slot, in diffusers' order.
+//! Samples enter and leave at any call, each at its own position in the schedule. With classifier-free guidance a call
+//! has the rows [negative prompt ..., prompt ...], slot by slot, in diffusers' order.
 
-use super::denoiser::{Denoiser, Row};
-use super::encoders::Prompt;
-use super::img2img::{Size, guide};
-
-use super::schedulers::Denoising;
+use super::{
+    denoiser::{Denoiser, Row},
+    encoders::Prompt,
+    img2img::guide,
+    latents::Size,
+    schedulers::Denoising,
+};
 use crate::models::onnx::OnnxError;
 
-/// A sample in a slot, with whatever its owner needs to know it by.
+/// A sample in a slot. The ticket identifies it to its owner.
 #[derive(Debug)]
 pub(super) struct Sample<T> {
     pub(super) denoising: Box<dyn Denoising>,
@@ -18,16 +20,16 @@ pub(super) struct Sample<T> {
     pub(super) ticket: T,
 }
 
-/// Classifier-free guidance, as it is for all samples of an engine.
-#[derive(Clone, Debug)]
+/// Classifier-free guidance, which all samples of an engine share.
+#[derive(Debug, Clone)]
 pub(super) struct Guidance {
-    /// The factor; above 1, or there would be no guidance.
+    /// The factor, above 1.
     pub(super) scale: f32,
-    /// The negative prompt, encoded.
+    /// The encoded negative prompt.
     pub(super) negative: Prompt,
 }
 
-/// Slots for samples of one size.
+/// A batch for samples of one size.
 #[derive(Debug)]
 pub(super) struct Batch<T> {
     size: Size,
@@ -35,12 +37,12 @@ pub(super) struct Batch<T> {
 }
 
 impl<T> Batch<T> {
-    /// Empty slots.
+    /// Creates a batch of empty slots.
     pub(super) fn new(size: Size, slots: usize) -> Self {
         Self { size, slots: (0..slots.max(1)).map(|_| None).collect() }
     }
 
-    /// How many slots are empty.
+    /// Returns the number of empty slots.
     pub(super) fn free(&self) -> usize {
         self.slots.iter().filter(|slot| slot.is_none()).count()
     }
@@ -50,7 +52,7 @@ impl<T> Batch<T> {
         self.slots.iter().all(Option::is_none)
     }
 
-    /// Puts a sample into the first empty slot; gives it back where there is none.
+    /// Puts a sample into the first empty slot, or returns it if the batch is full.
     pub(super) fn admit(&mut self, sample: Sample<T>) -> Result<(), Sample<T>> {
         match self.slots.iter_mut().find(|slot| slot.is_none()) {
             Some(slot) => {
@@ -61,13 +63,13 @@ impl<T> Batch<T> {
         }
     }
 
-    /// The latents in a slot.
+    /// Returns the latents in a slot.
     #[cfg(test)]
     pub(super) fn latents(&self, slot: usize) -> Option<&[f32]> {
         self.slots.get(slot)?.as_ref().map(|sample| sample.denoising.latents())
     }
 
-    /// Empties the slots of samples that nobody waits for any more.
+    /// Empties the slots of samples that are no longer wanted.
     pub(super) fn retain(&mut self, wanted: impl Fn(&T) -> bool) {
         for slot in &mut self.slots {
             if slot.as_ref().is_some_and(|sample| !wanted(&sample.ticket)) {
@@ -76,10 +78,10 @@ impl<T> Batch<T> {
         }
     }
 
-    /// Moves every sample one timestep on, in one UNet call, and takes out those that are done.
+    /// Moves every sample forward by one timestep, in one UNet call. Removes and returns those that are finished.
     ///
     /// # Errors
-    /// As the UNet.
+    /// Returns an error if the UNet fails.
     pub(super) fn step(
         &mut self,
         denoiser: &mut Denoiser,
@@ -107,7 +109,7 @@ impl<T> Batch<T> {
         Ok(done)
     }
 
-    /// One prediction for each slot.
+    /// Returns one prediction for each slot.
     fn predict(
         &self,
         denoiser: &mut Denoiser,
@@ -131,7 +133,7 @@ impl<T> Batch<T> {
     }
 }
 
-/// The UNet's row for a slot, with its own prompt or the negative one.
+/// Returns the UNet's row for a slot, with the sample's prompt or the negative one.
 fn row<'a, T>(slot: Option<&'a Sample<T>>, negative: Option<&'a Prompt>) -> Option<Row<'a>> {
     let sample = slot?;
     let timestep = sample.denoising.timestep()?;

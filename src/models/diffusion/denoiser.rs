@@ -1,12 +1,8 @@
 //! The graphs that turn noise into an image: the UNet and the VAE's decoder.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
-use super::DiffusionError;
-use super::encoders::{Counters, Prompt};
-use super::files::DiffusionFiles;
-use super::img2img::Size;
+use super::{DiffusionError, encoders::Prompt, files::DiffusionFiles, latents::Size, stats::Counters};
 use crate::models::onnx::{Loader, Model, OnnxError, Tensor};
 
 /// One row of a UNet call that holds a sample.
@@ -14,11 +10,11 @@ use crate::models::onnx::{Loader, Model, OnnxError, Tensor};
 pub(super) struct Row<'a> {
     pub(super) timestep: f32,
     pub(super) prompt: &'a Prompt,
-    /// Whether the prompt says what the image shall show, and not what it shall not.
+    /// Whether the prompt is the sample's own and not the negative one.
     pub(super) conditional: bool,
 }
 
-/// An image in the making: [3, height, width] in about -1..1.
+/// A decoded image that is not encoded yet: [3, height, width], roughly in -1..1.
 #[derive(Debug)]
 pub(super) struct Planes {
     pub(super) values: Vec<f32>,
@@ -26,8 +22,8 @@ pub(super) struct Planes {
     pub(super) height: u32,
 }
 
-/// A UNet and a decoder of their own for one thread. Where cores are many and the UNet is small, several run side
-/// by side, each on its own batch.
+/// The UNet and the decoder of one thread. If the UNet is small, several denoisers run in parallel, each on its own
+/// batches.
 #[derive(Debug)]
 pub(super) struct Denoiser {
     pub(super) files: DiffusionFiles,
@@ -40,25 +36,25 @@ impl Denoiser {
     /// Loads both graphs with their weights.
     ///
     /// # Errors
-    /// The graph that the runtime refuses.
+    /// Returns an error if the runtime rejects a graph.
     pub(super) fn load(
         loader: &Loader<'_>,
         files: &DiffusionFiles,
         counters: Arc<Counters>,
     ) -> Result<Self, DiffusionError> {
         Ok(Self {
-            unet: loader.open_per_sample(&files.graph("unet"), "timestep")?,
+            unet: loader.open_batched(&files.graph("unet"), "timestep")?,
             vae_decoder: loader.open(&files.graph("vae_decoder"))?,
             files: files.clone(),
             counters,
         })
     }
 
-    /// Runs the UNet on as many rows as `rows`: latents [rows, channels, height, width], a timestep and a prompt
-    /// for each row that holds a sample, `None` for padding. Gives as many values as `sample` has.
+    /// Runs the UNet on latents [rows, channels, height, width]. A row is `None` if it is padding. Returns as many values
+    /// as `sample` has.
     ///
     /// # Errors
-    /// As [`Model::run`].
+    /// Returns the errors of [`Model::run`].
     pub(super) fn predict(
         &mut self,
         size: Size,
@@ -73,17 +69,17 @@ impl Denoiser {
         Ok(predicted)
     }
 
-    /// Whether the UNet takes latents of a size. Not counted: it makes no image.
-    pub(super) fn takes(&mut self, size: Size, prompt: &Prompt) -> bool {
+    /// Whether the UNet accepts latents of a size. The call is not counted, since it generates no image.
+    pub(super) fn accepts(&mut self, size: Size, prompt: &Prompt) -> bool {
         let sample = vec![0.0; self.files.latent_channels * size.area()];
         self.call_unet(size, sample, &[Some(Row { timestep: 0.0, prompt, conditional: true })]).is_ok()
     }
 
-    /// Decodes latents, as the UNet left them, one image at a time: batching gains nothing here, and would make
-    /// a finished image wait or be padded.
+    /// Decodes the UNet's latents, one image at a time: batching gains nothing here, and a finished image would have to
+    /// wait or be padded.
     ///
     /// # Errors
-    /// As [`Model::run`].
+    /// Returns the errors of [`Model::run`].
     pub(super) fn decode(&mut self, latents: &[f32], size: Size) -> Result<Planes, OnnxError> {
         let [width, height] = [size.width, size.height].map(|side| side * self.files.pixels_per_latent);
         let shape = [1, self.files.latent_channels, size.height as usize, size.width as usize];
@@ -118,7 +114,7 @@ impl Denoiser {
         self.unet.take(&mut outputs, "out_sample", count)
     }
 
-    /// What SDXL's UNet takes beside the prompt's hidden states.
+    /// Returns the inputs of SDXL's UNet in addition to the prompt's hidden states.
     fn added_conditions(&self, size: Size, rows: &[Option<Row<'_>>]) -> Vec<(&'static str, Tensor)> {
         let (Some(width), time_ids) = (self.files.text.pooled, self.files.time_ids) else { return Vec::new() };
         let (mut pooled, mut ids) = (Vec::new(), Vec::new());

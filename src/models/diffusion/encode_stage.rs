@@ -1,158 +1,146 @@
-//! The engine's first thread: takes jobs in and lines them up.
+//! The encode stage: the engine's first thread. Encodes requests and pushes them to the queue.
 //!
-//! A job's way: its source is decoded on rayon and encoded by the VAE, once for equal bytes; its prompt is encoded,
-//! once for equal texts; it waits in the [`Line`] until a batch of its size has an empty slot, where a
-//! [`Worker`](super::worker::Worker) takes it on.
+//! Rayon decodes a source image and the VAE encodes it, once for equal bytes. The text encoders encode the prompt, once
+//! for equal prompts. The encoded request then waits in the [`AdmissionQueue`] for a free slot of its size.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use super::encoders::{Encoders, Prompt};
-use super::engine::{Job, Settings};
-use super::img2img::{Pixels, Posterior, prepare};
-use super::noise::Normals;
-use super::queue::{Announced, Line};
-use super::{DiffusionError, EngineError};
-use crate::imaging::{Filter, Fit, Limits, decode, resize};
-use crate::models::onnx::{Inbox, Memo, Reply};
+use super::{
+    DiffusionError, EngineError,
+    encoders::{Encoders, Prompt},
+    img2img::{Pixels, Posterior, prepare},
+    noise::Normals,
+    queue::{AdmissionQueue, Reservation},
+    request::{EncodedRequest, Request, Response},
+    settings::Settings,
+};
+use crate::{
+    imaging::{Filter, Fit, Limits, decode, resize},
+    models::onnx::{Cache, Inbox, Reply},
+};
 
-/// Source images whose encoding is kept. A level, seed or attempt of the same source comes soon after another.
-const SOURCES_KEPT: usize = 256;
+/// Source images whose encoding is cached. The levels, seeds and attempts of one source follow each other closely.
+const CACHED_SOURCES: usize = 256;
 
-/// Prompts whose encoding is kept.
-const PROMPTS_KEPT: usize = 4096;
+/// Prompts whose encoding is cached.
+const CACHED_PROMPTS: usize = 4096;
 
 /// SHA-256 of a source image's file.
 type Digest = [u8; 32];
 
-/// An image's file, or why there is none.
-pub(super) type Answer = Result<Vec<u8>, EngineError>;
-
 /// What arrives at the thread.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// A job from outside.
-    Question(Question),
-    /// A source that rayon has opened, or why it could not.
-    Opened(Digest, Result<Pixels, String>),
-    /// A worker has ended before its time; the service knows why.
-    Failed,
+    Request(PendingRequest),
+    /// A source image that rayon has decoded, or why it could not.
+    Decoded(Digest, Result<Pixels, String>),
+    /// A worker has failed; the service has the reason.
+    WorkerFailed,
 }
 
-/// A job with the timesteps to run, and its place in the queue.
+/// A request with its place in the queue.
 #[derive(Debug)]
-pub(super) struct Question {
-    pub(super) job: Job,
+pub(super) struct PendingRequest {
+    pub(super) request: Request,
+    /// How many timesteps to run.
     pub(super) run: u32,
     pub(super) normals: Box<dyn Normals>,
     pub(super) digest: Digest,
-    pub(super) announced: Announced<Prepared>,
-    pub(super) reply: Reply<Answer>,
+    pub(super) reservation: Reservation<EncodedRequest>,
+    pub(super) reply: Reply<Response>,
 }
 
-/// A job with what the encoders say of it: ready to be denoised.
+/// The state of the thread.
 #[derive(Debug)]
-pub(super) struct Prepared {
-    pub(super) posterior: Arc<Posterior>,
-    pub(super) prompt: Prompt,
-    pub(super) image_guidance: u8,
-    pub(super) normals: Box<dyn Normals>,
-    pub(super) run: u32,
-    pub(super) reply: Reply<Answer>,
-}
-
-/// All that the thread owns.
-#[derive(Debug)]
-pub(super) struct Intake {
+pub(super) struct EncodeStage {
     encoders: Encoders,
     limits: Limits,
     size: Option<Fit>,
-    line: Arc<Line<Prepared>>,
-    prompts: Memo<Arc<str>, Prompt>,
-    sources: Memo<Digest, Arc<Posterior>>,
-    /// Sources that rayon is opening, and who waits for them.
-    opening: HashMap<Digest, Vec<Question>>,
+    queue: Arc<AdmissionQueue<EncodedRequest>>,
+    prompts: Cache<Arc<str>, Prompt>,
+    sources: Cache<Digest, Arc<Posterior>>,
+    /// Source images that rayon is decoding, and the requests that wait for them.
+    decoding: HashMap<Digest, Vec<PendingRequest>>,
 }
 
-impl Intake {
-    pub(super) fn new(encoders: Encoders, settings: &Settings, line: Arc<Line<Prepared>>) -> Self {
+impl EncodeStage {
+    pub(super) fn new(encoders: Encoders, settings: &Settings, queue: Arc<AdmissionQueue<EncodedRequest>>) -> Self {
         Self {
             encoders,
             limits: settings.limits,
             size: settings.size,
-            line,
-            prompts: Memo::new(PROMPTS_KEPT),
-            sources: Memo::new(SOURCES_KEPT),
-            opening: HashMap::new(),
+            queue,
+            prompts: Cache::new(CACHED_PROMPTS),
+            sources: Cache::new(CACHED_SOURCES),
+            decoding: HashMap::new(),
         }
     }
 
-    /// Works until nobody holds the engine any more, or something fails.
+    /// Runs until the last handle to the engine is dropped or a worker fails.
     ///
     /// # Errors
-    /// A model that failed.
+    /// Returns an error if an encoder fails.
     pub(super) fn run(&mut self, inbox: &mut Inbox<Event>) -> Result<(), DiffusionError> {
         while let Some(event) = inbox.wait() {
             match event {
                 _ if inbox.is_abandoned() => break,
-                Event::Question(question) => self.take_in(question, inbox)?,
-                Event::Opened(digest, opened) => self.opened(digest, opened)?,
-                Event::Failed => break,
+                Event::Request(pending) => self.accept(pending, inbox)?,
+                Event::Decoded(digest, decoded) => self.encode_source(digest, decoded)?,
+                Event::WorkerFailed => break,
             }
         }
         Ok(())
     }
 
-    fn take_in(&mut self, question: Question, inbox: &Inbox<Event>) -> Result<(), DiffusionError> {
-        if !question.reply.is_wanted() {
+    fn accept(&mut self, pending: PendingRequest, inbox: &Inbox<Event>) -> Result<(), DiffusionError> {
+        if !pending.reply.is_wanted() {
             return Ok(());
         }
-        if let Some(posterior) = self.sources.get(&question.digest) {
-            return self.line_up(question, posterior);
+        if let Some(posterior) = self.sources.get(&pending.digest) {
+            return self.enqueue(pending, posterior);
         }
-        let (digest, image) = (question.digest, Arc::clone(&question.job.image));
-        let waiting = self.opening.entry(digest).or_default();
-        waiting.push(question);
+        let (digest, image) = (pending.digest, Arc::clone(&pending.request.image));
+        let waiting = self.decoding.entry(digest).or_default();
+        waiting.push(pending);
         if waiting.len() == 1 {
             let (limits, size, pixels_per_latent) = (self.limits, self.size, self.encoders.files.pixels_per_latent);
             let events = inbox.sender();
-            rayon::spawn(move || events.send(Event::Opened(digest, open(&image, &limits, size, pixels_per_latent))));
+            rayon::spawn(move || events.send(Event::Decoded(digest, open(&image, &limits, size, pixels_per_latent))));
         }
         Ok(())
     }
 
-    /// Encodes a source for all who wait for it.
-    fn opened(&mut self, digest: Digest, opened: Result<Pixels, String>) -> Result<(), DiffusionError> {
-        let mut waiting = self.opening.remove(&digest).unwrap_or_default();
-        waiting.retain(|question| question.reply.is_wanted());
-        match opened {
+    /// Encodes a source image for all requests that wait for it.
+    fn encode_source(&mut self, digest: Digest, decoded: Result<Pixels, String>) -> Result<(), DiffusionError> {
+        let mut waiting = self.decoding.remove(&digest).unwrap_or_default();
+        waiting.retain(|pending| pending.reply.is_wanted());
+        match decoded {
             Err(reason) => {
-                for question in waiting {
-                    question.reply.send(Err(EngineError::Row(reason.clone())));
+                for pending in waiting {
+                    pending.reply.send(Err(EngineError::Image(reason.clone())));
                 }
             }
             Ok(_) if waiting.is_empty() => {}
             Ok(pixels) => {
                 let posterior = Arc::new(self.encoders.encode_image(pixels)?);
                 self.sources.put(digest, Arc::clone(&posterior));
-                for question in waiting {
-                    self.line_up(question, Arc::clone(&posterior))?;
+                for pending in waiting {
+                    self.enqueue(pending, Arc::clone(&posterior))?;
                 }
             }
         }
         Ok(())
     }
 
-    fn line_up(&mut self, question: Question, posterior: Arc<Posterior>) -> Result<(), DiffusionError> {
-        let prompt = self.encode_prompt(&question.job.prompt)?;
-        let Question { job, run, normals, announced, reply, .. } = question;
-        let image_guidance = job.image_guidance;
-        self.line.put(posterior.size, Prepared { posterior, prompt, image_guidance, normals, run, reply });
-        drop(announced);
+    fn enqueue(&mut self, pending: PendingRequest, posterior: Arc<Posterior>) -> Result<(), DiffusionError> {
+        let prompt = self.encode_prompt(&pending.request.prompt)?;
+        let PendingRequest { request, run, normals, reservation, reply, .. } = pending;
+        let image_guidance = request.image_guidance;
+        self.queue.push(posterior.size, EncodedRequest { posterior, prompt, image_guidance, normals, run, reply });
+        drop(reservation);
         Ok(())
     }
 
-    /// A prompt's encoding, made once.
     fn encode_prompt(&mut self, prompt: &Arc<str>) -> Result<Prompt, DiffusionError> {
         if let Some(encoding) = self.prompts.get(prompt) {
             return Ok(encoding);
@@ -167,12 +155,12 @@ fn open(image: &[u8], limits: &Limits, size: Option<Fit>, pixels_per_latent: u32
     let mut image = decode(image, limits).map_err(|error| error.chain())?;
     if let Some(size) = size {
         let (width, height) = size.sides(image.width(), image.height());
-        // as Pillow's `Image.resize` does where no filter is named
+        // Bicubic is the default of Pillow's `Image.resize`.
         image = resize(&image, width, height, Filter::Bicubic).map_err(|error| error.chain())?;
     }
     let pixels = prepare(&image, pixels_per_latent).map_err(|error| error.chain())?;
     pixels.ok_or_else(|| {
         let (width, height) = image.dimensions();
-        format!("the image is {width} x {height} pixels, and a side needs {pixels_per_latent} at least")
+        format!("the image is {width} x {height} pixels; each side needs at least {pixels_per_latent}")
     })
 }

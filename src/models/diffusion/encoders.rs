@@ -1,35 +1,28 @@
-//! The graphs that run once for a source and once for a prompt, and what is counted.
+//! The graphs that run once per source image and once per prompt: the VAE's encoder and the text encoders.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
-use super::DiffusionError;
-use super::family::TextEncoder;
-use super::files::{DiffusionFiles, MEAN, PARAMETERS};
-use super::img2img::{Pixels, Posterior};
-use crate::models::onnx::{Busy, Loader, Model, OnnxError, Tensor};
-use crate::models::tokenizer::Tokenizer;
+use super::{
+    DiffusionError,
+    family::TextEncoder,
+    files::{DiffusionFiles, MEAN, PARAMETERS},
+    img2img::{Pixels, Posterior},
+};
+use crate::models::{
+    onnx::{Loader, Model, OnnxError, Tensor},
+    tokenizer::Tokenizer,
+};
 
-/// What was run so far. Written by the engine's threads, read by anyone.
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) unet_evaluations: AtomicU64,
-    pub(super) unet_calls: AtomicU64,
-    pub(super) batch_rows_offered: AtomicU64,
-    pub(super) images: AtomicU64,
-    pub(super) busy: Arc<Busy>,
-}
-
-/// A prompt as the UNet takes it.
-#[derive(Clone, Debug)]
+/// An encoded prompt, as the UNet expects it.
+#[derive(Debug, Clone)]
 pub(super) struct Prompt {
-    /// [length, width].
+    /// Hidden states, [length, width].
     pub(super) hidden: Arc<[f32]>,
-    /// SDXL's pooled output; empty for others.
+    /// SDXL's pooled output; empty for other models.
     pub(super) pooled: Arc<[f32]>,
 }
 
-/// The text encoders and the VAE's encoder, each run on one row at a time.
+/// The VAE's encoder and the text encoders. Each runs on one row at a time.
 #[derive(Debug)]
 pub(super) struct Encoders {
     pub(super) files: DiffusionFiles,
@@ -41,7 +34,7 @@ impl Encoders {
     /// Loads the graphs with their weights.
     ///
     /// # Errors
-    /// The graph that the runtime refuses, or the tokenizer.
+    /// Returns an error if the runtime rejects a graph or a tokenizer cannot be read.
     pub(super) fn load(loader: &Loader<'_>, files: &DiffusionFiles) -> Result<Self, DiffusionError> {
         let text = |encoder: &TextEncoder| {
             let tokenizer = Tokenizer::from_dir(&encoder.tokenizer)?;
@@ -54,10 +47,10 @@ impl Encoders {
         })
     }
 
-    /// Encodes a prompt: the hidden states of all encoders side by side, and the last one's pooled output.
+    /// Encodes a prompt: concatenates the hidden states of all encoders, and takes the pooled output of the last.
     ///
     /// # Errors
-    /// As [`Model::run`], or a tokenizer that refuses the text.
+    /// Returns an error if a graph fails or a tokenizer rejects the prompt.
     pub(super) fn encode_prompt(&mut self, prompt: &str) -> Result<Prompt, DiffusionError> {
         let text = &self.files.text;
         let mut hidden = vec![0.0; text.length * text.width()];
@@ -80,13 +73,14 @@ impl Encoders {
         Ok(Prompt { hidden: hidden.into(), pooled: pooled.into() })
     }
 
-    /// Encodes the negative prompt; where there is none, it is the empty text, or zeros where the pipeline says so.
+    /// Encodes the negative prompt. If it is absent, returns the encoding of the empty prompt, or zeros if the pipeline
+    /// asks for them.
     ///
     /// # Errors
-    /// As [`Encoders::encode_prompt`].
+    /// Returns the errors of [`Encoders::encode_prompt`].
     pub(super) fn encode_negative(&mut self, prompt: Option<&str>) -> Result<Prompt, DiffusionError> {
         let text = &self.files.text;
-        if prompt.is_some() || !text.zeros_for_no_prompt {
+        if prompt.is_some() || !text.zeros_if_absent {
             return self.encode_prompt(prompt.unwrap_or_default());
         }
         let zeros = |count: usize| Arc::from(vec![0.0; count]);
@@ -96,7 +90,7 @@ impl Encoders {
     /// Encodes a source image.
     ///
     /// # Errors
-    /// As [`Model::run`].
+    /// Returns an error if the VAE fails.
     pub(super) fn encode_image(&mut self, pixels: Pixels) -> Result<Posterior, OnnxError> {
         let Pixels { planes, size } = pixels;
         let [width, height] = [size.width, size.height].map(|side| (side * self.files.pixels_per_latent) as usize);

@@ -1,54 +1,53 @@
-//! What a directory of Stable Diffusion holds, in the layout that `optimum-cli export onnx` writes. No weights
-//! are loaded here.
+//! What a directory of Stable Diffusion holds, in the layout that `optimum-cli export onnx` writes. Weights are not
+//! loaded.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::DiffusionError;
-use super::family::{ModelIndex, TextEncoders, TimeIds};
-use super::schedulers::{Scheduler, SchedulerConfig, SchedulerName};
-use crate::limited_read;
-use crate::models::onnx::{Element, Signature, Want, digest_of_all};
+use super::{
+    DiffusionError,
+    checks::{BATCH, FLOATS, Problems},
+    family::{ModelIndex, TextEncoders, TimeIds},
+    latents::Scaling,
+    schedulers::{Scheduler, SchedulerConfig, SchedulerName},
+};
+use crate::models::{
+    model_dir::{FileError, digest_of_files, file_names, read_config},
+    onnx::{Element, Signature, Want},
+};
 
-/// The directories whose files make an image, where they are there. The order is part of the digest.
+/// The folders that a model may have. Their order is part of the digest.
 pub(crate) const PARTS: [&str; 8] =
     ["scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae_decoder", "vae_encoder"];
 
 /// The encoder's output with mean and log-variance.
 pub(super) const PARAMETERS: &str = "latent_parameters";
 
-/// The encoder's output with the mean alone, as old exports have it.
+/// The encoder's output with the mean alone, in old exports.
 pub(super) const MEAN: &str = "latent_sample";
 
-/// Rows of a call.
-pub(super) const BATCH: Want = Want::Any("batch");
-
-pub(super) const FLOATS: &[Element] = &[Element::F32, Element::F16];
-
-/// A model directory that fits, with what its configurations say.
-#[derive(Clone, Debug)]
+/// A model directory that fits, with the contents of its configurations.
+#[derive(Debug, Clone)]
 pub(crate) struct DiffusionFiles {
     dir: PathBuf,
     /// Channels of the latents.
     pub(super) latent_channels: usize,
-    /// Pixels of an image's side for one of the latents' side.
+    /// Image pixels per latent pixel, along one side.
     pub(super) pixels_per_latent: u32,
-    /// Latents' sides that are multiples of this go through the UNet without cutting.
+    /// Latents whose sides are multiples of this halve evenly in the UNet.
     pub(super) unet_multiple: u32,
-    /// What prompts are encoded with.
     pub(super) text: TextEncoders,
-    /// What the UNet is told beside the prompt.
+    /// Which time ids the UNet expects.
     pub(super) time_ids: TimeIds,
-    /// The VAE's latents in the scale of the UNet's.
     pub(super) scaling: Scaling,
-    /// Keys of the scheduler's that the pipeline sets.
+    /// Keys of the scheduler that the pipeline overrides.
     scheduler_corrections: Vec<(&'static str, Value)>,
-    /// Whether the VAE's encoder gives the posterior's mean alone, and not its variance.
+    /// Whether the VAE's encoder returns only the posterior's mean and not its variance.
     pub(super) mean_only: bool,
 }
 
@@ -63,7 +62,7 @@ struct VaeConfig {
     block_out_channels: Vec<usize>,
     #[serde(default = "four")]
     latent_channels: usize,
-    /// diffusers' default, which the configuration of SD 1.4 leaves out.
+    /// The default is diffusers'; the configuration of SD 1.4 omits the key.
     #[serde(default = "vae_scale")]
     scaling_factor: f32,
     shift_factor: Option<f32>,
@@ -76,78 +75,54 @@ struct VaeConfig {
 fn four() -> usize {
     4
 }
+
 pub(super) fn vae_scale() -> f32 {
     0.18215
 }
 
-/// How the VAE's latents become the UNet's: minus a mean, times a factor, by channel.
-#[derive(Clone, Debug)]
-pub(super) struct Scaling(Vec<(f32, f32)>);
-
-impl Scaling {
-    /// Latents [channels, ...] of the VAE as the UNet takes them.
-    pub(super) fn apply(&self, latents: &mut [f32]) {
-        self.by_channel(latents, |latent, mean, factor| (latent - mean) * factor);
-    }
-
-    /// The other way.
-    pub(super) fn undo(&self, latents: &mut [f32]) {
-        self.by_channel(latents, |latent, mean, factor| latent / factor + mean);
-    }
-
-    fn by_channel(&self, latents: &mut [f32], change: impl Fn(f32, f32, f32) -> f32) {
-        let values = latents.len() / self.0.len().max(1);
-        for (channel, &(mean, factor)) in latents.chunks_exact_mut(values.max(1)).zip(&self.0) {
-            for latent in channel {
-                *latent = change(*latent, mean, factor);
-            }
-        }
-    }
-}
-
 impl VaeConfig {
-    /// diffusers takes mean and deviation of each channel where both are given, else one factor; the shift is that
-    /// of later VAEs.
-    fn scaling(&self, path: &Path) -> Result<Scaling, DiffusionError> {
+    /// Returns the scaling as diffusers computes it: by the mean and deviation of each channel if both are given,
+    /// otherwise by one factor. Later VAEs also have a shift.
+    fn scaling(&self, path: &Path) -> Result<Scaling, FileError> {
         let shift = self.shift_factor.unwrap_or(0.0);
         let (Some(means), Some(deviations)) = (&self.latents_mean, &self.latents_std) else {
-            return Ok(Scaling(vec![(shift, self.scaling_factor); self.latent_channels]));
+            return Ok(Scaling::new(vec![(shift, self.scaling_factor); self.latent_channels]));
         };
         if means.len() != self.latent_channels || deviations.len() != self.latent_channels {
             let allowed = format!("the VAE has {} latent channels", self.latent_channels);
-            return Err(unsupported(path.to_owned(), "latents_mean", "of another length", &allowed));
+            return Err(FileError::unsupported(path, "latents_mean", "of another length", allowed));
         }
         let channels = means.iter().zip(deviations);
-        Ok(Scaling(channels.map(|(mean, deviation)| (*mean, self.scaling_factor / deviation)).collect()))
+        Ok(Scaling::new(channels.map(|(mean, deviation)| (*mean, self.scaling_factor / deviation)).collect()))
     }
 }
 
 impl DiffusionFiles {
-    /// Reads a directory: its configurations, its tokenizers and the signatures of its graphs, without weights.
-    /// Its scheduler is looked at when it is asked for: the pipeline may name another.
+    /// Reads a directory: its configurations, its tokenizers and the signatures of its graphs, but no weights. The
+    /// scheduler is read when it is needed, since the pipeline may name another.
     ///
     /// # Errors
-    /// Every file that is missing, broken or does not fit, with what it has and what is expected. Without its
-    /// `model_index.json` it is no such directory, and that is said alone.
+    /// Returns every file that is missing, broken or does not fit. Without `model_index.json` the directory is not a
+    /// model, and that is the only error.
     pub(crate) fn inspect(dir: &Path) -> Result<Self, Vec<DiffusionError>> {
         let index = ModelIndex::read(dir).map_err(|error| vec![error])?;
-        let mut problems = Vec::new();
-        let unet: Option<UnetConfig> = keep(config(&dir.join("unet").join("config.json")), &mut problems);
+        let mut problems = Problems::default();
+        let unet: Option<UnetConfig> = problems.keep(read_config(&dir.join("unet").join("config.json")));
         let vae_path = dir.join("vae_decoder").join("config.json");
-        let vae: Option<VaeConfig> = keep(config(&vae_path), &mut problems);
+        let vae: Option<VaeConfig> = problems.keep(read_config(&vae_path));
         let channels = vae.as_ref().map(|vae| vae.latent_channels);
         if let (Some(unet), Some(channels)) = (&unet, channels)
             && unet.in_channels != channels
         {
-            let allowed = format!("the VAE has {channels} latent channels, and only those are fed");
-            let found = unet.in_channels.to_string();
-            problems.push(unsupported(dir.join("unet").join("config.json"), "in_channels", &found, &allowed));
+            let allowed = format!("the VAE has {channels} latent channels, and the UNet must take the same number");
+            let (path, found) = (dir.join("unet").join("config.json"), unet.in_channels.to_string());
+            problems.add(FileError::unsupported(path, "in_channels", found, allowed));
         }
-        let text = TextEncoders::inspect(dir, &index).map_err(|found| problems.extend(found)).ok();
-        let scaling = vae.as_ref().and_then(|vae| keep(vae.scaling(&vae_path), &mut problems));
+        let text = problems.keep_all(TextEncoders::inspect(dir, &index));
+        let scaling = vae.as_ref().and_then(|vae| problems.keep(vae.scaling(&vae_path)));
         let expected = Expected { latents: latents(channels), is_xl: index.is_xl(), text: text.as_ref() };
-        problems.extend(check_unet(dir, &expected, index.time_ids()));
-        // diffusers' other pipelines do not look at the key, which every VAE has
+        check_unet(dir, &expected, index.time_ids(), &mut problems);
+        // Every VAE has this key, but diffusers reads it only in its SDXL pipelines.
         let force_upcast = index.is_xl() && vae.as_ref().is_some_and(|vae| vae.force_upcast);
         let mean_only = check_vae(dir, channels, force_upcast, &mut problems);
         match (unet, vae, text, scaling) {
@@ -162,14 +137,15 @@ impl DiffusionFiles {
                 scheduler_corrections: index.scheduler_corrections(),
                 mean_only,
             }),
-            _ => Err(problems),
+            _ => Err(problems.into_vec()),
         }
     }
 
-    /// The scheduler of the directory, or another by name with the directory's configuration, cut into timesteps.
+    /// Returns the directory's scheduler with this many timesteps, or another scheduler with the directory's
+    /// configuration.
     ///
     /// # Errors
-    /// As [`SchedulerConfig::read`] and [`SchedulerConfig::build`].
+    /// Returns the errors of [`SchedulerConfig::read`] and [`SchedulerConfig::build`].
     pub(crate) fn scheduler(
         &self,
         instead: Option<SchedulerName>,
@@ -178,50 +154,41 @@ impl DiffusionFiles {
         self.scheduler_config(instead)?.build(timesteps)
     }
 
-    /// Which scheduler the directory asks for.
+    /// Returns the name of the directory's scheduler.
     ///
     /// # Errors
-    /// As [`SchedulerConfig::read`].
+    /// Returns the errors of [`SchedulerConfig::read`].
     pub(crate) fn scheduler_name(&self) -> Result<SchedulerName, DiffusionError> {
         self.scheduler_config(None).map(|config| config.name())
     }
 
-    /// SHA-256 in hex over all files that make an image: graphs, weights, configurations and vocabulary.
+    /// Returns a SHA-256 in hex over all files that affect an image: graphs, weights, configurations and vocabularies.
     ///
     /// # Errors
-    /// [`DiffusionError::Read`] and [`OnnxError::Io`](crate::models::onnx::OnnxError::Io) name the file.
+    /// Returns an error if a file cannot be read.
     pub(crate) fn digest(&self) -> Result<String, DiffusionError> {
         let mut names = vec!["model_index.json".to_owned()];
         for part in PARTS.into_iter().filter(|part| self.dir.join(part).is_dir()) {
-            let read = |source| DiffusionError::Read { path: self.dir.join(part), source };
-            let mut files = Vec::new();
-            for entry in fs::read_dir(self.dir.join(part)).map_err(read)? {
-                let entry = entry.map_err(read)?;
-                let name = entry.file_name().to_string_lossy().into_owned();
-                if entry.path().is_file() && !name.starts_with('.') {
-                    files.push(format!("{part}/{name}"));
-                }
-            }
-            files.sort();
-            names.extend(files);
+            let files = file_names(&self.dir.join(part))?.into_iter().filter(|name| !name.starts_with('.'));
+            names.extend(files.map(|name| format!("{part}/{name}")));
         }
-        Ok(digest_of_all(&self.dir, &names)?)
+        Ok(digest_of_files(&self.dir, &names)?)
     }
 
-    /// A part's graph.
+    /// Returns the path of a part's graph.
     pub(super) fn graph(&self, part: &str) -> PathBuf {
         self.dir.join(part).join("model.onnx")
     }
 
-    /// Bytes of the UNet with its weights.
+    /// Returns the size of the UNet with its weights, in bytes.
     ///
     /// # Errors
-    /// [`DiffusionError::Read`] names the directory.
-    pub(super) fn unet_bytes(&self) -> Result<u64, DiffusionError> {
+    /// Returns an error if the folder cannot be listed.
+    pub(super) fn unet_bytes(&self) -> Result<u64, FileError> {
         let path = self.dir.join("unet");
         let sizes = fs::read_dir(&path)
             .and_then(|entries| entries.map(|entry| entry?.metadata().map(|data| data.len())).sum::<io::Result<u64>>());
-        sizes.map_err(|source| DiffusionError::Read { path, source })
+        sizes.map_err(FileError::io("read", path))
     }
 
     fn scheduler_config(&self, instead: Option<SchedulerName>) -> Result<SchedulerConfig, DiffusionError> {
@@ -230,94 +197,72 @@ impl DiffusionFiles {
     }
 }
 
-/// What the UNet has to take, as far as the other parts say.
+/// What the UNet must take, as far as the other parts determine it.
 struct Expected<'a> {
     latents: [Want; 4],
     is_xl: bool,
     text: Option<&'a TextEncoders>,
 }
 
-/// Where the UNet does not fit.
-fn check_unet(dir: &Path, expected: &Expected<'_>, time_ids: TimeIds) -> Vec<DiffusionError> {
-    let mut problems = Vec::new();
-    let Some(unet) = keep(Signature::read(&dir.join("unet").join("model.onnx")), &mut problems) else {
-        return problems;
-    };
+/// Checks the inputs and outputs of the UNet.
+fn check_unet(dir: &Path, expected: &Expected<'_>, time_ids: TimeIds, problems: &mut Problems) {
+    let Some(unet) = problems.keep(Signature::read(&dir.join("unet").join("model.onnx"))) else { return };
     let hidden = [BATCH, Want::Any("tokens"), Want::Any("width")];
     let hidden = expected.text.map_or(hidden, TextEncoders::hidden_shape);
     let mut known = vec!["sample", "timestep", "encoder_hidden_states"];
-    let mut found = vec![
-        unet.expect_input("sample", FLOATS, &expected.latents).err(),
-        unet.expect_input("encoder_hidden_states", FLOATS, &hidden).err(),
-    ];
+    problems.keep(unet.expect_input("sample", FLOATS, &expected.latents));
+    problems.keep(unet.expect_input("encoder_hidden_states", FLOATS, &hidden));
     if expected.is_xl {
         known.extend(["text_embeds", "time_ids"]);
         let width = expected.text.and_then(|text| text.pooled).map_or(Want::Any("width"), Want::Exactly);
-        found.push(unet.expect_input("text_embeds", FLOATS, &[BATCH, width]).err());
-        found.push(unet.expect_input("time_ids", FLOATS, &[BATCH, Want::Exactly(time_ids.count())]).err());
+        problems.keep(unet.expect_input("text_embeds", FLOATS, &[BATCH, width]));
+        problems.keep(unet.expect_input("time_ids", FLOATS, &[BATCH, Want::Exactly(time_ids.count())]));
     }
-    found.push(unet.expect_only(&known).err());
-    found.push(unet.expect_per_sample("timestep").err());
-    found.push(unet.expect_output("out_sample", FLOATS, &expected.latents).err());
-    found.into_iter().flatten().map(Into::into).collect()
+    problems.keep(unet.expect_only(&known));
+    problems.keep(unet.expect_batched("timestep"));
+    problems.keep(unet.expect_output("out_sample", FLOATS, &expected.latents));
 }
 
-/// Looks at both halves of the VAE; whether the encoder gives no variance.
-fn check_vae(dir: &Path, channels: Option<usize>, force_upcast: bool, problems: &mut Vec<DiffusionError>) -> bool {
+/// Checks both halves of the VAE. Returns whether the encoder returns only the mean.
+fn check_vae(dir: &Path, channels: Option<usize>, force_upcast: bool, problems: &mut Problems) -> bool {
     let latents = latents(channels);
     let pixels = [BATCH, Want::Exactly(3), Want::Any("height"), Want::Any("width")];
-    // in half precision the values of such a VAE overflow; diffusers runs it in single precision
+    // The values of such a VAE overflow in half precision; diffusers runs it in single precision.
     let floats = if force_upcast { &[Element::F32] } else { FLOATS };
 
     let mut mean_only = false;
-    if let Some(encoder) = keep(Signature::read(&dir.join("vae_encoder").join("model.onnx")), problems) {
-        keep(encoder.expect_input("sample", floats, &pixels), problems);
+    if let Some(encoder) = problems.keep(Signature::read(&dir.join("vae_encoder").join("model.onnx"))) {
+        problems.keep(encoder.expect_input("sample", floats, &pixels));
         if let Some(operator) = encoder.random_operator() {
-            let allowed = "an image would never be the same twice: export the encoder with `latent_parameters`";
-            problems.push(unsupported(encoder.path.clone(), "operators", &format!("`{operator}`"), allowed));
+            let allowed = "the same request would give another image each time; export the encoder with the output \
+                           `latent_parameters`";
+            let found = format!("`{operator}`");
+            problems.add(FileError::unsupported(encoder.path.clone(), "operators", found, allowed));
         }
         mean_only = encoder.output(PARAMETERS).is_none() && encoder.output(MEAN).is_some();
         if mean_only {
-            keep(encoder.expect_output(MEAN, floats, &latents), problems);
+            problems.keep(encoder.expect_output(MEAN, floats, &latents));
         } else {
             let moments = channels.map_or(Want::Any("moments"), |channels| Want::Exactly(2 * channels));
             let moments = [BATCH, moments, Want::Any("height"), Want::Any("width")];
-            keep(encoder.expect_output(PARAMETERS, floats, &moments), problems);
+            problems.keep(encoder.expect_output(PARAMETERS, floats, &moments));
         }
     }
 
-    if let Some(decoder) = keep(Signature::read(&dir.join("vae_decoder").join("model.onnx")), problems) {
-        keep(decoder.expect_input("latent_sample", floats, &latents), problems);
-        keep(decoder.expect_output("sample", floats, &pixels), problems);
+    if let Some(decoder) = problems.keep(Signature::read(&dir.join("vae_decoder").join("model.onnx"))) {
+        problems.keep(decoder.expect_input("latent_sample", floats, &latents));
+        problems.keep(decoder.expect_output("sample", floats, &pixels));
     }
     mean_only
 }
 
-/// The shape of latents, whose channels may not be known.
+/// Returns the shape of latents, whose number of channels may be unknown.
 fn latents(channels: Option<usize>) -> [Want; 4] {
     [BATCH, channels.map_or(Want::Any("channels"), Want::Exactly), Want::Any("height"), Want::Any("width")]
 }
 
-/// What there is, or one problem more.
-pub(super) fn keep<T, E>(result: Result<T, E>, problems: &mut Vec<DiffusionError>) -> Option<T>
-where
-    E: Into<DiffusionError>,
-{
-    result.map_err(|error| problems.push(error.into())).ok()
-}
-
-/// The factor by which a network shrinks a side: it halves between one block and the next.
+/// Returns the factor by which a network shrinks a side: it halves between one block and the next.
 pub(super) fn halvings(blocks: usize) -> u32 {
     let halvings = u32::try_from(blocks.saturating_sub(1)).unwrap_or(u32::MAX);
     1_u32.checked_shl(halvings).unwrap_or(1 << 31)
-}
-
-pub(super) fn unsupported(path: PathBuf, key: &'static str, found: &str, allowed: &str) -> DiffusionError {
-    DiffusionError::Unsupported { path, key, found: found.to_owned(), allowed: allowed.to_owned() }
-}
-
-pub(super) fn config<T: DeserializeOwned>(path: &Path) -> Result<T, DiffusionError> {
-    let text = limited_read::read(path, limited_read::CONFIGURATION)
-        .map_err(|source| DiffusionError::Read { path: path.to_owned(), source })?;
-    serde_json::from_slice(&text).map_err(|source| DiffusionError::Config { path: path.to_owned(), source })
 }

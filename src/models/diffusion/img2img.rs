@@ -1,34 +1,22 @@
-//! The arithmetic around the models, on one sample.
+//! The arithmetic around the models, for one sample.
 
 use image::RgbImage;
 
-use super::files::Scaling;
-use super::noise::{Normals, Purpose};
+use super::{
+    latents::{Scaling, Size},
+    noise::{Normals, Purpose},
+};
 use crate::imaging::{Filter, ImageError, resize, to_chw};
 
-/// Sides of the latents, in their own pixels. Samples of one size share a batch.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct Size {
-    pub(super) width: u32,
-    pub(super) height: u32,
-}
-
-impl Size {
-    /// Values in one channel.
-    pub(super) fn area(self) -> usize {
-        self.width as usize * self.height as usize
-    }
-}
-
-/// A source image as the VAE takes it: [3, height, width] in -1..1.
+/// A source image as the VAE expects it: [3, height, width] in -1..1.
 #[derive(Debug)]
 pub(super) struct Pixels {
     pub(super) planes: Vec<f32>,
-    /// Of the latents that it will become.
+    /// The size of the latents that it is encoded to.
     pub(super) size: Size,
 }
 
-/// What the VAE says of a source image: the posterior of its latents, [channels, height, width] each. Without a
+/// The VAE's encoding of a source image: the posterior of its latents, [channels, height, width] each. Without a
 /// variance the latents are the mean.
 #[derive(Debug)]
 pub(super) struct Posterior {
@@ -37,22 +25,22 @@ pub(super) struct Posterior {
     pub(super) size: Size,
 }
 
-/// Resizes an image down to whole latents with Lanczos, as diffusers' `VaeImageProcessor`, and scales it to -1..1.
-/// `None` where it is smaller than one latent.
+/// Resizes an image down to whole latents with Lanczos, as diffusers' `VaeImageProcessor` does, and scales it to -1..1.
+/// Returns `None` if the image is smaller than one latent.
 ///
 /// # Errors
-/// As [`resize`].
+/// Returns the errors of [`resize`].
 pub(super) fn prepare(image: &RgbImage, pixels_per_latent: u32) -> Result<Option<Pixels>, ImageError> {
     let size = Size { width: image.width() / pixels_per_latent, height: image.height() / pixels_per_latent };
     if size.area() == 0 {
         return Ok(None);
     }
-    let whole = resize(image, size.width * pixels_per_latent, size.height * pixels_per_latent, Filter::Lanczos)?;
-    Ok(Some(Pixels { planes: to_chw(&whole, [0.5; 3], [0.5; 3]), size }))
+    let resized = resize(image, size.width * pixels_per_latent, size.height * pixels_per_latent, Filter::Lanczos)?;
+    Ok(Some(Pixels { planes: to_chw(&resized, [0.5; 3], [0.5; 3]), size }))
 }
 
-/// Draws latents from the posterior and scales them for the UNet: diffusers' `DiagonalGaussianDistribution.sample`
-/// and the VAE's scaling.
+/// Draws latents from the posterior and scales them for the UNet, as diffusers' `DiagonalGaussianDistribution.sample`
+/// and its VAE scaling do.
 pub(super) fn latents(scaling: &Scaling, posterior: &Posterior, normals: &mut dyn Normals) -> Vec<f32> {
     let mut latents = posterior.mean.clone();
     if let Some(log_variance) = &posterior.log_variance {
@@ -65,7 +53,7 @@ pub(super) fn latents(scaling: &Scaling, posterior: &Posterior, normals: &mut dy
     latents
 }
 
-/// Classifier-free guidance: unconditional + scale * (conditional - unconditional).
+/// Applies classifier-free guidance: unconditional + scale * (conditional - unconditional).
 pub(super) fn guide(scale: f32, unconditional: &[f32], conditional: &[f32]) -> Vec<f32> {
     let pairs = unconditional.iter().zip(conditional);
     pairs.map(|(without, with)| without + scale * (with - without)).collect()
@@ -84,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn guidance_goes_past_the_condition() {
+    fn guidance_extrapolates_past_the_condition() {
         assert_eq!(guide(4.0, &[1.0, 0.0], &[2.0, -0.5]), [5.0, -2.0]);
         assert_eq!(guide(1.0, &[1.0], &[2.0]), [2.0]);
     }

@@ -1,9 +1,29 @@
-//! Image-guided diffusion: an image, a prompt and a level in; an image out.
+//! Image-guided diffusion: takes an image, a prompt and a level of image guidance, and generates an image.
 //!
-//! [`DiffusionFiles`] reads what a model directory holds, [`Engine`] runs it for everyone on one device. The
-//! arithmetic is that of diffusers' `StableDiffusionImg2ImgPipeline`, compared with it number by number in tests.
+//! [`DiffusionFiles`] reads what a model directory holds. [`Engine`] runs the model for all callers of one device. The
+//! arithmetic is that of diffusers' `StableDiffusionImg2ImgPipeline`; tests compare the two number by number.
+//!
+//! # Continuous batching
+//!
+//! A UNet is fastest on a full batch, but requests arrive at different times and run different numbers of timesteps.
+//! The engine therefore does not wait for a batch to finish before it starts the next one. A batch is a fixed number of
+//! slots. Each slot holds one image at its own timestep; one call of the UNet moves all of them forward by one timestep.
+//! A finished image leaves its slot at once, and the next request takes the slot before the next call.
+//!
+//! A request passes through three parts:
+//!
+//! - The *encode stage* (`encode_stage.rs`, one thread) decodes and encodes its source image and its prompt. It encodes
+//!   equal images and equal prompts once.
+//! - The *queue* (`queue.rs`) holds encoded requests, grouped by the size of their latents: only samples of one size
+//!   share a batch.
+//! - A *worker* (`worker.rs`, one thread for each copy of the UNet) fills the free slots of its batches from the queue,
+//!   denoises, and decodes finished images.
+//!
+//! Batches keep their shape: an empty slot is computed as padding. An image is therefore bit-identical whatever else is
+//! in its batch (`tests/batch_invariance.rs`).
 
 mod batch;
+mod checks;
 mod denoiser;
 mod describe;
 mod encode_stage;
@@ -13,19 +33,26 @@ mod error;
 mod family;
 mod files;
 mod img2img;
+mod latents;
 mod noise;
 mod queue;
+mod request;
 mod schedulers;
+mod settings;
+mod stats;
 mod timesteps;
 mod torch;
 mod worker;
 
 pub(crate) use describe::describe;
-pub(crate) use engine::{Engine, Job, Settings, Stats};
+pub(crate) use engine::Engine;
 pub(crate) use error::{DiffusionError, EngineError};
 pub(crate) use files::{DiffusionFiles, PARTS};
-pub(crate) use noise::NoiseSource;
+pub(crate) use noise::NoiseGenerator;
+pub(crate) use request::Request;
 pub(crate) use schedulers::{Scheduler, SchedulerName};
+pub(crate) use settings::Settings;
+pub(crate) use stats::Stats;
 pub(crate) use timesteps::{rows_per_sample, timesteps_run};
 
 #[cfg(test)]

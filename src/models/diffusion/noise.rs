@@ -1,7 +1,7 @@
-//! Where the random numbers of an image come from.
+//! The random numbers of an image.
 //!
-//! By default noise depends on a seed and on nothing else: ChaCha8 keyed with the SHA-256 of a purpose and the seed, so
-//! that no draw moves another. On request it is torch's, so that a seed makes diffusers' image.
+//! By default noise depends on the seed alone: ChaCha8, keyed with the SHA-256 of a purpose and the seed, so that no
+//! draw shifts another. Alternatively it is torch's, so that a seed gives the image that diffusers would generate.
 
 use std::fmt::Debug;
 
@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::torch::TorchGenerator;
 
 /// What a draw is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// The draw from the VAE's posterior.
     Posterior,
@@ -25,22 +25,22 @@ pub(crate) enum Purpose {
 
 /// The random numbers of one sample, draw by draw.
 pub(crate) trait Normals: Debug + Send {
-    /// `count` standard normals.
+    /// Draws `count` standard normals.
     fn draw(&mut self, purpose: Purpose, count: usize) -> Vec<f32>;
 }
 
-/// Which random numbers there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum NoiseSource {
-    /// A stream for each seed and purpose.
+/// Which generator draws the random numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum NoiseGenerator {
+    /// A separate stream for each seed and purpose.
     #[default]
     Counter,
-    /// `torch.randn` with `torch.Generator("cpu").manual_seed(seed)`, in the order in which diffusers draws.
+    /// `torch.randn` with `torch.Generator("cpu").manual_seed(seed)`, in diffusers' order of draws.
     Torch,
 }
 
-impl NoiseSource {
-    /// Starts the numbers of a seed.
+impl NoiseGenerator {
+    /// Starts the stream of a seed.
     pub(super) fn start(self, seed: i64) -> Box<dyn Normals> {
         match self {
             Self::Counter => Box::new(Counter { seed, timesteps: keyed(Purpose::Timestep, seed) }),
@@ -52,7 +52,7 @@ impl NoiseSource {
 #[derive(Debug)]
 struct Counter {
     seed: i64,
-    /// The one stream that is drawn from more than once.
+    /// The only stream that is drawn from more than once.
     timesteps: ChaCha8Rng,
 }
 
@@ -66,13 +66,13 @@ impl Normals for Counter {
 }
 
 impl Normals for TorchGenerator {
-    /// One generator for all purposes: only the order counts.
+    /// Ignores the purpose: one generator serves all draws, and only their order counts.
     fn draw(&mut self, _: Purpose, count: usize) -> Vec<f32> {
         self.randn(count)
     }
 }
 
-/// The stream of a purpose and a seed.
+/// Returns the stream of a purpose and a seed.
 fn keyed(purpose: Purpose, seed: i64) -> ChaCha8Rng {
     let name = match purpose {
         Purpose::Posterior => "discl-pipe/img2img/posterior",
@@ -92,29 +92,29 @@ mod tests {
     use super::*;
 
     fn normals(purpose: Purpose, seed: i64, count: usize) -> Vec<f32> {
-        NoiseSource::Counter.start(seed).draw(purpose, count)
+        NoiseGenerator::Counter.start(seed).draw(purpose, count)
     }
 
     #[test]
-    fn a_seed_always_draws_the_same() {
+    fn a_seed_always_draws_the_same_numbers() {
         let drawn = normals(Purpose::Noise, 7, 1000);
         assert_eq!(drawn, normals(Purpose::Noise, 7, 1000));
-        assert_eq!(drawn[..10], normals(Purpose::Noise, 7, 10)[..], "a prefix is a prefix");
+        assert_eq!(drawn[..10], normals(Purpose::Noise, 7, 10)[..], "a shorter draw is a prefix");
         assert_ne!(drawn, normals(Purpose::Noise, 8, 1000));
         assert_ne!(drawn, normals(Purpose::Posterior, 7, 1000));
     }
 
     #[test]
-    fn no_draw_moves_another_but_that_of_the_next_timestep() {
-        let mut normals = NoiseSource::Counter.start(7);
+    fn no_draw_shifts_another_except_that_of_the_next_timestep() {
+        let mut normals = NoiseGenerator::Counter.start(7);
         let first = normals.draw(Purpose::Timestep, 4);
         assert_eq!(normals.draw(Purpose::Noise, 4), self::normals(Purpose::Noise, 7, 4));
         assert_ne!(normals.draw(Purpose::Timestep, 4), first);
     }
 
-    /// A new release of a dependency that draws otherwise would silently change every image.
+    /// If a new release of a dependency drew other numbers, every image would silently change.
     #[test]
-    fn the_first_draws_are_known() {
+    fn the_first_draws_are_pinned() {
         assert_eq!(normals(Purpose::Noise, 0, 3), [-0.99451643, -0.85222536, -0.041154344]);
     }
 

@@ -1,13 +1,15 @@
-//! Where prepared jobs wait for a slot in a running batch, and running batches for jobs.
+//! The admission queue: encoded requests wait here for a free slot, and batches wait for requests.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+};
 
-use super::img2img::Size;
+use super::latents::Size;
 
-/// The line of an engine. Items of one size leave it in the order in which they came.
+/// An engine's queue. Items of one size leave it in the order in which they arrived.
 #[derive(Debug)]
-pub(super) struct Line<T> {
+pub(super) struct AdmissionQueue<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
 }
@@ -15,48 +17,48 @@ pub(super) struct Line<T> {
 #[derive(Debug)]
 struct State<T> {
     waiting: BTreeMap<Size, VecDeque<T>>,
-    announced: usize,
+    reserved: usize,
     closed: bool,
 }
 
-/// Says that an item may come to the line soon, for as long as it lives.
+/// Announces an item that may arrive soon. Ends when it is dropped.
 #[derive(Debug)]
-pub(super) struct Announced<T>(Arc<Line<T>>);
+pub(super) struct Reservation<T>(Arc<AdmissionQueue<T>>);
 
-impl<T> Line<T> {
+impl<T> AdmissionQueue<T> {
     pub(super) fn new() -> Self {
-        let state = State { waiting: BTreeMap::new(), announced: 0, closed: false };
+        let state = State { waiting: BTreeMap::new(), reserved: 0, closed: false };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Announces an item: batches that have room wait for it.
-    pub(super) fn announce(self: &Arc<Self>) -> Announced<T> {
-        self.state().announced += 1;
-        Announced(Arc::clone(self))
+    /// Reserves a place. Batches with free slots wait for its item.
+    pub(super) fn reserve(self: &Arc<Self>) -> Reservation<T> {
+        self.state().reserved += 1;
+        Reservation(Arc::clone(self))
     }
 
-    /// Lines up an item.
-    pub(super) fn put(&self, size: Size, item: T) {
+    pub(super) fn push(&self, size: Size, item: T) {
         self.state().waiting.entry(size).or_default().push_back(item);
         self.changed.notify_all();
     }
 
-    /// Items for batches that have `room`, a number for each size that runs, and that have `slots` for a new one.
-    /// Waits while running them would be a waste: nothing runs, or no batch is full and more is announced.
-    /// `None` once the line is closed.
-    pub(super) fn take(&self, mut room: BTreeMap<Size, usize>, slots: usize) -> Option<Vec<(Size, T)>> {
+    /// Takes the items that fit: `free` has the number of free slots of each running batch, and a new batch has `slots`.
+    ///
+    /// Blocks while a call of the UNet would be wasteful: if nothing runs, or if no batch is full and more items are
+    /// reserved. Returns `None` once the queue is closed.
+    pub(super) fn take(&self, mut free: BTreeMap<Size, usize>, slots: usize) -> Option<Vec<(Size, T)>> {
         let mut taken = Vec::new();
         let mut state = self.state();
         while !state.closed {
             for (&size, waiting) in &mut state.waiting {
-                let free = room.entry(size).or_insert(slots);
+                let free = free.entry(size).or_insert(slots);
                 let leaving = waiting.len().min(*free);
                 *free -= leaving;
                 taken.extend(waiting.drain(..leaving).map(|item| (size, item)));
             }
             state.waiting.retain(|_, waiting| !waiting.is_empty());
-            let full = room.values().any(|&free| free == 0);
-            if full || (!room.is_empty() && state.announced == 0) {
+            let full = free.values().any(|&free| free == 0);
+            if full || (!free.is_empty() && state.reserved == 0) {
                 return Some(taken);
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -64,7 +66,7 @@ impl<T> Line<T> {
         None
     }
 
-    /// Ends the line, and drops what is in it.
+    /// Closes the queue and drops what is in it.
     pub(super) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
@@ -77,17 +79,16 @@ impl<T> Line<T> {
     }
 }
 
-impl<T> Drop for Announced<T> {
+impl<T> Drop for Reservation<T> {
     fn drop(&mut self) {
-        self.0.state().announced -= 1;
+        self.0.state().reserved -= 1;
         self.0.changed.notify_all();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
-    use std::time::Duration;
+    use std::{thread, time::Duration};
 
     use super::*;
 
@@ -95,30 +96,30 @@ mod tests {
     const LARGE: Size = Size { width: 2, height: 2 };
 
     #[test]
-    fn items_fill_the_room_of_their_size() {
-        let line = Line::new();
+    fn items_fill_the_free_slots_of_their_size() {
+        let queue = AdmissionQueue::new();
         for number in 0..5 {
-            line.put(SMALL, number);
+            queue.push(SMALL, number);
         }
-        line.put(LARGE, 9);
-        let taken = line.take(BTreeMap::from([(SMALL, 2)]), 4).unwrap();
+        queue.push(LARGE, 9);
+        let taken = queue.take(BTreeMap::from([(SMALL, 2)]), 4).unwrap();
         assert_eq!(taken, [(SMALL, 0), (SMALL, 1), (LARGE, 9)]);
-        assert_eq!(line.take(BTreeMap::new(), 4).unwrap(), [(SMALL, 2), (SMALL, 3), (SMALL, 4)]);
-        assert_eq!(line.take(BTreeMap::from([(LARGE, 3)]), 4).unwrap(), [], "what runs goes on");
+        assert_eq!(queue.take(BTreeMap::new(), 4).unwrap(), [(SMALL, 2), (SMALL, 3), (SMALL, 4)]);
+        assert_eq!(queue.take(BTreeMap::from([(LARGE, 3)]), 4).unwrap(), [], "a running batch goes on");
     }
 
     #[test]
-    fn a_batch_with_room_waits_for_what_is_announced() {
-        let line = Arc::new(Line::new());
-        let announced = [line.announce(), line.announce()];
+    fn a_batch_with_free_slots_waits_for_reserved_items() {
+        let queue = Arc::new(AdmissionQueue::new());
+        let reservations = [queue.reserve(), queue.reserve()];
         thread::scope(|scope| {
-            let taken = scope.spawn(|| line.take(BTreeMap::new(), 4));
+            let taken = scope.spawn(|| queue.take(BTreeMap::new(), 4));
             thread::sleep(Duration::from_millis(20));
-            line.put(SMALL, 1);
-            let [first, second] = announced;
+            queue.push(SMALL, 1);
+            let [first, second] = reservations;
             drop(first);
             thread::sleep(Duration::from_millis(20));
-            assert!(!taken.is_finished(), "a second may come");
+            assert!(!taken.is_finished(), "a second item may arrive");
             drop(second);
             assert_eq!(taken.join().unwrap(), Some(vec![(SMALL, 1)]));
         });
@@ -126,10 +127,10 @@ mod tests {
 
     #[test]
     fn closing_ends_every_wait() {
-        let line = Line::<u32>::new();
+        let queue = AdmissionQueue::<u32>::new();
         thread::scope(|scope| {
-            let taken = scope.spawn(|| line.take(BTreeMap::new(), 4));
-            line.close();
+            let taken = scope.spawn(|| queue.take(BTreeMap::new(), 4));
+            queue.close();
             assert_eq!(taken.join().unwrap(), None);
         });
     }

@@ -1,26 +1,33 @@
-//! Against diffusers, number by number (`tests/fixtures/diffusers/digits.json`), and the promises of the engine, on
-//! the bundle in `models/digits`.
+//! Compares with diffusers number by number (`tests/fixtures/diffusers/digits.json`), and tests the engine's guarantees,
+//! on the models in `models/digits`.
 
 #![expect(clippy::cast_possible_truncation, reason = "numbers in tests are small")]
 
-use std::collections::{BTreeMap, VecDeque};
-use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde::Deserialize;
 
-use super::batch::{Batch, Guidance, Sample};
-use super::denoiser::Denoiser;
-use super::encoders::{Counters, Encoders};
-use super::engine::Generated;
-use super::img2img::{Size, latents, prepare};
-use super::noise::{Normals, Purpose};
-use super::schedulers::SchedulerConfig;
-use super::*;
-use crate::imaging::testing::base64;
-use crate::imaging::{Limits, decode, encode_png, from_chw};
-use crate::models::onnx::{CudaOptions, Device, Loader, Provider, Runtime};
+use super::{
+    batch::{Batch, Guidance, Sample},
+    denoiser::Denoiser,
+    encoders::Encoders,
+    img2img::{latents, prepare},
+    latents::Size,
+    noise::{Normals, Purpose},
+    request::Generated,
+    schedulers::SchedulerConfig,
+    stats::Counters,
+    *,
+};
+use crate::{
+    imaging::{Limits, decode, encode_png, from_chw, testing::base64},
+    models::onnx::{CudaOptions, Device, Loader, Provider, Runtime},
+};
 
 mod batch_invariance;
 mod oracle;
@@ -65,7 +72,7 @@ fn load(files: &DiffusionFiles) -> (Encoders, Denoiser) {
     (encoders, Denoiser::load(&loader, files, Arc::clone(&counters)).unwrap())
 }
 
-/// Within 1e-5 of the largest value, and 1e-5 more.
+/// Allows 1e-5 of the largest value plus 1e-5.
 #[track_caller]
 fn assert_close(ours: &[f32], theirs: &[f32], what: &str) {
     assert_eq!(ours.len(), theirs.len(), "{what}");
@@ -75,7 +82,7 @@ fn assert_close(ours: &[f32], theirs: &[f32], what: &str) {
     assert!(worst <= tolerance, "{what}: off by {worst}, allowed {tolerance}");
 }
 
-/// At most one value in a thousand off by more than 1/255.
+/// Allows one value in a thousand to differ by more than 1/255.
 #[track_caller]
 fn assert_same_image(ours: &[u8], theirs: &[u8], what: &str) {
     assert_eq!(ours.len(), theirs.len(), "{what}");
@@ -83,7 +90,7 @@ fn assert_same_image(ours: &[u8], theirs: &[u8], what: &str) {
     assert!(off * 1000 <= ours.len(), "{what}: {off} of {} values", ours.len());
 }
 
-/// Draws that another implementation made.
+/// Draws recorded from another implementation.
 #[derive(Debug)]
 struct Recorded(VecDeque<Vec<f32>>);
 
@@ -96,7 +103,7 @@ impl Normals for Recorded {
 }
 
 #[tokio::test]
-async fn the_engine_makes_diffusers_images_with_the_digits() {
+async fn the_engine_generates_diffusers_images_with_the_digits() {
     let golden = golden();
     for name in ["ddim", "euler"] {
         let settings = Settings {
@@ -109,7 +116,7 @@ async fn the_engine_makes_diffusers_images_with_the_digits() {
         };
         let engine = Engine::start(&Runtime::open(None).unwrap(), &bundle(), settings, &Device::Cpu).unwrap();
         for case in golden.cases.iter().filter(|case| case.scheduler == name) {
-            let job = Job {
+            let request = Request {
                 image: base64(&golden.source_png).into(),
                 prompt: golden.prompt.clone().into(),
                 image_guidance: 0,
@@ -117,16 +124,17 @@ async fn the_engine_makes_diffusers_images_with_the_digits() {
             };
             let draws = [golden.posterior_noise.clone(), golden.noise.clone()];
             let run = u32::try_from(case.timesteps.len()).unwrap();
-            let made = engine.ask(job, run, Box::new(Recorded(draws.into()))).await.unwrap();
-            assert_eq!((made.timesteps, made.unet_evaluations), (run, 2 * u64::from(run)));
-            let image = decode(&made.png, &Limits::default()).unwrap();
+            let draws = Box::new(Recorded(draws.into()));
+            let generated = engine.submit(request, run, draws).await.unwrap();
+            assert_eq!((generated.timesteps, generated.unet_evaluations), (run, 2 * u64::from(run)));
+            let image = decode(&generated.png, &Limits::default()).unwrap();
             assert_same_image(image.as_raw(), &base64(&case.image_rgb), name);
         }
     }
 }
 
 #[test]
-fn a_directory_that_does_not_fit_is_named() {
+fn a_directory_that_does_not_fit_is_reported() {
     let copy = tempfile::tempdir().unwrap();
     copy_dir(&root().join("models/digits"), copy.path());
     let message = |dir: &Path| {
@@ -145,7 +153,7 @@ fn a_directory_that_does_not_fit_is_named() {
     let inpainting = message(copy.path());
     assert_eq!(
         inpainting,
-        "`DIR/unet/config.json`: `in_channels` is 9; the VAE has 4 latent channels, and only those are fed"
+        "`DIR/unet/config.json`: `in_channels` is 9; the VAE has 4 latent channels, and the UNet must take the same number"
     );
     replace("unet/config.json", "\"in_channels\": 9", "\"in_channels\": 4");
 
@@ -175,12 +183,12 @@ fn a_directory_that_does_not_fit_is_named() {
 }
 
 #[test]
-fn the_digest_is_of_everything_that_makes_a_image() {
+fn the_digest_covers_every_file_that_affects_an_image() {
     let copy = tempfile::tempdir().unwrap();
     copy_dir(&root().join("models/digits"), copy.path());
     let digest = || DiffusionFiles::inspect(copy.path()).unwrap().digest().unwrap();
     let original = digest();
-    assert_eq!(original, bundle().digest().unwrap(), "wherever it lies");
+    assert_eq!(original, bundle().digest().unwrap(), "the path does not matter");
     std::fs::write(copy.path().join("README.md"), "notes").unwrap();
     assert_eq!(digest(), original);
     let path = copy.path().join("scheduler/scheduler_config.json");

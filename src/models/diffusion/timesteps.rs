@@ -1,19 +1,18 @@
-//! How much work a level of image guidance is, in exact decimal arithmetic.
+//! How many timesteps a level of image guidance runs, in exact decimal arithmetic.
 //!
 //! diffusers computes int(n * strength) with strength = 1 - guidance in binary floats, which loses a timestep at
-//! guidance 0.9 of 50. Percents are integers here, so nothing is lost.
+//! guidance 0.9 of 50. Percentages are integers here, so nothing is lost.
 
-/// Timesteps that are run of a schedule of `timesteps`: the last timesteps * (100 - `image_guidance`) / 100,
-/// rounded down. 0 means that the source passes through as it is, and no model runs. Guidance past 100 counts as
-/// 100.
+/// Returns how many timesteps of a schedule are run: the last timesteps * (100 - `image_guidance`) / 100, rounded down.
+/// 0 means that the source passes through unchanged and no model runs. Guidance above 100 counts as 100.
 pub(crate) fn timesteps_run(timesteps: u32, image_guidance: u8) -> u32 {
     let percent = u64::from(100_u8.saturating_sub(image_guidance));
-    // At most `timesteps`, since the percent is at most 100.
+    // At most `timesteps`, since the percentage is at most 100.
     u32::try_from(u64::from(timesteps) * percent / 100).unwrap_or(timesteps)
 }
 
-/// Rows of one UNet call that one sample takes: a second for the negative prompt where classifier-free guidance is
-/// on, which it is for a `guidance_scale` above 1.
+/// Returns the rows of a UNet call that one sample takes. Classifier-free guidance, which is on for a `guidance_scale`
+/// above 1, adds a second row for the negative prompt.
 pub(crate) fn rows_per_sample(guidance_scale: f64) -> u32 {
     if guidance_scale > 1.0 { 2 } else { 1 }
 }
@@ -23,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn decimals_lose_no_timestep() {
+    fn decimal_strengths_lose_no_timestep() {
         assert_eq!(timesteps_run(50, 90), 5, "4 in binary floats");
         assert_eq!(timesteps_run(10, 90), 1, "0 in binary floats");
         assert_eq!(timesteps_run(30, 80), 6);
@@ -35,7 +34,7 @@ mod tests {
     fn the_real_image_costs_nothing() {
         assert_eq!(timesteps_run(1000, 100), 0);
         assert_eq!(timesteps_run(1000, 255), 0);
-        assert_eq!(timesteps_run(50, 99), 0, "half a timestep is none");
+        assert_eq!(timesteps_run(50, 99), 0, "half a timestep rounds down to none");
     }
 
     #[test]

@@ -1,21 +1,21 @@
-//! Standard normal numbers as torch's CPU generator draws them.
+//! Standard normals as torch's CPU generator draws them.
 //!
-//! Source: torch's `mt19937` engine and its CPU kernel of `normal_`, with the single-precision logarithm, sine and
-//! cosine of Cephes that the kernel takes on x86-64 with AVX2 or AVX-512, multiplications and additions fused where the
-//! compiler of torch's wheels fuses them. Compared with torch 2.15.0, whose float32 numbers these are bit for bit. On a
-//! machine without AVX2 torch itself draws numbers that are up to 3e-6 off.
+//! Follows torch's `mt19937` engine and its CPU kernel of `normal_`. On x86-64 with AVX2 or AVX-512 that kernel uses the
+//! single-precision logarithm, sine and cosine of Cephes; multiplications and additions are fused here wherever the
+//! compiler of torch's wheels fuses them. The float32 numbers are bit-identical to those of torch 2.15.0. On a machine
+//! without AVX2, torch's own numbers differ by up to 3e-6.
 
 use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_PI, TAU};
 
 use rand_mt::Mt;
 
-/// From this many numbers on torch draws blocks in single precision.
+/// From this many numbers on, torch draws blocks in single precision.
 const BLOCK: usize = 16;
 
-/// How many pairs of numbers a block has: one of each in the first half, the other in the second.
+/// Pairs of numbers in a block: one number of each is in the first half, the other in the second.
 const PAIRS: usize = BLOCK / 2;
 
-/// pi / 4 in three parts, whose products with a small integer lose nothing.
+/// pi / 4 in three parts, whose products with a small integer are exact.
 const QUARTER_PI: [f32; 3] = [0.785_156_25, 2.418_756_5e-4, 3.774_895e-8];
 
 /// Cephes' minimax polynomials, highest power first: the sine's odd powers from the 7th, the cosine's even ones from
@@ -37,23 +37,23 @@ const LOGARITHM: [f32; 9] = [
 /// ln 2 in two parts: the larger has few bits, the smaller corrects it.
 const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
 
-/// A CPU generator of torch, seeded.
-#[derive(Clone, Debug)]
+/// A seeded CPU generator of torch.
+#[derive(Debug, Clone)]
 pub(crate) struct TorchGenerator {
     engine: Mt,
-    /// The second number of a pair that was drawn for a short tensor. Blocks neither take nor drop it.
+    /// The second number of a pair that was drawn for a short tensor. Blocks neither use nor discard it.
     spare: Option<f64>,
 }
 
 impl TorchGenerator {
-    /// As `torch.Generator("cpu").manual_seed(seed)`, which knows the low 32 bits of a seed only.
+    /// Creates the generator of `torch.Generator("cpu").manual_seed(seed)`, which uses only the low 32 bits of a seed.
     pub(crate) fn new(seed: i64) -> Self {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the low 32 bits")]
         let low = seed as u32;
         Self { engine: Mt::new(low), spare: None }
     }
 
-    /// As `torch.randn(count)` in float32. A tensor of any shape takes its element count.
+    /// Draws `torch.randn(count)` in float32. A tensor of any shape draws as many numbers as it has elements.
     pub(crate) fn randn(&mut self, count: usize) -> Vec<f32> {
         if count < BLOCK {
             return (0..count).map(|_| self.number()).collect();
@@ -61,7 +61,7 @@ impl TorchGenerator {
         let mut values: Vec<f32> = (0..count).map(|_| self.uniform()).collect();
         let (blocks, rest) = values.as_chunks_mut::<BLOCK>();
         blocks.iter_mut().for_each(to_normals);
-        // A last block that is not full is not used: the last 16 numbers are drawn anew.
+        // A last block that is not full is discarded, and the last 16 numbers are drawn again.
         if !rest.is_empty()
             && let Some(last) = values.last_chunk_mut::<BLOCK>()
         {
@@ -71,8 +71,8 @@ impl TorchGenerator {
         values
     }
 
-    /// One number of a short tensor, made in double precision and two at a time.
-    #[expect(clippy::cast_possible_truncation, reason = "torch rounds here, too")]
+    /// Draws one number of a short tensor. Numbers are computed in pairs and in double precision.
+    #[expect(clippy::cast_possible_truncation, reason = "torch rounds here too")]
     fn number(&mut self) -> f32 {
         if let Some(spare) = self.spare.take() {
             return spare as f32;
@@ -83,13 +83,13 @@ impl TorchGenerator {
         (radius * angle.cos()) as f32
     }
 
-    /// 24 random bits as a number in 0..1.
+    /// Draws 24 random bits as a number in 0..1.
     #[expect(clippy::cast_precision_loss, reason = "24 bits fit")]
     fn uniform(&mut self) -> f32 {
         (self.engine.next_u32() & 0x00ff_ffff) as f32 / 16_777_216.0
     }
 
-    /// 53 random bits as a number in 0..1.
+    /// Draws 53 random bits as a number in 0..1.
     #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
     fn uniform_double(&mut self) -> f64 {
         let high = u64::from(self.engine.next_u32());
@@ -98,7 +98,7 @@ impl TorchGenerator {
     }
 }
 
-/// Box and Muller's transform of a block of uniform numbers: radii from the first half, angles from the second.
+/// Applies the Box-Muller transform to a block of uniform numbers: radii from the first half, angles from the second.
 fn to_normals(block: &mut [f32; BLOCK]) {
     let (first, second) = block.split_at_mut(PAIRS);
     for (first, second) in first.iter_mut().zip(second) {
@@ -110,7 +110,7 @@ fn to_normals(block: &mut [f32; BLOCK]) {
     }
 }
 
-/// The natural logarithm of a normal positive number.
+/// Returns the natural logarithm of a normal positive number.
 fn logarithm(value: f32) -> f32 {
     // value = 2^exponent * (1 + x), with 1 + x from 1 / sqrt 2 to sqrt 2.
     let mut exponent = f32::from((value.to_bits() >> 23) as i16 - 126);
@@ -125,10 +125,10 @@ fn logarithm(value: f32) -> f32 {
     exponent.mul_add(LN_2[0], x + tail)
 }
 
-/// The sine and the cosine of an angle from 0 to a few turns.
+/// Returns the sine and the cosine of an angle from 0 to a few turns.
 fn sine_and_cosine(angle: f32) -> (f32, f32) {
     // The nearest multiple of pi / 2, counted in eighths of a turn.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "torch truncates, too")]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "torch truncates too")]
     let eighths = ((angle * (2.0 * FRAC_2_PI)) as u32).div_ceil(2) * 2;
     #[expect(clippy::cast_precision_loss, reason = "small")]
     let count = eighths as f32;
@@ -144,15 +144,14 @@ fn sine_and_cosine(angle: f32) -> (f32, f32) {
     }
 }
 
-/// Horner's scheme, highest power first.
+/// Evaluates a polynomial by Horner's scheme, highest power first.
 fn polynomial(coefficients: &[f32], x: f32) -> f32 {
     coefficients.iter().copied().reduce(|sum, next| sum.mul_add(x, next)).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::path::Path;
+    use std::{fs, path::Path};
 
     use serde::Deserialize;
 
@@ -164,7 +163,7 @@ mod tests {
         draws: Vec<Draw>,
     }
 
-    /// A tensor in a sequence of one generator; `last` is empty where `first` is all of it.
+    /// A tensor in a sequence of one generator; `last` is empty if `first` has all numbers.
     #[derive(Deserialize)]
     struct Draw {
         count: usize,
@@ -177,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn sequences_of_draws_are_torchs_bit_for_bit() {
+    fn sequences_of_draws_are_bit_identical_to_torchs() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/torch/torch_normals.json");
         let golden: Vec<Golden> = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
         assert!(golden.len() >= 8);
@@ -202,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_drawn_changes_nothing() {
+    fn an_empty_draw_changes_nothing() {
         let (mut drawn, mut untouched) = (TorchGenerator::new(3), TorchGenerator::new(3));
         assert!(drawn.randn(0).is_empty());
         assert_eq!(drawn.randn(7), untouched.randn(7));
@@ -217,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn functions_are_close_to_the_exact_ones_at_their_ends() {
+    fn functions_are_accurate_at_the_ends_of_their_ranges() {
         assert_eq!(logarithm(1.0).to_bits(), 0);
         let smallest = 1.0 / 16_777_216.0;
         assert!((logarithm(smallest) - smallest.ln()).abs() < 1e-5);

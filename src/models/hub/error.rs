@@ -1,69 +1,54 @@
-//! Why a model cannot be had from elsewhere. No message has a token in it, nor the address that a hub redirects to,
-//! which may be signed.
+//! Why a remote model is not available. No message contains a token, or the URL that a hub redirects to, which may be
+//! signed.
 
 use std::path::PathBuf;
 
-use crate::error::Error;
+use crate::{error::Error, models::model_dir::FileError};
 
-/// Why there is no directory of a model. `url` is how the caller names the model.
+/// Why a model has no local directory. `url` is the caller's name for it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HubError {
-    /// Neither a directory nor a URL that is known.
-    #[error("`{found}` is no place of a model; allowed are {allowed}")]
-    NoPlace { found: String, allowed: &'static str },
-    /// No variable says where files can be kept.
-    #[error("no cache directory: set `XDG_CACHE_HOME` or `HOME`, or `HF_HOME` for models of the hub")]
+    /// Neither a directory nor a known kind of URL.
+    #[error("`{found}` is not a valid location of a model; allowed are {allowed}")]
+    BadLocation { found: String, allowed: &'static str },
+    #[error("no cache directory: set `XDG_CACHE_HOME` or `HOME`, or set `HF_HOME` for models of the hub")]
     NoCache,
-    /// The token cannot be sent.
-    #[error("`HF_TOKEN`, or the file with the token, holds what no token can have: a line break, say")]
-    Token,
-    /// The hub wants another token, or one at all.
     #[error(
-        "`{url}`: {endpoint} does not give it ({status})\n\
-         hint: it is private, has terms to be accepted on its page, or is not there; `HF_TOKEN` takes the token of an \
-         account that may read it; {sent}"
+        "the token in `HF_TOKEN` or in the token file contains characters that a token cannot have, such as a line break"
+    )]
+    Token,
+    #[error(
+        "`{url}`: {endpoint} denies access ({status})\n\
+         hint: the repository is private, its terms must be accepted on its page, or it does not exist; set `HF_TOKEN` to \
+         the token of an account with access ({sent})"
     )]
     Refused { url: String, endpoint: String, status: u16, sent: &'static str },
-    /// The hub knows no such thing.
     #[error(
         "`{url}`: {endpoint} has no such repository or revision ({status})\n\
-         hint: allowed are `hf://ORG/REPO[@REVISION][/FOLDER]`; what is private needs `HF_TOKEN`"
+         hint: allowed are `hf://ORG/REPO[@REVISION][/FOLDER]`; private repositories need `HF_TOKEN`"
     )]
     Missing { url: String, endpoint: String, status: u16 },
-    /// The hub cannot be asked, and its cache does not know either.
+    /// The hub is not reachable, and its cache does not know the revision.
     #[error(
         "`{url}`: {reason}, and `{}` has no commit of `{revision}`\n\
          hint: run once with a network, or copy the cache of a machine that has one; `HF_HOME` names it",
         cache.display()
     )]
     Unreachable { url: String, reason: String, revision: String, cache: PathBuf },
-    /// The hub cannot be asked, and its cache has a part of the model.
+    /// The hub is not reachable, and its cache has only some of the files.
     #[error("`{url}`: {reason}, and the cache `{}` lacks {missing}\nhint: run once with a network", cache.display())]
-    NotWhole { url: String, reason: String, missing: String, cache: PathBuf },
-    /// The hub says something else than it should.
-    #[error("`{url}`: {endpoint} answers what is not understood: {reason}")]
-    Answer { url: String, endpoint: String, reason: String },
-    /// There are files, and none of a model.
+    Incomplete { url: String, reason: String, missing: String, cache: PathBuf },
+    #[error("`{url}`: unexpected response from {endpoint}: {reason}")]
+    Unexpected { url: String, endpoint: String, reason: String },
     #[error(
-        "`{url}` holds no model: no `model_index.json`, `model.onnx` or configuration is among its {found}\n\
-         hint: models are folders as `optimum-cli export onnx` writes them"
+        "`{url}` is not a model: there is no `model_index.json`, `model.onnx` or configuration among its {found}\n\
+         hint: name a folder that `optimum-cli export onnx` has written"
     )]
     NoModel { url: String, found: String },
-    /// A file did not come in several attempts.
-    #[error("`{url}`: `{file}` cannot be fetched: {reason}\nhint: the same command goes on from what has come so far")]
+    #[error("`{url}`: cannot fetch `{file}`: {reason}\nhint: run the same command again to resume")]
     Fetch { url: String, file: String, reason: String },
-    /// A cache cannot be used.
-    #[error("cannot {action} `{}`", path.display())]
-    Io { action: &'static str, path: PathBuf, source: std::io::Error },
-    /// A store.
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error(transparent)]
     Store(#[from] Error),
-}
-
-impl HubError {
-    /// An I/O error with the file it is about.
-    pub(super) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io { action, path, source }
-    }
 }

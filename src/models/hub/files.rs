@@ -1,32 +1,34 @@
-//! Which files of a folder make a model. Others are never asked for: a repository of models often holds the same
-//! weights for several frameworks.
+//! Selects the files of a folder that make up a model. Others are never fetched: a repository often holds the same weights
+//! for several frameworks.
 
 use crate::models::diffusion::PARTS;
 
-/// The file that makes a folder a diffusion pipeline, of which only the known parts are taken.
+/// The file that marks a folder as a diffusion pipeline, of which only the known parts are fetched.
 pub(super) const INDEX: &str = "model_index.json";
 
-/// Endings of weights for other frameworks, some of which can run code when they are opened.
-const NEVER: [&str; 9] =
+/// Extensions of weights for other frameworks. Some of these formats can run code when they are opened.
+const OTHER_FRAMEWORKS: [&str; 9] =
     [".bin", ".safetensors", ".msgpack", ".h5", ".pt", ".pth", ".ckpt", ".pkl", ".safetensors.index.json"];
 
-/// Whether the file at `path` below the model's folder is needed. Those of a diffusion pipeline are in its parts;
-/// every other model lies in one folder.
+/// Whether the file at `path`, relative to the model's folder, is needed. The files of a diffusion pipeline are in the
+/// folders of its parts; those of any other model are in one folder.
 pub(super) fn is_needed(path: &str, is_pipeline: bool) -> bool {
     match path.rsplit_once('/') {
         None if is_pipeline => path == INDEX,
-        None => is_of_a_model(path),
-        Some((part, name)) => is_pipeline && PARTS.contains(&part) && is_of_a_model(name),
+        None => is_model_file(path),
+        Some((part, name)) => is_pipeline && PARTS.contains(&part) && is_model_file(name),
     }
 }
 
-/// Graphs with their weights, configurations and vocabularies. A graph by another name than `model.onnx` is another
-/// precision of it, and is not read.
-fn is_of_a_model(name: &str) -> bool {
+/// Whether a name is that of a graph, its weights, a configuration or a vocabulary. A graph with another name than
+/// `model.onnx` is a version in another precision and is not read.
+fn is_model_file(name: &str) -> bool {
     let graph = name.starts_with("model.onnx") || name == "weights.pb";
     let weights = name.ends_with(".onnx_data") || name.ends_with(".data");
     let text = name.ends_with(".json") || name == "merges.txt";
-    (graph || weights || text) && !name.starts_with('.') && !NEVER.iter().any(|ending| name.ends_with(ending))
+    (graph || weights || text)
+        && !name.starts_with('.')
+        && !OTHER_FRAMEWORKS.iter().any(|extension| name.ends_with(extension))
 }
 
 #[cfg(test)]
@@ -34,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_makes_a_model_is_needed() {
+    fn only_the_files_of_a_model_are_needed() {
         let of_a_pipeline = [
             ("model_index.json", true),
             ("unet/model.onnx", true),

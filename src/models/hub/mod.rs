@@ -1,36 +1,35 @@
-//! Models from elsewhere: the local directory that holds a model's files, fetched where they are not here yet.
+//! Finds the local directory of a model, and fetches its files first if they are remote.
 //!
-//! A repository of Hugging Face's hub comes into the hub's own cache, in the layout that its Python tools share; a
-//! folder in a store comes into a cache of ours. Only what a model here is made of is fetched. Where the files lie says
-//! nothing of what a model is: it is known by their contents.
+//! Repositories of the Hugging Face hub are fetched into the hub's own cache, which Python's tools share; folders in an
+//! object store into this program's cache. Only the files that make up a model are fetched. The location of the files does
+//! not identify a model; their contents do.
 
 mod error;
 mod files;
 mod hugging_face;
-mod notes;
+mod progress;
 mod record;
 mod settings;
 mod store;
 
 use std::path::PathBuf;
 
-pub(crate) use error::HubError;
-pub use notes::Notes;
-pub(crate) use notes::bytes;
-
 use crate::config::ModelLocation;
 
-/// The directory with the files of the model at `location`, after they were fetched if they have to be. A directory
-/// is itself and is not looked at.
+pub(crate) use error::HubError;
+pub use progress::FetchProgress;
+
+/// Returns the directory with the files of the model at `location`. Fetches them first if necessary. A local directory
+/// is returned unchecked.
 ///
 /// # Errors
-/// A place that is none; a hub or a store that cannot be reached, does not give the files or has none of a model; a
-/// cache that cannot be written.
-pub(crate) async fn directory(location: &str, notes: &Notes) -> Result<PathBuf, HubError> {
+/// Returns an error if the location is invalid, if the hub or the store cannot be reached or does not have the model, or
+/// if the cache cannot be written.
+pub(crate) async fn directory(location: &str, progress: &FetchProgress) -> Result<PathBuf, HubError> {
     match ModelLocation::parse(location) {
         Some(ModelLocation::Directory(path)) => Ok(path),
-        Some(ModelLocation::Hub(folder)) => hugging_face::fetch(location, &folder, notes).await,
-        Some(ModelLocation::Store(url)) => store::fetch(&url, notes).await,
-        None => Err(HubError::NoPlace { found: location.to_owned(), allowed: ModelLocation::ALLOWED }),
+        Some(ModelLocation::Hub(folder)) => hugging_face::fetch(location, &folder, progress).await,
+        Some(ModelLocation::Store(url)) => store::fetch(&url, progress).await,
+        None => Err(HubError::BadLocation { found: location.to_owned(), allowed: ModelLocation::EXPECTED }),
     }
 }

@@ -1,38 +1,38 @@
-//! What a repository holds at a commit, recorded before its files are fetched. A commit never changes, so the record
-//! serves where nobody can be asked, and tells a snapshot that is whole from one that is not.
+//! Records the files of a repository at a commit before they are fetched. A commit never changes, so its record serves
+//! without a network, and shows whether a snapshot is complete.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
-use super::HubError;
-use super::settings::cache_of_models;
-use crate::identity::Digest;
+use super::{HubError, settings::model_cache};
+use crate::{identity::Digest, limited_read, models::model_dir::FileError};
 
 /// The files of a repository at a commit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     /// The commit, 40 hexadecimal digits.
     pub(super) commit: String,
-    /// The files, by their paths in the repository.
+    /// All files of the repository.
     pub(super) files: Vec<HubFile>,
 }
 
-/// One of them, with what the hub says of its contents.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A file of a repository, with what the hub states about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct HubFile {
-    /// Its path in the repository.
+    /// The path in the repository.
     pub(super) path: String,
-    /// Bytes.
     pub(super) size: Option<u64>,
-    /// The name of its contents in the cache: Git's digest of a small file, SHA-256 of a large one.
+    /// The name of its contents in the cache: Git's digest of a small file, the SHA-256 of a large one.
     pub(super) blob: Option<String>,
 }
 
-/// The hub's answer of a repository at a revision.
+/// The hub's response about a repository at a revision.
 #[derive(Deserialize)]
-pub(super) struct Answer {
+pub(super) struct Listing {
     sha: String,
     siblings: Vec<Sibling>,
 }
@@ -52,52 +52,52 @@ struct LargeFile {
     size: u64,
 }
 
-impl From<Answer> for Record {
-    fn from(answer: Answer) -> Self {
+impl From<Listing> for Record {
+    fn from(listing: Listing) -> Self {
         let file = |Sibling { rfilename, size, blob, lfs }: Sibling| {
             let (size, blob) = match lfs {
                 Some(LargeFile { sha256, size }) => (Some(size), Some(sha256)),
                 None => (size, blob),
             };
-            // it becomes a file name
+            // The digest becomes a file name.
             HubFile { path: rfilename, size, blob: blob.filter(|blob| is_hex(blob, 40) || is_hex(blob, 64)) }
         };
-        Self { commit: answer.sha, files: answer.siblings.into_iter().map(file).collect() }
+        Self { commit: listing.sha, files: listing.siblings.into_iter().map(file).collect() }
     }
 }
 
 impl HubFile {
-    /// SHA-256 of its contents in hex, where the hub knows it.
+    /// Returns the SHA-256 of its contents in hex, if the hub states it.
     pub(super) fn sha256(&self) -> Option<&str> {
         self.blob.as_deref().filter(|blob| is_hex(blob, 64))
     }
 }
 
 impl Record {
-    /// What was recorded of a repository of the hub at `endpoint`, at a commit; none where nothing was.
+    /// Loads the record of a repository of the hub at `endpoint`, at a commit, if there is one.
     pub(super) fn load(endpoint: &str, repository: &str, commit: &str) -> Option<Self> {
-        let bytes = fs::read(file(endpoint, repository, commit).ok()?).ok()?;
+        let bytes = limited_read::read(&file(endpoint, repository, commit).ok()?, limited_read::TABLE).ok()?;
         serde_json::from_slice(&bytes).ok().filter(|record: &Self| record.commit == commit)
     }
 
-    /// Records it, by one rename.
+    /// Saves the record, by a single rename.
     ///
     /// # Errors
-    /// Where the cache cannot be written.
+    /// Returns an error if the cache cannot be written.
     pub(super) fn save(&self, endpoint: &str, repository: &str) -> Result<(), HubError> {
         if Self::load(endpoint, repository, &self.commit).is_some_and(|known| known == *self) {
             return Ok(());
         }
         let path = file(endpoint, repository, &self.commit)?;
         let directory = path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(directory).map_err(HubError::io("create", directory))?;
+        fs::create_dir_all(directory).map_err(FileError::io("create", directory))?;
         let partial = path.with_extension(format!("{}.part", std::process::id()));
-        fs::write(&partial, serde_json::to_vec(self).unwrap_or_default()).map_err(HubError::io("write", &partial))?;
-        fs::rename(&partial, &path).map_err(HubError::io("write", &path))
+        fs::write(&partial, serde_json::to_vec(self).unwrap_or_default()).map_err(FileError::io("write", &partial))?;
+        Ok(fs::rename(&partial, &path).map_err(FileError::io("write", &path))?)
     }
 }
 
-/// Whether a revision is a commit, which never moves.
+/// Whether a revision is a commit and therefore never moves.
 pub(super) fn is_commit(revision: &str) -> bool {
     is_hex(revision, 40)
 }
@@ -108,7 +108,7 @@ fn is_hex(text: &str, length: usize) -> bool {
 
 fn file(endpoint: &str, repository: &str, commit: &str) -> Result<PathBuf, HubError> {
     let folder = Digest::new("repository").text(endpoint).text(repository).id();
-    Ok(cache_of_models()?.join("hub").join(folder).join(format!("{commit}.json")))
+    Ok(model_cache()?.join("hub").join(folder).join(format!("{commit}.json")))
 }
 
 #[cfg(test)]
@@ -116,16 +116,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_names_contents_as_the_cache_does() {
+    fn a_listing_names_contents_as_the_cache_does() {
         let (git, sha) = ("a".repeat(40), "b".repeat(64));
-        let answer = format!(
+        let listing = format!(
             r#"{{"sha": "c", "siblings": [
                 {{"rfilename": "a.json", "size": 3, "blobId": "{git}"}},
                 {{"rfilename": "m.onnx", "size": 130, "blobId": "{git}", 
                   "lfs": {{"sha256": "{sha}", "size": 5, "pointerSize": 130}}}},
                 {{"rfilename": "x", "blobId": "../../x"}}]}}"#
         );
-        let record: Record = serde_json::from_str::<Answer>(&answer).unwrap().into();
+        let record: Record = serde_json::from_str::<Listing>(&listing).unwrap().into();
         let [small, large, odd] = record.files.as_slice() else { panic!("{record:?}") };
         assert_eq!((small.size, small.blob.as_deref(), small.sha256()), (Some(3), Some(git.as_str()), None));
         assert_eq!((large.size, large.sha256()), (Some(5), Some(sha.as_str())));

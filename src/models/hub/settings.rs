@@ -1,33 +1,33 @@
-//! Where the hub and the caches are, by the variables of Hugging Face's own tools.
+//! Where the hub and the caches are, by the environment variables of Hugging Face's own tools.
 
-use std::fs;
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use super::HubError;
+use crate::models::cache_dir::{cache_dir, user_cache_dir};
 
 /// The public hub.
 const PUBLIC: &str = "https://huggingface.co";
 
-/// The hub as the environment has it. It has no `Debug`: the token is a secret.
+/// The settings of the environment. There is no `Debug`, since the token is a secret.
 pub(super) struct Settings {
-    /// Where the hub is: `HF_ENDPOINT`, else the public one.
+    /// The URL of the hub: `HF_ENDPOINT`, otherwise the public one.
     pub(super) endpoint: String,
-    /// Its cache: `HF_HUB_CACHE`, else `hub` in `HF_HOME`, else `~/.cache/huggingface/hub`.
+    /// The hub's cache: `HF_HUB_CACHE`, otherwise `hub` in `HF_HOME`, otherwise `~/.cache/huggingface/hub`.
     pub(super) cache: PathBuf,
-    /// `HF_TOKEN`, else the file `HF_TOKEN_PATH`, else `token` in `HF_HOME`, where `hf auth login` leaves it.
+    /// `HF_TOKEN`, otherwise the file `HF_TOKEN_PATH`, otherwise `token` in `HF_HOME`, where `hf auth login` writes it.
     pub(super) token: Option<String>,
-    /// Whether `HF_HUB_OFFLINE` says to ask nobody.
+    /// Whether `HF_HUB_OFFLINE` forbids requests.
     pub(super) offline: bool,
 }
 
 impl Settings {
-    /// Reads them by `variable`, the value of a variable of the environment.
+    /// Reads the settings; `variable` returns the value of an environment variable.
     ///
     /// # Errors
-    /// [`HubError::NoCache`] where no variable names a home.
+    /// Returns [`HubError::NoCache`] if no variable names a home.
     pub(super) fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, HubError> {
         let given = |name: &str| variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
-        let home = given("HF_HOME").map(PathBuf::from).or_else(|| Some(cache_home(&variable)?.join("huggingface")));
+        let home = given("HF_HOME").map(PathBuf::from).or_else(|| Some(user_cache_dir(&variable)?.join("huggingface")));
         let cache = given("HF_HUB_CACHE").or_else(|| given("HUGGINGFACE_HUB_CACHE")).map(PathBuf::from);
         let cache = cache.or_else(|| Some(home.as_ref()?.join("hub"))).ok_or(HubError::NoCache)?;
         let file = given("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(home?.join("token")));
@@ -40,22 +40,17 @@ impl Settings {
     }
 }
 
-/// The cache of this program for models: `$XDG_CACHE_HOME/discl-pipe/models`, `~/.cache` where that is not set.
+/// Returns this program's cache for models.
 ///
 /// # Errors
-/// [`HubError::NoCache`] where neither variable names a directory.
-pub(super) fn cache_of_models() -> Result<PathBuf, HubError> {
-    Ok(cache_home(&environment).ok_or(HubError::NoCache)?.join("discl-pipe").join("models"))
+/// Returns [`HubError::NoCache`] if no variable names a home.
+pub(super) fn model_cache() -> Result<PathBuf, HubError> {
+    Ok(cache_dir().ok_or(HubError::NoCache)?.join("models"))
 }
 
-/// A variable of the environment.
+/// Returns the value of an environment variable.
 pub(super) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
-}
-
-fn cache_home(variable: &impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
-    let directory = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    directory("XDG_CACHE_HOME").or_else(|| Some(directory("HOME")?.join(".cache")))
 }
 
 #[cfg(test)]
@@ -67,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_those_of_pythons_tools() {
+    fn variables_are_those_of_python_tools() {
         let plain = read(&[("HOME", "/home/me"), ("HF_TOKEN", " ")]).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(plain.cache, PathBuf::from("/home/me/.cache/huggingface/hub"));
         assert_eq!((plain.endpoint.as_str(), plain.token, plain.offline), (PUBLIC, None, false));

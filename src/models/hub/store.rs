@@ -1,52 +1,57 @@
-//! A model in a store: each file is fetched once into `models/<digest of the URL>/<digest of the listing>` of our
-//! cache. Another listing is another folder, so that a model that has changed is never mixed with what it was.
+//! A model in an object store. Each file is fetched once into `models/<digest of the URL>/<digest of the listing>` of
+//! this program's cache. Another listing gets another folder, so that files of two versions of a model never mix.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicU64},
+};
 
-use super::HubError;
-use super::files::{INDEX, is_needed};
-use super::notes::{Notes, Waiting, bytes, files as files_in_words};
-use super::settings::cache_of_models;
-use crate::error::Error;
-use crate::identity::Digest;
-use crate::models::diffusion::PARTS;
-use crate::storage::{Location, StoredObject};
+use super::{
+    HubError,
+    files::{INDEX, is_needed},
+    progress::{FetchProgress, Watch, files as count_files},
+    settings::model_cache,
+};
+use crate::{
+    error::{Error, text::bytes},
+    identity::Digest,
+    models::{diffusion::PARTS, model_dir::FileError},
+    storage::{Location, StoredObject},
+};
 
-/// Fetches what is missing of the model at `url`, and gives its directory.
-pub(super) async fn fetch(url: &str, notes: &Notes) -> Result<PathBuf, HubError> {
+/// Fetches the missing files of the model at `url` and returns its directory.
+pub(super) async fn fetch(url: &str, progress: &FetchProgress) -> Result<PathBuf, HubError> {
     let location = Location::open(url).map_err(Error::from)?;
     let files = needed(&location, url).await?;
     let listing = files.iter().fold(Digest::new("listing"), |digest, file| {
         digest.text(file.name()).part(&file.size().to_le_bytes()).text(file.version().mark())
     });
-    let directory = cache_of_models()?.join(Digest::new("store").text(url).id()).join(listing.id());
-    let missing: Vec<&StoredObject> = files.iter().filter(|file| !is_here(file, &directory)).collect();
+    let directory = model_cache()?.join(Digest::new("store").text(url).id()).join(listing.id());
+    let missing: Vec<&StoredObject> = files.iter().filter(|file| !is_present(file, &directory)).collect();
     if missing.is_empty() {
         return Ok(directory);
     }
     let total = missing.iter().map(|file| file.size()).sum();
-    notes.say(&format!(
+    progress.report(&format!(
         "fetching `{url}`: {}, {}, into {}",
-        files_in_words(missing.len()),
+        count_files(missing.len()),
         bytes(total),
         directory.display()
     ));
     let fetched = Arc::new(AtomicU64::new(0));
-    let mut waiting = Waiting::new(url, total, &fetched, notes);
+    let mut watch = Watch::new(url, total, &fetched, progress);
     for file in missing {
         let target = directory.join(file.name());
         let folder = target.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder).map_err(HubError::io("create", folder))?;
-        // the store has bounds of its own on how long it may be silent
-        waiting.during(file.download(&target, &fetched)).await.map_err(Error::from)?;
+        fs::create_dir_all(folder).map_err(FileError::io("create", folder))?;
+        // The store has its own timeouts.
+        watch.during(file.download(&target, &fetched)).await.map_err(Error::from)?;
     }
     Ok(directory)
 }
 
-/// The files of the model, in the order of their names.
+/// Returns the files of the model, sorted by name.
 async fn needed(location: &Location, url: &str) -> Result<Vec<StoredObject>, HubError> {
     let mut all = location.list_folder("").await.map_err(Error::from)?.objects;
     let is_pipeline = all.iter().any(|file| file.name() == INDEX);
@@ -58,13 +63,14 @@ async fn needed(location: &Location, url: &str) -> Result<Vec<StoredObject>, Hub
     let found = all.len();
     all.retain(|file| is_needed(file.name(), is_pipeline));
     if all.is_empty() {
-        return Err(HubError::NoModel { url: url.to_owned(), found: files_in_words(found) });
+        return Err(HubError::NoModel { url: url.to_owned(), found: count_files(found) });
     }
     all.sort_by(|a, b| a.name().cmp(b.name()));
     Ok(all)
 }
 
-/// A file gets its name when it is whole, so its size is looked at for what somebody else did to it.
-fn is_here(file: &StoredObject, directory: &Path) -> bool {
+/// Whether a file is present. A file gets its name only when it is complete, so the size is compared only to detect later
+/// changes.
+fn is_present(file: &StoredObject, directory: &Path) -> bool {
     fs::metadata(directory.join(file.name())).is_ok_and(|found| found.is_file() && found.len() == file.size())
 }

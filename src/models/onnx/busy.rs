@@ -1,11 +1,11 @@
-//! Time in which at least one of several models ran.
+//! Measures the time during which at least one of several models runs.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-/// The union of the times in which models ran: two side by side for a second are one second.
+/// The union of the times during which models ran: two that run in parallel for a second count as one second.
 #[derive(Debug, Default)]
 pub(crate) struct Busy(Mutex<State>);
 
@@ -17,7 +17,7 @@ struct State {
 }
 
 impl Busy {
-    /// Runs a model, and counts the time.
+    /// Runs a model and measures the time.
     pub(super) fn during<T>(&self, run: impl FnOnce() -> T) -> T {
         self.change(1);
         let result = run();
@@ -25,7 +25,7 @@ impl Busy {
         result
     }
 
-    /// The time so far.
+    /// Returns the time so far.
     pub(crate) fn total(&self) -> Duration {
         self.state().total()
     }
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn models_side_by_side_count_once() {
+    fn models_that_run_in_parallel_count_once() {
         let busy = Busy::default();
         let nap = || busy.during(|| std::thread::sleep(Duration::from_millis(50)));
         let began = Instant::now();

@@ -1,29 +1,30 @@
-//! What models have already made, kept so that it is made once.
+//! A bounded cache for results of models.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::Hash;
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::Hash,
+};
 
-/// A map of at most `capacity` entries; the oldest leaves first. A result may never depend on whether it was
-/// found here, so forgetting costs time and nothing else.
+/// A map with at most `capacity` entries. The oldest entry is evicted first. A result never depends on whether it was
+/// cached, so eviction costs only time.
 #[derive(Debug)]
-pub(crate) struct Memo<K, V> {
+pub(crate) struct Cache<K, V> {
     entries: HashMap<K, V>,
     oldest_first: VecDeque<K>,
     capacity: usize,
 }
 
-impl<K: Clone + Eq + Hash, V: Clone> Memo<K, V> {
-    /// An empty memo for `capacity` entries, at least one.
+impl<K: Clone + Eq + Hash, V: Clone> Cache<K, V> {
+    /// Creates an empty cache with room for `capacity` entries, at least one.
     pub(crate) fn new(capacity: usize) -> Self {
         Self { entries: HashMap::new(), oldest_first: VecDeque::new(), capacity: capacity.max(1) }
     }
 
-    /// The value made for this key, if it is still known.
     pub(crate) fn get(&self, key: &K) -> Option<V> {
         self.entries.get(key).cloned()
     }
 
-    /// Keeps a value; a key that is there gets the new value and keeps its age.
+    /// Stores a value. An existing key gets the new value and keeps its age.
     pub(crate) fn put(&mut self, key: K, value: V) {
         if self.entries.insert(key.clone(), value).is_none() {
             self.oldest_first.push_back(key);
@@ -41,12 +42,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_leaves_first() {
-        let mut memo = Memo::new(2);
-        memo.put("a", 1);
-        memo.put("b", 2);
-        memo.put("a", 3);
-        memo.put("c", 4);
-        assert_eq!((memo.get(&"a"), memo.get(&"b"), memo.get(&"c")), (None, Some(2), Some(4)));
+    fn the_oldest_entry_is_evicted_first() {
+        let mut cache = Cache::new(2);
+        cache.put("a", 1);
+        cache.put("b", 2);
+        cache.put("a", 3);
+        cache.put("c", 4);
+        assert_eq!((cache.get(&"a"), cache.get(&"b"), cache.get(&"c")), (None, Some(2), Some(4)));
     }
 }

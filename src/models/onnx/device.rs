@@ -1,23 +1,22 @@
-//! Where models run. A device that is asked for by name is there or is an error.
+//! Devices on which models run. A device that is requested by name exists, or it is an error.
 
-use std::collections::BTreeSet;
-use std::fmt;
-use std::str::FromStr;
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use ort::ep::{CUDA, ExecutionProvider, ExecutionProviderDispatch};
-use ort::session::Session;
+use ort::{
+    ep::{CUDA, ExecutionProvider, ExecutionProviderDispatch},
+    session::Session,
+};
 
 use super::{OnnxError, Runtime};
 
-/// What the user asked for: `auto`, `cpu`, `cuda` (the first GPU), `cuda:N`, or several as `cuda:0,1`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The requested device: `auto`, `cpu`, `cuda` (the first GPU), `cuda:N`, or several GPUs as in `cuda:0,1`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Device {
-    /// The first GPU where one can be used, else the CPU.
+    /// The first GPU if it is usable, otherwise the CPU.
     #[default]
     Auto,
-    /// The CPU.
     Cpu,
-    /// The GPUs of these numbers, or an error.
+    /// The GPUs with these numbers.
     Cuda(Vec<u32>),
 }
 
@@ -53,12 +52,11 @@ impl fmt::Display for Device {
     }
 }
 
-/// What models really run on. Recorded with each unit of work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What models actually run on. Recorded with each unit of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Provider {
-    /// The CPU.
     Cpu,
-    /// The GPU of that number.
+    /// The GPU with this number.
     Cuda(u32),
 }
 
@@ -71,29 +69,29 @@ impl fmt::Display for Provider {
     }
 }
 
-/// Providers that were tried, and why they were taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The chosen providers.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Chosen {
-    /// What models run on. Those that are loaded once run on this one.
+    /// What models run on. Models that are loaded only once run on this one.
     pub(crate) provider: Provider,
-    /// What else the UNet runs on, side by side.
+    /// Further providers on which copies of the UNet run in parallel.
     pub(crate) others: Vec<Provider>,
-    /// Why, in words for the first line of a run.
+    /// The reason, for the first line of a run.
     pub(crate) why: String,
 }
 
 impl Device {
-    /// Settles on providers by running a graph of one node on each.
+    /// Chooses providers and runs a graph with one node on each.
     ///
     /// # Errors
-    /// [`OnnxError::NoProvider`] where a GPU was asked for by name and cannot be used.
+    /// Returns [`OnnxError::NoProvider`] if a GPU was requested by name and is not usable.
     pub(crate) fn choose(&self, runtime: &Runtime) -> Result<Chosen, OnnxError> {
         let one = |provider, why| Chosen { provider, others: Vec::new(), why };
         match self {
             Self::Cpu => Ok(one(Provider::Cpu, BY_NAME.to_owned())),
             Self::Cuda(numbers) => {
                 for &number in numbers {
-                    let refused = |reason| OnnxError::NoProvider { device: Self::Cuda(vec![number]), reason };
+                    let refused = |reason| OnnxError::NoProvider { device: format!("cuda:{number}"), reason };
                     try_cuda(runtime, number).map_err(refused)?;
                 }
                 let mut providers = numbers.iter().copied().map(Provider::Cuda);
@@ -108,7 +106,7 @@ impl Device {
     }
 }
 
-const BY_NAME: &str = "asked for by name";
+const BY_NAME: &str = "requested by name";
 
 impl fmt::Display for Chosen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -117,17 +115,17 @@ impl fmt::Display for Chosen {
     }
 }
 
-/// How the provider for GPUs is set up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Options of the CUDA provider.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct CudaOptions {
-    /// The most memory in bytes that one graph's arena may grow to; as much as there is where there is none.
+    /// A limit in bytes on the memory of one graph; if absent, there is none.
     pub(crate) memory_limit: Option<usize>,
-    /// Whether matrix products and convolutions may round their inputs to 10 bits (TF32): faster, less exact.
+    /// Whether matrix products and convolutions may round their inputs to 10 bits (TF32): faster but less exact.
     pub(crate) tf32: bool,
 }
 
 impl Provider {
-    /// The runtime's provider; none for the CPU, which is always there.
+    /// Returns the runtime's provider; `None` for the CPU, which needs none.
     pub(super) fn dispatch(self, options: CudaOptions) -> Option<ExecutionProviderDispatch> {
         match self {
             Self::Cpu => None,
@@ -137,19 +135,19 @@ impl Provider {
                 if let Some(bytes) = options.memory_limit {
                     cuda = cuda.with_memory_limit(bytes);
                 }
-                // Without this a missing provider falls back to the CPU and says nothing.
+                // Without this, a missing provider silently falls back to the CPU.
                 Some(cuda.build().error_on_failure())
             }
         }
     }
 }
 
-/// A graph of one `Identity` on `float32 [1]`: enough to make a provider start.
+/// A graph with one `Identity` node on `float32 [1]`: enough to start a provider.
 const IDENTITY: &[u8] = b"\x08\x08:7\x0a\x10\x0a\x01x\x12\x01y\x22\x08Identity\x12\x01gZ\x0f\x0a\x01x\x12\x0a\x0a\x08\x08\x01\x12\x04\x0a\x02\x08\x01\
     b\x0f\x0a\x01y\x12\x0a\x0a\x08\x08\x01\x12\x04\x0a\x02\x08\x01B\x04\x0a\x00\x10\x11";
 
 fn try_cuda(runtime: &Runtime, number: u32) -> Result<(), String> {
-    // The list of providers that the library was built with; a provider in it may still lack its own libraries.
+    // Lists the providers that the library was built with. One of them may still lack its own libraries.
     if !CUDA::is_available().map_err(|error| error.to_string())? {
         return Err("this ONNX Runtime is built without CUDA".to_owned());
     }
@@ -167,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_and_written() {
+    fn names_are_parsed_and_formatted() {
         for name in ["auto", "cpu", "cuda:3", "cuda:0,2"] {
             assert_eq!(name.parse::<Device>().unwrap().to_string(), name);
         }
@@ -182,16 +180,16 @@ mod tests {
     }
 
     #[test]
-    fn a_gpu_asked_for_by_name_is_there_or_an_error() {
+    fn a_gpu_requested_by_name_exists_or_is_an_error() {
         let runtime = Runtime::open(None).unwrap();
         let named = Device::Cuda(vec![99]).choose(&runtime).unwrap_err();
-        assert!(named.to_string().starts_with("device `cuda:99` was asked for"), "{named}");
+        assert!(named.to_string().starts_with("device `cuda:99` was requested"), "{named}");
         let auto = Device::Auto.choose(&runtime).unwrap();
         assert!(!auto.why.is_empty());
     }
 
     #[test]
-    fn the_trial_graph_is_one_that_loads() {
+    fn the_trial_graph_loads() {
         let runtime = Runtime::open(None).unwrap();
         Session::builder(runtime.environment()).unwrap().commit_from_memory(IDENTITY).unwrap();
     }

@@ -1,194 +1,104 @@
-//! What can go wrong between a directory of graphs and their results.
+//! Errors of the runtime, of graphs and of their files.
 
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
-use super::{Device, Element};
+use crate::models::model_dir::FileError;
 
-/// A failure of the runtime, of a graph, or of a file of one.
+/// Why a graph cannot be read, loaded or run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OnnxError {
-    /// `ORT_DYLIB_PATH` or the flag names a file that is not there.
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("the ONNX Runtime library `{}`, named by {named_by}, does not exist", path.display())]
     NoSuchLibrary {
-        /// The path as given.
         path: PathBuf,
-        /// Who gave it.
+        /// The command line or an environment variable.
         named_by: &'static str,
     },
-    /// Nothing was named and nothing is in the cache.
     #[error(
-        "the ONNX Runtime library is not installed: nothing at `{}`, and `ORT_DYLIB_PATH` is not set\n\
-         hint: it is fetched when a model is first run, or set `ORT_DYLIB_PATH` to a library of version 1.24 or later",
+        "the ONNX Runtime library is not installed: `{}` does not exist, and `ORT_DYLIB_PATH` is not set\n\
+         hint: it is fetched when a model first runs; alternatively, set `ORT_DYLIB_PATH` to a library of version 1.24 \
+         or later",
         cached.display()
     )]
     NotInstalled {
-        /// Where the cache would have it.
+        /// The path in the cache.
         cached: PathBuf,
     },
-    /// Neither a cache directory nor a home is known.
     #[error("no cache directory: set `XDG_CACHE_HOME` or `HOME`, or set `ORT_DYLIB_PATH` to an ONNX Runtime library")]
     NoCache,
-    /// No wheel is known for this kind of machine.
     #[error(
         "no ONNX Runtime is known for {os} on {arch}; known are linux on x86_64 and aarch64, and macos on aarch64\n\
          hint: set `ORT_DYLIB_PATH` to a library of version 1.24 or later"
     )]
-    UnknownPlatform {
-        /// Operating system.
-        os: &'static str,
-        /// Processor architecture.
-        arch: &'static str,
-    },
-    /// The library could not be fetched.
+    UnknownPlatform { os: &'static str, arch: &'static str },
     #[error(
-        "ONNX Runtime {version} could not be fetched: {reason}\n\
+        "cannot fetch ONNX Runtime {version}: {reason}\n\
          hint: set `ORT_DYLIB_PATH` to a library of version 1.24 or later; `python3 -m pip download --no-deps \
          onnxruntime=={version}` and `python3 -m zipfile -e` on the wheel give one under onnxruntime/capi/"
     )]
-    Fetch {
-        /// The version that was asked for.
-        version: &'static str,
-        /// What went wrong, in words.
-        reason: String,
-    },
-    /// The library is there and does not load.
-    #[error("the ONNX Runtime library `{}` cannot be used: {reason}", path.display())]
-    Load {
-        /// The library.
-        path: PathBuf,
-        /// What the loader says.
-        reason: String,
-    },
-    /// CUDA was asked for by name and is not there.
+    Fetch { version: &'static str, reason: String },
+    #[error("cannot load the ONNX Runtime library `{}`: {reason}", path.display())]
+    Load { path: PathBuf, reason: String },
     #[error(
-        "device `{device}` was asked for, and its provider cannot be used: {reason}\n\
-         hint: `--onnxruntime` or `ORT_DYLIB_PATH` names another library; `--device auto` goes on without a GPU"
+        "device `{device}` was requested, but its provider cannot be used: {reason}\n\
+         hint: name another library with `--onnxruntime` or `ORT_DYLIB_PATH`, or run without a GPU with `--device auto`"
     )]
-    NoProvider {
-        /// The device asked for.
-        device: Device,
-        /// What the runtime says.
-        reason: String,
-    },
-    /// The name of a device that does not exist.
+    NoProvider { device: String, reason: String },
     #[error("unknown device `{found}`; valid devices are `auto`, `cpu`, `cuda`, `cuda:N` and `cuda:N,M`")]
-    UnknownDevice {
-        /// What was given.
-        found: String,
-    },
-    /// A file could not be read or written.
-    #[error("cannot {action} `{}`", path.display())]
-    Io {
-        /// `read`, `create`, …
-        action: &'static str,
-        /// The file or directory.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The directory has the model as PyTorch saves it.
+    UnknownDevice { found: String },
+    /// The directory holds the model in PyTorch's format.
     #[error(
-        "`{}` is not there, and `{weights}` beside it holds weights of PyTorch\n\
-         hint: export the model to ONNX by `optimum-cli export onnx`, as docs/models.md says",
+        "`{}` does not exist, but `{weights}` next to it holds PyTorch weights\n\
+         hint: export the model to ONNX with `optimum-cli export onnx`, as docs/models.md describes",
         path.display()
     )]
-    NotExported {
-        /// The graph that is missing.
-        path: PathBuf,
-        /// The name of a file with weights.
-        weights: String,
-    },
-    /// A file that is no ONNX graph, or the beginning of one.
+    NotExported { path: PathBuf, weights: String },
     #[error("`{}` is not a complete ONNX file: {reason}", path.display())]
-    NotOnnx {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// A file with weights of a graph is missing or cut off.
-    #[error(
-        "`{}` keeps weights in `{file}` beside it, which {found}; expected {expected} bytes or more",
-        path.display()
-    )]
+    NotOnnx { path: PathBuf, reason: &'static str },
+    #[error("`{}` stores weights in `{file}`, which {found}; expected at least {expected} bytes", path.display())]
     NoWeights {
-        /// The graph.
         path: PathBuf,
-        /// The file's name, as the graph has it.
+        /// The name that the graph has for the file.
         file: String,
-        /// `is not there`, or how long it is.
+        /// A verb phrase, such as `does not exist`.
         found: String,
-        /// How long it has to be.
         expected: u64,
     },
-    /// A graph lacks an input or an output.
     #[error("`{}`: no {side} `{name}`; it has {has}", path.display())]
     MissingPort {
-        /// The file.
         path: PathBuf,
         /// `input` or `output`.
         side: &'static str,
-        /// The name looked for.
         name: String,
-        /// The names that are there, in backticks.
+        /// The names that exist, in backticks.
         has: String,
     },
-    /// An input or an output has another shape or element type.
     #[error("`{}`: {side} `{name}` is {has}; expected {expected}", path.display())]
     Misfit {
-        /// The file.
         path: PathBuf,
         /// `input` or `output`.
         side: &'static str,
-        /// Its name.
         name: String,
-        /// Type and shape that it has.
+        /// Element type and shape.
         has: String,
-        /// Types and shape that would fit.
+        /// Element types and shape.
         expected: String,
     },
-    /// A graph wants an input that nobody knows how to fill.
     #[error("`{}`: unknown input `{name}`; known are {known}", path.display())]
     UnknownInput {
-        /// The file.
         path: PathBuf,
-        /// The input's name.
         name: String,
-        /// The names that are known, in backticks.
+        /// The known names, in backticks.
         known: String,
     },
-    /// The runtime does not accept the graph.
-    #[error("`{}` cannot be loaded: {reason}", path.display())]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// What the runtime says.
-        reason: String,
-    },
-    /// A tensor cannot be turned into the element type that the graph wants.
-    #[error("`{}`: input `{name}` of {element} cannot be filled", path.display())]
-    Convert {
-        /// The file.
-        path: PathBuf,
-        /// The input's name.
-        name: String,
-        /// The element type that the graph wants.
-        element: Element,
-    },
-    /// The graph failed while it ran.
+    #[error("cannot load `{}`: {reason}", path.display())]
+    Open { path: PathBuf, reason: String },
+    /// No conversion exists to the element type of an input.
+    #[error("`{}`: cannot convert values to input `{name}` of type {element}", path.display())]
+    Convert { path: PathBuf, name: String, element: String },
     #[error("`{}` failed: {reason}", path.display())]
-    Run {
-        /// The file.
-        path: PathBuf,
-        /// What the runtime says.
-        reason: String,
-    },
-}
-
-impl OnnxError {
-    /// An I/O error with the file it is about.
-    pub(super) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io { action, path, source }
-    }
+    Run { path: PathBuf, reason: String },
+    #[error("cannot start the `{name}` thread")]
+    Thread { name: String, source: io::Error },
 }

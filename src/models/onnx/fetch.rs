@@ -1,20 +1,23 @@
-//! Fetches the ONNX Runtime library once, from the wheel that PyPI has for this platform.
+//! Fetches the ONNX Runtime library once, from PyPI's wheel for this platform.
 //!
-//! The wheels carry a plain C library. pip checks the wheel against the hash below, and the library is moved into
-//! the cache under its final name by one rename, so that two processes at once do no harm.
+//! A wheel contains a plain C library. pip checks the wheel against the hash below. A single rename moves the library
+//! into the cache under its final name, so that two processes may fetch it at the same time.
 
-use std::env::consts::{ARCH, OS};
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio, id};
+use std::{
+    env::consts::{ARCH, OS},
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio, id},
+};
 
 use super::OnnxError;
+use crate::models::model_dir::FileError;
 
-/// The version that is fetched. Any library of 1.24 or later works when it is named by hand; later wheels write
-/// telemetry into the cache before a program can say no.
+/// The version to fetch. Any library of version 1.24 or later works if it is named explicitly. Later wheels write
+/// telemetry into the cache before a program can turn it off.
 pub(super) const VERSION: &str = "1.24.4";
 
-/// One platform: the library's file name, pip's name of the platform, the wheel's SHA-256.
+/// The wheel of a platform: the library's file name, pip's name of the platform, the wheel's SHA-256.
 struct Wheel {
     library: &'static str,
     platform: &'static str,
@@ -42,66 +45,64 @@ fn wheel() -> Result<Wheel, OnnxError> {
     }
 }
 
-/// The library's file name on this platform.
+/// Returns the library's file name on this platform.
 pub(super) fn library() -> Result<&'static str, OnnxError> {
     wheel().map(|wheel| wheel.library)
 }
 
-/// Puts the library at `target`, a path in the cache.
+/// Fetches the library to `target`, a path in the cache.
 ///
 /// # Errors
-/// [`OnnxError::Fetch`] says what to do by hand where there is no Python, no pip or no network.
+/// Returns [`OnnxError::Fetch`], with what to do manually, if Python, pip or the network is missing.
 pub(super) fn into_cache(target: &Path) -> Result<(), OnnxError> {
     let wheel = wheel()?;
     let directory = target.parent().unwrap_or(Path::new("."));
-    let workshop = directory.join(format!(".fetch-{}", id()));
-    fs::create_dir_all(&workshop).map_err(OnnxError::io("create", &workshop))?;
-    let fetched = download(&wheel, &workshop)
-        .and_then(|library| fs::rename(&library, target).map_err(OnnxError::io("create", target)));
-    // Scraps in the cache do no harm, and must not hide why the fetch failed.
-    let _ = fs::remove_dir_all(&workshop);
+    let workspace = directory.join(format!(".fetch-{}", id()));
+    fs::create_dir_all(&workspace).map_err(FileError::io("create", &workspace))?;
+    let fetched = download(&wheel, &workspace)
+        .and_then(|library| Ok(fs::rename(&library, target).map_err(FileError::io("create", target))?));
+    // Leftovers in the cache are harmless, and must not hide why the fetch failed.
+    let _ = fs::remove_dir_all(&workspace);
     fetched
 }
 
-fn download(wheel: &Wheel, workshop: &Path) -> Result<PathBuf, OnnxError> {
-    let requirements = workshop.join("requirements.txt");
+fn download(wheel: &Wheel, workspace: &Path) -> Result<PathBuf, OnnxError> {
+    let requirements = workspace.join("requirements.txt");
     let line = format!("onnxruntime=={VERSION} --hash=sha256:{}\n", wheel.sha256);
-    fs::write(&requirements, line).map_err(OnnxError::io("create", &requirements))?;
+    fs::write(&requirements, line).map_err(FileError::io("create", &requirements))?;
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"])
         .args(["--only-binary=:all:", "--python-version", "3.11", "--platform", wheel.platform])
         .arg("-r")
         .arg(&requirements)
         .arg("-d")
-        .arg(workshop);
-    succeed(pip)?;
-    let unpacked = workshop.join("unpacked");
+        .arg(workspace);
+    run(pip)?;
+    let unpacked = workspace.join("unpacked");
     let mut zipfile = Command::new("python3");
-    zipfile.args(["-m", "zipfile", "-e"]).arg(find_wheel(workshop)?).arg(&unpacked);
-    succeed(zipfile)?;
+    zipfile.args(["-m", "zipfile", "-e"]).arg(find_wheel(workspace)?).arg(&unpacked);
+    run(zipfile)?;
     let library = unpacked.join("onnxruntime").join("capi").join(wheel.library);
     if library.is_file() { Ok(library) } else { Err(failed(format!("the wheel has no `{}`", wheel.library))) }
 }
 
-fn find_wheel(workshop: &Path) -> Result<PathBuf, OnnxError> {
-    let entries = fs::read_dir(workshop).map_err(OnnxError::io("read", workshop))?;
+fn find_wheel(workspace: &Path) -> Result<PathBuf, OnnxError> {
+    let entries = fs::read_dir(workspace).map_err(FileError::io("read", workspace))?;
     entries
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
         .ok_or_else(|| failed("pip downloaded no wheel".to_owned()))
 }
 
-/// Runs a command without a shell; its last lines on stderr are the reason where it fails.
-fn succeed(mut command: Command) -> Result<(), OnnxError> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| failed(format!("`python3` cannot be started ({error})")))?;
+/// Runs a command without a shell. If it fails, the last line on stderr is the reason.
+fn run(mut command: Command) -> Result<(), OnnxError> {
+    let output =
+        command.stdin(Stdio::null()).output().map_err(|error| failed(format!("cannot start `python3` ({error})")))?;
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let last = said.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it said nothing");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let last = stderr.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("without a message");
     Err(failed(format!("`python3` ended with {}: {last}", output.status)))
 }
 
@@ -114,17 +115,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failing_command_gives_its_last_words() {
+    fn the_last_line_of_a_failing_command_is_the_reason() {
         let mut command = Command::new("sh");
         command.args(["-c", "echo first >&2; echo the reason >&2; exit 3"]);
-        let message = succeed(command).unwrap_err().to_string();
+        let message = run(command).unwrap_err().to_string();
         assert!(message.contains("exit status: 3: the reason"), "{message}");
         assert!(message.contains("hint: set `ORT_DYLIB_PATH`"), "{message}");
     }
 
     #[test]
-    fn a_missing_command_is_said() {
-        let message = succeed(Command::new("/no/such/python3")).unwrap_err().to_string();
-        assert!(message.contains("cannot be started"), "{message}");
+    fn a_missing_command_is_reported() {
+        let message = run(Command::new("/no/such/python3")).unwrap_err().to_string();
+        assert!(message.contains("cannot start `python3`"), "{message}");
     }
 }

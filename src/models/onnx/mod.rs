@@ -1,13 +1,14 @@
-//! ONNX Runtime, and nothing of it outside: no other module names `ort`.
+//! ONNX Runtime. No other module names `ort`.
 //!
-//! [`Runtime`] finds and loads the library, [`Device`] says where models run, [`Model`] runs one graph on plain
-//! [`Tensor`]s, and [`Signature`] tells what a graph takes and gives without loading its weights.
+//! [`Runtime`] finds and loads the library. [`Device`] chooses where models run. [`Model`] runs one graph on plain
+//! [`Tensor`]s. [`Signature`] reads the inputs and outputs of a graph without loading its weights. [`Service`] shares
+//! models between async callers.
 
 mod batched_input;
 mod busy;
 mod cache;
 mod device;
-mod digest;
+mod element;
 mod error;
 mod fetch;
 mod model;
@@ -19,12 +20,12 @@ mod tensor;
 mod weights;
 
 pub(crate) use busy::Busy;
-pub(crate) use cache::Memo;
+pub(crate) use cache::Cache;
 pub(crate) use device::{Chosen, CudaOptions, Device, Provider};
-pub(crate) use digest::{digest, digest_of_all};
+pub(crate) use element::Element;
 pub(crate) use error::OnnxError;
 pub(crate) use model::{Loader, Model, default_threads};
 pub(crate) use runtime::Runtime;
 pub(crate) use service::{Inbox, Reply, Service};
-pub(crate) use signature::{Dim, Element, Port, Signature, Want};
+pub(crate) use signature::{Dim, Port, Signature, Want};
 pub(crate) use tensor::{Outputs, Tensor};

@@ -1,40 +1,44 @@
-//! One graph, loaded and ready to run.
+//! A loaded graph.
 
-use std::borrow::Cow;
-use std::fmt;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::thread::available_parallelism;
+use std::{
+    borrow::Cow,
+    fmt, fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::available_parallelism,
+};
 
 use half::f16;
-use ort::session::Session;
-use ort::session::builder::SessionBuilder;
-use ort::value::{DynValue, Outlet, TensorElementType, ValueType};
+use ort::{
+    session::{Session, builder::SessionBuilder},
+    value::{DynValue, Outlet, TensorElementType, ValueType},
+};
 
-use super::batched_input::{self, PerSample};
-use super::{Busy, CudaOptions, Dim, Element, OnnxError, Outputs, Port, Provider, Runtime, Signature, Tensor};
+use super::{
+    Busy, CudaOptions, Dim, Element, OnnxError, Outputs, Port, Provider, Runtime, Signature, Tensor,
+    batched_input::{self, Batching},
+};
+use crate::models::model_dir::FileError;
 
-/// Threads within one model on the CPU, where nobody says otherwise: all cores.
+/// Returns the default number of threads of a model on the CPU: one per core.
 pub(crate) fn default_threads() -> usize {
     available_parallelism().map_or(1, |threads| threads.get())
 }
 
-/// ONNX Runtime's key for the folder of weights that lie outside of a graph.
+/// ONNX Runtime's key for the folder with a graph's external weights.
 const EXTERNAL_FOLDER: &str = "session.model_external_initializers_file_folder_path";
 
-/// How graphs are loaded for one engine.
-#[derive(Clone, Copy, Debug)]
+/// How an engine loads its graphs.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Loader<'a> {
-    /// The library.
     pub(crate) runtime: &'a Runtime,
-    /// What they run on.
+    /// What the graphs run on.
     pub(crate) provider: Provider,
-    /// How that is set up, where it is a GPU.
+    /// Options of the provider, if it is a GPU.
     pub(crate) cuda: CudaOptions,
     /// Cores that one operator may use on the CPU.
     pub(crate) threads: usize,
-    /// Counts the time in which one of them runs.
+    /// Measures the time during which a graph runs.
     pub(crate) busy: &'a Arc<Busy>,
 }
 
@@ -42,24 +46,24 @@ impl Loader<'_> {
     /// Loads a graph with its weights.
     ///
     /// # Errors
-    /// [`OnnxError::Open`] where the runtime refuses the graph or the provider.
+    /// Returns [`OnnxError::Open`] if the runtime rejects the graph or the provider.
     pub(crate) fn open(&self, path: &Path) -> Result<Model, OnnxError> {
         self.load(path, |builder| builder.commit_from_file(path))
     }
 
-    /// Loads a graph, with an input that holds one value for the whole batch made to hold one for each sample.
+    /// Loads a graph, and edits an input that holds one value for the whole batch to hold one value for each sample.
     ///
     /// # Errors
-    /// As [`Loader::open`]; [`OnnxError::Misfit`] where the input cannot be made so; [`OnnxError::Io`].
-    pub(crate) fn open_per_sample(&self, path: &Path, input: &str) -> Result<Model, OnnxError> {
-        if Signature::read(path)?.per_sample(input)? == PerSample::Already {
+    /// Returns the errors of [`Loader::open`], and [`OnnxError::Misfit`] if the input cannot be edited.
+    pub(crate) fn open_batched(&self, path: &Path, input: &str) -> Result<Model, OnnxError> {
+        if Signature::read(path)?.batching(input)? == Batching::Native {
             return self.open(path);
         }
         let bytes = fs::read(path).and_then(|bytes| batched_input::edited(&bytes, input));
-        let bytes = bytes.map_err(OnnxError::io("read", path))?;
+        let bytes = bytes.map_err(FileError::io("read", path))?;
         let folder = path.parent().unwrap_or(Path::new(".")).to_string_lossy();
         self.load(path, |builder| {
-            // weights may lie in files beside the graph, which memory has no place for
+            // A graph in memory has no folder, so the runtime must be told where external weights are.
             builder.clone().with_config_entry(EXTERNAL_FOLDER, folder)?.commit_from_memory(&bytes)
         })
     }
@@ -78,7 +82,7 @@ impl Loader<'_> {
     fn builder(&self) -> ort::Result<SessionBuilder> {
         let builder = Session::builder(self.runtime.environment())?
             .with_intra_threads(self.threads.max(1))?
-            // Idle threads that spin take the cores that decode and encode images beside the model.
+            // Idle threads that spin would take the cores that decode and encode images.
             .with_intra_op_spinning(false)?;
         Ok(match self.provider.dispatch(self.cuda) {
             Some(dispatch) => builder.with_execution_providers([dispatch])?,
@@ -87,7 +91,7 @@ impl Loader<'_> {
     }
 }
 
-/// A loaded graph. Running needs `&mut`: a model belongs to one thread, and others send it their rows.
+/// A loaded graph. Running it needs `&mut`: one thread owns a model, and others send it their rows.
 pub(crate) struct Model {
     session: Session,
     path: PathBuf,
@@ -102,12 +106,12 @@ impl fmt::Debug for Model {
 }
 
 impl Model {
-    /// Runs the graph. Inputs are converted to the element types that it wants: floats to half precision, or
-    /// truncated to integers as optimum's pipelines do with a timestep; integers to 32 bits or to floats.
+    /// Runs the graph. Converts inputs to the element types of the graph: floats to half precision, or truncated to
+    /// integers, as optimum's pipelines do with a timestep; integers to 32 bits or to floats.
     ///
     /// # Errors
-    /// [`OnnxError::MissingPort`] for an input that the graph does not have, [`OnnxError::Convert`] for a type
-    /// that nothing is converted to, [`OnnxError::Run`] where the runtime fails.
+    /// Returns [`OnnxError::MissingPort`] if the graph has no such input, [`OnnxError::Convert`] if there is no conversion
+    /// to the input's type, and [`OnnxError::Run`] if the runtime fails.
     pub(crate) fn run(&mut self, inputs: Vec<(&str, Tensor)>) -> Result<Outputs, OnnxError> {
         let inputs = inputs
             .into_iter()
@@ -128,14 +132,14 @@ impl Model {
     /// Takes an output's values, of which there must be `count`.
     ///
     /// # Errors
-    /// [`OnnxError::Run`] where the graph gave none of that name, no floats or another number of them.
+    /// Returns [`OnnxError::Run`] if the graph has no such output, or if it does not have `count` floats.
     pub(crate) fn take(&self, outputs: &mut Outputs, name: &str, count: usize) -> Result<Vec<f32>, OnnxError> {
         let wrong = |reason| OnnxError::Run { path: self.path.clone(), reason };
-        let (shape, values) = outputs.take(name).ok_or_else(|| wrong(format!("it gave no `{name}` of floats")))?;
+        let (shape, values) = outputs.take(name).ok_or_else(|| wrong(format!("no output `{name}` of floats")))?;
         if values.len() == count {
             return Ok(values);
         }
-        Err(wrong(format!("its `{name}` came as {shape:?}, which is not {count} values")))
+        Err(wrong(format!("output `{name}` has the shape {shape:?}; expected {count} values")))
     }
 
     fn convert(&self, name: &str, tensor: Tensor) -> Result<DynValue, OnnxError> {
@@ -152,7 +156,7 @@ impl Model {
         value.map_err(|error| run_failed(&self.path, &error))?.ok_or_else(|| OnnxError::Convert {
             path: self.path.clone(),
             name: name.to_owned(),
-            element: port.element,
+            element: port.element.to_string(),
         })
     }
 }
@@ -184,7 +188,7 @@ fn element(ty: TensorElementType) -> Element {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "timesteps are truncated where a graph takes integers")]
+#[expect(clippy::cast_possible_truncation, reason = "timesteps are truncated if a graph takes integers")]
 fn from_floats(shape: Vec<usize>, data: Vec<f32>, element: Element) -> ort::Result<Option<DynValue>> {
     Ok(Some(match element {
         Element::F32 => tensor(shape, data)?,
@@ -212,7 +216,7 @@ where
     Ok(ort::value::Tensor::from_array((shape, data))?.into_dyn())
 }
 
-/// Shape and values of an output of floats; `None` for any other type.
+/// Returns the shape and the values of an output of floats; `None` for any other type.
 fn floats(value: &DynValue) -> ort::Result<Option<(Vec<usize>, Vec<f32>)>> {
     let Some(ty) = value.dtype().tensor_type() else { return Ok(None) };
     let lengths = |shape: &[i64]| shape.iter().map(|length| usize::try_from(*length).unwrap_or(0)).collect();

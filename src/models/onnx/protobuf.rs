@@ -1,45 +1,43 @@
-//! As much of protobuf's wire format as it takes to walk a file and skip most of it.
+//! The part of protobuf's wire format that is needed to walk a file and skip most of it.
 
 use std::io::{self, Read, Seek};
 
-/// A reader that knows how far it may read. Contents that are not asked for are sought over, so that a graph of
-/// gigabytes costs a few thousand small reads.
+/// A reader that knows its position. Skips unneeded contents by seeking, so that a graph of gigabytes costs a few
+/// thousand small reads.
 #[derive(Debug)]
 pub(super) struct Walker<R> {
     reader: R,
     at: u64,
 }
 
-/// One field: its number and what follows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One field of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Field {
-    /// The field's number in its message.
     pub(super) number: u64,
-    /// Its value, where that is part of the tag's neighbourhood, or its length.
     pub(super) value: Value,
 }
 
 /// The value of a field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Value {
-    /// A number, read already.
+    /// A number, which was already read.
     Varint(u64),
-    /// Eight or four bytes, skipped already.
+    /// Eight or four bytes, which were already skipped.
     Fixed,
-    /// Bytes up to this position follow: a string, or a message to walk into.
+    /// Bytes follow up to this position: a string, or a message to walk into.
     Until(u64),
 }
 
 impl<R: Read + Seek> Walker<R> {
-    /// Starts at the reader's beginning.
+    /// Starts at the beginning of the reader.
     pub(super) fn new(reader: R) -> Self {
         Self { reader, at: 0 }
     }
 
-    /// The next field of a message that ends at `end`, or `None` at its end.
+    /// Returns the next field of a message that ends at `end`, or `None` at its end.
     ///
     /// # Errors
-    /// `InvalidData` for what is no protobuf, `UnexpectedEof` for a file that ends within a field.
+    /// Returns `InvalidData` if the bytes are not protobuf, and `UnexpectedEof` if the file ends within a field.
     pub(super) fn field(&mut self, end: u64) -> io::Result<Option<Field>> {
         if self.at >= end {
             return Ok(None);
@@ -57,19 +55,19 @@ impl<R: Read + Seek> Walker<R> {
             5 => self.fixed(4, end)?,
             _ => return Err(io::ErrorKind::InvalidData.into()),
         };
-        // a number may not lie across the end of its message
+        // A number must not cross the end of its message.
         if number == 0 || self.at > end {
             return Err(io::ErrorKind::InvalidData.into());
         }
         Ok(Some(Field { number, value }))
     }
 
-    /// How far it has read.
+    /// Returns the current position.
     pub(super) fn position(&self) -> u64 {
         self.at
     }
 
-    /// Moves to a position ahead without reading what is between.
+    /// Moves forward to a position without reading.
     pub(super) fn skip_to(&mut self, until: u64) -> io::Result<()> {
         let ahead = i64::try_from(until.saturating_sub(self.at)).map_err(|_| io::ErrorKind::InvalidData)?;
         self.reader.seek_relative(ahead)?;
@@ -77,7 +75,7 @@ impl<R: Read + Seek> Walker<R> {
         Ok(())
     }
 
-    /// Reads text up to a position. Names are short; more than 64 KiB is no name.
+    /// Reads text up to a position. Names are short; text of more than 64 KiB is invalid.
     pub(super) fn text(&mut self, until: u64) -> io::Result<String> {
         let length = until.saturating_sub(self.at);
         if length > 1 << 16 {
@@ -138,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_past_the_end_and_endless_numbers_are_errors() {
+    fn lengths_past_the_end_and_unterminated_numbers_are_errors() {
         let mut long = Walker::new(Cursor::new([0x12, 0x7f, 0x00]));
         assert_eq!(long.field(3).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         let mut endless = Walker::new(Cursor::new([0xff; 16]));

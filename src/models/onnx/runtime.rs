@@ -1,22 +1,24 @@
-//! Where the ONNX Runtime library comes from, and loading it once.
+//! Finds the ONNX Runtime library, and loads it once.
 
-use std::env;
-use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    env, fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use ort::environment::Environment;
 
 use super::{OnnxError, fetch};
+use crate::models::cache_dir::cache_dir;
 
-/// Names a library by hand; looked at after the flag and before the cache.
+/// Names a library explicitly. The command line takes precedence over it, and it takes precedence over the cache.
 const VARIABLE: &str = "ORT_DYLIB_PATH";
 
-/// The one environment of this process: the library allows no second.
+/// The only environment of this process: the library does not allow a second.
 static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
 
-/// How the library was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a library was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {
     /// Named on the command line.
     Flag,
@@ -36,12 +38,10 @@ impl fmt::Display for How {
     }
 }
 
-/// A library on this machine, not loaded yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A library on this machine that is not loaded yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Located {
-    /// The shared library.
     pub(crate) path: PathBuf,
-    /// How it was found.
     pub(crate) how: How,
 }
 
@@ -59,22 +59,22 @@ impl fmt::Debug for Runtime {
 }
 
 impl Runtime {
-    /// Looks for the library without fetching or loading it: the path given, else `ORT_DYLIB_PATH`, else
-    /// `$XDG_CACHE_HOME/discl-pipe/onnxruntime/<version>/` (`~/.cache` where that is not set).
+    /// Finds the library without fetching or loading it: the explicit path, otherwise `ORT_DYLIB_PATH`, otherwise
+    /// `onnxruntime/<version>/` in the [cache](cache_dir).
     ///
     /// # Errors
-    /// [`OnnxError::NoSuchLibrary`] for a named file that is not there; [`OnnxError::NotInstalled`] for a cache
-    /// without one; [`OnnxError::NoCache`] and [`OnnxError::UnknownPlatform`] where there can be none.
+    /// Returns [`OnnxError::NoSuchLibrary`] if a named file does not exist, [`OnnxError::NotInstalled`] if the cache has
+    /// no library, and [`OnnxError::NoCache`] or [`OnnxError::UnknownPlatform`] if it cannot have one.
     pub(crate) fn locate(explicit: Option<&Path>) -> Result<Located, OnnxError> {
         let variable = env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
         locate(explicit, variable.as_deref(), &cache_root)
     }
 
-    /// Loads the library, fetching it into the cache where there is none. The first call of a process decides;
-    /// every later one returns the same runtime.
+    /// Loads the library, and fetches it into the cache first if necessary. The first call of a process decides which
+    /// library that is; later calls return the same runtime.
     ///
     /// # Errors
-    /// As [`Runtime::locate`], and [`OnnxError::Fetch`] or [`OnnxError::Load`].
+    /// Returns the errors of [`Runtime::locate`], [`OnnxError::Fetch`] and [`OnnxError::Load`].
     pub(crate) fn open(explicit: Option<&Path>) -> Result<Self, OnnxError> {
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(runtime) = &*loaded {
@@ -94,7 +94,7 @@ impl Runtime {
 
     fn load(located: Located) -> Result<Self, OnnxError> {
         let failed = |reason: String| OnnxError::Load { path: located.path.clone(), reason };
-        // `ort::init` without a path would panic where the library is missing; this returns an error.
+        // `ort::init` without a path would panic if the library is missing; this returns an error.
         let environment = ort::init_from(&located.path)
             .map_err(|error| failed(error.to_string()))?
             .with_telemetry(false)
@@ -103,7 +103,7 @@ impl Runtime {
         Ok(Self { environment, located: Arc::new(located) })
     }
 
-    /// What the library says of its own build, version included.
+    /// Returns the library's description of its build, including the version.
     pub(crate) fn build_info(&self) -> &'static str {
         ort::info()
     }
@@ -136,9 +136,7 @@ fn locate(
 }
 
 fn cache_root() -> Result<PathBuf, OnnxError> {
-    let directory = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let cache = directory("XDG_CACHE_HOME").or_else(|| directory("HOME").map(|home| home.join(".cache")));
-    Ok(cache.ok_or(OnnxError::NoCache)?.join("discl-pipe").join("onnxruntime"))
+    Ok(cache_dir().ok_or(OnnxError::NoCache)?.join("onnxruntime"))
 }
 
 #[cfg(test)]
@@ -146,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_flag_wins_over_the_variable_and_the_variable_over_the_cache() {
+    fn the_command_line_wins_over_the_variable_and_the_variable_over_the_cache() {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str| {
             let path = dir.path().join(name);
@@ -165,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_library_that_is_missing_is_never_replaced_by_another() {
+    fn a_named_library_that_is_missing_is_not_replaced_by_another() {
         let error = locate(None, Some(Path::new("/no/such.so")), &|| Err(OnnxError::NoCache)).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -174,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_opening_is_the_same_runtime() {
+    fn opening_twice_returns_the_same_runtime() {
         let first = Runtime::open(None).unwrap();
         let second = Runtime::open(Some(Path::new("/ignored.so"))).unwrap();
         assert_eq!(first.located, second.located);

@@ -1,85 +1,44 @@
-//! What a graph takes and gives, read from its file without its weights.
+//! The inputs and outputs of a graph, read from its file without its weights.
 //!
-//! Field numbers are those of `onnx.proto3`: ModelProto.graph 7; GraphProto.node 1, initializer 5, input 11,
-//! output 12; NodeProto.input 1, op_type 4; ValueInfoProto.name 1, type 2; TypeProto.tensor_type 1; Tensor.elem_type 1, shape 2; TensorShapeProto.dim 1;
-//! Dimension.dim_value 1, dim_param 2; TensorProto: see `weights`.
+//! Field numbers are those of `onnx.proto3`: ModelProto.graph 7; GraphProto.node 1, initializer 5, input 11, output 12;
+//! NodeProto.input 1, op_type 4; ValueInfoProto.name 1, type 2; TypeProto.tensor_type 1; Tensor.elem_type 1, shape 2;
+//! TensorShapeProto.dim 1; Dimension.dim_value 1, dim_param 2; TensorProto: see `weights`.
 
-use std::collections::HashSet;
-use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Seek};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    fmt,
+    fs::{self, File},
+    io::{self, BufReader, Read, Seek},
+    path::{Path, PathBuf},
+};
 
-use super::OnnxError;
-use super::protobuf::{Value, Walker};
-use super::weights::{Weights, initializer};
+use super::{
+    OnnxError,
+    element::Element,
+    protobuf::{Value, Walker},
+    weights::{Weights, initializer},
+};
+use crate::models::model_dir::FileError;
 
-/// Element type of a tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Element {
-    /// 32-bit float.
-    F32,
-    /// 16-bit float.
-    F16,
-    /// 64-bit integer.
-    I64,
-    /// 32-bit integer.
-    I32,
-    /// Any other, by its code in `onnx.proto3`; -1 where the runtime has no code for it.
-    Other(i64),
-}
-
-impl Element {
-    pub(super) fn from_code(code: u64) -> Self {
-        match code {
-            1 => Self::F32,
-            6 => Self::I32,
-            7 => Self::I64,
-            10 => Self::F16,
-            other => Self::Other(i64::try_from(other).unwrap_or(-1)),
-        }
-    }
-
-    /// Whether values are floats.
-    pub(crate) fn is_float(self) -> bool {
-        matches!(self, Self::F32 | Self::F16)
-    }
-}
-
-impl fmt::Display for Element {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::F32 => f.write_str("float32"),
-            Self::F16 => f.write_str("float16"),
-            Self::I64 => f.write_str("int64"),
-            Self::I32 => f.write_str("int32"),
-            Self::Other(code) => write!(f, "element type {code}"),
-        }
-    }
-}
-
-/// Length of one axis.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The length of an axis.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Dim {
-    /// Always this many.
     Fixed(usize),
-    /// As many as the caller likes, under a name that other axes may share.
+    /// Chosen by the caller, under a name that other axes may share.
     Free(String),
 }
 
 /// One input or output of a graph.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Port {
-    /// Its name.
     pub(crate) name: String,
-    /// What its elements are.
     pub(crate) element: Element,
-    /// Its axes; `None` where the file does not say, an empty list for a scalar.
+    /// `None` if the file does not say; an empty list for a scalar.
     pub(crate) dims: Option<Vec<Dim>>,
 }
 
 impl Port {
-    /// The length of its last axis, where that is fixed.
+    /// Returns the length of its last axis if it is fixed.
     pub(crate) fn last_axis(&self) -> Option<usize> {
         match self.dims.as_ref()?.last()? {
             Dim::Fixed(length) => Some(*length),
@@ -103,12 +62,11 @@ impl fmt::Display for Port {
     }
 }
 
-/// What a caller will put on an axis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a caller expects of an axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Want {
-    /// This many.
     Exactly(usize),
-    /// A number that the caller takes from the graph, or chooses; the word is for messages.
+    /// Any length; the word is for messages.
     Any(&'static str),
 }
 
@@ -122,58 +80,56 @@ impl fmt::Display for Want {
 }
 
 /// One operator of a graph.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Node {
     /// `Conv`, `MatMul`, …
     pub(super) operator: String,
-    /// Names of what it reads.
+    /// Names of its inputs.
     pub(super) inputs: Vec<String>,
 }
 
-/// Inputs and outputs of one graph.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The inputs and outputs of a graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Signature {
-    /// The graph's file, for messages.
+    /// The file of the graph, for messages.
     pub(crate) path: PathBuf,
-    /// What it takes, without the initializers that old exports list among its inputs.
+    /// Its inputs, without the initializers that old exports list among them.
     pub(crate) inputs: Vec<Port>,
-    /// What it gives.
     pub(crate) outputs: Vec<Port>,
-    /// Where its weights are, and what they are.
     pub(crate) weights: Weights,
-    /// Its operators, those of subgraphs apart.
+    /// Its operators, without those of subgraphs.
     pub(super) nodes: Vec<Node>,
 }
 
-/// The file beside a graph that is not there in which PyTorch keeps weights, if there is one.
+/// Returns the name of a file with PyTorch weights next to a graph that does not exist.
 fn pytorch_weights(path: &Path) -> Option<String> {
     let names = fs::read_dir(path.parent()?).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let weights = names.filter(|name| !path.exists() && (name.ends_with(".safetensors") || name.ends_with(".bin")));
     weights.min()
 }
 
-/// Operators that draw random numbers from a stream of the runtime's.
+/// Operators that draw random numbers from the runtime's own stream.
 const RANDOM: [&str; 6] =
     ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"];
 
 impl Signature {
-    /// Reads a file's signature. Weights are skipped, so this takes milliseconds whatever the file's size.
+    /// Reads the signature of a file. Skips the weights, so it takes milliseconds whatever the size of the file.
     ///
     /// # Errors
-    /// [`OnnxError::Io`] where the file cannot be read, [`OnnxError::NotExported`] where PyTorch's weights are in its
-    /// place, [`OnnxError::NotOnnx`] where it is something else or ends too early, [`OnnxError::NoWeights`] where a file
-    /// with its weights is not beside it.
+    /// Returns an error if the file cannot be read, [`OnnxError::NotExported`] if there are PyTorch weights in its place,
+    /// [`OnnxError::NotOnnx`] if it has other contents or is cut off, and [`OnnxError::NoWeights`] if a file with its
+    /// weights is missing.
     pub(crate) fn read(path: &Path) -> Result<Self, OnnxError> {
         let file = File::open(path).map_err(|error| match pytorch_weights(path) {
             Some(weights) => OnnxError::NotExported { path: path.to_owned(), weights },
-            None => OnnxError::io("read", path)(error),
+            None => FileError::io("read", path)(error).into(),
         })?;
-        let length = file.metadata().map_err(OnnxError::io("read", path))?.len();
-        // A small buffer: most of the file is sought over, and what was buffered beyond is read in vain.
+        let length = file.metadata().map_err(FileError::io("read", path))?.len();
+        // The buffer is small: most of the file is skipped, and buffered bytes past a seek are wasted.
         Self::parse(BufReader::with_capacity(512, file), length, path)
     }
 
-    /// The signature of the graph in the first `length` bytes of a reader; `path` names it in messages.
+    /// Parses the graph in the first `length` bytes of a reader; `path` names it in messages.
     pub(super) fn parse(reader: impl Read + Seek, length: u64, path: &Path) -> Result<Self, OnnxError> {
         let not_onnx = |reason| OnnxError::NotOnnx { path: path.to_owned(), reason };
         if length == 0 {
@@ -183,52 +139,52 @@ impl Signature {
         let mut walker = Walker::new(reader);
         graph.read_model(&mut walker, length).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => not_onnx("it is cut off"),
-            _ => not_onnx("its contents are something else"),
+            _ => not_onnx("it has other contents"),
         })?;
         if graph.outputs.is_empty() {
             return Err(not_onnx("it has no graph with outputs"));
         }
         let Graph { mut inputs, outputs, initializers, weights, nodes } = graph;
         inputs.retain(|port| !initializers.contains(&port.name));
-        weights.are_beside(path)?;
+        weights.check_files(path)?;
         Ok(Self { path: path.to_owned(), inputs, outputs, weights, nodes })
     }
 
-    /// The operator that draws random numbers, if there is one: such a graph is never the same twice.
+    /// Returns an operator that draws random numbers, if there is one: the results of such a graph differ each time.
     pub(crate) fn random_operator(&self) -> Option<&str> {
         self.nodes.iter().map(|node| node.operator.as_str()).find(|operator| RANDOM.contains(operator))
     }
 
-    /// The output of that name, if the graph has one.
+    /// Returns the output with this name.
     pub(crate) fn output(&self, name: &str) -> Option<&Port> {
         self.outputs.iter().find(|port| port.name == name)
     }
 
-    /// The input of that name, if the graph has one.
+    /// Returns the input with this name.
     pub(crate) fn input(&self, name: &str) -> Option<&Port> {
         self.inputs.iter().find(|port| port.name == name)
     }
 
-    /// The input of that name, if elements and axes are what the caller will give.
+    /// Returns the input with this name if its element type and its axes are as expected.
     ///
     /// # Errors
-    /// [`OnnxError::MissingPort`] or [`OnnxError::Misfit`].
+    /// Returns [`OnnxError::MissingPort`] or [`OnnxError::Misfit`] otherwise.
     pub(crate) fn expect_input(&self, name: &str, elements: &[Element], wants: &[Want]) -> Result<&Port, OnnxError> {
         self.expect("input", &self.inputs, name, elements, wants)
     }
 
-    /// The output of that name, if elements and axes are what the caller takes.
+    /// Returns the output with this name if its element type and its axes are as expected.
     ///
     /// # Errors
-    /// [`OnnxError::MissingPort`] or [`OnnxError::Misfit`].
+    /// Returns [`OnnxError::MissingPort`] or [`OnnxError::Misfit`] otherwise.
     pub(crate) fn expect_output(&self, name: &str, elements: &[Element], wants: &[Want]) -> Result<&Port, OnnxError> {
         self.expect("output", &self.outputs, name, elements, wants)
     }
 
-    /// Holds the graph to inputs that are known.
+    /// Checks that the graph has no other inputs than these.
     ///
     /// # Errors
-    /// [`OnnxError::UnknownInput`] for the first that is not.
+    /// Returns [`OnnxError::UnknownInput`] for the first other one.
     pub(crate) fn expect_only(&self, known: &[&str]) -> Result<(), OnnxError> {
         match self.inputs.iter().find(|port| !known.contains(&port.name.as_str())) {
             None => Ok(()),
@@ -349,7 +305,7 @@ fn port(walker: &mut Walker<impl Read + Seek>, end: u64) -> io::Result<Port> {
     Ok(port)
 }
 
-/// TypeProto and the TypeProto.Tensor within it; sequences and maps are left as an unknown element type.
+/// Reads a TypeProto and the TypeProto.Tensor in it. Sequences and maps keep an unknown element type.
 fn read_type(walker: &mut Walker<impl Read + Seek>, end: u64, port: &mut Port) -> io::Result<()> {
     while let Some(field) = walker.field(end)? {
         let Value::Until(until) = field.value else { continue };

@@ -1,40 +1,44 @@
-//! Where the weights of a graph are: within its file, or in files beside it, as exports of 2 GiB and more have them.
+//! Where the weights of a graph are: in its own file, or in external files, as in exports of 2 GiB and more.
 //!
 //! Field numbers are those of `onnx.proto3`: TensorProto.data_type 2, float_data 4, int32_data 5, int64_data 7, name 8,
 //! raw_data 9, external_data 13; StringStringEntryProto.key 1, value 2.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::{self, Read, Seek};
-use std::path::{Component, Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{self, Read, Seek},
+    path::{Component, Path},
+};
 
-use super::protobuf::{Value, Walker};
-use super::{Element, OnnxError};
+use super::{
+    OnnxError,
+    element::Element,
+    protobuf::{Value, Walker},
+};
 
-/// The weights of a graph, by what can be known of them without reading any.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What is known about the weights of a graph without reading them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Weights {
-    /// Files beside the graph that hold some, and how long each has to be at least.
+    /// External files with weights, each with its minimum length.
     files: BTreeMap<String, u64>,
-    /// Bytes by the code of the element type.
+    /// Bytes by element type code.
     bytes: BTreeMap<u64, u64>,
 }
 
-/// One tensor of weights.
+/// A tensor of weights.
 #[derive(Debug, Default)]
 pub(super) struct Initializer {
-    /// Its name.
     pub(super) name: String,
     code: u64,
     bytes: u64,
-    /// The keys `location`, `offset` and `length`, where its values are in another file.
-    elsewhere: BTreeMap<String, String>,
+    /// The keys `location`, `offset` and `length`, if its values are in another file.
+    external: BTreeMap<String, String>,
 }
 
 impl Weights {
     pub(super) fn add(&mut self, tensor: &Initializer) {
-        let number = |key: &str| tensor.elsewhere.get(key).and_then(|value| value.parse::<u64>().ok()).unwrap_or(0);
-        if let Some(file) = tensor.elsewhere.get("location") {
+        let number = |key: &str| tensor.external.get(key).and_then(|value| value.parse::<u64>().ok()).unwrap_or(0);
+        if let Some(file) = tensor.external.get("location") {
             let end = number("offset").saturating_add(number("length"));
             let known = self.files.entry(file.clone()).or_default();
             *known = end.max(*known);
@@ -43,30 +47,30 @@ impl Weights {
         *bytes = bytes.saturating_add(tensor.bytes.max(number("length")));
     }
 
-    /// The element type of most of them; none where there are none.
+    /// Returns the element type of most weights; `None` without weights.
     pub(crate) fn precision(&self) -> Option<Element> {
         let most = self.bytes.iter().max_by_key(|(_, bytes)| **bytes)?;
         Some(Element::from_code(*most.0))
     }
 
-    /// Bytes of the graph at `path` with all files of its weights.
+    /// Returns the size in bytes of the graph at `path` and of its external weights.
     pub(crate) fn size_with(&self, path: &Path) -> u64 {
-        let beside = self.files.keys().map(|file| path.with_file_name(file));
-        let all: BTreeSet<_> = beside.chain([path.to_owned()]).collect();
+        let external = self.files.keys().map(|file| path.with_file_name(file));
+        let all: BTreeSet<_> = external.chain([path.to_owned()]).collect();
         all.iter().filter_map(|file| fs::metadata(file).ok()).map(|found| found.len()).sum()
     }
 
-    /// Sees that the files are there, beside the graph at `path`, and long enough.
-    pub(super) fn are_beside(&self, path: &Path) -> Result<(), OnnxError> {
+    /// Checks that the external files exist in the folder of the graph at `path`, and are long enough.
+    pub(super) fn check_files(&self, path: &Path) -> Result<(), OnnxError> {
         for (file, &expected) in &self.files {
-            let below =
+            let inside =
                 Path::new(file).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
             let found = fs::metadata(path.with_file_name(file)).ok().filter(fs::Metadata::is_file);
             let found = found.map(|found| found.len());
-            if !below || found.is_none_or(|found| found < expected) {
+            if !inside || found.is_none_or(|found| found < expected) {
                 let found = match found {
-                    _ if !below => "leads out of the graph's folder".to_owned(),
-                    None => "is not there".to_owned(),
+                    _ if !inside => "is outside of the graph's folder".to_owned(),
+                    None => "does not exist".to_owned(),
                     Some(found) => format!("has {found} bytes"),
                 };
                 return Err(OnnxError::NoWeights { path: path.to_owned(), file: file.clone(), found, expected });
@@ -76,7 +80,7 @@ impl Weights {
     }
 }
 
-/// Reads what is said of a tensor, and none of its values.
+/// Reads the description of a tensor, but not its values.
 pub(super) fn initializer(walker: &mut Walker<impl Read + Seek>, end: u64) -> io::Result<Initializer> {
     let mut tensor = Initializer::default();
     while let Some(field) = walker.field(end)? {
@@ -85,7 +89,7 @@ pub(super) fn initializer(walker: &mut Walker<impl Read + Seek>, end: u64) -> io
             (8, Value::Until(until)) => tensor.name = walker.text(until)?,
             (13, Value::Until(until)) => {
                 let (key, value) = entry(walker, until)?;
-                tensor.elsewhere.insert(key, value);
+                tensor.external.insert(key, value);
             }
             (number, Value::Until(until)) => {
                 if matches!(number, 4 | 5 | 7 | 9) {
@@ -124,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_beside_a_graph_have_to_be_there_and_whole() {
+    fn external_weights_must_exist_and_be_complete() {
         let copy = tempfile::tempdir().unwrap();
         for entry in fs::read_dir(external()).unwrap() {
             let path = entry.unwrap().path();
@@ -134,19 +138,19 @@ mod tests {
         let weights = Signature::read(&graph).unwrap().weights;
         assert_eq!(weights.precision(), Some(Element::F32));
         let file = copy.path().join(weights.files.keys().next().unwrap());
-        let [inside, beside] = [&graph, &file].map(|path| fs::metadata(path).unwrap().len());
-        assert_eq!(weights.size_with(&graph), inside + beside);
+        let [graph_bytes, weight_bytes] = [&graph, &file].map(|path| fs::metadata(path).unwrap().len());
+        assert_eq!(weights.size_with(&graph), graph_bytes + weight_bytes);
         let message =
             || Signature::read(&graph).unwrap_err().to_string().replace(&copy.path().display().to_string(), "DIR");
         fs::write(&file, "").unwrap();
         assert!(message().contains("has 0 bytes"), "{}", message());
         fs::remove_file(&file).unwrap();
-        assert!(message().starts_with("`DIR/scalar_timestep.onnx` keeps weights in `"), "{}", message());
-        assert!(message().contains("is not there"), "{}", message());
+        assert!(message().starts_with("`DIR/scalar_timestep.onnx` stores weights in `"), "{}", message());
+        assert!(message().contains("does not exist"), "{}", message());
     }
 
     #[test]
-    fn weights_elsewhere_are_refused() {
+    fn weights_outside_of_the_folder_are_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let outside = folder.path().join("outside");
         fs::write(&outside, "weights").unwrap();
@@ -154,23 +158,23 @@ mod tests {
         let graph = folder.path().join("model/graph.onnx");
         let outside = outside.to_str().unwrap();
         for (file, wanted) in [
-            ("../outside", "leads out of the graph's folder"),
-            (outside, "leads out of the graph's folder"),
-            ("a/../../outside", "leads out of the graph's folder"),
-            (".", "is not there"),
-            ("", "is not there"),
+            ("../outside", "is outside of the graph's folder"),
+            (outside, "is outside of the graph's folder"),
+            ("a/../../outside", "is outside of the graph's folder"),
+            (".", "does not exist"),
+            ("", "does not exist"),
         ] {
             let weights = Weights { files: [(file.to_owned(), 1)].into(), ..Weights::default() };
-            let said = weights.are_beside(&graph).unwrap_err().to_string();
-            assert!(said.contains(wanted), "{file}: {said}");
+            let message = weights.check_files(&graph).unwrap_err().to_string();
+            assert!(message.contains(wanted), "{file}: {message}");
         }
     }
 
     #[test]
-    fn lengths_beyond_all_files_do_not_overflow() {
+    fn huge_lengths_do_not_overflow() {
         let mut weights = Weights::default();
-        let elsewhere = [("length", u64::MAX), ("offset", 1)].map(|(key, value)| (key.to_owned(), value.to_string()));
-        let tensor = Initializer { code: 1, elsewhere: elsewhere.into(), ..Initializer::default() };
+        let external = [("length", u64::MAX), ("offset", 1)].map(|(key, value)| (key.to_owned(), value.to_string()));
+        let tensor = Initializer { code: 1, external: external.into(), ..Initializer::default() };
         weights.add(&tensor);
         weights.add(&tensor);
         assert_eq!(weights.bytes[&1], u64::MAX);

@@ -1,4 +1,4 @@
--- Images of each hard image at each level, as if $seeds_per_level had been made and all of them had passed.
+-- Synthetic images of each hard image at each level, as if $seeds_per_level had been generated and all had passed.
 SELECT
     digest('sample', h.source_id, l.image_guidance, s.seed) AS sample_id,
     h.source_id, h.label, h.class_name, l.image_guidance, s.seed, 0 AS attempt,

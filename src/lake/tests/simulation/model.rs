@@ -36,13 +36,13 @@ pub(super) static TABLES: LazyLock<BTreeMap<&str, Table>> = LazyLock::new(|| {
     let table = |name: &'static str, kind| {
         (name, Table { name: name.to_owned(), schema: Arc::clone(&schema), kind, key: vec!["id"] })
     };
-    let accumulated = Kind::Accumulated { over: ASKED, id: "id", sources_per_unit: 1 };
+    let accumulated = Kind::Incremental { over: ASKED, id: "id", sources_per_unit: 1 };
     [
-        table(ASKED, Kind::Chosen),
+        table(ASKED, Kind::FullRefresh),
         table(SPECTRUM, accumulated),
-        table(KEPT, Kind::Chosen),
-        table(REJECTS, Kind::Journal),
-        table(LEDGER, Kind::Journal),
+        table(KEPT, Kind::FullRefresh),
+        table(REJECTS, Kind::Log),
+        table(LEDGER, Kind::Log),
     ]
     .into()
 });
@@ -54,7 +54,7 @@ pub(super) fn table(name: &str) -> &'static Table {
 }
 
 pub(super) fn is_replaced(name: &str) -> bool {
-    table(name).kind == Kind::Chosen
+    table(name).kind == Kind::FullRefresh
 }
 
 /// Returns the fingerprint of the step that fills `table` in this generation.

@@ -1,4 +1,4 @@
-//! `scheduler_config.json`, and the scheduler that it makes.
+//! Reads `scheduler_config.json` and builds its scheduler.
 
 use std::path::Path;
 
@@ -6,14 +6,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::super::DiffusionError;
-use super::keys::Keys;
-use super::{Scheduler, SchedulerName, ddim, dpm_solver, euler, euler_ancestral, lcm, pndm};
-use crate::limited_read;
+use super::{Scheduler, SchedulerName, ddim, dpm_solver, euler, euler_ancestral, keys::Keys, lcm, pndm};
+use crate::{limited_read, models::model_dir::FileError};
 
-/// Most timesteps that a message offers: a pipeline cannot ask for more.
-const MOST_TRIED: u32 = 1000;
+/// The largest number of timesteps that a message suggests. A pipeline cannot request more.
+const MAX_SUGGESTED: u32 = 1000;
 
-/// The file as it is written.
 #[derive(Deserialize)]
 struct File {
     #[serde(rename = "_class_name")]
@@ -22,40 +20,39 @@ struct File {
     keys: Map<String, Value>,
 }
 
-/// A scheduler's configuration, read and understood.
-#[derive(Clone, Debug)]
+/// A scheduler's configuration that was read and checked.
+#[derive(Debug, Clone)]
 pub(crate) struct SchedulerConfig {
     name: SchedulerName,
     keys: Keys,
 }
 
 impl SchedulerConfig {
-    /// Reads `scheduler_config.json`. Another scheduler than the file's takes from the file the keys that its class
-    /// has, as diffusers' `from_config` does. `corrections` are values that the pipeline puts in the file's place.
+    /// Reads `scheduler_config.json`. `instead` replaces the file's scheduler and takes the keys of its class from the
+    /// file, as diffusers' `from_config` does. `corrections` override values of the file.
     ///
     /// # Errors
-    /// [`DiffusionError::Unsupported`] lists the known classes, or names a key whose value would change
-    /// the images and is not supported.
+    /// Returns an error if the file cannot be read, if its class is unknown, or if a key that affects images has an
+    /// unsupported value.
     pub(crate) fn read(
         path: &Path,
         instead: Option<SchedulerName>,
         corrections: &[(&str, Value)],
     ) -> Result<Self, DiffusionError> {
-        let text = limited_read::read_text(path, limited_read::CONFIGURATION)
-            .map_err(|source| DiffusionError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text, path, instead, corrections)
+        let text = limited_read::read_text(path, limited_read::CONFIGURATION).map_err(FileError::io("read", path))?;
+        Ok(Self::parse(&text, path, instead, corrections)?)
     }
 
-    /// Understands the file's text; `path` names it in messages.
+    /// Parses the file's text; `path` names it in messages.
     pub(crate) fn parse(
         text: &str,
         path: &Path,
         instead: Option<SchedulerName>,
         corrections: &[(&str, Value)],
-    ) -> Result<Self, DiffusionError> {
-        // Python writes the default of `lambda_min_clipped` as what no JSON has.
-        let mut file: File = serde_json::from_str(&text.replace("-Infinity", "null"))
-            .map_err(|source| DiffusionError::Config { path: path.to_owned(), source })?;
+    ) -> Result<Self, FileError> {
+        // Python writes the default of `lambda_min_clipped` as `-Infinity`, which is not JSON.
+        let mut file: File =
+            serde_json::from_str(&text.replace("-Infinity", "null")).map_err(FileError::config(path))?;
         file.keys.extend(corrections.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
         let name = match instead {
             Some(name) => name,
@@ -64,47 +61,47 @@ impl SchedulerConfig {
         Ok(Self { name, keys: Keys::read(name, &file.keys, path)? })
     }
 
-    /// Which scheduler this makes.
+    /// Returns the scheduler's name.
     pub(crate) fn name(&self) -> SchedulerName {
         self.name
     }
 
-    /// What the UNet predicts, in diffusers' word.
+    /// Returns what the UNet predicts, as diffusers calls it.
     pub(crate) fn prediction_type(&self) -> &'static str {
         self.keys.prediction.as_str()
     }
 
-    /// How timesteps are spread, in diffusers' word.
+    /// Returns how timesteps are spaced, as diffusers calls it.
     pub(crate) fn timestep_spacing(&self) -> &'static str {
         self.keys.spacing.rule.as_str()
     }
 
-    /// Cuts the schedule into timesteps.
+    /// Builds the schedule with this many timesteps.
     ///
     /// # Errors
-    /// [`DiffusionError::Timesteps`] for none, or for more than the schedule has.
+    /// Returns [`DiffusionError::Timesteps`] if there are none or more than the schedule has.
     pub(crate) fn build(&self, timesteps: u32) -> Result<Box<dyn Scheduler>, DiffusionError> {
-        self.cut(timesteps).ok_or_else(|| {
-            // More than failed is no advice, and each try computes the whole schedule.
+        self.with_timesteps(timesteps).ok_or_else(|| {
+            // Only fewer timesteps are worth suggesting, and each try computes the whole schedule.
             let below = timesteps.checked_sub(1).unwrap_or(u32::MAX);
-            let most = MOST_TRIED.min(self.keys.noise.num_train_timesteps).min(below);
-            let possible = (1..=most).rev().find(|&fewer| self.cut(fewer).is_some());
-            DiffusionError::Timesteps { found: timesteps, most: possible.unwrap_or(0) }
+            let max = MAX_SUGGESTED.min(self.keys.noise.num_train_timesteps).min(below);
+            let possible = (1..=max).rev().find(|&fewer| self.with_timesteps(fewer).is_some());
+            DiffusionError::Timesteps { found: timesteps, max: possible.unwrap_or(0) }
         })
     }
 
-    /// `None` where the schedule does not have that many.
-    fn cut(&self, timesteps: u32) -> Option<Box<dyn Scheduler>> {
+    /// Returns `None` if the schedule does not have that many.
+    fn with_timesteps(&self, timesteps: u32) -> Option<Box<dyn Scheduler>> {
         if !(1..=self.keys.noise.num_train_timesteps).contains(&timesteps) {
             return None;
         }
         match self.name {
-            SchedulerName::Ddim => ddim::cut(&self.keys, timesteps),
-            SchedulerName::Pndm => pndm::cut(&self.keys, timesteps),
-            SchedulerName::Euler => Some(euler::cut(&self.keys, timesteps)),
-            SchedulerName::EulerAncestral => Some(euler_ancestral::cut(&self.keys, timesteps)),
-            SchedulerName::Dpmpp2m | SchedulerName::Dpmpp2mKarras => dpm_solver::cut(&self.keys, timesteps),
-            SchedulerName::Lcm => lcm::cut(&self.keys, timesteps),
+            SchedulerName::Ddim => ddim::with_timesteps(&self.keys, timesteps),
+            SchedulerName::Pndm => pndm::with_timesteps(&self.keys, timesteps),
+            SchedulerName::Euler => Some(euler::with_timesteps(&self.keys, timesteps)),
+            SchedulerName::EulerAncestral => Some(euler_ancestral::with_timesteps(&self.keys, timesteps)),
+            SchedulerName::Dpmpp2m | SchedulerName::Dpmpp2mKarras => dpm_solver::with_timesteps(&self.keys, timesteps),
+            SchedulerName::Lcm => lcm::with_timesteps(&self.keys, timesteps),
         }
     }
 }

@@ -1,34 +1,35 @@
 //! DDIM with eta 0: diffusers' `DDIMScheduler`, and Song et al. 2020 (arXiv 2010.02502), equation 12.
 
 use super::super::noise::Normals;
-use super::Scheduler;
-use super::discretized::{Method, Plan};
-use super::keys::{Clip, Keys};
-use super::noise_level::{Level, Prediction};
-use super::spacing::float;
+use super::{
+    Scheduler,
+    discretized::{Discretized, Method},
+    keys::{Clip, Keys},
+    noise_level::{NoiseLevel, Prediction},
+    spacing::float,
+};
 
-/// What all timesteps have in common.
 #[derive(Debug)]
 struct Ddim {
     prediction: Prediction,
     clip: Clip,
 }
 
-/// `None` where a timestep lies outside the schedule.
-pub(super) fn cut(keys: &Keys, count: u32) -> Option<Box<dyn Scheduler>> {
+/// Builds the schedule with `count` timesteps. Returns `None` if a timestep is outside of training's.
+pub(super) fn with_timesteps(keys: &Keys, count: u32) -> Option<Box<dyn Scheduler>> {
     let train = keys.noise.num_train_timesteps;
     let timesteps = keys.spacing.whole_timesteps(train, count);
     let alpha = alphas(keys);
-    let level = |timestep| alpha(timestep).map(Level::of_alpha);
-    // Training timesteps are whole, so the next one is a whole stride away, whatever the spacing.
+    let level = |timestep| alpha(timestep).map(NoiseLevel::of_alpha);
+    // Training timesteps are integers, so the next one is an integer stride away, whatever the spacing.
     let stride = i64::from(train / count);
-    let points = timesteps.iter().map(|&timestep| Some((level(timestep)?, level((timestep - stride).max(-1))?)));
-    let points = points.collect::<Option<_>>()?;
+    let levels = timesteps.iter().map(|&timestep| Some((level(timestep)?, level((timestep - stride).max(-1))?)));
+    let levels = levels.collect::<Option<_>>()?;
     let method = Ddim { prediction: keys.prediction, clip: keys.clip() };
-    Some(Plan::boxed(method, count, timesteps.into_iter().map(float).collect(), points))
+    Some(Discretized::boxed(method, count, timesteps.into_iter().map(float).collect(), levels))
 }
 
-/// The cumulative alphas of whole timesteps. Timestep -1 is after the last, and there are none beyond.
+/// Returns the cumulative alphas by integer timestep. Timestep -1 is after the last; there is none beyond.
 pub(super) fn alphas(keys: &Keys) -> impl Fn(i64) -> Option<f32> {
     let mut alphas = keys.noise.alphas_cumprod();
     let after_last = if keys.set_alpha_to_one { Some(1.0) } else { alphas.first().copied() };
@@ -37,16 +38,16 @@ pub(super) fn alphas(keys: &Keys) -> impl Fn(i64) -> Option<f32> {
 }
 
 impl Method for Ddim {
-    type Point = (Level, Level);
-    type Memory = ();
+    type Coefficients = (NoiseLevel, NoiseLevel);
+    type History = ();
 
-    fn level(point: &Self::Point) -> Level {
-        point.0
+    fn level((from, _): &Self::Coefficients) -> NoiseLevel {
+        *from
     }
 
     fn step(
         &self,
-        (from, to): &Self::Point,
+        (from, to): &Self::Coefficients,
         latents: &mut [f32],
         prediction: &[f32],
         (): &mut (),

@@ -1,61 +1,64 @@
-//! What all schedulers share: a table over the timesteps, and a sample's way through it.
+//! What all schedulers share: a table of coefficients over the timesteps, and a sample's position in it.
 
-use std::fmt::Debug;
-use std::sync::Arc;
+use std::{fmt::Debug, sync::Arc};
 
 use super::super::noise::Normals;
-use super::noise_level::Level;
-use super::{Denoising, Scheduler};
+use super::{Denoising, Scheduler, noise_level::NoiseLevel};
 
-/// What one scheduler does at a timestep.
+/// The step of one scheduler.
 pub(super) trait Method: Debug + Send + Sync + Sized + 'static {
-    /// What is known about a timestep before there is a sample.
-    type Point: Debug + Send + Sync;
-    /// What a sample remembers of its earlier timesteps.
-    type Memory: Debug + Default + Send;
+    /// What a step needs to know about its timestep.
+    type Coefficients: Debug + Send + Sync;
+    /// What a sample keeps of its earlier timesteps.
+    type History: Debug + Default + Send;
 
-    /// What an image and noise are mixed to before that timestep.
-    fn level(point: &Self::Point) -> Level;
+    /// Returns the noise level of a sample before that timestep.
+    fn level(coefficients: &Self::Coefficients) -> NoiseLevel;
 
-    /// What noise alone is multiplied with before the first timestep.
+    /// Returns the factor of samples that start from noise alone.
     fn initial_sigma(&self) -> f32 {
         1.0
     }
 
-    /// What a sample is divided by to be the UNet's input.
-    fn input_divisor(_point: &Self::Point) -> f32 {
+    /// Returns the divisor that turns a sample into the UNet's input.
+    fn input_divisor(_coefficients: &Self::Coefficients) -> f32 {
         1.0
     }
 
-    /// Takes the latents to the next timestep.
+    /// Moves the latents to the next timestep.
     fn step(
         &self,
-        point: &Self::Point,
+        coefficients: &Self::Coefficients,
         latents: &mut [f32],
         prediction: &[f32],
-        memory: &mut Self::Memory,
+        history: &mut Self::History,
         normals: &mut dyn Normals,
     );
 }
 
-/// A schedule: a method, and its timesteps first to last.
+/// A schedule with a fixed number of timesteps: a method with its coefficients at each of them.
 #[derive(Debug)]
-pub(super) struct Plan<M: Method> {
+pub(super) struct Discretized<M: Method> {
     method: M,
-    /// Into how many timesteps the schedule is cut. There may be more calls.
+    /// The number of timesteps. There may be more calls.
     count: usize,
     timesteps: Vec<f32>,
-    points: Vec<M::Point>,
+    coefficients: Vec<M::Coefficients>,
 }
 
-impl<M: Method> Plan<M> {
-    /// A schedule that is cut into `count` timesteps and calls the UNet at `timesteps`, each with its point.
-    pub(super) fn boxed(method: M, count: u32, timesteps: Vec<f32>, points: Vec<M::Point>) -> Box<dyn Scheduler> {
-        Box::new(Arc::new(Self { method, count: count as usize, timesteps, points }))
+impl<M: Method> Discretized<M> {
+    /// Creates a schedule of `count` timesteps that calls the UNet at `timesteps`.
+    pub(super) fn boxed(
+        method: M,
+        count: u32,
+        timesteps: Vec<f32>,
+        coefficients: Vec<M::Coefficients>,
+    ) -> Box<dyn Scheduler> {
+        Box::new(Arc::new(Self { method, count: count as usize, timesteps, coefficients }))
     }
 }
 
-impl<M: Method> Scheduler for Arc<Plan<M>> {
+impl<M: Method> Scheduler for Arc<Discretized<M>> {
     fn calls(&self, run: usize) -> &[f32] {
         self.timesteps.get(self.count.saturating_sub(run)..).unwrap_or_default()
     }
@@ -68,43 +71,44 @@ impl<M: Method> Scheduler for Arc<Plan<M>> {
         normals: Box<dyn Normals>,
     ) -> Box<dyn Denoising> {
         let index = self.count.saturating_sub(run);
-        let latents = match (latents, self.points.get(index)) {
-            (Some(latents), Some(point)) => {
-                let level = M::level(point);
+        let latents = match (latents, self.coefficients.get(index)) {
+            (Some(latents), Some(coefficients)) => {
+                let level = M::level(coefficients);
                 latents.iter().zip(noise).map(|(latent, noise)| level.mix(*latent, *noise)).collect()
             }
             (Some(latents), None) => latents.to_vec(),
             (None, _) => noise.iter().map(|noise| noise * self.method.initial_sigma()).collect(),
         };
-        Box::new(Sample { plan: Arc::clone(self), index, latents, memory: M::Memory::default(), normals })
+        Box::new(Sample { schedule: Arc::clone(self), index, latents, history: M::History::default(), normals })
     }
 }
 
-/// A sample on its way through a plan.
+/// A sample and its position in the schedule.
 #[derive(Debug)]
 struct Sample<M: Method> {
-    plan: Arc<Plan<M>>,
+    schedule: Arc<Discretized<M>>,
     index: usize,
     latents: Vec<f32>,
-    memory: M::Memory,
+    history: M::History,
     normals: Box<dyn Normals>,
 }
 
 impl<M: Method> Denoising for Sample<M> {
     fn timestep(&self) -> Option<f32> {
-        self.plan.timesteps.get(self.index).copied()
+        self.schedule.timesteps.get(self.index).copied()
     }
 
     fn model_input(&self, row: &mut [f32]) {
-        let divisor = self.plan.points.get(self.index).map_or(1.0, M::input_divisor);
+        let divisor = self.schedule.coefficients.get(self.index).map_or(1.0, M::input_divisor);
         for (row, latent) in row.iter_mut().zip(&self.latents) {
             *row = latent / divisor;
         }
     }
 
     fn advance(&mut self, prediction: &[f32]) {
-        let Some(point) = self.plan.points.get(self.index) else { return };
-        self.plan.method.step(point, &mut self.latents, prediction, &mut self.memory, &mut *self.normals);
+        let Some(coefficients) = self.schedule.coefficients.get(self.index) else { return };
+        let method = &self.schedule.method;
+        method.step(coefficients, &mut self.latents, prediction, &mut self.history, &mut *self.normals);
         self.index += 1;
     }
 

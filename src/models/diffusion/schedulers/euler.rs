@@ -2,56 +2,57 @@
 //! without churn.
 
 use super::super::noise::Normals;
-use super::Scheduler;
-use super::discretized::{Method, Plan};
-use super::keys::Keys;
-use super::noise_level::{Level, Prediction};
-use super::schedule::to_f32;
-use super::sigmas::Sigmas;
-use super::spacing::Rule;
+use super::{
+    Scheduler,
+    discretized::{Discretized, Method},
+    keys::Keys,
+    noise_level::{NoiseLevel, Prediction},
+    schedule::to_f32,
+    sigmas::Sigmas,
+    spacing::Rule,
+};
 
-/// What all timesteps have in common.
 #[derive(Debug)]
 struct Euler {
     prediction: Prediction,
     initial_sigma: f32,
 }
 
-/// Cuts the schedule into timesteps.
-pub(super) fn cut(keys: &Keys, count: u32) -> Box<dyn Scheduler> {
+/// Builds the schedule with `count` timesteps.
+pub(super) fn with_timesteps(keys: &Keys, count: u32) -> Box<dyn Scheduler> {
     let (timesteps, sigmas) = sigmas(keys, count);
     let method = Euler { prediction: keys.prediction, initial_sigma: initial_sigma(keys, &sigmas) };
-    Plan::boxed(method, count, timesteps, sigmas.pairs().collect())
+    Discretized::boxed(method, count, timesteps, sigmas.pairs().collect())
 }
 
-/// The timesteps as the UNet takes them, and their sigmas.
+/// Returns the timesteps, as the UNet expects them, and their sigmas.
 pub(super) fn sigmas(keys: &Keys, count: u32) -> (Vec<f32>, Sigmas) {
     let spaced = keys.spacing.timesteps(keys.noise.num_train_timesteps, count);
-    // diffusers keeps them in float32, and interpolates at those.
+    // diffusers rounds them to float32 before it interpolates.
     let spaced: Vec<f64> = spaced.into_iter().map(|timestep| f64::from(to_f32(timestep))).collect();
     let ends = (spaced.first().copied().unwrap_or_default(), spaced.last().copied().unwrap_or_default());
     let sigmas = Sigmas::new(keys, spaced, ends);
     (sigmas.timesteps.iter().map(|&timestep| to_f32(timestep)).collect(), sigmas)
 }
 
-/// The deviation of the noise that a sample is at first.
+/// Returns the standard deviation of the noise that a sample starts as.
 pub(super) fn initial_sigma(keys: &Keys, sigmas: &Sigmas) -> f32 {
-    let most = sigmas.sigmas.iter().copied().fold(0.0, f32::max);
-    if keys.spacing.rule == Rule::Leading { (most * most + 1.0).sqrt() } else { most }
+    let max = sigmas.sigmas.iter().copied().fold(0.0, f32::max);
+    if keys.spacing.rule == Rule::Leading { (max * max + 1.0).sqrt() } else { max }
 }
 
-/// The level of samples that keep the image as it is and add noise.
-pub(super) fn level(sigma: f32) -> Level {
-    Level { signal: 1.0, spread: sigma }
+/// Returns the noise level of samples that keep the image unscaled and add noise.
+pub(super) fn level(sigma: f32) -> NoiseLevel {
+    NoiseLevel { signal: 1.0, noise: sigma }
 }
 
-/// What such samples are divided by to have the variance that the UNet was trained with.
+/// Returns the divisor that gives such samples the variance that the UNet was trained with.
 pub(super) fn input_divisor(sigma: f32) -> f32 {
     (sigma * sigma + 1.0).sqrt()
 }
 
-/// The change of such a sample with sigma, which is the noise that a prediction sees in it. By way of the image, as
-/// diffusers rounds: at sigmas of thousands, that shows.
+/// Returns the derivative of such a sample with respect to sigma: the noise that the prediction implies. It is computed
+/// from the predicted image, with diffusers' rounding, which matters at sigmas in the thousands.
 pub(super) fn derivative(sigma: f32, prediction: Prediction, sample: f32, predicted: f32) -> f32 {
     let original = match prediction {
         Prediction::Epsilon => sample - sigma * predicted,
@@ -61,10 +62,10 @@ pub(super) fn derivative(sigma: f32, prediction: Prediction, sample: f32, predic
 }
 
 impl Method for Euler {
-    type Point = (f32, f32);
-    type Memory = ();
+    type Coefficients = (f32, f32);
+    type History = ();
 
-    fn level(&(sigma, _): &Self::Point) -> Level {
+    fn level(&(sigma, _): &Self::Coefficients) -> NoiseLevel {
         level(sigma)
     }
 
@@ -72,13 +73,13 @@ impl Method for Euler {
         self.initial_sigma
     }
 
-    fn input_divisor(&(sigma, _): &Self::Point) -> f32 {
+    fn input_divisor(&(sigma, _): &Self::Coefficients) -> f32 {
         input_divisor(sigma)
     }
 
     fn step(
         &self,
-        &(sigma, next): &Self::Point,
+        &(sigma, next): &Self::Coefficients,
         latents: &mut [f32],
         prediction: &[f32],
         (): &mut (),

@@ -1,107 +1,98 @@
-//! The keys of `scheduler_config.json`: what each class of diffusers knows, its defaults, and what is supported.
+//! The keys of `scheduler_config.json`: those that each class of diffusers reads, their defaults, and what is supported.
 
 use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::super::DiffusionError;
-use super::SchedulerName;
-use super::noise_level::Prediction;
-use super::schedule::NoiseSchedule;
-use super::spacing::Spacing;
+use super::{SchedulerName, noise_level::Prediction, schedule::NoiseSchedule, spacing::Spacing};
+use crate::models::model_dir::FileError;
 
-/// A bound on the tables, which are computed for each length that is tried; models are trained with 1000 timesteps.
-const MOST_TIMESTEPS: u32 = 10_000;
+/// A limit on the tables, which are computed for each number of timesteps that is tried. Models are trained with 1000.
+const MAX_TRAIN_TIMESTEPS: u32 = 10_000;
 
-/// Which sigma follows the last timestep.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+/// The sigma after the last timestep.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum FinalSigma {
-    /// None: the image is free of noise.
+    /// Zero: the image is free of noise.
     #[default]
     Zero,
-    /// The smallest that was trained.
+    /// The smallest sigma of training.
     SigmaMin,
 }
 
-/// The values of a scheduler's keys. What its class does not have is left at a value without meaning.
-#[derive(Clone, Debug, Deserialize)]
+/// The values of a scheduler's keys. Keys that its class does not have keep a placeholder.
+#[derive(Debug, Clone, Deserialize)]
 pub(super) struct Keys {
-    /// How noise grows over the training timesteps.
     #[serde(flatten)]
     pub(super) noise: NoiseSchedule,
-    /// How timesteps are spread.
     #[serde(flatten)]
     pub(super) spacing: Spacing,
-    /// What the UNet predicts.
     #[serde(rename = "prediction_type")]
     pub(super) prediction: Prediction,
-    /// Whether alpha is 1 after the last timestep, and not that of timestep 0.
+    /// Whether alpha is 1 after the last timestep, instead of that of timestep 0.
     #[serde(default)]
     pub(super) set_alpha_to_one: bool,
-    /// Whether the predicted image is clamped.
+    /// Whether the predicted image is clamped to `clip_sample_range`.
     #[serde(default)]
     clip_sample: bool,
-    /// To which magnitude.
     #[serde(default)]
     clip_sample_range: f32,
-    /// Whether sigmas are spread as Karras et al. do.
+    /// Whether sigmas are spaced as in Karras et al.
     #[serde(default)]
     pub(super) use_karras_sigmas: bool,
-    /// The least of those, where it is not the schedule's.
+    /// Overrides the smallest of those.
     pub(super) sigma_min: Option<f64>,
-    /// The greatest of those, where it is not the schedule's.
+    /// Overrides the largest of those.
     pub(super) sigma_max: Option<f64>,
-    /// Which sigma follows the last timestep.
     #[serde(default)]
     pub(super) final_sigmas_type: FinalSigma,
-    /// Whether a short schedule ends with a step of first order.
+    /// Whether a short schedule ends with a first-order step.
     #[serde(default)]
     pub(super) lower_order_final: bool,
-    /// Whether every schedule does.
+    /// Whether every schedule ends with a first-order step.
     #[serde(default)]
     pub(super) euler_at_final: bool,
-    /// The timesteps that a consistency model was distilled with.
+    /// The number of timesteps that a consistency model was distilled with.
     #[serde(default)]
     pub(super) original_inference_steps: u32,
-    /// What timesteps are multiplied with in a consistency model's boundary condition.
+    /// The factor of timesteps in a consistency model's boundary condition.
     #[serde(default)]
     pub(super) timestep_scaling: f32,
 }
 
 impl Keys {
-    /// Takes from a file what the scheduler's class has. diffusers ignores all other keys, and so does this.
+    /// Takes the keys that the scheduler's class has from a file. Like diffusers, ignores all others.
     ///
     /// # Errors
-    /// [`DiffusionError::Unsupported`] or [`DiffusionError::Config`] for a value that cannot be used.
-    pub(super) fn read(name: SchedulerName, file: &Map<String, Value>, path: &Path) -> Result<Self, DiffusionError> {
+    /// Returns an error if a value has the wrong type or is not supported.
+    pub(super) fn read(name: SchedulerName, file: &Map<String, Value>, path: &Path) -> Result<Self, FileError> {
         let mut values = defaults(name);
         for (key, value) in &mut values {
             if let Some(given) = file.get(key) {
                 value.clone_from(given);
             }
         }
-        let mut keys: Self = serde_json::from_value(Value::Object(values))
-            .map_err(|source| DiffusionError::Config { path: path.to_owned(), source })?;
+        let mut keys: Self = serde_json::from_value(Value::Object(values)).map_err(FileError::config(path))?;
         keys.use_karras_sigmas |= name == SchedulerName::Dpmpp2mKarras;
         match refused(name, file).or_else(|| keys.out_of_range(name)) {
-            Some((key, found, allowed)) => {
-                Err(DiffusionError::Unsupported { path: path.to_owned(), key, found, allowed })
-            }
+            Some((key, found, allowed)) => Err(FileError::unsupported(path, key, found, allowed)),
             None => Ok(keys),
         }
     }
 
-    /// A number that makes no schedule.
+    /// Returns the first number that cannot make a schedule.
     fn out_of_range(&self, name: SchedulerName) -> Option<Refusal> {
         let train = self.noise.num_train_timesteps;
         let (offset, original) = (self.spacing.steps_offset, self.original_inference_steps);
-        if !(2..=MOST_TIMESTEPS).contains(&train) {
-            return Some(("num_train_timesteps", train.to_string(), format!("2 to {MOST_TIMESTEPS} are supported")));
+        if !(2..=MAX_TRAIN_TIMESTEPS).contains(&train) {
+            let allowed = format!("2 to {MAX_TRAIN_TIMESTEPS} are supported");
+            return Some(("num_train_timesteps", train.to_string(), allowed));
         }
         if self.noise.trained_betas.as_ref().is_some_and(|betas| betas.len() as u64 != u64::from(train)) {
-            return Some(("trained_betas", "of another length".into(), "there is one for each timestep".into()));
+            let allowed = "it needs one beta for each timestep";
+            return Some(("trained_betas", "of another length".into(), allowed.into()));
         }
         if offset >= train {
             return Some(("steps_offset", offset.to_string(), format!("0 to {} are supported", train - 1)));
@@ -117,7 +108,7 @@ impl Keys {
         self.no_schedule(name)
     }
 
-    /// A number from which a schedule would follow that has no number in some place.
+    /// Returns the first number from which values that are not finite would follow.
     fn no_schedule(&self, name: SchedulerName) -> Option<Refusal> {
         let scaling = self.timestep_scaling;
         if name == SchedulerName::Lcm && !(1e-3..=1e6).contains(&scaling) {
@@ -132,22 +123,22 @@ impl Keys {
             return None;
         }
         let key = if self.noise.trained_betas.is_some() { "trained_betas" } else { "beta_end" };
-        let allowed = "every timestep must add noise and leave some of the image: betas above 0 and below 1";
+        let allowed = "every timestep must add noise and keep some of the image, with betas above 0 and below 1";
         Some((key, "unusable with the other betas".into(), allowed.into()))
     }
 
-    /// The bound on a predicted image.
+    /// Returns the bound on a predicted image.
     pub(super) fn clip(&self) -> Clip {
         Clip(if self.clip_sample { self.clip_sample_range } else { f32::INFINITY })
     }
 }
 
-/// A bound on a predicted image, not negative.
-#[derive(Clone, Copy, Debug)]
+/// A non-negative bound on a predicted image.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Clip(f32);
 
 impl Clip {
-    /// The value within the bound.
+    /// Clamps a value.
     pub(super) fn apply(self, value: f32) -> f32 {
         value.clamp(-self.0, self.0)
     }
@@ -156,7 +147,7 @@ impl Clip {
 /// A key with its value and what is allowed.
 type Refusal = (&'static str, String, String);
 
-/// A value that would change images and is not supported.
+/// Returns the first value that would change images and is not supported.
 fn refused(name: SchedulerName, file: &Map<String, Value>) -> Option<Refusal> {
     fixed(name).into_iter().find_map(|(key, default, allowed)| {
         let given = file.get(key);
@@ -169,17 +160,17 @@ fn refused(name: SchedulerName, file: &Map<String, Value>) -> Option<Refusal> {
     })
 }
 
-/// A value in a message.
+/// Formats a value for a message.
 fn shown(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), |text| format!("`{text}`"))
 }
 
-/// The entries of an object.
+/// Returns the entries of an object.
 fn object(value: Value) -> Map<String, Value> {
     if let Value::Object(entries) = value { entries } else { Map::new() }
 }
 
-/// The keys that [`Keys`] takes, with the defaults of a class in diffusers.
+/// Returns the keys that [`Keys`] has, with the defaults of the class in diffusers.
 fn defaults(name: SchedulerName) -> Map<String, Value> {
     let mut keys = object(json!({
         "num_train_timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear",
@@ -199,7 +190,7 @@ fn defaults(name: SchedulerName) -> Map<String, Value> {
         SchedulerName::Dpmpp2m | SchedulerName::Dpmpp2mKarras => json!({
             "rescale_betas_zero_snr": false, "use_karras_sigmas": false, "final_sigmas_type": "zero",
             "lower_order_final": true, "euler_at_final": false,
-            // No keys of the class, but diffusers reads them where a file has them.
+            // The class does not declare these, but diffusers reads them if a file has them.
             "sigma_min": null, "sigma_max": null,
         }),
         SchedulerName::Lcm => json!({
@@ -212,7 +203,7 @@ fn defaults(name: SchedulerName) -> Map<String, Value> {
     keys
 }
 
-/// The keys that change images and of which only some values are supported, with the default of the class.
+/// Returns the keys that change images and support only some values, with the class's defaults.
 fn fixed(name: SchedulerName) -> Vec<(&'static str, Value, Vec<Value>)> {
     let off = |key| (key, json!(false), vec![json!(false)]);
     let only = |key, value: &str| (key, json!(value), vec![json!(value)]);
@@ -234,10 +225,10 @@ fn fixed(name: SchedulerName) -> Vec<(&'static str, Value, Vec<Value>)> {
             off("use_flow_sigmas"),
             ("solver_order", json!(2), vec![json!(2)]),
             only("algorithm_type", "dpmsolver++"),
-            // What other classes' files say, diffusers takes for midpoint.
+            // diffusers treats the values of other classes' files as midpoint.
             ("solver_type", json!("midpoint"), ["midpoint", "logrho", "bh1", "bh2"].map(Value::from).to_vec()),
             ("lambda_min_clipped", Value::Null, vec![Value::Null]),
-            // Those of DDPM's that leave the prediction as it is.
+            // Values for DDPM that leave the prediction unchanged.
             ("variance_type", Value::Null, vec![Value::Null, json!("fixed_small"), json!("fixed_large")]),
         ],
     }

@@ -1,56 +1,57 @@
 //! Latent consistency models: diffusers' `LCMScheduler`, and Luo et al. 2023 (arXiv 2310.04378), algorithm 3.
 
 use super::super::noise::{Normals, Purpose};
-use super::Scheduler;
-use super::ddim::alphas;
-use super::discretized::{Method, Plan};
-use super::keys::{Clip, Keys};
-use super::noise_level::{Level, Prediction};
-use super::spacing::float;
+use super::{
+    Scheduler,
+    ddim::alphas,
+    discretized::{Discretized, Method},
+    keys::{Clip, Keys},
+    noise_level::{NoiseLevel, Prediction},
+    spacing::float,
+};
 
-/// The deviation of images that the boundary condition assumes.
+/// The standard deviation of images that the boundary condition assumes.
 const SIGMA_DATA: f32 = 0.5;
 
-/// What all timesteps have in common.
 #[derive(Debug)]
 struct Lcm {
     prediction: Prediction,
     clip: Clip,
 }
 
-/// A step.
 #[derive(Debug)]
-struct Point {
-    from: Level,
-    /// How much of the sample is kept (c_skip), and how much of the predicted image is taken (c_out).
+struct Coefficients {
+    from: NoiseLevel,
+    /// The weight of the sample (c_skip) and the weight of the predicted image (c_out).
     skip: f32,
     out: f32,
-    /// Where fresh noise brings the image, but after the last timestep.
-    to: Option<Level>,
+    /// The level to which fresh noise brings the image; `None` after the last timestep.
+    to: Option<NoiseLevel>,
 }
 
-/// `None` where the model was distilled with fewer timesteps.
-pub(super) fn cut(keys: &Keys, count: u32) -> Option<Box<dyn Scheduler>> {
+/// Builds the schedule with `count` timesteps. Returns `None` if the model was distilled with fewer.
+pub(super) fn with_timesteps(keys: &Keys, count: u32) -> Option<Box<dyn Scheduler>> {
     if count > keys.original_inference_steps {
         return None;
     }
     let alpha = alphas(keys);
     let timesteps = timesteps(keys, count);
-    let levels = timesteps.iter().map(|&timestep| alpha(timestep).map(Level::of_alpha));
+    let levels = timesteps.iter().map(|&timestep| alpha(timestep).map(NoiseLevel::of_alpha));
     let levels = levels.collect::<Option<Vec<_>>>()?;
     let timesteps: Vec<f32> = timesteps.into_iter().map(float).collect();
     let next = levels.iter().skip(1).copied().map(Some).chain([None]);
-    let points = levels.iter().zip(next).zip(&timesteps).map(|((&from, to), timestep)| {
+    let coefficients = levels.iter().zip(next).zip(&timesteps).map(|((&from, to), timestep)| {
         let scaled = timestep * keys.timestep_scaling;
         let sum = scaled * scaled + SIGMA_DATA * SIGMA_DATA;
-        Point { from, skip: SIGMA_DATA * SIGMA_DATA / sum, out: scaled / sum.sqrt(), to }
+        Coefficients { from, skip: SIGMA_DATA * SIGMA_DATA / sum, out: scaled / sum.sqrt(), to }
     });
-    let points = points.collect();
+    let coefficients = coefficients.collect();
     let method = Lcm { prediction: keys.prediction, clip: keys.clip() };
-    Some(Plan::boxed(method, count, timesteps, points))
+    Some(Discretized::boxed(method, count, timesteps, coefficients))
 }
 
-/// Timesteps evenly among those of distillation, which are evenly among those of training. Spacing is not asked for.
+/// Returns timesteps spaced evenly among those of distillation, which are spaced evenly among those of training. The
+/// file's spacing is ignored.
 fn timesteps(keys: &Keys, count: u32) -> Vec<i64> {
     let original = keys.original_inference_steps;
     let stride = i64::from(keys.noise.num_train_timesteps / original);
@@ -64,16 +65,16 @@ fn floor(index: f64) -> i64 {
 }
 
 impl Method for Lcm {
-    type Point = Point;
-    type Memory = ();
+    type Coefficients = Coefficients;
+    type History = ();
 
-    fn level(point: &Point) -> Level {
-        point.from
+    fn level(at: &Coefficients) -> NoiseLevel {
+        at.from
     }
 
     fn step(
         &self,
-        &Point { from, skip, out, to }: &Point,
+        &Coefficients { from, skip, out, to }: &Coefficients,
         latents: &mut [f32],
         prediction: &[f32],
         (): &mut (),

@@ -1,7 +1,7 @@
-//! Schedulers: which timesteps there are, and what a prediction does to a sample.
+//! Schedulers: which timesteps run, and how a prediction changes a sample.
 //!
-//! A new one is a file with its [`plan::Method`], a variant of [`SchedulerName`], its keys in `keys.rs` and an arm in
-//! [`SchedulerConfig::build`].
+//! A new scheduler is a file that implements [`discretized::Method`], a variant of [`SchedulerName`], its keys in
+//! `keys.rs`, and an arm in `SchedulerConfig::with_timesteps`.
 
 mod config;
 mod ddim;
@@ -25,17 +25,18 @@ use super::noise::Normals;
 pub(crate) use config::SchedulerConfig;
 pub(crate) use name::SchedulerName;
 
-/// A schedule cut into a number of timesteps. Immutable, and shared by all samples.
+/// A schedule with a fixed number of timesteps. Immutable, and shared by all samples.
 pub(crate) trait Scheduler: Debug + Send + Sync {
-    /// The timesteps of the UNet's calls for a sample that runs the last `run` timesteps of the schedule, first to
-    /// last, as the UNet takes them. As many as `run`, but for a scheduler that evaluates a timestep twice (PNDM:
-    /// diffusers' img2img slices its n+1 entries, so run+1 calls).
+    /// Returns the timesteps of the UNet's calls, in order, for a sample that runs the last `run` timesteps of the
+    /// schedule. There are `run` of them, or more if the scheduler evaluates a timestep twice (PNDM: diffusers' img2img
+    /// slices its n+1 entries, so run+1 calls).
     fn calls(&self, run: usize) -> &[f32];
 
-    /// Sets a sample on its way through the last `run` timesteps. `latents` are those of the source image, scaled, or
-    /// `None` where the sample starts from noise alone (then `noise` times diffusers' `init_noise_sigma`, and all
-    /// timesteps are run); `noise` has as many standard normals as there are latents. What a stochastic scheduler
-    /// draws after that comes from `normals`.
+    /// Starts a sample that runs the last `run` timesteps.
+    ///
+    /// `latents` are the scaled latents of the source image. If `None`, the sample starts from noise alone: `noise` times
+    /// diffusers' `init_noise_sigma`, and all timesteps run. `noise` has one standard normal for each latent. Stochastic
+    /// schedulers draw from `normals` afterwards.
     fn start(
         &self,
         run: usize,
@@ -45,19 +46,19 @@ pub(crate) trait Scheduler: Debug + Send + Sync {
     ) -> Box<dyn Denoising>;
 }
 
-/// One sample on its way. It has its own place in the schedule, so that samples of different strengths share a
-/// batch.
+/// One sample during denoising. It has its own position in the schedule, so that samples of different strengths can
+/// share a batch.
 pub(crate) trait Denoising: Debug + Send {
-    /// The timestep of the next UNet call, or `None` when there is none left.
+    /// Returns the timestep of the next UNet call, or `None` if the sample is finished.
     fn timestep(&self) -> Option<f32>;
 
-    /// Writes what the UNet takes at that timestep.
+    /// Writes the UNet's input for that timestep.
     fn model_input(&self, row: &mut [f32]);
 
-    /// Takes the UNet's prediction (after classifier-free guidance) and moves to the next timestep.
+    /// Applies the UNet's prediction (after classifier-free guidance) and moves to the next timestep.
     fn advance(&mut self, prediction: &[f32]);
 
-    /// The latents as they are now.
+    /// Returns the current latents.
     fn latents(&self) -> &[f32];
 }
 

@@ -1,13 +1,12 @@
-//! The schedulers that are known, by their names here and their classes in diffusers.
+//! The known schedulers, with their names here and their classes in diffusers.
 
-use std::fmt;
-use std::path::Path;
-use std::str::FromStr;
+use std::{fmt, path::Path, str::FromStr};
 
 use super::super::DiffusionError;
+use crate::models::model_dir::FileError;
 
-/// A scheduler that is known here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A known scheduler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SchedulerName {
     /// Denoising diffusion implicit models with eta 0.
     Ddim,
@@ -17,9 +16,9 @@ pub(crate) enum SchedulerName {
     Euler,
     /// Euler's method with fresh noise after every timestep.
     EulerAncestral,
-    /// DPM-Solver++ of second order, multistep.
+    /// Multistep DPM-Solver++ of second order.
     Dpmpp2m,
-    /// The same over the sigmas of Karras et al., whatever the file says.
+    /// The same with the sigmas of Karras et al., whatever the file says.
     Dpmpp2mKarras,
     /// Latent consistency models.
     Lcm,
@@ -27,12 +26,12 @@ pub(crate) enum SchedulerName {
 
 use SchedulerName::{Ddim, Dpmpp2m, Dpmpp2mKarras, Euler, EulerAncestral, Lcm, Pndm};
 
-/// Every scheduler. Of two with one class, the first is what a file with that class means.
+/// Every scheduler. If two share a class, a file with that class means the first.
 const ALL: [SchedulerName; 7] = [Ddim, Pndm, Euler, EulerAncestral, Dpmpp2m, Dpmpp2mKarras, Lcm];
 
 impl SchedulerName {
-    /// The name in a pipeline, and the class in diffusers.
-    fn texts(self) -> (&'static str, &'static str) {
+    /// Returns the name in pipelines, and the class in diffusers.
+    fn names(self) -> (&'static str, &'static str) {
         match self {
             Ddim => ("ddim", "DDIMScheduler"),
             Pndm => ("pndm", "PNDMScheduler"),
@@ -44,22 +43,19 @@ impl SchedulerName {
         }
     }
 
-    /// The scheduler of a file's `_class_name`.
-    pub(super) fn from_class(class: Option<&str>, path: &Path) -> Result<Self, DiffusionError> {
-        let known = ALL.into_iter().find(|name| Some(name.texts().1) == class);
+    /// Returns the scheduler of a file's `_class_name`.
+    pub(super) fn from_class(class: Option<&str>, path: &Path) -> Result<Self, FileError> {
+        let known = ALL.into_iter().find(|name| Some(name.names().1) == class);
         known.ok_or_else(|| {
-            let mut classes = ALL.map(|name| name.texts().1).to_vec();
+            let mut classes = ALL.map(|name| name.names().1).to_vec();
             classes.dedup();
-            DiffusionError::Unsupported {
-                path: path.to_owned(),
-                key: "_class_name",
-                found: class.map_or("missing".to_owned(), |class| format!("`{class}`")),
-                allowed: format!(
-                    "supported are {}; `spectrum.scheduler` puts one of {} in its place",
-                    quoted(&classes),
-                    quoted(&ALL.map(|name| name.texts().0))
-                ),
-            }
+            let found = class.map_or("missing".to_owned(), |class| format!("`{class}`"));
+            let allowed = format!(
+                "supported are {}; `spectrum.scheduler` can replace it with one of {}",
+                quoted(&classes),
+                quoted(&ALL.map(|name| name.names().0))
+            );
+            FileError::unsupported(path, "_class_name", found, allowed)
         })
     }
 }
@@ -68,21 +64,21 @@ impl FromStr for SchedulerName {
     type Err = DiffusionError;
 
     fn from_str(text: &str) -> Result<Self, DiffusionError> {
-        let known = ALL.into_iter().find(|name| name.texts().0 == text);
+        let known = ALL.into_iter().find(|name| name.names().0 == text);
         known.ok_or_else(|| DiffusionError::UnknownScheduler {
             found: text.to_owned(),
-            known: quoted(&ALL.map(|name| name.texts().0)),
+            known: quoted(&ALL.map(|name| name.names().0)),
         })
     }
 }
 
 impl fmt::Display for SchedulerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.texts().0)
+        f.write_str(self.names().0)
     }
 }
 
-/// The words in backticks, for a message.
+/// Joins words in backticks.
 fn quoted(words: &[&str]) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }

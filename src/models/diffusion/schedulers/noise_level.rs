@@ -1,9 +1,9 @@
-//! Levels of noise, and what a prediction says about a sample at one.
+//! Noise levels, and what a prediction implies about a sample at one of them.
 
 use serde::Deserialize;
 
 /// What the UNet predicts.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(super) enum Prediction {
     /// The noise.
     #[serde(rename = "epsilon")]
@@ -14,7 +14,7 @@ pub(super) enum Prediction {
 }
 
 impl Prediction {
-    /// diffusers' word.
+    /// Returns diffusers' name.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Epsilon => "epsilon",
@@ -23,38 +23,38 @@ impl Prediction {
     }
 }
 
-/// How much of the image and how much of the noise makes a sample.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Level {
+/// The mixture of image and noise in a sample.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NoiseLevel {
     /// The factor of the image.
     pub(super) signal: f32,
     /// The factor of the noise.
-    pub(super) spread: f32,
+    pub(super) noise: f32,
 }
 
-impl Level {
-    /// The level of a cumulative alpha, where samples keep their variance.
+impl NoiseLevel {
+    /// Returns the level of a cumulative alpha, at which samples keep their variance.
     pub(super) fn of_alpha(alpha: f32) -> Self {
-        Self { signal: alpha.sqrt(), spread: (1.0 - alpha).sqrt() }
+        Self { signal: alpha.sqrt(), noise: (1.0 - alpha).sqrt() }
     }
 
-    /// The same level by its ratio of noise to image.
+    /// Returns the level with this ratio of noise to image.
     pub(super) fn of_sigma(sigma: f32) -> Self {
         let signal = 1.0 / (sigma * sigma + 1.0).sqrt();
-        Self { signal, spread: sigma * signal }
+        Self { signal, noise: sigma * signal }
     }
 
-    /// The sample that is made of an image and noise.
+    /// Mixes an image and noise.
     pub(super) fn mix(self, original: f32, noise: f32) -> f32 {
-        self.signal * original + self.spread * noise
+        self.signal * original + self.noise * noise
     }
 
-    /// The image and the noise that a prediction sees in a sample whose variance is kept.
+    /// Splits a sample whose variance is kept into the image and the noise that a prediction implies.
     pub(super) fn split(self, prediction: Prediction, sample: f32, predicted: f32) -> (f32, f32) {
         match prediction {
-            Prediction::Epsilon => ((sample - self.spread * predicted) / self.signal, predicted),
+            Prediction::Epsilon => ((sample - self.noise * predicted) / self.signal, predicted),
             Prediction::Velocity => {
-                (self.signal * sample - self.spread * predicted, self.signal * predicted + self.spread * sample)
+                (self.signal * sample - self.noise * predicted, self.signal * predicted + self.noise * sample)
             }
         }
     }

@@ -2,14 +2,16 @@
 //! equations 9 and 12.
 
 use super::super::noise::Normals;
-use super::Scheduler;
-use super::ddim::alphas;
-use super::discretized::{Method, Plan};
-use super::keys::Keys;
-use super::noise_level::{Level, Prediction};
-use super::spacing::float;
+use super::{
+    Scheduler,
+    ddim::alphas,
+    discretized::{Discretized, Method},
+    keys::Keys,
+    noise_level::{NoiseLevel, Prediction},
+    spacing::float,
+};
 
-/// Weights of the predictions, newest first, by how many there are.
+/// Weights of the predictions, newest first, by their number.
 const WEIGHTS: [&[f32]; 4] = [
     &[1.0],
     &[3.0 / 2.0, -1.0 / 2.0],
@@ -17,34 +19,33 @@ const WEIGHTS: [&[f32]; 4] = [
     &[55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0],
 ];
 
-/// What all timesteps have in common.
 #[derive(Debug)]
 struct Pndm {
     prediction: Prediction,
 }
 
-/// The cumulative alphas around a call.
+/// Cumulative alphas around a call.
 #[derive(Debug)]
-struct Point {
-    /// A stride before the timestep.
+struct Coefficients {
+    /// One stride before the timestep.
     before: f32,
     at: f32,
-    /// A stride after it.
+    /// One stride after it.
     after: f32,
 }
 
-/// What was predicted so far.
+/// The predictions so far.
 #[derive(Debug, Default)]
-struct Memory {
+struct History {
     calls: usize,
     /// The latents before the first call.
     start: Vec<f32>,
     /// Predictions, newest first, without that of the second call.
-    history: Vec<Vec<f32>>,
+    predictions: Vec<Vec<f32>>,
 }
 
-/// `None` where a timestep lies outside the schedule.
-pub(super) fn cut(keys: &Keys, count: u32) -> Option<Box<dyn Scheduler>> {
+/// Builds the schedule with `count` timesteps. Returns `None` if a timestep is outside of training's.
+pub(super) fn with_timesteps(keys: &Keys, count: u32) -> Option<Box<dyn Scheduler>> {
     let train = keys.noise.num_train_timesteps;
     let mut timesteps = keys.spacing.whole_timesteps(train, count);
     if let Some(&second) = timesteps.get(1) {
@@ -52,55 +53,61 @@ pub(super) fn cut(keys: &Keys, count: u32) -> Option<Box<dyn Scheduler>> {
     }
     let alpha = alphas(keys);
     let stride = i64::from(train / count);
-    let points = timesteps.iter().map(|&timestep| {
+    let coefficients = timesteps.iter().map(|&timestep| {
         let at = alpha(timestep)?;
-        // Before the first timestep there may be no alpha, and none is needed: it is never a sample's second call.
+        // There may be no alpha before the first timestep. None is needed: it is never a sample's second call.
         let before = alpha(timestep + stride).unwrap_or(at);
-        Some(Point { before, at, after: alpha((timestep - stride).max(-1))? })
+        Some(Coefficients { before, at, after: alpha((timestep - stride).max(-1))? })
     });
-    let points = points.collect::<Option<_>>()?;
+    let coefficients = coefficients.collect::<Option<_>>()?;
     let method = Pndm { prediction: keys.prediction };
-    Some(Plan::boxed(method, count, timesteps.into_iter().map(float).collect(), points))
+    Some(Discretized::boxed(method, count, timesteps.into_iter().map(float).collect(), coefficients))
 }
 
 impl Method for Pndm {
-    type Point = Point;
-    type Memory = Memory;
+    type Coefficients = Coefficients;
+    type History = History;
 
-    fn level(point: &Point) -> Level {
-        Level::of_alpha(point.at)
+    fn level(around: &Coefficients) -> NoiseLevel {
+        NoiseLevel::of_alpha(around.at)
     }
 
-    fn step(&self, point: &Point, latents: &mut [f32], prediction: &[f32], memory: &mut Memory, _: &mut dyn Normals) {
+    fn step(
+        &self,
+        around: &Coefficients,
+        latents: &mut [f32],
+        prediction: &[f32],
+        history: &mut History,
+        _: &mut dyn Normals,
+    ) {
         let (from, to, blended);
-        if memory.calls == 1 {
-            // The second call repeats the first step with the mean of the predictions at its ends. It takes for
-            // granted that its timestep is one stride past the first's, as diffusers does, also where a sample starts
-            // later in the schedule.
-            (from, to) = (point.before, point.at);
-            let predictions = [prediction].into_iter().chain(memory.history.iter().map(Vec::as_slice));
+        if history.calls == 1 {
+            // The second call repeats the first step with the mean of the predictions at its ends. Like diffusers, it
+            // assumes that its timestep is one stride after the first, even if a sample starts later in the schedule.
+            (from, to) = (around.before, around.at);
+            let predictions = [prediction].into_iter().chain(history.predictions.iter().map(Vec::as_slice));
             blended = blend(predictions, &[0.5, 0.5]);
-            latents.copy_from_slice(&memory.start);
+            latents.copy_from_slice(&history.start);
         } else {
-            (from, to) = (point.at, point.after);
-            if memory.calls == 0 {
-                memory.start = latents.to_vec();
+            (from, to) = (around.at, around.after);
+            if history.calls == 0 {
+                history.start = latents.to_vec();
             }
-            memory.history.truncate(WEIGHTS.len() - 1);
-            memory.history.insert(0, prediction.to_vec());
-            let weights = WEIGHTS.get(memory.history.len() - 1).copied().unwrap_or_default();
-            blended = blend(memory.history.iter().map(Vec::as_slice), weights);
+            history.predictions.truncate(WEIGHTS.len() - 1);
+            history.predictions.insert(0, prediction.to_vec());
+            let weights = WEIGHTS.get(history.predictions.len() - 1).copied().unwrap_or_default();
+            blended = blend(history.predictions.iter().map(Vec::as_slice), weights);
         }
-        memory.calls += 1;
+        history.calls += 1;
         self.transfer(from, to, latents, &blended);
     }
 }
 
 impl Pndm {
-    /// Equation 9, from one cumulative alpha to another. It is the step of DDIM, and rounded otherwise: where nearly
-    /// nothing is left of the image, that shows.
+    /// Applies equation 9, from one cumulative alpha to another. It is DDIM's step with another rounding, which matters
+    /// when almost nothing is left of the image.
     fn transfer(&self, from: f32, to: f32, latents: &mut [f32], blended: &[f32]) {
-        let level = Level::of_alpha(from);
+        let level = NoiseLevel::of_alpha(from);
         let kept = (to / from).sqrt();
         let divisor = from * (1.0 - to).sqrt() + (from * (1.0 - from) * to).sqrt();
         for (x, &predicted) in latents.iter_mut().zip(blended) {
@@ -110,7 +117,7 @@ impl Pndm {
     }
 }
 
-/// The weighted sum of predictions.
+/// Returns the weighted sum of predictions.
 fn blend<'a>(predictions: impl Iterator<Item = &'a [f32]>, weights: &[f32]) -> Vec<f32> {
     let mut sum = Vec::new();
     for (prediction, weight) in predictions.zip(weights) {

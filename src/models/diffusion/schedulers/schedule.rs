@@ -1,9 +1,9 @@
-//! How noise grows over the training timesteps: `betas` and what diffusers' schedulers make of them.
+//! How noise grows over the training timesteps: betas, and what diffusers' schedulers derive from them.
 
 use serde::Deserialize;
 
-/// How betas grow.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+/// The growth of betas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum BetaSchedule {
     Linear,
@@ -12,39 +12,39 @@ enum BetaSchedule {
     SquaredCosine,
 }
 
-/// The noise that a model was trained with.
-#[derive(Clone, Debug, Deserialize)]
+/// The noise schedule that a model was trained with.
+#[derive(Debug, Clone, Deserialize)]
 pub(super) struct NoiseSchedule {
-    /// How many timesteps there are.
+    /// The number of timesteps.
     pub(super) num_train_timesteps: u32,
     beta_start: f64,
     beta_end: f64,
     beta_schedule: BetaSchedule,
-    /// Betas in place of the computed ones, one for each timestep.
+    /// One beta for each timestep; replaces the computed ones.
     pub(super) trained_betas: Option<Vec<f32>>,
-    /// Whether nothing is left of the image at the last timestep (Lin et al. 2023, arXiv 2305.08891, algorithm 1).
+    /// Whether nothing of the image is left at the last timestep (Lin et al. 2023, arXiv 2305.08891, algorithm 1).
     #[serde(default)]
     rescale_betas_zero_snr: bool,
 }
 
 impl NoiseSchedule {
-    /// Whether betas are those of Nichol and Dhariwal 2021 (arXiv 2102.09672), equation 17.
+    /// Whether the betas are those of Nichol and Dhariwal 2021 (arXiv 2102.09672), equation 17.
     pub(super) fn is_squared_cosine(&self) -> bool {
         self.beta_schedule == BetaSchedule::SquaredCosine
     }
 
-    /// Cumulative products of 1 - beta, one for each training timestep.
+    /// Returns the cumulative products of 1 - beta, one for each training timestep.
     pub(super) fn alphas_cumprod(&self) -> Vec<f32> {
         let alphas: Vec<f32> = self.betas().into_iter().map(|beta| 1.0 - beta).collect();
         let cumulative = products(&alphas);
         if self.rescale_betas_zero_snr { products(&to_zero_snr(&cumulative)) } else { cumulative }
     }
 
-    /// Ratios of noise to image, one for each training timestep.
+    /// Returns the ratios of noise to image, one for each training timestep.
     pub(super) fn sigmas(&self) -> Vec<f32> {
         let mut alphas = self.alphas_cumprod();
         if let (true, Some(last)) = (self.rescale_betas_zero_snr, alphas.last_mut()) {
-            // diffusers' stand-in for 0, whose sigma would be infinite.
+            // diffusers uses this instead of 0, whose sigma would be infinite.
             *last = (-24_f32).exp2();
         }
         alphas.into_iter().map(|alpha| ((1.0 - alpha) / alpha).sqrt()).collect()
@@ -70,18 +70,18 @@ impl NoiseSchedule {
     }
 }
 
-/// Alphas whose products begin as these do and end at 0.
+/// Rescales alphas so that their products end at 0.
 fn to_zero_snr(cumulative: &[f32]) -> Vec<f32> {
     let roots: Vec<f32> = cumulative.iter().map(|alpha| alpha.sqrt()).collect();
     let (Some(&first), Some(&last)) = (roots.first(), roots.last()) else { return Vec::new() };
     let scale = first / (first - last);
     let rescaled = roots.iter().map(|root| ((root - last) * scale).powi(2));
     let before = [1.0].into_iter().chain(rescaled.clone());
-    // By way of betas, as diffusers rounds.
+    // Computed from betas, with diffusers' rounding.
     rescaled.zip(before).map(|(alpha, before)| 1.0 - (1.0 - alpha / before)).collect()
 }
 
-/// Cumulative products. torch accumulates those of float32 in float64.
+/// Returns cumulative products. torch accumulates products of float32 in float64.
 fn products(factors: &[f32]) -> Vec<f32> {
     let multiply = |product: &mut f64, factor: &f32| {
         *product *= f64::from(*factor);
@@ -90,7 +90,7 @@ fn products(factors: &[f32]) -> Vec<f32> {
     factors.iter().scan(1.0, multiply).collect()
 }
 
-/// As torch's `linspace`: from both ends towards the middle.
+/// Returns torch's `linspace`, which counts from both ends towards the middle.
 #[expect(clippy::cast_precision_loss, reason = "a few thousand timesteps")]
 fn linspace(start: f32, end: f32, count: u32) -> Vec<f32> {
     let step = (end - start) / (count - 1) as f32;
@@ -100,8 +100,8 @@ fn linspace(start: f32, end: f32, count: u32) -> Vec<f32> {
     (0..count).map(value).collect()
 }
 
-/// Rounded to the nearest, as torch does.
-#[expect(clippy::cast_possible_truncation, reason = "that is what it is for")]
+/// Rounds to the nearest f32, as torch does.
+#[expect(clippy::cast_possible_truncation, reason = "rounding is the purpose")]
 pub(super) fn to_f32(value: f64) -> f32 {
     value as f32
 }

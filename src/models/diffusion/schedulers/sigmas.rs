@@ -1,30 +1,31 @@
-//! Sigmas over a schedule's timesteps: by interpolation, or spread as Karras et al. 2022 (arXiv 2206.00364), equation
-//! 5, do.
+//! The sigmas of a schedule's timesteps: interpolated, or spaced as in Karras et al. 2022 (arXiv 2206.00364), equation 5.
 
-use super::keys::{FinalSigma, Keys};
-use super::schedule::to_f32;
-use super::spacing::linspace;
+use super::{
+    keys::{FinalSigma, Keys},
+    schedule::to_f32,
+    spacing::linspace,
+};
 
-/// Timesteps, and their sigmas with that which follows the last.
+/// Timesteps and their sigmas.
 #[derive(Debug)]
 pub(super) struct Sigmas {
     /// The timesteps, which may lie between those of training.
     pub(super) timesteps: Vec<f64>,
-    /// One more sigma than there are timesteps.
+    /// One sigma for each timestep, and one after the last.
     pub(super) sigmas: Vec<f32>,
 }
 
 impl Sigmas {
-    /// The sigmas of these timesteps; where the file asks for Karras' sigmas, as many from that of timestep `ends.0`
-    /// to that of `ends.1`, and other timesteps.
+    /// Returns the sigmas of these timesteps. If the file asks for Karras' sigmas, spaces as many of them from that of
+    /// timestep `ends.0` to that of `ends.1`, and returns their timesteps.
     pub(super) fn new(keys: &Keys, timesteps: Vec<f64>, ends: (f64, f64)) -> Self {
         let trained = keys.noise.sigmas();
         let at = |timestep: f64| interpolate(&trained, timestep);
         let (timesteps, mut sigmas): (Vec<_>, Vec<_>) = if keys.use_karras_sigmas {
-            let (most, least) = (keys.sigma_max.unwrap_or(at(ends.0)), keys.sigma_min.unwrap_or(at(ends.1)));
+            let (max, min) = (keys.sigma_max.unwrap_or(at(ends.0)), keys.sigma_min.unwrap_or(at(ends.1)));
             let logs: Vec<f32> = trained.iter().map(|sigma| sigma.ln()).collect();
             let count = u32::try_from(timesteps.len()).unwrap_or(u32::MAX);
-            karras(most, least, count).map(|sigma| (timestep(&logs, sigma), to_f32(sigma))).unzip()
+            karras(max, min, count).map(|sigma| (timestep(&logs, sigma), to_f32(sigma))).unzip()
         } else {
             timesteps.into_iter().map(|timestep| (timestep, to_f32(at(timestep)))).unzip()
         };
@@ -35,13 +36,13 @@ impl Sigmas {
         Self { timesteps, sigmas }
     }
 
-    /// The sigma of each timestep and that which its step leads to.
+    /// Returns the sigma of each timestep with the sigma that its step leads to.
     pub(super) fn pairs(&self) -> impl Iterator<Item = (f32, f32)> {
         self.sigmas.iter().copied().zip(self.sigmas.iter().skip(1).copied())
     }
 }
 
-/// The sigma at a timestep that may lie between two trained ones, or, as with numpy's `interp`, outside.
+/// Returns the sigma at a timestep, which may lie between two trained ones or, as with numpy's `interp`, outside.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few thousand timesteps, from 0")]
 fn interpolate(trained: &[f32], timestep: f64) -> f64 {
     let below = timestep.floor();
@@ -50,13 +51,13 @@ fn interpolate(trained: &[f32], timestep: f64) -> f64 {
     low + (high - low) * (timestep - below)
 }
 
-/// Sigmas from the most to the least, with the paper's rho of 7.
-fn karras(most: f64, least: f64, count: u32) -> impl Iterator<Item = f64> {
-    let (most, least) = (most.powf(1.0 / 7.0), least.powf(1.0 / 7.0));
-    linspace(1.0, count).into_iter().map(move |part| (most + part * (least - most)).powf(7.0))
+/// Returns sigmas from the largest to the smallest, with the paper's rho of 7.
+fn karras(max: f64, min: f64, count: u32) -> impl Iterator<Item = f64> {
+    let (max, min) = (max.powf(1.0 / 7.0), min.powf(1.0 / 7.0));
+    linspace(1.0, count).into_iter().map(move |part| (max + part * (min - max)).powf(7.0))
 }
 
-/// The timestep between two trained ones that has a sigma, by the logarithms of theirs.
+/// Returns the timestep of a sigma, interpolated between trained ones by the logarithms of their sigmas.
 #[expect(clippy::cast_precision_loss, reason = "a few thousand timesteps")]
 fn timestep(logs: &[f32], sigma: f64) -> f64 {
     let log = sigma.max(1e-10).ln();

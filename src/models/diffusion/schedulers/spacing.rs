@@ -1,22 +1,22 @@
-//! How a number of timesteps is spread over the training timesteps: Lin et al. 2023 (arXiv 2305.08891), table 2, and
+//! How timesteps are spaced over the training timesteps: Lin et al. 2023 (arXiv 2305.08891), table 2, and
 //! `set_timesteps` of diffusers' schedulers.
 
 use serde::Deserialize;
 
-/// The rule.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+/// The spacing rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Rule {
     /// From 0 to the last, both included.
     Linspace,
-    /// From 0 in whole strides.
+    /// From 0 in integer strides.
     Leading,
-    /// From the last in strides that need not be whole.
+    /// From the last in strides that need not be integers.
     Trailing,
 }
 
 impl Rule {
-    /// diffusers' word.
+    /// Returns diffusers' name.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Linspace => "linspace",
@@ -26,18 +26,17 @@ impl Rule {
     }
 }
 
-/// The keys of spacing.
-#[derive(Clone, Copy, Debug, Deserialize)]
+/// The keys of the spacing.
+#[derive(Debug, Clone, Copy, Deserialize)]
 pub(super) struct Spacing {
-    /// The rule.
     #[serde(rename = "timestep_spacing")]
     pub(super) rule: Rule,
-    /// What `leading` adds to every timestep.
+    /// The offset that `leading` adds to every timestep.
     pub(super) steps_offset: u32,
 }
 
 impl Spacing {
-    /// The timesteps, last of training first; whole numbers but for `linspace`.
+    /// Returns the timesteps, in the order in which they run. They are integers except for `linspace`.
     pub(super) fn timesteps(self, train: u32, count: u32) -> Vec<f64> {
         match self.rule {
             Rule::Linspace => {
@@ -51,28 +50,28 @@ impl Spacing {
             }
             Rule::Trailing => {
                 let train = f64::from(train);
-                // numpy's `arange` takes its stride from the first two values, and halves are rounded by its error. For
-                // a few counts (61 of 1000 is the first) that error also gives diffusers one more timestep, -1.
+                // numpy's `arange` takes its stride from the first two values, whose error decides how halves are
+                // rounded. For a few counts (61 of 1000 is the first) it also gives diffusers an extra timestep, -1.
                 let stride = (train - train / f64::from(count)) - train;
                 (0..count).map(|index| (train + f64::from(index) * stride).round_ties_even() - 1.0).collect()
             }
         }
     }
 
-    /// The timesteps of a scheduler that knows only whole ones.
+    /// Returns the timesteps of a scheduler that supports only integers.
     #[expect(clippy::cast_possible_truncation, reason = "a few thousand timesteps")]
     pub(super) fn whole_timesteps(self, train: u32, count: u32) -> Vec<i64> {
         self.timesteps(train, count).into_iter().map(|timestep| timestep.round_ties_even() as i64).collect()
     }
 }
 
-/// As numpy's `linspace` from 0.
+/// Returns numpy's `linspace` from 0.
 pub(super) fn linspace(end: f64, count: u32) -> Vec<f64> {
     let step = end / f64::from(count.max(2) - 1);
     (0..count).map(|index| if index > 0 && index + 1 == count { end } else { f64::from(index) * step }).collect()
 }
 
-/// A whole timestep as the UNet takes it.
+/// Converts an integer timestep to the UNet's input.
 #[expect(clippy::cast_precision_loss, reason = "a few thousand timesteps")]
 pub(super) fn float(timestep: i64) -> f32 {
     timestep as f32

@@ -1,15 +1,21 @@
 //! Against diffusers (`tests/fixtures/schedulers`), and against configurations that are refused.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::models::diffusion::DiffusionError;
-use crate::models::diffusion::noise::Purpose;
+use crate::models::{
+    diffusion::{DiffusionError, noise::Purpose},
+    model_dir::FileError,
+};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -32,7 +38,7 @@ struct Case {
     drawn: usize,
 }
 
-/// The recorded draws, one after another.
+/// Returns the recorded draws in order.
 #[derive(Debug)]
 struct Recorded {
     draws: Vec<Vec<f32>>,
@@ -52,7 +58,7 @@ fn config(json: &Value, instead: Option<&str>) -> Result<SchedulerConfig, Diffus
     SchedulerConfig::read(file.path(), instead.map(|name| name.parse().unwrap()), &[])
 }
 
-/// The file of a class with one more key.
+/// Returns the file of a class with one more key.
 fn with(class: &str, key: &str, value: Value) -> Value {
     let mut config = json!({"_class_name": class, "skip_prk_steps": true});
     config[key] = value;
@@ -66,7 +72,8 @@ fn assert_close(ours: &[f32], theirs: &[f32], what: &str) {
     assert!(ours.len() == theirs.len() && close, "{what}: {ours:?} for {theirs:?}");
 }
 
-/// The same timesteps. Karras' of Euler come from numpy's float32 logarithms, whose last bits depend on the processor.
+/// Expects equal timesteps. Euler's with Karras' sigmas come from numpy's float32 logarithms, whose last bits depend on
+/// the processor.
 #[track_caller]
 fn assert_timesteps(ours: &[f32], theirs: &[f32], what: &str) {
     let last_bits = |a: &f32, b: &f32| b.fract() != 0.0 && a.to_bits().abs_diff(b.to_bits()) <= 2;
@@ -105,12 +112,12 @@ fn schedules_are_diffusers() {
 }
 
 #[test]
-fn another_scheduler_keeps_the_keys_that_its_class_has() {
+fn another_scheduler_keeps_the_keys_of_its_class() {
     let mut file = with("DDIMScheduler", "timestep_spacing", json!("trailing"));
     file["use_karras_sigmas"] = json!(true);
     file["thresholding"] = json!(true);
     let calls = |name: &str| config(&file, Some(name)).unwrap().build(8).unwrap().calls(8).to_vec();
-    assert_eq!(calls("pndm").len(), 9, "one is evaluated twice");
+    assert_eq!(calls("pndm").len(), 9, "one timestep is evaluated twice");
     assert_eq!(calls("euler_ancestral")[..2], [999.0, 874.0]);
     assert_ne!(calls("euler"), calls("euler_ancestral"), "only one of them has Karras' sigmas");
     assert!(config(&file, None).is_err(), "DDIM has thresholding");
@@ -132,12 +139,12 @@ fn refusal(json: &Value) -> String {
 }
 
 #[test]
-fn what_is_not_supported_is_said() {
+fn unsupported_values_are_reported() {
     let dpm = "DPMSolverMultistepScheduler";
-    for (class, key, value, said) in [
+    for (class, key, value, expected) in [
         ("DDIMScheduler", "thresholding", json!(true), "true; only false is supported"),
         ("DDIMScheduler", "num_train_timesteps", json!(1), "1; 2 to 10000 are supported"),
-        ("DDIMScheduler", "trained_betas", json!([0.1]), "of another length; there is one for each timestep"),
+        ("DDIMScheduler", "trained_betas", json!([0.1]), "of another length; it needs one beta for each timestep"),
         ("DDIMScheduler", "steps_offset", json!(1000), "1000; 0 to 999 are supported"),
         ("DDIMScheduler", "clip_sample_range", json!(-1.5), "-1.5; 0 and more are supported"),
         ("PNDMScheduler", "skip_prk_steps", json!(false), "false; only true is supported"),
@@ -148,26 +155,27 @@ fn what_is_not_supported_is_said() {
         (dpm, "lambda_min_clipped", json!(-5.1), "-5.1; only null is supported"),
         ("LCMScheduler", "original_inference_steps", json!(0), "0; 1 to 1000 are supported"),
     ] {
-        assert_eq!(refusal(&with(class, key, value)), format!("`{key}` is {said}"));
+        assert_eq!(refusal(&with(class, key, value)), format!("`{key}` is {expected}"));
     }
     assert_eq!(
         refusal(&json!({"_class_name": "PNDMScheduler"})),
         "`skip_prk_steps` is false by default; only true is supported"
     );
     let broken = config(&with("DDIMScheduler", "prediction_type", json!("sample")), None).unwrap_err();
-    assert!(matches!(&broken, DiffusionError::Config { .. }), "{broken}");
-    assert!(matches!(SchedulerConfig::read(Path::new("/no/such"), None, &[]), Err(DiffusionError::Read { .. })));
+    assert!(matches!(&broken, DiffusionError::File(FileError::Config { .. })), "{broken}");
+    let missing = SchedulerConfig::read(Path::new("/no/such"), None, &[]);
+    assert!(matches!(missing, Err(DiffusionError::File(FileError::Io { .. }))));
 }
 
 #[test]
-fn an_unknown_scheduler_is_refused_with_those_that_are_known() {
+fn an_unknown_scheduler_is_rejected_with_the_known_ones() {
     let names = "`ddim`, `pndm`, `euler`, `euler_ancestral`, `dpmpp_2m`, `dpmpp_2m_karras`, `lcm`";
     assert_eq!(
         refusal(&json!({"_class_name": "HeunDiscreteScheduler"})),
         format!(
             "`_class_name` is `HeunDiscreteScheduler`; supported are `DDIMScheduler`, `PNDMScheduler`, \
              `EulerDiscreteScheduler`, `EulerAncestralDiscreteScheduler`, `DPMSolverMultistepScheduler`, \
-             `LCMScheduler`; `spectrum.scheduler` puts one of {names} in its place"
+             `LCMScheduler`; `spectrum.scheduler` can replace it with one of {names}"
         )
     );
     assert!(refusal(&json!({})).starts_with("`_class_name` is missing; supported are `DDIMScheduler`, "));
@@ -179,32 +187,32 @@ fn an_unknown_scheduler_is_refused_with_those_that_are_known() {
 }
 
 #[test]
-fn too_many_timesteps_are_refused_and_not_run_past_the_end() {
-    for (class, offset, most) in [
+fn too_many_timesteps_are_rejected() {
+    for (class, offset, max) in [
         ("DDIMScheduler", 0, 1000),
-        // As many timesteps as were trained would reach one past the last.
+        // The offset would move the first of 1000 timesteps past the last trained one.
         ("DDIMScheduler", 1, 999),
         ("PNDMScheduler", 0, 1000),
         ("EulerDiscreteScheduler", 0, 1000),
         ("EulerAncestralDiscreteScheduler", 1, 1000),
-        // At 1000, two of the 1001 points are the same.
+        // With 1000, two of the 1001 points are the same.
         ("DPMSolverMultistepScheduler", 0, 999),
         ("LCMScheduler", 0, 50),
     ] {
         let config = config(&with(class, "steps_offset", json!(offset)), None).unwrap();
-        assert!(config.build(most).is_ok(), "{class}");
-        for timesteps in [0, most + 1, u32::MAX] {
+        assert!(config.build(max).is_ok(), "{class}");
+        for timesteps in [0, max + 1, u32::MAX] {
             let error = config.build(timesteps).unwrap_err().to_string();
-            assert!(error.ends_with(&format!("valid are 1 to {most}")), "{class}: {error}");
+            assert!(error.ends_with(&format!("valid are 1 to {max}")), "{class}: {error}");
         }
     }
 }
 
 #[test]
-fn betas_without_a_schedule_are_refused() {
-    let refused = |key: &str, value: Value, said: &str| {
+fn betas_without_a_schedule_are_rejected() {
+    let refused = |key: &str, value: Value, expected: &str| {
         let error = config(&with("EulerDiscreteScheduler", key, value), None).unwrap_err().to_string();
-        assert!(error.contains(said), "{error}");
+        assert!(error.contains(expected), "{error}");
     };
     for beta in [-0.5, 1.5, 1e300] {
         refused("beta_end", json!(beta), "`beta_end` is unusable with the other betas; every timestep must add noise");
@@ -217,9 +225,9 @@ fn betas_without_a_schedule_are_refused() {
     assert!(error.contains("`timestep_scaling` is 0; 0.001 to 1000000 are supported"), "{error}");
 }
 
-/// Once each of 100,000 lengths was tried, with all timesteps each time: minutes.
+/// Trying each of 100,000 numbers of timesteps, with the whole schedule each time, would take minutes.
 #[test]
-fn no_more_timesteps_are_offered_than_a_pipeline_may_ask_for() {
+fn no_more_timesteps_are_suggested_than_a_pipeline_may_request() {
     let mut file = with("DDIMScheduler", "num_train_timesteps", json!(10_000));
     file["beta_end"] = json!(0.00085);
     file["steps_offset"] = json!(9_999);

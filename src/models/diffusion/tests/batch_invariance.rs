@@ -1,4 +1,4 @@
-//! An image is the same to the bit whatever its company, its slot and its time of arrival.
+//! An image is bit-identical whatever else is in its batch, whichever slot it has, and whenever it arrives.
 
 use std::time::Duration;
 
@@ -22,15 +22,15 @@ fn start(change: impl FnOnce(&mut Settings)) -> Engine {
     Engine::start(&Runtime::open(None).unwrap(), &bundle(), settings, &Device::Cpu).unwrap()
 }
 
-/// An image with a pattern of its own.
+/// Returns an image with its own pattern.
 fn source(number: u32, width: u32, height: u32) -> Arc<[u8]> {
     let value = |x: u32, y: u32, scale: u32| ((x * scale + y * (number + 1) * 3) % 256) as u8;
     let image = RgbImage::from_fn(width, height, |x, y| image::Rgb([value(x, y, 3), value(x, y, 5), value(x, y, 7)]));
     encode_png(&image).unwrap().into()
 }
 
-fn job(number: u32) -> Job {
-    Job {
+fn request(number: u32) -> Request {
+    Request {
         image: source(number % 5, 32, 32),
         prompt: ["a photo of five", "a photo of nine", ""][number as usize % 3].into(),
         image_guidance: [0, 10, 30, 50, 70, 90][number as usize % 6],
@@ -38,12 +38,12 @@ fn job(number: u32) -> Job {
     }
 }
 
-async fn all(engine: &Engine, jobs: Vec<Job>) -> Vec<Result<Generated, EngineError>> {
-    let tasks: Vec<_> = jobs
+async fn generate_all(engine: &Engine, requests: Vec<Request>) -> Vec<Result<Generated, EngineError>> {
+    let tasks: Vec<_> = requests
         .into_iter()
-        .map(|job| {
+        .map(|request| {
             let engine = engine.clone();
-            tokio::spawn(async move { engine.img2img(job).await })
+            tokio::spawn(async move { engine.img2img(request).await })
         })
         .collect();
     let mut results = Vec::new();
@@ -52,27 +52,27 @@ async fn all(engine: &Engine, jobs: Vec<Job>) -> Vec<Result<Generated, EngineErr
     }
     results
 }
-
 #[tokio::test]
-async fn a_image_does_not_depend_on_its_company() {
-    let jobs: Vec<Job> = (0..24).map(job).collect();
+async fn an_image_does_not_depend_on_its_batch() {
+    let requests: Vec<Request> = (0..24).map(request).collect();
     let engine = start(|_| ());
     let mut alone = Vec::new();
-    for job in &jobs {
-        alone.push(engine.img2img(job.clone()).await.unwrap());
+    for request in &requests {
+        alone.push(engine.img2img(request.clone()).await.unwrap());
     }
-    let together = all(&start(|_| ()), jobs.clone()).await;
-    let reversed = all(&start(|settings| settings.queue = 3), jobs.iter().rev().cloned().collect()).await;
-    let one_thread = all(&start(|settings| settings.threads = 1), jobs.clone()).await;
+    let together = generate_all(&start(|_| ()), requests.clone()).await;
+    let small_queue = start(|settings| settings.queue = 3);
+    let reversed = generate_all(&small_queue, requests.iter().rev().cloned().collect()).await;
+    let one_thread = generate_all(&start(|settings| settings.threads = 1), requests.clone()).await;
     for (number, alone) in alone.iter().enumerate() {
-        assert_eq!(together[number].as_ref().unwrap(), alone, "job {number} in company");
-        assert_eq!(reversed[jobs.len() - 1 - number].as_ref().unwrap(), alone, "job {number} in reverse");
-        assert_eq!(one_thread[number].as_ref().unwrap(), alone, "job {number} on one thread");
+        assert_eq!(together[number].as_ref().unwrap(), alone, "request {number} with others");
+        assert_eq!(reversed[requests.len() - 1 - number].as_ref().unwrap(), alone, "request {number} in reverse");
+        assert_eq!(one_thread[number].as_ref().unwrap(), alone, "request {number} on one thread");
     }
 }
 
 #[test]
-fn a_image_does_not_depend_on_its_slot() {
+fn an_image_does_not_depend_on_its_slot() {
     let files = bundle();
     let (mut encoders, mut denoiser) = load(&files);
     let prompt = encoders.encode_prompt("a photo of five").unwrap();
@@ -85,7 +85,7 @@ fn a_image_does_not_depend_on_its_slot() {
             let mut batch = Batch::new(size, slots);
             for number in 0..slots {
                 let seed = if number == slot { 42 } else { number as i64 };
-                let mut normals = NoiseSource::Counter.start(seed);
+                let mut normals = NoiseGenerator::Counter.start(seed);
                 let draws = [Purpose::Posterior, Purpose::Noise].map(|purpose| normals.draw(purpose, 256));
                 let run = if number == slot { 3 } else { 4 + number % 6 };
                 let denoising = scheduler.start(run, Some(&draws[0]), &draws[1], normals);
@@ -105,10 +105,12 @@ fn a_image_does_not_depend_on_its_slot() {
 #[tokio::test]
 async fn evaluations_are_counted_without_padding() {
     let engine = start(|_| ());
-    let jobs: Vec<Job> = (0..12).map(job).collect();
-    let planned: u32 = jobs.iter().map(|job| timesteps_run(10, job.image_guidance) * rows_per_sample(4.0)).sum();
-    let made = all(&engine, jobs).await;
-    assert_eq!(made.iter().map(|made| made.as_ref().unwrap().unet_evaluations).sum::<u64>(), u64::from(planned));
+    let requests: Vec<Request> = (0..12).map(request).collect();
+    let rows = |request: &Request| timesteps_run(10, request.image_guidance) * rows_per_sample(4.0);
+    let planned: u32 = requests.iter().map(rows).sum();
+    let generated = generate_all(&engine, requests).await;
+    let counted: u64 = generated.iter().map(|image| image.as_ref().unwrap().unet_evaluations).sum();
+    assert_eq!(counted, u64::from(planned));
     let stats = engine.stats();
     assert_eq!((stats.unet_evaluations, stats.images), (u64::from(planned), 12));
     assert_eq!(stats.batch_rows_offered, stats.unet_calls * 2 * BATCH as u64);
@@ -117,7 +119,7 @@ async fn evaluations_are_counted_without_padding() {
 
 /// Random mixes of levels, sizes, schedulers and guidance, from a fixed seed.
 #[tokio::test]
-async fn every_mix_costs_its_timesteps() {
+async fn every_mix_costs_its_planned_evaluations() {
     let mut draws = ChaCha8Rng::seed_from_u64(7);
     let mut below = |end: u32| draws.next_u32() % end;
     for mix in 0..12 {
@@ -129,28 +131,30 @@ async fn every_mix_costs_its_timesteps() {
             settings.guidance_scale = guidance_scale;
             settings.batch_size = 1 + below(5) as usize;
         });
-        let jobs: Vec<Job> = (0..1 + below(14))
+        let requests: Vec<Request> = (0..1 + below(14))
             .map(|number| {
                 let image = source(number % 3, 16 + 8 * below(2), 16);
-                Job { image, image_guidance: below(101) as u8, ..job(number) }
+                Request { image, image_guidance: below(101) as u8, ..request(number) }
             })
             .collect();
         let rows = rows_per_sample(guidance_scale);
-        let planned: u32 = jobs.iter().map(|job| timesteps_run(timesteps, job.image_guidance) * rows).sum();
-        let made = all(&engine, jobs).await;
-        let counted: u64 = made.iter().map(|made| made.as_ref().unwrap().unet_evaluations).sum();
+        let planned = requests.iter().map(|request| timesteps_run(timesteps, request.image_guidance) * rows);
+        let planned: u32 = planned.sum();
+        let generated = generate_all(&engine, requests).await;
+        let counted: u64 = generated.iter().map(|image| image.as_ref().unwrap().unet_evaluations).sum();
         let what = format!("mix {mix}: {scheduler}, {timesteps} timesteps, guidance {guidance_scale}");
         assert_eq!((counted, engine.stats().unet_evaluations), (u64::from(planned), u64::from(planned)), "{what}");
     }
 }
 
 #[tokio::test]
-async fn another_batch_shape_rounds_otherwise_and_no_more() {
-    let jobs: Vec<Job> = (0..6).map(job).collect();
-    let of = async |batch_size| all(&start(|settings| settings.batch_size = batch_size), jobs.clone()).await;
+async fn another_batch_size_changes_only_the_rounding() {
+    let requests: Vec<Request> = (0..6).map(request).collect();
+    let of =
+        async |batch_size| generate_all(&start(|settings| settings.batch_size = batch_size), requests.clone()).await;
     let (one, eight) = (of(1).await, of(8).await);
     for (one, eight) in one.iter().zip(&eight) {
-        let [one, eight] = [one, eight].map(|made| decode(&made.as_ref().unwrap().png, &Limits::default()).unwrap());
+        let [one, eight] = [one, eight].map(|image| decode(&image.as_ref().unwrap().png, &Limits::default()).unwrap());
         let worst = one.as_raw().iter().zip(eight.as_raw()).map(|(a, b)| a.abs_diff(*b)).max();
         assert!(worst <= Some(1), "{worst:?}");
     }
@@ -158,7 +162,7 @@ async fn another_batch_shape_rounds_otherwise_and_no_more() {
 
 #[tokio::test]
 async fn guidance_0_may_start_from_noise_alone() {
-    let level = |image_guidance, number| Job { image: source(number, 32, 32), image_guidance, ..job(0) };
+    let level = |image_guidance, number| Request { image: source(number, 32, 32), image_guidance, ..request(0) };
     let of_noise = start(|settings| settings.pure_noise_at_zero = true);
     let [five, nine] = [of_noise.img2img(level(0, 1)).await.unwrap(), of_noise.img2img(level(0, 2)).await.unwrap()];
     assert_eq!(five, nine, "nothing is left of the source");
@@ -171,10 +175,11 @@ async fn guidance_0_may_start_from_noise_alone() {
 async fn the_real_image_passes_through_without_a_model() {
     let engine = start(|_| ());
     let image = source(1, 50, 33);
-    let made = engine.img2img(Job { image: Arc::clone(&image), image_guidance: 100, ..job(0) }).await.unwrap();
-    assert_eq!((made.timesteps, made.unet_evaluations), (0, 0));
+    let passed = Request { image: Arc::clone(&image), image_guidance: 100, ..request(0) };
+    let generated = engine.img2img(passed).await.unwrap();
+    assert_eq!((generated.timesteps, generated.unet_evaluations), (0, 0));
     let limits = Limits::default();
-    assert_eq!(decode(&made.png, &limits).unwrap(), decode(&image, &limits).unwrap());
+    assert_eq!(decode(&generated.png, &limits).unwrap(), decode(&image, &limits).unwrap());
     assert_eq!(engine.stats(), Stats::default().with_busy(engine.stats().busy));
 }
 
@@ -185,11 +190,11 @@ impl Stats {
 }
 
 #[tokio::test]
-async fn sizes_share_an_engine_and_bad_images_stop_nobody() {
+async fn sizes_share_an_engine_and_bad_images_affect_no_others() {
     let engine = start(|_| ());
-    let of = |image: Arc<[u8]>| Job { image, ..job(4) };
+    let of = |image: Arc<[u8]>| Request { image, ..request(4) };
     let truncated: Arc<[u8]> = source(2, 32, 32)[..60].into();
-    let jobs = vec![
+    let requests = vec![
         of(source(0, 32, 32)),
         of(source(0, 48, 24)),
         of(source(0, 35, 33)),
@@ -197,33 +202,34 @@ async fn sizes_share_an_engine_and_bad_images_stop_nobody() {
         of(truncated),
         of(b"hello".as_slice().into()),
     ];
-    let made = all(&engine, jobs).await;
-    let sides = |index: usize| decode(&made[index].as_ref().unwrap().png, &Limits::default()).unwrap().dimensions();
+    let results = generate_all(&engine, requests).await;
+    let sides = |index: usize| decode(&results[index].as_ref().unwrap().png, &Limits::default()).unwrap().dimensions();
     assert_eq!((sides(0), sides(1), sides(2)), ((32, 32), (48, 24), (32, 32)));
-    let reason = |index: usize| made[index].as_ref().unwrap_err().clone();
-    assert_eq!(reason(3), EngineError::Row("the image is 3 x 40 pixels, and a side needs 4 at least".to_owned()));
-    assert!(matches!(reason(4), EngineError::Row(reason) if reason.starts_with("the `png` image is truncated")));
-    assert_eq!(reason(5), EngineError::Row("not an image: it looks like `text`".to_owned()));
-    assert_eq!(engine.img2img(of(source(0, 32, 32))).await, made[0].clone());
+    let reason = |index: usize| results[index].as_ref().unwrap_err().clone();
+    let too_small = "the image is 3 x 40 pixels; each side needs at least 4";
+    assert_eq!(reason(3), EngineError::Image(too_small.to_owned()));
+    assert!(matches!(reason(4), EngineError::Image(reason) if reason.starts_with("the `png` image is truncated")));
+    assert_eq!(reason(5), EngineError::Image("not an image: it looks like `text`".to_owned()));
+    assert_eq!(engine.img2img(of(source(0, 32, 32))).await, results[0].clone());
 }
 
 #[tokio::test]
-async fn dropped_futures_take_their_jobs_back() {
+async fn dropped_futures_cancel_their_requests() {
     let engine = start(|settings| settings.queue = 8);
     for _ in 0..3 {
-        let gone = all_of(&engine, 0..8);
-        assert!(tokio::time::timeout(Duration::from_millis(1), gone).await.is_err());
+        let dropped = generate_numbers(&engine, 0..8);
+        assert!(tokio::time::timeout(Duration::from_millis(1), dropped).await.is_err());
     }
-    let made = engine.img2img(job(3)).await.unwrap();
-    assert_eq!(made, start(|_| ()).img2img(job(3)).await.unwrap());
+    let generated = engine.img2img(request(3)).await.unwrap();
+    assert_eq!(generated, start(|_| ()).img2img(request(3)).await.unwrap());
     assert!(engine.stats().images < 24, "{:?}", engine.stats());
 }
 
-async fn all_of(engine: &Engine, numbers: std::ops::Range<u32>) {
+async fn generate_numbers(engine: &Engine, numbers: std::ops::Range<u32>) {
     let mut tasks = tokio::task::JoinSet::new();
     for number in numbers {
         let engine = engine.clone();
-        tasks.spawn(async move { engine.img2img(job(number)).await });
+        tasks.spawn(async move { engine.img2img(request(number)).await });
     }
     while tasks.join_next().await.is_some() {}
 }

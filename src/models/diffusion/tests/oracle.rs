@@ -1,6 +1,6 @@
-//! Against diffusers' pipelines, number by number, from the seed alone (`tests/fixtures/pipelines`): SD 1.x, SD 2.x with
-//! an old export's graphs, SDXL base, and the SDXL refiner, made by `tests/oracle/make.py`; and three as `optimum-cli`
-//! itself exports them, untouched, made by `tests/oracle/make_optimum.py`.
+//! Compares with diffusers' pipelines number by number, from the seed alone (`tests/fixtures/pipelines`): SD 1.x, SD 2.x
+//! with the graphs of an old export, SDXL base, and the SDXL refiner, written by `tests/oracle/make.py`; and three unchanged
+//! exports of `optimum-cli`, written by `tests/oracle/make_optimum.py`.
 
 use serde_json::{Map, Value, json};
 
@@ -81,7 +81,7 @@ fn folder(pipeline: &str) -> PathBuf {
 }
 
 fn oracle(pipeline: &str) -> Oracle {
-    // Python writes an infinity into a scheduler's configuration, which no JSON has
+    // Python writes an infinity into a scheduler's configuration, which is not JSON.
     let text = std::fs::read_to_string(folder(pipeline).join("golden.json")).unwrap();
     serde_json::from_str(&text.replace("-Infinity", "null")).unwrap()
 }
@@ -91,7 +91,7 @@ fn floats(text: &str) -> Vec<f32> {
 }
 
 #[test]
-fn prompts_are_encoded_as_diffusers_does() {
+fn prompts_are_encoded_as_in_diffusers() {
     for pipeline in PIPELINES {
         let (mut encoders, _) = load(&DiffusionFiles::inspect(&folder(pipeline)).unwrap());
         for text in oracle(pipeline).texts {
@@ -109,7 +109,7 @@ fn prompts_are_encoded_as_diffusers_does() {
 }
 
 #[test]
-fn every_timestep_and_image_is_diffusers_from_the_seed_alone() {
+fn every_timestep_and_image_equals_diffusers_from_the_seed_alone() {
     for pipeline in PIPELINES {
         let files = DiffusionFiles::inspect(&folder(pipeline)).unwrap();
         let (oracle, (mut encoders, mut denoiser)) = (oracle(pipeline), load(&files));
@@ -120,7 +120,7 @@ fn every_timestep_and_image_is_diffusers_from_the_seed_alone() {
     }
 }
 
-/// Goes through a case with diffusers.
+/// Follows diffusers through a case.
 fn follow(
     files: &DiffusionFiles,
     encoders: &mut Encoders,
@@ -133,14 +133,14 @@ fn follow(
     let (scheduler, guidance, run) = (case.scheduler(), case.guidance(encoders), case.run() as usize);
     assert_eq!(scheduler.calls(run).len(), case.timesteps.len(), "{what}");
     for (ours, theirs) in scheduler.calls(run).iter().zip(&case.timesteps) {
-        // identical, but where they come from numpy's logarithm in single precision, whose last bits depend on the
-        // processor
+        // Identical, unless they come from numpy's logarithm in single precision, whose last bits depend on the
+        // processor.
         let ulps = if case.name.contains("karras") && theirs.fract() != 0.0 { 2 } else { 0 };
         assert!(ours.to_bits().abs_diff(theirs.to_bits()) <= ulps, "{what}: {ours} for {theirs}");
     }
     let source = decode(&base64(&source.png), &Limits::default()).unwrap();
     let posterior = encoders.encode_image(prepare(&source, files.pixels_per_latent).unwrap().unwrap()).unwrap();
-    let mut normals = NoiseSource::Torch.start(case.seed);
+    let mut normals = NoiseGenerator::Torch.start(case.seed);
     let z0 = latents(&files.scaling, &posterior, &mut *normals);
     assert_close(&z0, &floats(&case.z0), &format!("latents of {what}"));
     let ids = |conditional| files.time_ids.of(posterior.size, files.pixels_per_latent, conditional);
@@ -166,24 +166,24 @@ fn follow(
 }
 
 #[tokio::test]
-async fn the_engine_makes_the_image_of_a_seed() {
+async fn the_engine_generates_the_image_of_a_seed() {
     for pipeline in PIPELINES {
         let copy = tempfile::tempdir().unwrap();
         copy_dir(&folder(pipeline), copy.path());
-        make_images(copy.path(), pipeline).await;
+        generate_images(copy.path(), pipeline).await;
     }
 }
 
 #[tokio::test]
-async fn a_unet_in_half_precision_makes_the_same_images() {
+async fn a_unet_in_half_precision_generates_the_same_images() {
     let copy = tempfile::tempdir().unwrap();
     copy_dir(&folder("sd1"), copy.path());
     copy_dir(&folder("sd1").join("unet_f16"), &copy.path().join("unet"));
-    make_images(copy.path(), "sd1").await;
+    generate_images(copy.path(), "sd1").await;
 }
 
-/// Makes the images of a pipeline's oracle with a directory of its own to write schedulers into.
-async fn make_images(dir: &Path, pipeline: &str) {
+/// Generates the images of a pipeline's oracle, with a directory into which schedulers can be written.
+async fn generate_images(dir: &Path, pipeline: &str) {
     let oracle = oracle(pipeline);
     for case in oracle.cases.iter().filter(|case| case.strength == "0.5") {
         let scheduler = dir.join("scheduler/scheduler_config.json");
@@ -192,28 +192,28 @@ async fn make_images(dir: &Path, pipeline: &str) {
             timesteps: NonZeroU32::new(case.num_inference_steps).unwrap(),
             guidance_scale: case.guidance_scale,
             negative_prompt: case.negative_prompt.clone(),
-            noise: NoiseSource::Torch,
+            noise: NoiseGenerator::Torch,
             batch_size: 2,
             ..Settings::default()
         };
         let files = DiffusionFiles::inspect(dir).unwrap();
         let engine = Engine::start(&Runtime::open(None).unwrap(), &files, settings, &Device::Cpu).unwrap();
-        let job = Job {
+        let request = Request {
             image: base64(&oracle.sources[&case.source].png).into(),
             prompt: case.prompt.clone().into(),
             image_guidance: case.image_guidance(),
             seed: case.seed,
         };
-        let made = engine.img2img(job).await.unwrap();
+        let generated = engine.img2img(request).await.unwrap();
         let rows = if case.guidance_scale > 1.0 { 2 } else { 1 };
-        assert_eq!((made.timesteps, made.unet_evaluations), (case.run(), rows * case.timesteps.len() as u64));
-        let image = decode(&made.png, &Limits::default()).unwrap();
+        assert_eq!((generated.timesteps, generated.unet_evaluations), (case.run(), rows * case.timesteps.len() as u64));
+        let image = decode(&generated.png, &Limits::default()).unwrap();
         assert_same_image(image.as_raw(), &base64(&case.image.rgb), &case.name);
     }
 }
 
 #[test]
-fn what_a_directory_lacks_is_named() {
+fn what_a_directory_lacks_is_reported() {
     let copy = tempfile::tempdir().unwrap();
     copy_dir(&folder("sdxl_refiner"), copy.path());
     let message = || {

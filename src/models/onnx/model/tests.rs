@@ -1,4 +1,4 @@
-//! Against `tests/fixtures/onnx/ports.onnx`, whose graph passes each of its inputs through.
+//! Tests on `tests/fixtures/onnx/ports.onnx`, whose graph returns each of its inputs.
 
 use super::*;
 
@@ -26,7 +26,7 @@ fn inputs() -> Vec<(&'static str, Tensor)> {
 }
 
 #[test]
-fn inputs_become_what_the_graph_wants() {
+fn inputs_are_converted_to_the_types_of_the_graph() {
     let mut outputs = ports().run(inputs()).unwrap();
     assert_eq!(outputs.take("y").unwrap(), (vec![1, 3], vec![1.0, 4.0, 9.0]));
     assert_eq!(outputs.take("h_out").unwrap().1, [0.5, -1.0, f16::from_f32(0.1).to_f32()]);
@@ -36,13 +36,13 @@ fn inputs_become_what_the_graph_wants() {
 }
 
 #[test]
-fn the_loaded_inputs_are_the_files() {
-    // The runtime lists an initializer that may be overridden among neither, as the walker does.
+fn the_loaded_inputs_equal_those_in_the_file() {
+    // Neither lists an initializer that may be overridden.
     assert_eq!(ports().inputs, Signature::read(&path()).unwrap().inputs);
 }
 
 #[test]
-fn wrong_inputs_are_named() {
+fn wrong_inputs_are_reported() {
     let mut model = ports();
     let unknown = model.run(vec![("z", Tensor::f32([], vec![0.0]))]).unwrap_err().to_string();
     assert!(unknown.ends_with("no input `z`; it has `x`, `h`, `ids`, `timestep`"), "{unknown}");
@@ -53,7 +53,7 @@ fn wrong_inputs_are_named() {
 }
 
 #[test]
-fn a_file_that_is_no_graph_is_an_error() {
+fn a_file_that_is_not_a_graph_is_an_error() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), b"hello").unwrap();
     let error = open(file.path()).unwrap_err();

@@ -1,4 +1,4 @@
-//! Against `tests/fixtures/onnx/ports.onnx`, whole and broken.
+//! Tests on `tests/fixtures/onnx/ports.onnx`, complete and broken.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn names_elements_and_axes_are_read() {
     assert_eq!(
         described,
         ["x float32 [batch, 3]", "h float16 [batch, 3]", "ids int32 [batch, length]", "timestep int64 []"],
-        "and not the initializer `weight`"
+        "the initializer `weight` is not an input"
     );
     assert_eq!(signature.outputs.len(), 4);
     assert_eq!(axis(&signature, 1), Dim::Fixed(3));
@@ -21,7 +21,7 @@ fn names_elements_and_axes_are_read() {
 }
 
 #[test]
-fn a_misfit_names_what_it_has_and_what_is_expected() {
+fn a_misfit_reports_what_it_has_and_what_is_expected() {
     let signature = Signature::read(&path()).unwrap();
     signature.expect_input("x", &[Element::F32], &[Want::Any("batch"), Want::Exactly(3)]).unwrap();
     let message = |error: OnnxError| error.to_string().replace(&path().display().to_string(), "FILE");
@@ -36,10 +36,10 @@ fn a_misfit_names_what_it_has_and_what_is_expected() {
 }
 
 #[test]
-fn cut_off_and_foreign_files_are_errors_and_never_panics() {
+fn truncated_and_foreign_files_are_errors() {
     let bytes = std::fs::read(path()).unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
-    // The last six bytes are the list of operator sets, after the graph.
+    // The last six bytes are the list of operator sets, which follows the graph.
     for length in 0..bytes.len() - 6 {
         std::fs::write(file.path(), &bytes[..length]).unwrap();
         let error = Signature::read(file.path()).unwrap_err();
@@ -54,16 +54,16 @@ fn cut_off_and_foreign_files_are_errors_and_never_panics() {
 }
 
 #[test]
-fn weights_of_pytorch_in_the_place_of_a_graph_are_named() {
+fn pytorch_weights_in_place_of_a_graph_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let graph = folder.path().join("model.onnx");
-    assert!(matches!(Signature::read(&graph), Err(OnnxError::Io { .. })));
+    assert!(matches!(Signature::read(&graph), Err(OnnxError::File(FileError::Io { .. }))));
     std::fs::write(folder.path().join("diffusion_pytorch_model.safetensors"), "").unwrap();
-    let said = Signature::read(&graph).unwrap_err().to_string().replace(&folder.path().display().to_string(), "DIR");
+    let message = Signature::read(&graph).unwrap_err().to_string().replace(&folder.path().display().to_string(), "DIR");
     assert_eq!(
-        said,
-        "`DIR/model.onnx` is not there, and `diffusion_pytorch_model.safetensors` beside it holds weights of PyTorch\n\
-         hint: export the model to ONNX by `optimum-cli export onnx`, as docs/models.md says"
+        message,
+        "`DIR/model.onnx` does not exist, but `diffusion_pytorch_model.safetensors` next to it holds PyTorch weights\n\
+         hint: export the model to ONNX with `optimum-cli export onnx`, as docs/models.md describes"
     );
     std::fs::copy(path(), &graph).unwrap();
     Signature::read(&graph).unwrap();

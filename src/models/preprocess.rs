@@ -1,58 +1,27 @@
-//! `preprocessor_config.json`: what becomes of an image before a model sees it. As transformers' `CLIPImageProcessor`,
+//! `preprocessor_config.json`: how an image is prepared for a model, as in transformers' `CLIPImageProcessor`,
 //! `BitImageProcessor` and `ViTImageProcessor`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use image::RgbImage;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Filter, ImageError, centre_crop, resize, to_chw};
-use crate::limited_read;
+use super::model_dir::FileError;
+use crate::{
+    imaging::{Filter, ImageError, center_crop, resize, to_chw},
+    limited_read,
+};
 
-/// Why a preprocessing cannot be followed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum PreprocessError {
-    /// The file is missing or unreadable.
-    #[error("cannot read `{}`", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// It is not what it should be.
-    #[error("`{}` is not a valid configuration", path.display())]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// What the parser says.
-        source: serde_json::Error,
-    },
-    /// A value that is understood and not supported.
-    #[error("`{}`: `{key}` is {found}; {allowed}", path.display())]
-    Unsupported {
-        /// The file.
-        path: PathBuf,
-        /// The key.
-        key: &'static str,
-        /// The value.
-        found: String,
-        /// What is supported, as the end of a sentence.
-        allowed: &'static str,
-    },
-}
+/// The longest side of a resize or a crop, in pixels. Vision models use a few hundred; 3 x 4096 x 4096 floats are 192 MiB.
+const MAX_SIDE: u32 = 4096;
 
-/// Longest side of a resize or a crop in pixels: vision models take a few hundred, and 3 x 4096 x 4096 floats are 192
-/// MiB.
-const LONGEST_SIDE: u32 = 4096;
+/// The most pixels that an image may have after it is resized by its shorter side: the same limit as for decoding. An
+/// image of 16384 x 1 would otherwise grow to 800 million.
+const MAX_PIXELS: u64 = 64 << 20;
 
-/// Most pixels that an image may have once it is resized by its shorter side: as many as may be decoded. An image of
-/// 16384 x 1 would have 800 million.
-const MOST_PIXELS: u64 = 64 << 20;
-
-/// Steps in their order; each may be switched off by the file.
-#[derive(Clone, Debug)]
+/// The steps of preprocessing, in order. The file can turn each of them off.
+#[derive(Debug, Clone)]
 pub(crate) struct Preprocess {
     resize: Option<(Target, Filter)>,
     crop: Option<(u32, u32)>,
@@ -60,12 +29,12 @@ pub(crate) struct Preprocess {
     std: [f32; 3],
 }
 
-/// What an image is resized to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The size to which an image is resized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Target {
-    /// The shorter side gets this many pixels, the other follows.
+    /// The shorter side has this many pixels; the other keeps the aspect ratio.
     ShortestEdge(u32),
-    /// Width and height, whatever they were.
+    /// Width and height, whatever the aspect ratio.
     Exactly(u32, u32),
 }
 
@@ -83,7 +52,7 @@ struct Config {
     size: Size,
     #[serde(default = "edge_224")]
     crop_size: Size,
-    /// Pillow's code; 3 is bicubic, and the class's default.
+    /// Pillow's code. 3 is bicubic, the default of the class.
     #[serde(default = "bicubic")]
     resample: u32,
     #[serde(default = "one_byte")]
@@ -117,19 +86,19 @@ impl Preprocess {
     /// Reads the file.
     ///
     /// # Errors
-    /// [`PreprocessError::Unsupported`] names a key whose value would change the tensors and is not supported.
-    pub(crate) fn read(path: &Path) -> Result<Self, PreprocessError> {
-        let text = limited_read::read(path, limited_read::CONFIGURATION)
-            .map_err(|source| PreprocessError::Read { path: path.to_owned(), source })?;
+    /// Returns an error if the file cannot be read, or if a key that affects the tensors has an unsupported value.
+    pub(crate) fn read(path: &Path) -> Result<Self, FileError> {
+        let text = limited_read::read(path, limited_read::CONFIGURATION).map_err(FileError::io("read", path))?;
         Self::parse(&text, path)
     }
 
-    /// Understands the file's text; `path` names it in messages.
-    pub(crate) fn parse(text: &[u8], path: &Path) -> Result<Self, PreprocessError> {
-        let invalid = |source| PreprocessError::Config { path: path.to_owned(), source };
-        let unsupported = |key, found: String, allowed| {
-            Err(PreprocessError::Unsupported { path: path.to_owned(), key, found, allowed })
-        };
+    /// Parses the file's text; `path` names it in messages.
+    ///
+    /// # Errors
+    /// Returns an error if the text is invalid, or if a key that affects the tensors has an unsupported value.
+    pub(crate) fn parse(text: &[u8], path: &Path) -> Result<Self, FileError> {
+        let invalid = |source| FileError::config(path)(source);
+        let unsupported = |key, found: String, allowed: &str| Err(FileError::unsupported(path, key, found, allowed));
         let mut value: Value = serde_json::from_slice(text).map_err(invalid)?;
         let class = ["image_processor_type", "feature_extractor_type"].into_iter().find_map(|key| value.get(key));
         let class = class.and_then(Value::as_str).unwrap_or("CLIPImageProcessor").to_owned();
@@ -180,7 +149,7 @@ impl Preprocess {
         }
     }
 
-    /// A value that makes no tensor, or one that no model takes: its key, the value, and what is allowed.
+    /// Returns the first value from which no usable tensor would follow: its key, the value, and what is allowed.
     fn out_of_range(&self) -> Option<(&'static str, String, &'static str)> {
         const SIDES: &str = "1 to 4096 pixels are supported";
         let (width, height) = match self.resize {
@@ -190,7 +159,7 @@ impl Preprocess {
         };
         let crop = self.crop.unwrap_or((1, 1));
         for (key, (width, height)) in [("size", (width, height)), ("crop_size", crop)] {
-            if !(1..=LONGEST_SIDE).contains(&width) || !(1..=LONGEST_SIDE).contains(&height) {
+            if !(1..=MAX_SIDE).contains(&width) || !(1..=MAX_SIDE).contains(&height) {
                 return Some((key, format!("{width} x {height}"), SIDES));
             }
         }
@@ -203,15 +172,15 @@ impl Preprocess {
         None
     }
 
-    /// The same, but that the whole image is resized to what the crop would have, whatever its aspect: nothing at
-    /// its edges is left out.
+    /// Returns the same preprocessing without the crop: the whole image is resized to the size of the crop, whatever its
+    /// aspect ratio, so that nothing at its edges is lost.
     pub(crate) fn of_whole_frame(self) -> Self {
         let Some((width, height)) = self.crop else { return self };
         let filter = self.resize.map_or(Filter::Bicubic, |(_, filter)| filter);
         Self { resize: Some((Target::Exactly(width, height), filter)), crop: None, ..self }
     }
 
-    /// Width and height of what comes out, where that does not depend on the image.
+    /// Returns the width and height of the result, if they do not depend on the image.
     pub(crate) fn output(&self) -> Option<(u32, u32)> {
         match (self.crop, self.resize) {
             (Some(crop), _) => Some(crop),
@@ -220,53 +189,50 @@ impl Preprocess {
         }
     }
 
-    /// As [`Preprocess::output`], of the file at `path`.
+    /// Returns the width and height of the result; `path` is that of the file.
     ///
     /// # Errors
-    /// [`PreprocessError::Unsupported`] where what comes out depends on the image.
-    pub(crate) fn one_size(&self, path: &Path) -> Result<(u32, u32), PreprocessError> {
-        self.output().ok_or_else(|| PreprocessError::Unsupported {
-            path: path.to_owned(),
-            key: "do_center_crop",
-            found: "off".to_owned(),
-            allowed: "images need one size: a crop, or a height and a width to resize to",
-        })
+    /// Returns [`FileError::Unsupported`] if they depend on the image.
+    pub(crate) fn fixed_output(&self, path: &Path) -> Result<(u32, u32), FileError> {
+        let allowed = "images need a fixed size: a crop, or a height and a width to resize to";
+        self.output().ok_or_else(|| FileError::unsupported(path, "do_center_crop", "off", allowed))
     }
 
-    /// Means and standard deviations of red, green and blue that values of 0 to 1 are normalised by.
-    pub(crate) fn normalisation(&self) -> ([f32; 3], [f32; 3]) {
+    /// Returns the means and standard deviations of red, green and blue, by which values of 0 to 1 are normalized.
+    pub(crate) fn normalization(&self) -> ([f32; 3], [f32; 3]) {
         (self.mean, self.std)
     }
 
-    /// An image as [3, height, width].
+    /// Converts an image to [3, height, width].
     ///
     /// # Errors
-    /// As [`resize`]; [`ImageError::TooManyPixels`] where one side is so short that the other would get too long.
+    /// Returns the errors of [`resize`], and [`ImageError::TooManyPixels`] if one side is so short that the other would
+    /// become too long.
     pub(crate) fn apply(&self, image: &RgbImage) -> Result<Vec<f32>, ImageError> {
         let resized = match self.resize {
             None => None,
             Some((target, filter)) => {
                 let (width, height) = target.sides(image.dimensions());
-                if u64::from(width) * u64::from(height) > MOST_PIXELS {
-                    return Err(ImageError::TooManyPixels { width, height, limit: MOST_PIXELS });
+                if u64::from(width) * u64::from(height) > MAX_PIXELS {
+                    return Err(ImageError::TooManyPixels { width, height, limit: MAX_PIXELS });
                 }
                 Some(resize(image, width, height, filter)?)
             }
         };
         let image = resized.as_ref().unwrap_or(image);
-        let cropped = self.crop.map(|(width, height)| centre_crop(image, width, height));
+        let cropped = self.crop.map(|(width, height)| center_crop(image, width, height));
         Ok(to_chw(cropped.as_ref().unwrap_or(image), self.mean, self.std))
     }
 }
 
-/// What transformers' `ViTImageProcessor` has where a file says nothing, as far as it differs from CLIP's.
+/// Returns the defaults of transformers' `ViTImageProcessor` that differ from CLIP's.
 fn vit_defaults() -> Value {
     let half = [0.5, 0.5, 0.5];
     let size = json!({ "height": 224, "width": 224 });
     json!({ "size": size, "do_center_crop": false, "resample": 2, "image_mean": half, "image_std": half })
 }
 
-/// Gives `value` the keys of `defaults` that it has not.
+/// Adds the keys of `defaults` that `value` does not have.
 fn fill(value: &mut Value, defaults: &Value) {
     if let (Some(value), Some(defaults)) = (value.as_object_mut(), defaults.as_object()) {
         for (key, default) in defaults {
@@ -275,7 +241,7 @@ fn fill(value: &mut Value, defaults: &Value) {
     }
 }
 
-/// OpenAI's statistics, which transformers takes where a file has none.
+/// OpenAI's statistics, which transformers uses if a file has none.
 const OPENAI_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 const OPENAI_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
@@ -298,14 +264,14 @@ impl Target {
 mod tests {
     use super::*;
 
-    fn read(json: &str) -> Result<Preprocess, PreprocessError> {
+    fn read(json: &str) -> Result<Preprocess, FileError> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), json).unwrap();
         Preprocess::read(file.path())
     }
 
     #[test]
-    fn sizes_are_written_in_three_ways() {
+    fn sizes_have_three_notations() {
         let of = |size: &str| {
             let preprocess = read(&format!(r#"{{"size": {size}, "crop_size": 8}}"#)).unwrap();
             preprocess.resize.unwrap().0
@@ -323,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_image_becomes_a_tensor_of_the_crop() {
+    fn an_image_becomes_a_tensor_of_the_size_of_the_crop() {
         let preprocess = read(r#"{"size": 4, "crop_size": {"height": 2, "width": 4}, "do_normalize": false}"#).unwrap();
         assert_eq!(preprocess.output(), Some((4, 2)));
         let tensor = preprocess.apply(&RgbImage::from_pixel(9, 16, image::Rgb([255, 0, 51]))).unwrap();
@@ -332,17 +298,17 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_frame_may_be_seen() {
+    fn the_whole_frame_can_be_kept() {
         let json = r#"{"size": 4, "crop_size": 4, "do_normalize": false}"#;
         let left_half = RgbImage::from_fn(16, 4, |x, _| image::Rgb([if x < 4 { 255 } else { 0 }; 3]));
         let seen = |preprocess: Preprocess| preprocess.apply(&left_half).unwrap().iter().sum::<f32>();
-        assert_eq!(seen(read(json).unwrap()), 0.0, "the crop has the middle");
+        assert_eq!(seen(read(json).unwrap()), 0.0, "the crop keeps the middle");
         assert!(seen(read(json).unwrap().of_whole_frame()) > 6.0, "a quarter of 3 x 16 values");
         assert_eq!(read(json).unwrap().of_whole_frame().output(), Some((4, 4)));
     }
 
     #[test]
-    fn a_vit_has_defaults_of_its_own() {
+    fn a_vit_has_its_own_defaults() {
         let preprocess = read(r#"{"image_processor_type": "ViTImageProcessor", "size": {"height": 2, "width": 4}}"#);
         let preprocess = preprocess.unwrap();
         assert_eq!((preprocess.output(), preprocess.mean, preprocess.std), (Some((4, 2)), [0.5; 3], [0.5; 3]));
@@ -351,10 +317,10 @@ mod tests {
     }
 
     #[test]
-    fn sizes_that_no_model_takes_are_refused() {
+    fn sizes_that_no_model_uses_are_rejected() {
         let refused = |json: &str, end: &str| {
-            let said = read(json).unwrap_err().to_string();
-            assert!(said.ends_with(end), "{said}");
+            let message = read(json).unwrap_err().to_string();
+            assert!(message.ends_with(end), "{message}");
         };
         refused(r#"{"size": 4000000000}"#, "`size` is 4000000000 x 4000000000; 1 to 4096 pixels are supported");
         refused(r#"{"crop_size": 4097}"#, "`crop_size` is 4097 x 4097; 1 to 4096 pixels are supported");
@@ -365,17 +331,20 @@ mod tests {
             "`image_std` is [1.0, 0.0, 1.0]; numbers from 1e-6 to 1e6 are supported",
         );
         refused(r#"{"image_mean": [1, 1e39, 1]}"#, "numbers from -1e6 to 1e6 are supported");
-        assert!(read(r#"{"size": 0, "do_resize": false, "crop_size": 8}"#).is_ok(), "what is switched off is not read");
+        assert!(
+            read(r#"{"size": 0, "do_resize": false, "crop_size": 8}"#).is_ok(),
+            "a step that is off is not checked"
+        );
     }
 
     #[test]
-    fn a_thin_image_does_not_become_a_huge_one() {
+    fn a_thin_image_does_not_become_huge() {
         let error = read("{}").unwrap().apply(&RgbImage::new(16_384, 1)).unwrap_err().to_string();
         assert_eq!(error, "the image is 3670016 x 224 pixels, more than the limit of 67108864 pixels");
     }
 
     #[test]
-    fn what_is_not_supported_is_said() {
+    fn unsupported_values_are_reported() {
         let message = |json: &str| read(json).unwrap_err().to_string();
         let nearest = message(r#"{"size": 4, "resample": 0}"#);
         assert!(

@@ -1,8 +1,8 @@
-//! Images: told from their first bytes, held to limits, decoded.
+//! Images: format detection, limits, decoding.
 //!
-//! Nothing may panic out of `decode`, no image may be larger than the limits say, and `-malloc_limit_mb` (see
-//! README.md) holds every allocation to what an image of these limits takes. What decodes is the same image with and
-//! without transparency, in size, and survives being written and read again.
+//! No panic may leave `decode`, no image may exceed the limits, and `-malloc_limit_mb` (see README.md) limits every
+//! allocation to what an image within these limits needs. An image that decodes has the same size with and without
+//! transparency, and is unchanged after it is written and read again.
 #![no_main]
 #![allow(dead_code, unused_imports, missing_docs)]
 
@@ -22,16 +22,16 @@ mod imaging {
 
 use imaging::{Limits, decode, decode_on_white, encode_png, info};
 
-/// Small, so that a run is fast and an allocation beyond them shows.
+/// Small limits, so that a run is fast and a larger allocation is noticed.
 const LIMITS: Limits = Limits { max_pixels: 1 << 18, max_bytes: 1 << 16, max_side: 2048 };
 
-/// A panic within a decoder is caught by ours, as it must be, and is no finding; any other aborts.
+/// Ignores panics of decoders, which `decode` must catch. Any other panic aborts.
 fn forgive_decoders() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let abort = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            let in_a_package = panic.location().is_some_and(|place| place.file().contains("/registry/src/"));
+            let in_a_package = panic.location().is_some_and(|location| location.file().contains("/registry/src/"));
             if !in_a_package {
                 abort(panic);
             }

@@ -1,4 +1,4 @@
-//! The only maker of a `SessionContext`: the tables of a pipeline, as of one moment, with every function.
+//! Creates every `SessionContext`: the tables of a pipeline as of one moment, with every function.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,23 +23,23 @@ use datafusion::{
 use crate::{
     error::{Error, Result},
     lake::Lake,
-    schema::{self, Kind, Table},
+    schema::{self, Table},
     udf::{self, Meter},
 };
 
-/// Bytes that a partition of a query needs where memory is limited: its sorts and exchanges get equal shares, and each
-/// has to hold a few batches before it can go to disk.
+/// Bytes that a partition of a query needs if memory is limited: its sorts and exchanges get equal shares, and each has to
+/// hold a few batches before it can spill to disk.
 const PARTITION_MEMORY: usize = 512 << 20;
 
-/// How queries run here; never what they mean.
+/// How queries run on this machine; their results do not depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
-    /// Partitions that a query is run in; fewer where memory is limited.
-    pub target_partitions: usize,
-    /// Rows of a batch.
-    pub batch_size: usize,
-    /// Bytes that sorts, joins and groups may take together; as many as there are where it is not said.
-    pub memory_limit: Option<usize>,
+pub(crate) struct Settings {
+    /// Partitions of a query; fewer if memory is limited.
+    pub(crate) target_partitions: usize,
+    /// Rows per batch.
+    pub(crate) batch_size: usize,
+    /// Bytes that sorts, joins and groups may use together; `None` for no limit.
+    pub(crate) memory_limit: Option<usize>,
 }
 
 impl Default for Settings {
@@ -49,69 +49,74 @@ impl Default for Settings {
     }
 }
 
-/// Everything that a context is made from.
+/// The tables and functions of a pipeline, from which contexts are created.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     lake: Arc<Lake>,
-    functions: udf::Context,
-    given: Vec<(String, RecordBatch)>,
+    /// `None` if the source and the models were not opened: their functions can be planned, and fail when called.
+    functions: Option<udf::Context>,
+    /// The tables that are never written.
+    inputs: Vec<(String, RecordBatch)>,
+    /// The tables of the pipeline's own steps.
+    user_tables: Vec<Table>,
     settings: Settings,
     runtime: Arc<RuntimeEnv>,
 }
 
-/// The tables as they were at one moment. Contexts made from it see nothing newer.
+/// The tables as they were at one moment. Contexts created from it see nothing newer.
 #[derive(Debug, Clone)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     providers: BTreeMap<String, Arc<dyn TableProvider>>,
-    /// Version and fingerprint of the tables that are in the lake.
+    /// Version and fingerprint of the tables that exist in the lake.
     found: BTreeMap<String, (u64, Option<i64>)>,
 }
 
 impl Session {
-    /// A session on `lake`; `given` are the tables that are never written.
+    /// Creates a session on `lake`; `inputs` are the tables that are never written.
     ///
     /// # Errors
-    /// Where DataFusion's runtime cannot be set up.
-    pub fn new(
+    /// Returns an error if DataFusion's runtime cannot be set up.
+    pub(crate) fn new(
         lake: Arc<Lake>,
-        functions: udf::Context,
-        given: Vec<(String, RecordBatch)>,
+        functions: Option<udf::Context>,
+        inputs: Vec<(String, RecordBatch)>,
         settings: Settings,
     ) -> Result<Self> {
         let partitions = settings.memory_limit.map_or(usize::MAX, |limit| (limit / PARTITION_MEMORY).max(1));
         let settings = Settings { target_partitions: settings.target_partitions.min(partitions), ..settings };
         let runtime = match settings.memory_limit {
-            // shared fairly among those that can go to disk
+            // Shared fairly among those that can spill to disk.
             Some(limit) => RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(limit))),
             None => RuntimeEnvBuilder::new(),
         };
         let runtime = runtime.build_arc().map_err(|error| Error::query("session", error))?;
         let location = lake.location();
         runtime.register_object_store(&location.url, Arc::clone(&location.store));
-        Ok(Self { lake, functions, given, settings, runtime })
+        Ok(Self { lake, functions, inputs, user_tables: Vec::new(), settings, runtime })
     }
 
-    /// The lake.
-    pub fn lake(&self) -> &Arc<Lake> {
+    /// Adds the tables of the pipeline's own steps.
+    pub(crate) fn with_tables(self, user_tables: Vec<Table>) -> Self {
+        Self { user_tables, ..self }
+    }
+
+    pub(crate) fn lake(&self) -> &Arc<Lake> {
         &self.lake
     }
 
-    /// The functions' models and source.
-    pub fn functions(&self) -> &udf::Context {
-        &self.functions
+    /// Every table: built-in ones, and those of the pipeline's own steps.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &Table> {
+        schema::TABLES.iter().chain(&self.user_tables)
     }
 
-    /// The tables as they are now; those that were never written are empty.
+    /// Takes a snapshot of the tables as they are now; those that were never written are empty.
     ///
     /// # Errors
-    /// Where a table's log cannot be read.
-    pub async fn snapshot(&self, own: &[Table]) -> Result<Snapshot> {
+    /// Returns an error if a table's log cannot be read.
+    pub(crate) async fn snapshot(&self) -> Result<Snapshot> {
         let mut snapshot = Snapshot { providers: BTreeMap::new(), found: BTreeMap::new() };
-        for table in schema::TABLES.iter().chain(own) {
-            let reading = match table.kind {
-                Kind::Given => None,
-                _ => self.lake.read(table).await?,
-            };
+        for table in self.tables() {
+            let reading = if table.is_stored() { self.lake.read(table).await? } else { None };
             match reading {
                 Some(reading) => {
                     snapshot.found.insert(table.name.clone(), (reading.version, reading.fingerprint));
@@ -120,7 +125,7 @@ impl Session {
                 None => snapshot.set(&table.name, Arc::clone(&table.schema), Vec::new())?,
             }
         }
-        for (name, batch) in &self.given {
+        for (name, batch) in &self.inputs {
             snapshot.set(name, batch.schema(), vec![batch.clone()])?;
         }
         Ok(snapshot)
@@ -129,8 +134,8 @@ impl Session {
     /// Every built-in table without rows: enough to plan a query.
     ///
     /// # Errors
-    /// Never for the built-in tables.
-    pub fn empty(&self) -> Result<Snapshot> {
+    /// Returns an error if a table cannot be created in memory.
+    pub(crate) fn empty(&self) -> Result<Snapshot> {
         let mut snapshot = Snapshot { providers: BTreeMap::new(), found: BTreeMap::new() };
         for table in schema::TABLES.iter() {
             snapshot.set(&table.name, Arc::clone(&table.schema), Vec::new())?;
@@ -138,24 +143,37 @@ impl Session {
         Ok(snapshot)
     }
 
-    /// A context on `snapshot`, with the calls of its functions metered by `meter`.
+    /// Creates a context on `snapshot`.
     ///
     /// # Errors
-    /// Where a table or function cannot be registered.
-    pub fn context(&self, snapshot: &Snapshot, meter: &Arc<Meter>) -> Result<SessionContext> {
-        self.context_with(snapshot, meter, self.settings.batch_size)
+    /// Returns an error if a table or function cannot be registered.
+    pub(crate) fn context(&self, snapshot: &Snapshot) -> Result<SessionContext> {
+        self.metered_context(snapshot, &Arc::default(), self.settings.batch_size)
     }
 
-    /// The same, with batches of at most `batch_size` rows: of images few.
+    /// Creates a context whose batches have at most `batch_size` rows, for queries whose rows hold images.
     ///
     /// # Errors
-    /// As [`Session::context`].
-    pub fn context_with(&self, snapshot: &Snapshot, meter: &Arc<Meter>, batch_size: usize) -> Result<SessionContext> {
+    /// Returns an error if a table or function cannot be registered.
+    pub(crate) fn image_context(&self, snapshot: &Snapshot, batch_size: usize) -> Result<SessionContext> {
+        self.metered_context(snapshot, &Arc::default(), batch_size)
+    }
+
+    /// Creates a context like [`Session::image_context`], and counts in `meter` what the calls of its functions cost.
+    ///
+    /// # Errors
+    /// Returns an error if a table or function cannot be registered.
+    pub(crate) fn metered_context(
+        &self,
+        snapshot: &Snapshot,
+        meter: &Arc<Meter>,
+        batch_size: usize,
+    ) -> Result<SessionContext> {
         let config = SessionConfig::new()
             .with_target_partitions(self.settings.target_partitions)
             .with_batch_size(batch_size.min(self.settings.batch_size))
             .with_information_schema(true)
-            // a query that needs few images of a table reads the pages of these alone
+            // A query that needs few images of a table reads the pages of these alone.
             .set_bool("datafusion.execution.parquet.pushdown_filters", true);
         let state = SessionStateBuilder::new()
             .with_config(config)
@@ -163,7 +181,7 @@ impl Session {
             .with_default_features()
             .build();
         let mut context = SessionContext::new_with_state(state);
-        udf::register_all(&mut context, &self.functions, meter)?;
+        udf::register_all(&mut context, self.functions.as_ref(), meter)?;
         for (name, provider) in &snapshot.providers {
             context
                 .register_table(name.as_str(), Arc::clone(provider))
@@ -174,41 +192,39 @@ impl Session {
 }
 
 impl Snapshot {
-    /// Delta's version of the table `name`; none where it was never written.
-    pub fn version(&self, name: &str) -> Option<u64> {
+    /// Delta's version of the table `name`; `None` if it was never written.
+    pub(crate) fn version(&self, name: &str) -> Option<u64> {
         self.found.get(name).map(|found| found.0)
     }
 
     /// The fingerprint of the step that completed the table `name`.
-    pub fn fingerprint(&self, name: &str) -> Option<i64> {
+    pub(crate) fn fingerprint(&self, name: &str) -> Option<i64> {
         self.found.get(name).and_then(|found| found.1)
     }
 
-    /// Puts rows in memory in the place of the table `name`.
+    /// Replaces the table `name` by rows in memory.
     ///
     /// # Errors
-    /// Where the rows have not the columns of `schema`.
-    pub fn set(&mut self, name: &str, schema: SchemaRef, rows: Vec<RecordBatch>) -> Result<()> {
+    /// Returns an error if the rows do not have the columns of `schema`.
+    pub(crate) fn set(&mut self, name: &str, schema: SchemaRef, rows: Vec<RecordBatch>) -> Result<()> {
         self.providers.insert(name.to_owned(), memory_table(name, schema, rows)?);
         Ok(())
     }
-}
 
-impl Snapshot {
-    /// Leaves of the table `name` the rows whose `source_id` is one of `sources`: files of other sources are
-    /// not opened, and of the rest only the pages that are needed are read.
+    /// Keeps only the rows of the table `name` whose `source_id` is one of `sources`: files of other sources are not
+    /// opened, and of the rest only the pages that are needed are read.
     ///
     /// # Errors
-    /// Where the table has no such column.
-    pub fn restrict(&mut self, name: &str, sources: &BTreeSet<&str>) -> Result<()> {
-        self.narrow(name, "source_id", sources)
+    /// Returns an error if the table has no such column.
+    pub(crate) fn restrict(&mut self, name: &str, sources: &BTreeSet<&str>) -> Result<()> {
+        self.narrow(name, schema::SOURCE_ID, sources)
     }
 
-    /// Leaves of the table `name` the rows whose text in `column` is one of `values`.
+    /// Keeps only the rows of the table `name` whose string in `column` is one of `values`.
     ///
     /// # Errors
-    /// Where the table has no such column.
-    pub fn narrow(&mut self, name: &str, column: &str, values: &BTreeSet<&str>) -> Result<()> {
+    /// Returns an error if the table has no such column.
+    pub(crate) fn narrow(&mut self, name: &str, column: &str, values: &BTreeSet<&str>) -> Result<()> {
         let Some(provider) = self.providers.get(name) else { return Ok(()) };
         let fail = |error| Error::query(name, error);
         let values = values.iter().map(|&value| lit(value)).collect();
@@ -226,17 +242,17 @@ fn memory_table(name: &str, schema: SchemaRef, rows: Vec<RecordBatch>) -> Result
     Ok(Arc::new(table))
 }
 
-/// What a query may do: read.
-pub fn reading() -> SQLOptions {
+/// The options of a query that may only read.
+pub(crate) fn reading() -> SQLOptions {
     SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false)
 }
 
-/// The rows that `statement` asks for, not yet computed. It cannot write: only queries become statements, and their
-/// plans are asked once more.
+/// Plans `statement` without running it. It cannot write: only queries are parsed into statements, and their plans are
+/// checked once more.
 ///
 /// # Errors
-/// Where the statement cannot be planned; `name` says which it was.
-pub async fn query(context: &SessionContext, name: &str, statement: &Statement) -> Result<DataFrame> {
+/// Returns an error with `name` if the statement cannot be planned.
+pub(crate) async fn query(context: &SessionContext, name: &str, statement: &Statement) -> Result<DataFrame> {
     let statement = datafusion::sql::parser::Statement::Statement(Box::new(statement.clone()));
     let plan = context.state().statement_to_plan(statement).await.map_err(|error| Error::query(name, error))?;
     reading().verify_plan(&plan).map_err(|error| Error::query(name, error))?;

@@ -1,186 +1,14 @@
-//! The curricula as they ship: every strategy's schedule, and what holds of every manifest, on tables without pixels.
+//! The shipped curricula: the schedule of every strategy, invariants of every manifest, and the choice of hard images.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, new_null_array};
-use arrow::datatypes::Int64Type;
+use arrow::array::{AsArray, Float64Array, RecordBatch};
 
-use super::*;
-use crate::identity::Digest;
-use crate::session::Snapshot;
-
-/// The pipeline of the digits, edited, over tables that a test fills.
-struct Curricula {
-    pipeline: Pipeline,
-    snapshot: Snapshot,
-    _lake: tempfile::TempDir,
-}
-
-impl Curricula {
-    async fn open(edits: &[&str]) -> Self {
-        Self::with(edits, session::Settings::default()).await
-    }
-
-    async fn with(edits: &[&str], settings: session::Settings) -> Self {
-        let lake = tempfile::tempdir().unwrap();
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let at = |key: &str, path: &str| format!("{key}={}", root.join(path).display());
-        let mut set = vec![
-            at("source.root", "data/digits_lt"),
-            at("models.diffusion", "models/digits"),
-            at("models.clip", "models/digits/clip"),
-        ];
-        set.extend(edits.iter().map(|edit| (*edit).to_owned()));
-        let options =
-            Options { set, lake: Some(lake.path().display().to_string()), session: settings, ..Options::default() };
-        let pipeline = Pipeline::open(&root.join("pipelines/digits_lt.toml"), &options).await.unwrap();
-        let snapshot = pipeline.session.empty().unwrap();
-        Self { pipeline, snapshot, _lake: lake }
-    }
-
-    /// Puts rows into a table; columns that are not given are NULL.
-    fn set(&mut self, table: &str, columns: &[(&str, ArrayRef)]) {
-        let schema = Arc::clone(&schema::find(table).unwrap().schema);
-        let rows = columns[0].1.len();
-        let column = |field: &Arc<Field>| {
-            let given = columns.iter().find(|(name, _)| name == field.name());
-            given.map_or_else(|| new_null_array(field.data_type(), rows), |(_, column)| Arc::clone(column))
-        };
-        let batch = RecordBatch::try_new(Arc::clone(&schema), schema.fields().iter().map(column).collect()).unwrap();
-        self.snapshot.set(table, schema, vec![batch]).unwrap();
-    }
-
-    /// Fills a table with its step's query, and gives the rows.
-    async fn fill(&mut self, table: &str) -> Vec<RecordBatch> {
-        let step = self.pipeline.plan.steps.iter().find(|step| step.table.name == table).unwrap();
-        let context = self.pipeline.session.context(&self.snapshot, &Arc::default()).unwrap();
-        let rows = session::query(&context, table, &step.statement).await.unwrap().collect().await.unwrap();
-        let rows = schema::conform::conform_batches(table, &rows, &step.table.schema).unwrap();
-        self.snapshot.set(table, Arc::clone(&step.table.schema), rows.clone()).unwrap();
-        rows
-    }
-
-    /// A long-tailed data set: how many training images each class has, and of each hard one how many kept images
-    /// at each level. Every class also has a test image.
-    async fn long_tail(&mut self, classes: &[i64], levels: &[i64], kept: impl Fn(usize, i64) -> usize) {
-        let id = |parts: [i64; 3]| parts.iter().fold(Digest::new("t"), |d, part| d.part(&part.to_le_bytes())).id();
-        let (mut ids, mut labels, mut splits) = (Vec::new(), Vec::new(), Vec::new());
-        for (label, &count) in (0..).zip(classes) {
-            for number in 0..=count {
-                ids.push(id([label, number, -1]));
-                labels.push(label);
-                splits.push(if number == count { "test" } else { "train" });
-            }
-        }
-        self.set("images", &[("source_id", texts(&ids)), ("label", integers(&labels)), ("split", texts(&splits))]);
-        let (mut sources, mut samples, mut labels, mut guidances) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut hard = BTreeSet::new();
-        for batch in self.fill("hard_samples").await {
-            let labels = batch.column_by_name("label").unwrap().as_primitive::<Int64Type>();
-            let sources = batch.column_by_name("source_id").unwrap().as_string::<i32>();
-            hard.extend(sources.iter().flatten().map(str::to_owned).zip(labels.iter().flatten()));
-        }
-        for (row, (source, label)) in hard.into_iter().enumerate() {
-            for &level in levels {
-                for number in 0..kept(row, level) {
-                    samples.push(Digest::new("s").text(&source).text(&format!("{level} {number}")).id());
-                    sources.push(source.clone());
-                    labels.push(label);
-                    guidances.push(level);
-                }
-            }
-        }
-        self.set(
-            "kept",
-            &[
-                ("sample_id", texts(&samples)),
-                ("source_id", texts(&sources)),
-                ("label", integers(&labels)),
-                ("image_guidance", integers(&guidances)),
-            ],
-        );
-    }
-
-    /// The schedule, epoch by epoch, runs of equal epochs together: `0+10 ×3, 100 ×2`.
-    async fn schedule(&mut self) -> String {
-        let mut levels: BTreeMap<i64, BTreeSet<i64>> = BTreeMap::new();
-        for batch in self.fill("schedule").await {
-            let column = |name| batch.column_by_name(name).unwrap().as_primitive::<Int64Type>();
-            for (epoch, level) in column("epoch").iter().zip(column("image_guidance")) {
-                levels.entry(epoch.unwrap()).or_default().insert(level.unwrap());
-            }
-        }
-        assert_eq!(levels.keys().copied().collect::<Vec<_>>(), (0..levels.len() as i64).collect::<Vec<_>>());
-        let mut runs: Vec<(String, usize)> = Vec::new();
-        for levels in levels.values() {
-            let levels = levels.iter().map(i64::to_string).collect::<Vec<_>>().join("+");
-            match runs.last_mut() {
-                Some((last, count)) if *last == levels => *count += 1,
-                _ => runs.push((levels, 1)),
-            }
-        }
-        runs.into_iter().map(|(levels, count)| format!("{levels} ×{count}")).collect::<Vec<_>>().join(", ")
-    }
-
-    /// The manifest's rows: epoch, position, sample, source, origin, level, label.
-    async fn manifest(&mut self) -> Vec<Row> {
-        self.fill("validation").await;
-        self.fill("schedule").await;
-        let mut rows = Vec::new();
-        for batch in self.fill("manifest").await {
-            let integer = |name| batch.column_by_name(name).unwrap().as_primitive::<Int64Type>();
-            let text = |name| batch.column_by_name(name).unwrap().as_string::<i32>();
-            for row in 0..batch.num_rows() {
-                rows.push(Row {
-                    epoch: integer("epoch").value(row),
-                    position: integer("position").value(row),
-                    sample: text("sample_id").value(row).to_owned(),
-                    source: text("source_id").value(row).to_owned(),
-                    origin: text("origin").value(row).to_owned(),
-                    level: integer("image_guidance").value(row),
-                    label: integer("label").value(row),
-                });
-            }
-        }
-        rows.sort();
-        rows
-    }
-
-    /// What a query says, as a table.
-    async fn text(&self, query: &str) -> String {
-        let context = self.pipeline.session.context(&self.snapshot, &Arc::default()).unwrap();
-        let rows = context.sql(query).await.unwrap().collect().await.unwrap();
-        arrow::util::pretty::pretty_format_batches(&rows).unwrap().to_string()
-    }
-
-    async fn ids(&self, table: &str, column: &str) -> BTreeSet<String> {
-        let context = self.pipeline.session.context(&self.snapshot, &Arc::default()).unwrap();
-        let rows = context.table(table).await.unwrap().select_columns(&[column]).unwrap().collect().await.unwrap();
-        let texts = |batch: &RecordBatch| -> Vec<String> {
-            batch.column(0).as_string::<i32>().iter().map(|id| id.unwrap().to_owned()).collect()
-        };
-        rows.iter().flat_map(texts).collect()
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Row {
-    epoch: i64,
-    position: i64,
-    sample: String,
-    source: String,
-    origin: String,
-    level: i64,
-    label: i64,
-}
-
-fn texts<T: AsRef<str>>(values: &[T]) -> ArrayRef {
-    Arc::new(StringArray::from_iter_values(values))
-}
-
-fn integers(values: &[i64]) -> ArrayRef {
-    Arc::new(Int64Array::from_iter_values(values.iter().copied()))
-}
+use super::{Curricula, Row, integers, texts};
+use crate::{identity::Digest, schema, session};
 
 /// Strategy, epochs, curriculum epochs, levels, and the schedule.
 const SCHEDULES: &[(&str, i64, i64, &str, &str)] = &[
@@ -191,15 +19,15 @@ const SCHEDULES: &[(&str, i64, i64, &str, &str)] = &[
     ("diverse_to_specific", 65, 60, "[0,10,30,50]", "0 ×15, 10 ×15, 30 ×15, 50 ×15, 100 ×5"),
     ("specific_to_diverse", 65, 60, "[0,10,30,50]", "50 ×15, 30 ×15, 10 ×15, 0 ×15, 100 ×5"),
     ("shrink", 65, 60, "[0,10,30,50]", "0+10+30+50 ×15, 10+30+50 ×15, 30+50 ×15, 50 ×15, 100 ×5"),
-    // a remainder goes to the earliest stages, whatever the order in which levels are written
+    // A remainder goes to the earliest stages, whatever the order of the levels.
     ("diverse_to_specific", 9, 7, "[50,10,30]", "10 ×3, 30 ×2, 50 ×2, 100 ×2"),
     ("specific_to_diverse", 9, 7, "[50,10,30]", "50 ×3, 30 ×2, 10 ×2, 100 ×2"),
     ("shrink", 9, 7, "[50,10,30]", "10+30+50 ×3, 30+50 ×2, 50 ×2, 100 ×2"),
     ("recursive", 11, 9, "[10,30,50]", "10 ×1, 30 ×1, 50 ×1, 30 ×1, 10 ×1, 30 ×1, 50 ×1, 30 ×1, 10 ×1, 100 ×2"),
     ("recursive", 5, 4, "[10,30]", "10 ×1, 30 ×1, 10 ×1, 30 ×1, 100 ×1"),
-    // fewer epochs than levels: the last ones have none
+    // With fewer epochs than levels, the last levels have none.
     ("diverse_to_specific", 4, 2, "[0,10,30]", "0 ×1, 10 ×1, 100 ×2"),
-    // one level, no curriculum, nothing but curriculum
+    // One level, no curriculum epochs, only curriculum epochs.
     ("diverse_to_specific", 5, 3, "[10]", "10 ×3, 100 ×2"),
     ("recursive", 5, 3, "[10]", "10 ×3, 100 ×2"),
     ("shrink", 5, 3, "[10]", "10 ×3, 100 ×2"),
@@ -229,7 +57,7 @@ async fn every_strategy_has_its_schedule() {
 }
 
 #[tokio::test]
-async fn random_levels_are_drawn_anew_for_each_epoch_and_seed() {
+async fn random_levels_depend_on_the_epoch_and_the_seed() {
     let of = async |seed: &str| {
         let edits = ["curriculum.strategy=random", "curriculum.epochs=60", "curriculum.curriculum_epochs=60", seed];
         Curricula::open(&edits).await.schedule().await
@@ -266,7 +94,7 @@ async fn imagenet_lt_mixes_as_many_rows_as_the_released_code() {
             format!("validation.sources={sources}"),
         ];
         let mut curricula = Curricula::open(&edits.iter().map(String::as_str).collect::<Vec<_>>()).await;
-        // 6,035 of a level, as there were: four of most sources, three of the others
+        // 6,035 images of each level: four of most sources, three of the others.
         curricula.long_tail(&imagenet_lt(), &[0, 10, 30, 50], |row, _| if row < 1_106 { 4 } else { 3 }).await;
         let mut counts: BTreeMap<(i64, String), usize> = BTreeMap::new();
         for row in curricula.manifest().await {
@@ -278,7 +106,7 @@ async fn imagenet_lt_mixes_as_many_rows_as_the_released_code() {
     }
 }
 
-/// What holds of every manifest, whatever the strategy, the data and the shares.
+/// Invariants of every manifest, whatever the strategy, the data and the shares.
 #[tokio::test]
 async fn manifests_keep_their_promises() {
     let strategies = ["all_levels", "diverse_to_specific", "random", "recursive", "shrink", "specific_to_diverse"];
@@ -318,7 +146,7 @@ async fn check(curricula: &Curricula, rows: &[Row], share: f64, fraction: f64, w
     let [kept, images] = [curricula.ids("kept", "sample_id").await, curricula.ids("images", "source_id").await];
     let validation = curricula.ids("validation", "source_id").await;
     let hard: BTreeSet<String> = &curricula.ids("hard_samples", "source_id").await - &validation;
-    let context = curricula.pipeline.session.context(&curricula.snapshot, &Arc::default()).unwrap();
+    let context = curricula.pipeline.project.session.context(&curricula.snapshot).unwrap();
     let test = context.sql("SELECT source_id FROM images WHERE split = 'test'").await.unwrap().collect().await.unwrap();
     let test: BTreeSet<&str> =
         test.iter().flat_map(|batch| batch.column(0).as_string::<i32>().iter().flatten()).collect();
@@ -337,14 +165,14 @@ async fn check(curricula: &Curricula, rows: &[Row], share: f64, fraction: f64, w
         let count = of("non_hard") + of("hard") + of("synthetic");
         assert!(positions.eq(0..count as i64), "{what}: positions of epoch {epoch}");
         assert_eq!(of("non_hard"), non_hard as usize, "{what}: epoch {epoch}");
-        // every hard image is there in the curriculum, and where these are fewer than the share, it is kept
+        // A curriculum epoch has every hard image. If these are fewer than the share, the share is kept.
         let expected = if epoch < 5 { quota.max(hard.len()) } else { quota };
         let expected = if hard.is_empty() { 0 } else { expected };
         assert_eq!(of("hard") + of("synthetic"), expected, "{what}: epoch {epoch}");
     }
 }
 
-/// Gains by hand: level 10 has an outlier, level 50 gains less, level 90 as much as level 10.
+/// Level 10 has an outlier, level 50 gains less, and level 90 gains as much as level 10.
 #[tokio::test]
 async fn progress_leaves_outliers_out_and_breaks_ties_downwards() {
     let edits = [
@@ -384,7 +212,7 @@ async fn progress_leaves_outliers_out_and_breaks_ties_downwards() {
     );
     curricula.fill("progress").await;
     let said = curricula.text("SELECT * FROM progress ORDER BY image_guidance").await;
-    // 0.9 lies past 0.35 + 1.5 (0.35 - 0.25); the others' mean is 0.275, and their deviation 0.06455
+    // 0.9 exceeds 0.35 + 1.5 (0.35 - 0.25). The others have the mean 0.275 and the standard deviation 0.06455.
     insta::assert_snapshot!(said, @r"
     +------------+-------+-------+----------------+---------+----------+-------+----------------+--------+
     | curriculum | trial | epoch | image_guidance | samples | outliers | gain  | standard_error | chosen |
@@ -451,8 +279,8 @@ async fn hard_samples_by_confidence_take_a_threshold_and_a_share() {
                 ("split", texts(&["train"; 10])),
             ],
         );
-        let real = curricula.pipeline.session.snapshot(&[]).await.unwrap();
-        let context = curricula.pipeline.session.context(&real, &Arc::default()).unwrap();
+        let real = curricula.pipeline.project.session.snapshot().await.unwrap();
+        let context = curricula.pipeline.project.session.context(&real).unwrap();
         let given = context.table("confidences").await.unwrap().collect().await.unwrap();
         curricula.snapshot.set("confidences", given[0].schema(), given).unwrap();
         curricula.fill("hard_samples").await;
@@ -475,7 +303,7 @@ async fn hard_samples_by_confidence_take_a_threshold_and_a_share() {
     | id of train.parquet#3 | its class has the probability 0.1 |
     +-----------------------+-----------------------------------+
     ");
-    // a fifth of all, and of those that are left
+    // A fifth of all images, and a fifth of those that are not excluded.
     let others = "hard_samples.exclude_classes=[\"zero\"]";
     insta::assert_snapshot!(of(&["hard_samples.hard_fraction=0.2", others]).await, @r"
     +-----------------------+-----------------------------------+
@@ -485,22 +313,4 @@ async fn hard_samples_by_confidence_take_a_threshold_and_a_share() {
     | id of train.parquet#9 | its class has the probability 0.3 |
     +-----------------------+-----------------------------------+
     ");
-}
-
-#[tokio::test]
-async fn where_memory_is_limited_sorts_go_to_disk_and_rows_stay_the_same() {
-    let sorted = "SELECT value, md5(cast(value AS text)) AS rank FROM range(0, 300000) ORDER BY rank";
-    let (free, limited) = (Curricula::open(&[]).await, Curricula::open(&["queries.memory_limit_mib=16"]).await);
-    let spilled = |plan: &str| plan.contains("spill_count=") && !plan.contains("spill_count=0");
-    assert!(!spilled(&free.text(&format!("EXPLAIN ANALYZE {sorted}")).await));
-    let plan = limited.text(&format!("EXPLAIN ANALYZE {sorted}")).await;
-    assert!(spilled(&plan), "{plan}");
-    assert!(free.text(sorted).await == limited.text(sorted).await);
-
-    let side = "SELECT md5(cast(value AS text)) AS rank FROM range(0, 600000)";
-    let joined = format!("SELECT count(*) FROM ({side}) a JOIN ({side}) b ON a.rank = b.rank");
-    let context = limited.pipeline.session.context(&limited.snapshot, &Arc::default()).unwrap();
-    let error = context.sql(&joined).await.unwrap().collect().await.unwrap_err();
-    let said = Error::query("joined", error).to_string();
-    assert!(said.ends_with("hint: raise `memory_limit_mib` of `[queries]`, or leave it out"), "{said}");
 }

@@ -1,0 +1,157 @@
+//! Relations between keys, which no declaration of a single key holds.
+//!
+//! They are checked when everything is read. A relation is skipped if one of its keys has a problem already, since its
+//! value is then a stand-in.
+
+use super::{Config, SourceKind, document::Table, template::has_placeholder};
+use crate::error::{
+    diagnostics::{Place, Problems},
+    text,
+};
+
+/// The queries of hard samples that need a key.
+const LOW_CONFIDENCE: &str = "hard_samples/low_confidence.sql";
+const CLASSIFIER: &str = "hard_samples/classifier.sql";
+
+/// Reports every relation between keys that does not hold.
+pub(super) fn check(config: &Config, root: &Table, problems: &mut Problems) {
+    let file = &mut File { root, problems };
+    check_csv_source(config, file);
+    check_hard_samples(config, file);
+    check_prompts(config, file);
+    check_size(file);
+    check_epochs(config, file);
+    check_strategy(config, file);
+}
+
+/// The file, to look up which keys it sets, and where.
+struct File<'a> {
+    root: &'a Table,
+    problems: &'a mut Problems,
+}
+
+impl File<'_> {
+    fn place(&self, key: &str) -> Option<Place> {
+        let mut table = self.root;
+        let mut sections = key.split('.').peekable();
+        while let Some(name) = sections.next() {
+            let node = &table.get(name)?.node;
+            if sections.peek().is_none() {
+                return Some(node.place);
+            }
+            table = node.value.as_table()?;
+        }
+        None
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.place(key).is_some()
+    }
+
+    /// Whether no problem was found with any of these keys.
+    fn is_valid(&self, keys: &[&str]) -> bool {
+        !keys.iter().any(|key| self.problems.has_key(key))
+    }
+
+    fn refuse(&mut self, key: &str, message: impl Into<String>) {
+        self.problems.add(self.place(key), key, message);
+    }
+
+    /// Reports that only one key of a pair is set.
+    fn check_pair(&mut self, one: &str, other: &str, what: [&str; 2]) {
+        let (set, missing, what) = match (self.has(one), self.has(other)) {
+            (true, false) => (one, other, what[1]),
+            (false, true) => (other, one, what[0]),
+            _ => return,
+        };
+        self.refuse(missing, format!("missing, expected {what} because `{set}` is set"));
+    }
+}
+
+fn check_csv_source(config: &Config, file: &mut File<'_>) {
+    if matches!(config.source.kind, SourceKind::Csv { .. }) {
+        let what = ["the table below `source.root`", "the column with the split of a row"];
+        file.check_pair("source.table", "source.split_column", what);
+    }
+}
+
+fn check_hard_samples(config: &Config, file: &mut File<'_>) {
+    let hard = &config.hard_samples;
+    if !file.is_valid(&["hard_samples.sql", "hard_samples.confidences", "hard_samples.classifier"]) {
+        return;
+    }
+    if hard.sql == LOW_CONFIDENCE && hard.confidences.is_none() {
+        let message = format!("missing, expected a Parquet file because `hard_samples.sql` is `{LOW_CONFIDENCE}`");
+        file.refuse("hard_samples.confidences", message);
+    }
+    match &hard.classifier {
+        Some(name) if !file.has(&format!("models.classifiers.{name}")) => {
+            let known: Vec<&str> = config.models.classifiers.keys().map(String::as_str).collect();
+            let known = if known.is_empty() { String::new() } else { format!(": {}", text::list(&known, "or")) };
+            let message = format!("found {}, expected a name of `[models.classifiers]`{known}", text::quote(name));
+            file.refuse("hard_samples.classifier", message);
+        }
+        None if hard.sql == CLASSIFIER => {
+            let message = format!(
+                "missing, expected a name of `[models.classifiers]` because `hard_samples.sql` is `{CLASSIFIER}`"
+            );
+            file.refuse("hard_samples.classifier", message);
+        }
+        _ => {}
+    }
+}
+
+fn check_prompts(config: &Config, file: &mut File<'_>) {
+    let used = has_placeholder(&config.prompts.generation, "description");
+    if used && !file.has("prompts.descriptions") {
+        let message = "found `{description}`, which requires `prompts.descriptions` to be set";
+        file.refuse("prompts.generation", message);
+    }
+}
+
+fn check_size(file: &mut File<'_>) {
+    file.check_pair("spectrum.width", "spectrum.height", ["a width", "a height"]);
+}
+
+fn check_epochs(config: &Config, file: &mut File<'_>) {
+    let (epochs, in_curriculum) = (config.curriculum.epochs, config.curriculum.curriculum_epochs);
+    let key = "curriculum.curriculum_epochs";
+    if in_curriculum <= epochs || !file.is_valid(&["curriculum.epochs", key]) {
+        return;
+    }
+    let message = match file.has(key) {
+        true => format!("found {in_curriculum}, expected at most `curriculum.epochs` ({epochs})"),
+        false => format!("missing, and its default of {in_curriculum} exceeds `curriculum.epochs` ({epochs})"),
+    };
+    file.refuse(key, message);
+}
+
+/// Checks the keys that some strategies need.
+fn check_strategy(config: &Config, file: &mut File<'_>) {
+    let curriculum = &config.curriculum;
+    let levels = &config.spectrum.image_guidance;
+    let known = || levels.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
+    let keys = ["curriculum.strategy", "curriculum.level", "spectrum.image_guidance", "validation.sources"];
+    if !file.is_valid(&keys) || !file.is_valid(&["curriculum.probe_size"]) {
+        return;
+    }
+    match (curriculum.strategy.as_str(), curriculum.level) {
+        ("fixed", None) => {
+            let message = format!("missing, expected one of {} because `curriculum.strategy` is `fixed`", known());
+            file.refuse("curriculum.level", message);
+        }
+        ("text_only", _) if !levels.contains(&0) => {
+            let message = format!("found \"text_only\", which requires 0 in `spectrum.image_guidance` ({})", known());
+            file.refuse("curriculum.strategy", message);
+        }
+        ("adaptive", _) if curriculum.probe_size == 0 || config.validation.sources == 0 => {
+            let message = "found \"adaptive\", which requires `curriculum.probe_size` and `validation.sources` above 0";
+            file.refuse("curriculum.strategy", message);
+        }
+        (_, Some(level)) if !levels.contains(&level) => {
+            let message = format!("found {level}, expected a level of `spectrum.image_guidance`: {}", known());
+            file.refuse("curriculum.level", message);
+        }
+        _ => {}
+    }
+}

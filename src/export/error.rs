@@ -1,0 +1,52 @@
+//! Why an export fails. Wrong input is found before anything is written.
+
+use super::rows::RowName;
+use crate::error::Error;
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExportError {
+    #[error(
+        "`{file}` exists, and an epoch is written once\nhint: delete epoch {epoch} there, choose others with `--epoch`, or export to another destination"
+    )]
+    EpochExists { file: String, epoch: i64 },
+    #[error("`{file}` lists other classes than this pipeline has\nhint: export to another destination")]
+    OtherClasses { file: String },
+    #[error("the manifest has several curricula or trials, and an export contains one\nhint: choose with `--curriculum` and `--trial` among {}", .runs.join(", "))]
+    SeveralRuns { runs: Vec<String> },
+    #[error(
+        "the label {label} cannot be a folder, expected labels from 0 to {max}\nhint: `--as parquet` and `--as webdataset` take any label"
+    )]
+    LabelOutOfRange { label: i64, max: i64 },
+    #[error("the manifest has no rows for {epochs}, curriculum {curriculum}, trial {trial}\nhint: {hint}")]
+    NoRows { epochs: String, curriculum: String, trial: String, hint: String },
+    #[error("{total} rows of the manifest do not have exactly one image: {}\nhint: `discl-pipe verify` looks for the cause, `discl-pipe run` brings the manifest up to date", .rows.join("; "))]
+    NoSingleImage { total: i64, rows: Vec<String> },
+    #[error(
+        "the image of {row} has disappeared from the lake\nhint: run the export again when no other run writes to the lake"
+    )]
+    ImageDisappeared { row: RowName },
+    #[error("the image of {row}, `{path}`, {problem}")]
+    SourceImage { row: RowName, path: String, problem: String },
+    #[error("the image of {row} is not an image")]
+    NotAnImage { row: RowName, source: crate::imaging::ImageError },
+    #[error("{row} cannot be written as JSON")]
+    Json { row: RowName, source: serde_json::Error },
+    #[error("{row} cannot be written into a tar")]
+    Tar { row: RowName, source: std::io::Error },
+    #[error("the rows of the export do not fit their columns")]
+    Columns(#[from] arrow::error::ArrowError),
+}
+
+impl From<ExportError> for Error {
+    fn from(error: ExportError) -> Self {
+        match error {
+            ExportError::EpochExists { .. }
+            | ExportError::OtherClasses { .. }
+            | ExportError::SeveralRuns { .. }
+            | ExportError::LabelOutOfRange { .. }
+            | ExportError::NoRows { .. }
+            | ExportError::NoSingleImage { .. } => Self::input(error),
+            _ => Self::failed(error),
+        }
+    }
+}

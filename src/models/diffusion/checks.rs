@@ -1,0 +1,14 @@
+//! What the checks of a model directory's parts share.
+
+use crate::models::{
+    model_dir,
+    onnx::{Element, Want},
+};
+
+/// The problems of a directory of Stable Diffusion.
+pub(super) type Problems = model_dir::Problems<super::DiffusionError>;
+
+/// The axis over the rows of a call.
+pub(super) const BATCH: Want = Want::Any("batch");
+
+pub(super) const FLOATS: &[Element] = &[Element::F32, Element::F16];

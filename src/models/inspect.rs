@@ -1,0 +1,177 @@
+//! Reads the models that a pipeline names: their configurations and digests, but no weights.
+
+use std::{collections::BTreeMap, num::NonZeroU32, path::PathBuf};
+
+use super::{
+    ModelOptions,
+    classifier::ClassifierFiles,
+    clip::ClipFiles,
+    diffusion::{DiffusionError, DiffusionFiles, NoiseGenerator, Scheduler, SchedulerName, Settings},
+    error::ModelError,
+    hub::{self, FetchProgress},
+    model_dir::Problems,
+    onnx::CudaOptions,
+};
+use crate::{
+    config::{Config, Spectrum},
+    identity::Digest,
+    imaging::Fit,
+};
+
+/// The models of a pipeline.
+#[derive(Debug)]
+pub(super) struct Inspected {
+    pub(super) diffusion: InspectedDiffusion,
+    pub(super) clip: InspectedClip,
+    pub(super) classifiers: InspectedClassifiers,
+}
+
+/// The diffusion model with the settings under which it generates.
+#[derive(Debug)]
+pub(super) struct InspectedDiffusion {
+    pub(super) files: DiffusionFiles,
+    pub(super) settings: Settings,
+    pub(super) scheduler: SchedulerName,
+    pub(super) schedule: Box<dyn Scheduler>,
+    /// Identifies everything that determines an image except its request: files and settings.
+    pub(super) digest: String,
+}
+
+#[derive(Debug)]
+pub(super) struct InspectedClip {
+    pub(super) files: ClipFiles,
+    pub(super) digest: String,
+}
+
+#[derive(Debug)]
+pub(super) struct InspectedClassifiers {
+    pub(super) files: BTreeMap<String, ClassifierFiles>,
+    pub(super) digest: String,
+}
+
+/// Fetches the models that are not local, and reads all of them.
+///
+/// # Errors
+/// Returns every problem of every model.
+pub(super) async fn inspect(
+    config: &Config,
+    options: &ModelOptions,
+    progress: &FetchProgress,
+) -> Result<Inspected, Vec<ModelError>> {
+    let mut problems = Problems::default();
+    let diffusion = problems.keep_all(inspect_diffusion(config, options, progress).await);
+    let clip = problems.keep_all(inspect_clip(config, progress).await);
+    let classifiers = problems.keep_all(inspect_classifiers(config, progress).await);
+    match (diffusion, clip, classifiers) {
+        (Some(diffusion), Some(clip), Some(classifiers)) => Ok(Inspected { diffusion, clip, classifiers }),
+        _ => Err(problems.into_vec()),
+    }
+}
+
+async fn inspect_diffusion(
+    config: &Config,
+    options: &ModelOptions,
+    progress: &FetchProgress,
+) -> Result<InspectedDiffusion, Vec<ModelError>> {
+    let key = "models.diffusion";
+    let dir = directory(key, &config.models.diffusion, progress).await?;
+    let files = DiffusionFiles::inspect(&dir).map_err(ModelError::at(key))?;
+    with_settings(config, options, files).map_err(|error| vec![error.into()])
+}
+
+/// Combines the files of the diffusion model with the pipeline's settings. A schedule that does not have the requested
+/// number of timesteps is found here, and not in the middle of a run.
+fn with_settings(
+    config: &Config,
+    options: &ModelOptions,
+    files: DiffusionFiles,
+) -> Result<InspectedDiffusion, DiffusionError> {
+    let spectrum = &config.spectrum;
+    let cuda = CudaOptions {
+        memory_limit: config.cuda.memory_limit_mib.and_then(|mib| usize::try_from(mib << 20).ok()),
+        tf32: config.cuda.tf32,
+    };
+    let settings = Settings { cuda, ..settings(spectrum, options)? };
+    let schedule = files.scheduler(settings.scheduler, settings.timesteps.get())?;
+    let scheduler = match settings.scheduler {
+        Some(scheduler) => scheduler,
+        None => files.scheduler_name()?,
+    };
+    let digest = Digest::new("generator")
+        .text(&files.digest()?)
+        .text(&scheduler.to_string())
+        .part(&settings.timesteps.get().to_le_bytes())
+        .part(&settings.guidance_scale.to_le_bytes())
+        .part(&[u8::from(settings.pure_noise_at_zero), u8::from(settings.negative_prompt.is_some())])
+        .text(settings.negative_prompt.as_deref().unwrap_or_default())
+        .text(&spectrum.noise)
+        .text(&settings.size.map_or_else(String::new, |size| format!("{size:?}")))
+        .id();
+    Ok(InspectedDiffusion { files, settings, scheduler, schedule, digest })
+}
+
+fn settings(spectrum: &Spectrum, options: &ModelOptions) -> Result<Settings, DiffusionError> {
+    let defaults = Settings::default();
+    let timesteps = u32::try_from(spectrum.timesteps).ok().and_then(NonZeroU32::new);
+    Ok(Settings {
+        scheduler: spectrum.scheduler.as_deref().map(str::parse).transpose()?,
+        timesteps: timesteps.unwrap_or(defaults.timesteps),
+        guidance_scale: spectrum.guidance_scale,
+        negative_prompt: spectrum.negative_prompt.clone(),
+        noise: if spectrum.noise == "torch" { NoiseGenerator::Torch } else { NoiseGenerator::Counter },
+        pure_noise_at_zero: spectrum.pure_noise_at_zero,
+        size: spectrum.size.and_then(|(width, height)| {
+            let (width, height) = (u32::try_from(width).ok()?, u32::try_from(height).ok()?);
+            Some(Fit { width, height, keep_aspect: spectrum.keep_aspect })
+        }),
+        batch_size: options.batch_size.unwrap_or(defaults.batch_size),
+        threads: options.threads.unwrap_or(defaults.threads),
+        ..defaults
+    })
+}
+
+async fn inspect_clip(config: &Config, progress: &FetchProgress) -> Result<InspectedClip, Vec<ModelError>> {
+    let key = "models.clip";
+    let dir = directory(key, &config.models.clip, progress).await?;
+    let whole_frame = config.filter.frame == "whole";
+    let files = ClipFiles::inspect(&dir, whole_frame).map_err(ModelError::at(key))?;
+    let of_files = files.digest().map_err(|error| ModelError::at(key)(vec![error]))?;
+    let digest = Digest::new("clip").text(&of_files).part(&[u8::from(whole_frame)]).id();
+    Ok(InspectedClip { files, digest })
+}
+
+async fn inspect_classifiers(
+    config: &Config,
+    progress: &FetchProgress,
+) -> Result<InspectedClassifiers, Vec<ModelError>> {
+    let (mut all, mut problems, mut digest) = (BTreeMap::new(), Problems::default(), Digest::new("classifiers"));
+    for (name, location) in &config.models.classifiers {
+        let key = format!("models.classifiers.{name}");
+        if let Some((files, of_files)) = problems.keep_all(inspect_classifier(&key, location, progress).await) {
+            digest = digest.text(name).text(&of_files);
+            all.insert(name.clone(), files);
+        }
+    }
+    if problems.is_empty() {
+        Ok(InspectedClassifiers { files: all, digest: digest.id() })
+    } else {
+        Err(problems.into_vec())
+    }
+}
+
+/// Returns a classifier's files and their digest.
+async fn inspect_classifier(
+    key: &str,
+    location: &str,
+    progress: &FetchProgress,
+) -> Result<(ClassifierFiles, String), Vec<ModelError>> {
+    let dir = directory(key, location, progress).await?;
+    let files = ClassifierFiles::inspect(&dir).map_err(ModelError::at(key))?;
+    let digest = files.digest().map_err(|error| ModelError::at(key)(vec![error]))?;
+    Ok((files, digest))
+}
+
+/// Returns the local directory of the model that `key` names.
+async fn directory(key: &str, location: &str, progress: &FetchProgress) -> Result<PathBuf, Vec<ModelError>> {
+    hub::directory(location, progress).await.map_err(|error| ModelError::at(key)(vec![error]))
+}

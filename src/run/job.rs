@@ -1,0 +1,115 @@
+//! What a run works with: the pipeline, how it runs on this machine, and who follows its progress.
+
+use std::time::{Duration, Instant};
+
+use super::{shard::Shard, shutdown::Stop};
+use crate::{lake::Lake, pipeline::Pipeline, session::Session};
+
+/// How a run goes on this machine; the tables do not depend on it.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    /// The last step to run; all of them if `None`.
+    pub(crate) until: Option<String>,
+    /// Units in flight at once; their rows share the models' batches.
+    pub(crate) units_in_flight: usize,
+    /// Takes units in another order, drawn from this number.
+    pub(crate) unit_order: Option<u64>,
+    /// The units of this worker; all of them if `None`.
+    pub(crate) shard: Option<Shard>,
+    /// How long a worker waits for the units of others.
+    pub(crate) wait: Duration,
+    /// Stops the run early: it finishes what it has begun.
+    pub(crate) stop: Stop,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let (wait, stop) = (Duration::from_secs(3600), Stop::default());
+        Self { until: None, units_in_flight: 6, unit_order: None, shard: None, wait, stop }
+    }
+}
+
+/// Receives the progress of a run.
+pub(crate) trait Progress: Send + Sync {
+    /// The models run on this device, with the reason.
+    fn device(&self, chosen: &str);
+    /// A step begins with `rows` to generate; 0 if that is not known.
+    fn started(&self, step: &str, rows: usize);
+    /// The step waits for `rows` of other workers.
+    fn waiting(&self, step: &str, rows: usize);
+    /// `rows` more of the step are committed.
+    fn advanced(&self, step: &str, rows: usize);
+    /// A step has ended, or there was nothing to do.
+    fn ended(&self, outcome: &Outcome);
+}
+
+/// The result of a step.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub(crate) struct Outcome {
+    /// The name of its table.
+    pub(crate) step: String,
+    /// Whether there was nothing to do.
+    pub(crate) skipped: bool,
+    /// Why it ran, or did not.
+    pub(crate) reason: String,
+    /// Rows that were added, or that the new version has.
+    pub(crate) rows: usize,
+    /// Rows that failed.
+    pub(crate) rejects: usize,
+    /// Wall time in seconds.
+    pub(crate) seconds: f64,
+}
+
+impl Outcome {
+    /// The outcome of a step before it runs, `reason` being why it has to.
+    pub(super) fn new(step: &str, reason: Option<String>) -> Self {
+        Self {
+            step: step.to_owned(),
+            skipped: reason.is_none(),
+            reason: reason.unwrap_or_else(|| "it is up to date".into()),
+            rows: 0,
+            rejects: 0,
+            seconds: 0.0,
+        }
+    }
+
+    /// Records a version of a full-refresh table that was written since `started`.
+    pub(super) fn replaced(&mut self, rows: usize, started: Instant) {
+        self.skipped = false;
+        self.rows = rows;
+        self.seconds += started.elapsed().as_secs_f64();
+    }
+
+    /// Records rows that were added to an incremental table since `started`.
+    pub(super) fn added(&mut self, counts: RowCounts, started: Instant) {
+        self.skipped = false;
+        self.rows += counts.rows;
+        self.rejects += counts.rejects;
+        self.seconds += started.elapsed().as_secs_f64();
+    }
+}
+
+/// Rows that a step has added, and rows that failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct RowCounts {
+    pub(super) rows: usize,
+    pub(super) rejects: usize,
+}
+
+/// A run of a pipeline.
+#[derive(Clone, Copy)]
+pub(super) struct Job<'a> {
+    pub(super) pipeline: &'a Pipeline,
+    pub(super) options: &'a Options,
+    pub(super) progress: &'a dyn Progress,
+}
+
+impl<'a> Job<'a> {
+    pub(super) fn session(&self) -> &'a Session {
+        &self.pipeline.project.session
+    }
+
+    pub(super) fn lake(&self) -> &'a Lake {
+        self.session().lake()
+    }
+}
