@@ -1,0 +1,95 @@
+//! Opens tar files that a test writes.
+
+use std::fs;
+
+use super::{Folder, read, rows};
+
+#[tokio::test]
+async fn tars_hold_samples() {
+    let folder = Folder::new();
+    let long = format!("{}/000002.png", "deep".repeat(40));
+    folder.tar("t-00.tar", &[("000.cls", b"1"), ("000.jpg", b"one"), ("./001.PNG", b"two"), ("./001.cls", b" 0\n")]);
+    folder.tar(
+        "t-01.tar",
+        &[("a.b/000.x.jpg", b"no"), (&long, b"three"), (&long.replace("png", "cls"), b"1"), ("__meta.json", b"{}")],
+    );
+    folder.tar("v/0.tar", &[("000.cls", b"0"), ("000.json", b"{}"), ("000.webp", &[b'w'; 100_000]), ("001.cls", b"1")]);
+    let lines = "kind = \"webdataset\"\nsplits = { train = \"t-{00..01}.tar\", test = \"v/0.tar\" }";
+    let source = folder.open(lines).await.unwrap();
+    let three = format!("t-01.tar#{long} 1 1 train");
+    let expected = [
+        "t-00.tar#000.jpg 1 1 train",
+        "t-00.tar#001.PNG 0 0 train",
+        &three,
+        "v/0.tar#000.webp 0 0 test",
+        "v/0.tar#001 1 1 test",
+    ];
+    assert_eq!(rows(&source), expected);
+    let texts = read(&source).await;
+    assert_eq!(texts[..3], ["one", "two", "three"].map(|text| Ok(text.to_owned())));
+    assert_eq!(texts[3].as_ref().unwrap().len(), 100_000);
+    assert_eq!(texts[4], Err("the sample has no image, a `.jpg`, `.jpeg`, `.png` or `.webp`".to_owned()));
+    folder.tar("t-00.tar", &[]);
+    let message = source.read(&[Some("t-00.tar#000.jpg")]).await.unwrap_err().to_string();
+    assert!(message.contains("t-00.tar`: it has changed since the source was listed"), "{message}");
+}
+
+#[tokio::test]
+async fn tars_have_labels_in_json_too() {
+    let folder = Folder::new();
+    folder.tar(
+        "t.tar",
+        &[("a.jpg", b"1"), ("a.json", br#"{"kind": "cat/dog"}"#), ("b.json", br#"{"kind": "ant"}"#), ("b.jpg", b"2")],
+    );
+    let lines = "kind = \"webdataset\"\nlabel_column = \"json:kind\"\nsplits.train = \"t.tar\"";
+    assert_eq!(folder.listed(lines).await, ["t.tar#a.jpg 1 cat/dog train", "t.tar#b.jpg 0 ant train"]);
+    let message = folder.message(&lines.replace("json:kind", "json:label")).await;
+    assert!(message.contains("`t.tar`: \"a.json\": it has no field `label`; every image needs a label"), "{message}");
+    folder.tar(
+        "t.tar",
+        &[("a.jpg", b"1"), ("b.cls", b"cat"), ("b.jpg", b"2"), ("../c.cls", b"1"), ("d.jpg", b"1"), ("d.png", b"1")],
+    );
+    let message = folder.message("kind = \"webdataset\"\nsplits = { train = \"t.tar\", test = \"{0..1}.tar\" }").await;
+    for what in [
+        "the sample \"a\" has no member `.cls`",
+        "\"b.cls\": found the label \"cat\", allowed are integers from 0",
+        "found the path \"../c\"",
+        "the sample \"d\" has two images, \"d.jpg\" and \"d.png\"",
+    ] {
+        assert!(message.contains(&format!("`t.tar`: {what}")), "{message}");
+    }
+    assert!(
+        message.contains("`0.tar`: there is no such file") && message.contains("`1.tar`: there is no such file"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn truncated_and_foreign_tars_are_rejected() {
+    let folder = Folder::new();
+    folder.tar("t.tar", &[("a.cls", b"1"), ("a.jpg", &[b'p'; 3000])]);
+    let whole = fs::read(folder.path("t.tar")).unwrap();
+    let lines = "kind = \"webdataset\"\nsplits.train = \"t.tar\"";
+    folder.write("t.tar", &whole[..3000]);
+    let message = folder.message(lines).await;
+    assert_eq!(
+        message,
+        "`file://ROOT/t.tar`: it is not a readable tar file; compressed ones are not supported: it is truncated in its member \"a.jpg\""
+    );
+    folder.write("t.tar", b"\x1f\x8b".repeat(600));
+    assert!(folder.message(lines).await.contains("it is not a readable tar file; compressed ones are not supported"));
+    folder.write("t.tar", "");
+    assert_eq!(folder.message(lines).await, "the split train has no images; `source.splits` reads it from `t.tar`");
+    folder.tar("t.tar", &[("a.cls", b"1")]);
+    assert!(folder.message(lines).await.starts_with("none of the images of the split train exists"));
+    // A member name that claims to have half a terabyte.
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::GNULongName);
+    header.set_path("././@LongLink").unwrap();
+    header.set_size(1 << 39);
+    header.set_cksum();
+    let file = fs::File::create(folder.path("t.tar")).unwrap();
+    std::io::Write::write_all(&mut &file, header.as_bytes()).unwrap();
+    file.set_len(1 << 39).unwrap();
+    assert!(folder.message(lines).await.ends_with("the descriptions of its members are impossibly long"));
+}
