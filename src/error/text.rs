@@ -26,7 +26,7 @@ pub(crate) fn shorten(text: &str) -> String {
     shorten_to(text, MAX_SHOWN_CHARS)
 }
 
-/// The text on one line, cut to `max_chars` characters before control characters are escaped.
+/// Returns the first `max_chars` characters of the text on one line. Escapes of control characters do not count.
 pub(crate) fn shorten_to(text: &str, max_chars: usize) -> String {
     let mut shown: String = text.chars().take(max_chars).collect();
     if shown.len() < text.len() {

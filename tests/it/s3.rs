@@ -180,7 +180,7 @@ fn a_lake_in_s3_is_as_one_on_disk() {
     let said = workspace.command("verify", &[]).output().unwrap();
     ended(&said, 1);
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    assert!(said.contains("does not have the content that its name promises"), "{said}");
+    assert!(said.contains("has not the content that its name says"), "{said}");
     assert!(bucket.counts()["flip"] > 0);
 }
 

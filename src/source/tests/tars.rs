@@ -1,6 +1,8 @@
-//! Tars: samples, labels in JSON, and tars that are truncated or something else.
+//! Opens tar files that a test writes.
 
-use super::*;
+use std::fs;
+
+use super::{Folder, read, rows};
 
 #[tokio::test]
 async fn tars_hold_samples() {

@@ -76,11 +76,11 @@ fn columns_that_are_missing_or_of_another_type() {
     1 problem; nothing was run
 
     exit code 2
-    error: `train.parquet`: column `label` (`source.image_column`) holds Int64, images (their bytes, or a struct with `bytes`) are expected
+    error: `train.parquet`: column `label` (`source.image_column`) holds Int64, expected images (their bytes, or a struct with `bytes`)
     1 problem; nothing was run
 
     exit code 2
-    error: `train.parquet`: column `image` (`source.label_column`) holds Struct("bytes": Binary, "path": Utf8), integers are expected
+    error: `train.parquet`: column `image` (`source.label_column`) holds Struct("bytes": Binary, "path": Utf8), expected integers
     1 problem; nothing was run
     "#);
 }
