@@ -23,7 +23,7 @@ pub(super) async fn execute(target: &Target) -> Result<ExitCode> {
     let (findings, summary) = experiment::run(&target.file.pipeline, &options, &Bars::new(), note).await?;
     match target.format {
         Format::Json => output::json(&json!({
-            "summary": summary, "fixed_levels": findings.fixed_levels, "stages": findings.stages,
+            "summary": summary, "fixed_levels": findings.fixed_levels, "stages": findings.gains,
         })),
         Format::Text => print(&findings, &summary),
     }
@@ -47,7 +47,7 @@ fn print(findings: &Findings, summary: &Summary) {
             chosen.architecture
         ));
     }
-    if !findings.stages.is_empty() {
+    if !findings.gains.is_empty() {
         output::line("\nAdaptive curriculum: mean gain in true-class probability (times chosen):\n");
         let (header, rows) = stages(findings);
         output::table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &rows);
@@ -87,11 +87,11 @@ fn differences(summary: &Summary, metrics: &[&str]) -> Vec<Vec<String>> {
 /// Mean gains by epoch and level, over splits and learners.
 fn stages(findings: &Findings) -> (Vec<String>, Vec<Vec<String>>) {
     let levels: Vec<i64> = {
-        let all: BTreeSet<i64> = findings.stages.iter().map(|stage| stage.image_guidance).collect();
+        let all: BTreeSet<i64> = findings.gains.iter().map(|gain| gain.image_guidance).collect();
         all.into_iter().collect()
     };
     let mut cells: BTreeMap<(&str, i64), BTreeMap<i64, Gains>> = BTreeMap::new();
-    for stage in &findings.stages {
+    for stage in &findings.gains {
         let level = cells.entry((&stage.architecture, stage.epoch)).or_default();
         level.entry(stage.image_guidance).or_default().add(stage);
     }
@@ -113,7 +113,7 @@ struct Gains {
 }
 
 impl Gains {
-    fn add(&mut self, stage: &experiment::Stage) {
+    fn add(&mut self, stage: &experiment::LevelGain) {
         self.gain += stage.gain;
         self.error += stage.standard_error.unwrap_or_default();
         self.count += 1;

@@ -1,5 +1,5 @@
-//! The adaptive curriculum with the built-in learner as its trainer: at each epoch it is measured before and after a
-//! probe of real images, and the pipeline's own query chooses the level from what it has learned.
+//! The adaptive curriculum with the built-in learner as its trainer. In each epoch the learner is measured before and
+//! after a probe of real images, and the pipeline's own query chooses the level from what the learner gained.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,58 +9,45 @@ use arrow::{
 };
 
 use super::{
+    budget::{Budget, Evaluation, in_parallel},
+    error::ExperimentError,
+    learner::{Learner, LearnerError, Loss, Sampling},
     manifests::{Epochs, Queries},
     methods::Method,
-    train::{Budget, Judgement, in_parallel},
 };
-use crate::{
-    error::{Error, Result},
-    experiment::learner::{Learner, LearnerError, Loss, Sampling},
-    plan::catalogue::Parameter,
-    schema,
-};
+use crate::{error::Result, plan::catalogue::Parameter, schema};
 
-/// What the strategy is called.
+/// The name of the strategy.
 pub(super) const NAME: &str = "adaptive";
 
-/// What an adaptive curriculum found of a level at an epoch.
+/// What one learner gained from one level in one epoch.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct Stage {
-    /// The network.
-    pub architecture: String,
-    /// The seed of the split.
-    pub split_seed: i64,
-    /// The seed of the learner.
-    pub learner_seed: i64,
-    /// The epoch, from 0.
-    pub epoch: i64,
-    /// Percent of the real image kept.
-    pub image_guidance: i64,
-    /// Mean gain in the probability of the true class.
-    pub gain: f64,
-    /// Its standard error; none of one image.
-    pub standard_error: Option<f64>,
-    /// Whether it is the level of the epoch.
-    pub chosen: bool,
+pub(crate) struct LevelGain {
+    pub(crate) architecture: String,
+    pub(crate) split_seed: i64,
+    pub(crate) learner_seed: i64,
+    /// Counted from 0.
+    pub(crate) epoch: i64,
+    /// The level: the percentage of the real image that is kept.
+    pub(crate) image_guidance: i64,
+    /// The mean gain in the probability of the true class.
+    pub(crate) gain: f64,
+    /// The standard error of the gain. `None` if it was measured on a single image.
+    pub(crate) standard_error: Option<f64>,
+    /// Whether the curriculum chose this level for the epoch.
+    pub(crate) chosen: bool,
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the spectrum validation set is empty: no hard image has a kept image at every level\nhint: lower \
-     `filter.min_text_similarity`, or raise `filter.max_attempts`"
-)]
-struct EmptyValidation;
-
-/// One learner's measurements of an epoch.
-struct Measurement {
+/// The probabilities that one learner gives to the true classes, before and after the probe of an epoch.
+struct Probabilities {
     before: Vec<f32>,
     after: Vec<f32>,
 }
 
-/// What an adaptive run is made from.
+/// An adaptive curriculum on one split.
 pub(super) struct Adaptive<'a> {
     pub(super) budget: &'a Budget<'a>,
-    /// What the manifest has at each level and epoch.
+    /// The rows of each epoch, by level.
     pub(super) by_level: BTreeMap<i64, Epochs>,
     /// The epochs after the curriculum.
     pub(super) shared: &'a [Vec<usize>],
@@ -68,12 +55,12 @@ pub(super) struct Adaptive<'a> {
 }
 
 impl Adaptive<'_> {
-    /// Trains one learner for each seed, all of them epoch by epoch. The batches of the probe are taken from the
-    /// epoch's own, so that the learner sees no more than others.
+    /// Trains one learner for each seed, all of them epoch by epoch. The batches of the probe count toward the epoch,
+    /// so that the learner sees no more than those of other methods.
     ///
     /// # Errors
-    /// Where a query fails, or a learner cannot be trained.
-    pub(super) async fn train(&self, queries: &mut Queries<'_>) -> Result<(Method, Vec<Judgement>, Vec<Stage>)> {
+    /// Returns an error if a query fails, or if a learner cannot be trained.
+    pub(super) async fn train(&self, queries: &mut Queries<'_>) -> Result<(Method, Vec<Evaluation>, Vec<LevelGain>)> {
         let Budget { config, task, iterations_per_epoch, .. } = *self.budget;
         let method = Method {
             name: NAME.to_owned(),
@@ -91,21 +78,18 @@ impl Adaptive<'_> {
         let learners: Result<Vec<Learner>, LearnerError> =
             seeds.iter().map(|&seed| self.budget.learner(&method, seed)).collect();
         let mut learners = learners?;
-        let mut stages = Vec::new();
+        let mut gains = Vec::new();
         for (epoch, probe) in probes.iter().enumerate() {
             let measure = |learner: &mut Learner| {
                 let before = learner.probabilities(&task.data, &rows)?;
                 learner.train(&task.data, probe, probe_batches)?;
                 learner.next_epoch();
-                Ok(Measurement { before, after: learner.probabilities(&task.data, &rows)? })
+                Ok(Probabilities { before, after: learner.probabilities(&task.data, &rows)? })
             };
             let measured = in_parallel(learners.iter_mut().collect(), measure)?;
-            let found = self.progress(queries, epoch, &samples, &seeds, &measured).await?;
-            let chosen: BTreeMap<i64, i64> = found
-                .iter()
-                .filter(|stage| stage.chosen)
-                .map(|stage| (stage.learner_seed, stage.image_guidance))
-                .collect();
+            let found = self.gains(queries, epoch, &samples, &seeds, &measured).await?;
+            let chosen: BTreeMap<i64, i64> =
+                found.iter().filter(|gain| gain.chosen).map(|gain| (gain.learner_seed, gain.image_guidance)).collect();
             let train = |(seed, learner): (i64, &mut Learner)| {
                 let rows = chosen.get(&seed).and_then(|level| self.by_level.get(level)?.get(epoch));
                 learner.train(&task.data, rows.map_or(&[][..], Vec::as_slice), iterations_per_epoch - probe_batches)?;
@@ -113,50 +97,50 @@ impl Adaptive<'_> {
                 Ok(())
             };
             in_parallel((0..).zip(&mut learners).collect(), train)?;
-            stages.extend(found);
+            gains.extend(found);
         }
         let finish = |learner: &mut Learner| {
             for rows in self.shared {
                 learner.train(&task.data, rows, iterations_per_epoch)?;
                 learner.next_epoch();
             }
-            self.budget.judge(learner)
+            self.budget.evaluate(learner)
         };
-        Ok((method, in_parallel(learners.iter_mut().collect(), finish)?, stages))
+        Ok((method, in_parallel(learners.iter_mut().collect(), finish)?, gains))
     }
 
-    /// The images of the spectrum validation set.
+    /// Returns the `sample_id`s of the spectrum validation set.
     async fn validation(&self, queries: &Queries<'_>) -> Result<Vec<String>> {
         let mut samples = Vec::new();
         for columns in queries.query("experiment/validation.sql", &[]).await?.columns() {
             samples.extend(columns.strings("sample_id")?.iter().flatten().map(str::to_owned));
         }
         if samples.is_empty() {
-            return Err(Error::failed(EmptyValidation));
+            return Err(ExperimentError::EmptyValidation.into());
         }
         Ok(samples)
     }
 
-    /// What the pipeline's query makes of an epoch's measurements: each learner is a trial.
-    async fn progress(
+    /// Computes the gains of an epoch with the pipeline's query, to which each learner is a trial.
+    async fn gains(
         &self,
         queries: &mut Queries<'_>,
         epoch: usize,
         samples: &[String],
         seeds: &[u64],
-        measured: &[Measurement],
-    ) -> Result<Vec<Stage>> {
-        let feedback =
-            feedback(epoch, samples, seeds, measured).map_err(|error| Error::query(schema::FEEDBACK, error.into()))?;
+        measured: &[Probabilities],
+    ) -> Result<Vec<LevelGain>> {
+        let feedback = feedback(epoch, samples, seeds, measured)
+            .map_err(|source| ExperimentError::Columns { table: schema::FEEDBACK, source })?;
         queries.put(&schema::FEEDBACK_TABLE, &[feedback])?;
         let changes = [("strategy", Parameter::Text(NAME.into()))];
-        let mut stages = Vec::new();
+        let mut found = Vec::new();
         for columns in queries.query("progress/gain.sql", &changes).await?.columns() {
             let (trials, levels) = (columns.strings("trial")?, columns.integers("image_guidance")?);
             let (gains, errors) = (columns.floats("gain")?, columns.floats("standard_error")?);
             let chosen = columns.booleans("chosen")?;
             for row in 0..columns.rows() {
-                stages.push(Stage {
+                found.push(LevelGain {
                     architecture: self.budget.architecture.to_string(),
                     split_seed: self.split_seed,
                     learner_seed: trials.value(row).parse().unwrap_or_default(),
@@ -168,26 +152,26 @@ impl Adaptive<'_> {
                 });
             }
         }
-        stages.sort_by_key(|stage| (stage.learner_seed, stage.image_guidance));
-        Ok(stages)
+        found.sort_by_key(|gain| (gain.learner_seed, gain.image_guidance));
+        Ok(found)
     }
 }
 
-/// Rows of the table `feedback`, one trial for each learner.
+/// Returns rows of the table `feedback`, with a trial for each learner.
 fn feedback(
     epoch: usize,
     samples: &[String],
     seeds: &[u64],
-    measured: &[Measurement],
+    measured: &[Probabilities],
 ) -> Result<RecordBatch, ArrowError> {
-    let (mut trials, mut phases, mut ids, mut probabilities) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for (seed, measurement) in seeds.iter().zip(measured) {
-        for (phase, values) in [("before", &measurement.before), ("after", &measurement.after)] {
-            for (sample, value) in samples.iter().zip(values) {
+    let (mut trials, mut phases, mut ids, mut values) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (seed, probabilities) in seeds.iter().zip(measured) {
+        for (phase, measured) in [("before", &probabilities.before), ("after", &probabilities.after)] {
+            for (sample, value) in samples.iter().zip(measured) {
                 trials.push(seed.to_string());
                 phases.push(phase);
                 ids.push(sample.as_str());
-                probabilities.push(f64::from(*value));
+                values.push(f64::from(*value));
             }
         }
     }
@@ -200,7 +184,7 @@ fn feedback(
         ("epoch", Arc::new(Int64Array::from(vec![epoch; rows]))),
         ("phase", Arc::new(StringArray::from(phases))),
         ("sample_id", Arc::new(StringArray::from(ids))),
-        ("probability", Arc::new(Float64Array::from(probabilities))),
+        ("probability", Arc::new(Float64Array::from(values))),
     ];
     RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
 }

@@ -1,36 +1,40 @@
-//! What the learner sees of a pipeline: every image as a small grey one, in memory.
+//! What the learner sees of a pipeline: small grayscale images in memory.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::collections::BTreeMap;
 
+use super::{
+    error::ExperimentError,
+    learner::{Data, Shape},
+};
 use crate::{
     config::{self, SourceKind, Split},
-    error::{Error, Result},
-    experiment::learner::{Data, Shape},
+    error::Result,
     imaging::{Filter, ImageError, Limits, decode, resize},
     pipeline::Project,
     schema::columns::Columns,
     source::Source,
 };
 
-/// Weights of red, green and blue in grayscale (ITU-R BT.601), as Pillow has them.
+/// The weights of red, green and blue in grayscale (ITU-R BT.601), equal to Pillow's.
 const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
 
 /// The largest label that the learner supports.
-const MAX_LABEL: u32 = (1 << 16) - 1;
+pub(super) const MAX_LABEL: u32 = (1 << 16) - 1;
 
 /// A classification problem.
 #[derive(Debug)]
 pub(super) struct Task {
-    /// What may be trained on: real images of the split train, kept images, and the diffusion model's own.
+    /// Everything that a method may train on: real images of the split `train`, kept images, and the images of
+    /// `experiment.pretraining`.
     pub(super) data: Data,
-    /// The row of each by its `sample_id`.
+    /// Rows of `data` by `sample_id`.
     pub(super) rows: BTreeMap<String, usize>,
-    /// The rows of the diffusion model's own images.
+    /// The rows of the images of `experiment.pretraining`.
     pub(super) pretraining: Vec<usize>,
-    /// Training images of each class, without those of the spectrum validation set.
+    /// The number of training images of each class, without those of the spectrum validation set.
     pub(super) class_counts: Vec<usize>,
-    /// What learners are judged by, split by split.
-    pub(super) judged: Vec<(Split, Data)>,
+    /// The images of each split that learners are evaluated on.
+    pub(super) evaluated: Vec<(Split, Data)>,
 }
 
 /// A row of `sql/experiment/samples.sql`.
@@ -46,7 +50,7 @@ impl Task {
     /// Reads the images of a pipeline that has run.
     ///
     /// # Errors
-    /// Where tables or images cannot be read.
+    /// Returns an error if a table or an image cannot be read.
     pub(super) async fn load(project: &Project) -> Result<Self> {
         let side = u32::try_from(project.config.learner.image_side).unwrap_or(u32::MAX);
         let samples = samples(project).await?;
@@ -54,13 +58,13 @@ impl Task {
         for columns in project.query("experiment/images.sql").await?.columns() {
             read_images(columns, side, &mut decoded)?;
         }
-        let seen = seen(project, side).await?;
-        let labels = samples.iter().map(|sample| sample.label).chain(seen.iter().map(|image| image.label));
+        let pretrained = pretraining_images(project, side).await?;
+        let labels = samples.iter().map(|sample| sample.label).chain(pretrained.iter().map(|image| image.label));
         let classes = labels.max().map_or(1, |label| label as usize + 1);
         let shape = Shape { channels: 1, height: side as usize, width: side as usize, classes };
         let mut trained = Vec::new();
         let (mut train, mut rows) = (Rows::default(), BTreeMap::new());
-        let mut judged: BTreeMap<&str, Rows> = BTreeMap::new();
+        let mut evaluated: BTreeMap<&str, Rows> = BTreeMap::new();
         for sample in &samples {
             let Some(pixels) = decoded.get(&sample.image_id) else { continue };
             if matches!(sample.split.as_str(), "train" | "synthetic") {
@@ -68,21 +72,21 @@ impl Task {
                 trained.extend(sample.trained.then_some(train.labels.len()));
                 train.push(pixels, sample.label);
             } else {
-                judged.entry(sample.split.as_str()).or_default().push(pixels, sample.label);
+                evaluated.entry(sample.split.as_str()).or_default().push(pixels, sample.label);
             }
         }
         let first = train.labels.len();
-        seen.iter().for_each(|image| train.push(&image.pixels, image.label));
+        pretrained.iter().for_each(|image| train.push(&image.pixels, image.label));
         let pretraining = (first..train.labels.len()).collect();
         let mut sets = Vec::new();
         for split in Split::ALL {
-            if let Some(rows) = judged.remove(split.as_str()) {
+            if let Some(rows) = evaluated.remove(split.as_str()) {
                 sets.push((split, rows.data(shape)?));
             }
         }
         let data = train.data(shape)?;
         let class_counts = data.class_counts(&trained)?;
-        Ok(Self { data, rows, pretraining, class_counts, judged: sets })
+        Ok(Self { data, rows, pretraining, class_counts, evaluated: sets })
     }
 }
 
@@ -124,32 +128,13 @@ async fn samples(project: &Project) -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
-#[derive(Debug, thiserror::Error)]
-enum DatasetError {
-    #[error("an image has the label {label}; the built-in learner supports the labels 0 to {MAX_LABEL}")]
-    Label { label: i64 },
-    #[error("`{image}`: {reason}")]
-    Image { image: String, reason: String },
-    #[error("`{}` (`experiment.pretraining`) is not a file", .path.display())]
-    Pretraining { path: PathBuf },
-}
-
-impl From<DatasetError> for Error {
-    fn from(error: DatasetError) -> Self {
-        match error {
-            DatasetError::Pretraining { .. } => Self::input(error),
-            DatasetError::Label { .. } | DatasetError::Image { .. } => Self::failed(error),
-        }
-    }
-}
-
 fn class(label: i64) -> Result<u32> {
     let small = u32::try_from(label).ok().filter(|label| *label <= MAX_LABEL);
-    Ok(small.ok_or(DatasetError::Label { label })?)
+    Ok(small.ok_or(ExperimentError::Label { label })?)
 }
 
-fn unusable(image: &str, reason: impl std::fmt::Display) -> DatasetError {
-    DatasetError::Image { image: image.to_owned(), reason: reason.to_string() }
+fn unusable(image: &str, reason: impl std::fmt::Display) -> ExperimentError {
+    ExperimentError::Image { image: image.to_owned(), reason: reason.to_string() }
 }
 
 fn read_images(columns: Columns<'_>, side: u32, decoded: &mut BTreeMap<String, Vec<f32>>) -> Result<()> {
@@ -161,16 +146,16 @@ fn read_images(columns: Columns<'_>, side: u32, decoded: &mut BTreeMap<String, V
     Ok(())
 }
 
-/// The images of `experiment.pretraining`.
-async fn seen(project: &Project, side: u32) -> Result<Vec<Image>> {
+/// Reads the images of `experiment.pretraining`, which the diffusion model was trained on.
+async fn pretraining_images(project: &Project, side: u32) -> Result<Vec<Image>> {
     let Some(path) = &project.config.experiment.pretraining else { return Ok(Vec::new()) };
     let (Some(folder), Some(file)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
-        return Err(DatasetError::Pretraining { path: path.clone() }.into());
+        return Err(ExperimentError::Pretraining { path: path.clone() }.into());
     };
     let root = if folder.as_os_str().is_empty() { ".".into() } else { folder.to_string_lossy().into_owned() };
     let splits = vec![(Split::Train, vec![file.to_owned()])];
     let config = project.config.source.clone();
-    // it is a Parquet file, whatever the kind of the source
+    // The file is Parquet, whatever the kind of the source.
     let kind = if matches!(config.kind, SourceKind::Parquet { .. }) { config.kind } else { SourceKind::parquet() };
     let source = Source::open(&config::Source { kind, root, splits, ..config }, "").await?;
     grayscale_images(&source, side, None).await
@@ -178,25 +163,25 @@ async fn seen(project: &Project, side: u32) -> Result<Vec<Image>> {
 
 /// An image of a source as the learner sees it.
 pub(super) struct Image {
-    /// As in the listing.
+    /// The path in the listing.
     pub(super) path: String,
     pub(super) label: u32,
     pub(super) pixels: Vec<f32>,
 }
 
-/// The images of a source, or of one of its splits.
+/// Reads the images of a source, or of one of its splits.
 ///
 /// # Errors
-/// Where one cannot be read.
+/// Returns an error if one of them cannot be read.
 pub(super) async fn grayscale_images(source: &Source, side: u32, split: Option<Split>) -> Result<Vec<Image>> {
     let listing = Columns::new("listing", source.listing());
     let (paths, splits, labels) = (listing.strings("path")?, listing.strings("split")?, listing.integers("label")?);
-    let wanted = |row: &usize| split.is_none_or(|split| splits.value(*row) == split.as_str());
-    let rows: Vec<usize> = (0..listing.rows()).filter(wanted).collect();
+    let in_split = |row: &usize| split.is_none_or(|split| splits.value(*row) == split.as_str());
+    let rows: Vec<usize> = (0..listing.rows()).filter(in_split).collect();
     let paths: Vec<&str> = rows.iter().map(|&row| paths.value(row)).collect();
-    let asked: Vec<Option<&str>> = paths.iter().copied().map(Some).collect();
+    let requested: Vec<Option<&str>> = paths.iter().copied().map(Some).collect();
     let mut images = Vec::new();
-    for ((row, path), bytes) in rows.into_iter().zip(paths).zip(source.read(&asked).await?) {
+    for ((row, path), bytes) in rows.into_iter().zip(paths).zip(source.read(&requested).await?) {
         let bytes = bytes.map_err(|reason| unusable(path, reason))?.unwrap_or_default();
         let pixels = grayscale(&bytes, side).map_err(|error| unusable(path, error))?;
         images.push(Image { path: path.to_owned(), label: class(labels.value(row))?, pixels });
@@ -204,11 +189,11 @@ pub(super) async fn grayscale_images(source: &Source, side: u32, split: Option<S
     Ok(images)
 }
 
-/// An image in grayscale, of `side` by `side` pixels, 0 to 1.
+/// Decodes an image to `side` × `side` grayscale pixels from 0 to 1.
 fn grayscale(bytes: &[u8], side: u32) -> Result<Vec<f32>, ImageError> {
     let image = resize(&decode(bytes, &Limits::default())?, side, side, Filter::Bilinear)?;
-    let weigh = |pixel: &image::Rgb<u8>| {
+    let luma = |pixel: &image::Rgb<u8>| {
         pixel.0.iter().zip(LUMA).map(|(&value, weight)| f32::from(value) * weight).sum::<f32>()
     };
-    Ok(image.pixels().map(|pixel| weigh(pixel) / 255.0).collect())
+    Ok(image.pixels().map(|pixel| luma(pixel) / 255.0).collect())
 }

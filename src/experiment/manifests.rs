@@ -1,19 +1,19 @@
-//! The rows of every epoch, as the pipeline's own queries choose them, for any strategy.
+//! The rows of every epoch for any strategy, chosen by the pipeline's own queries.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::array::RecordBatch;
 
-use super::dataset::Task;
+use super::{dataset::Task, error::ExperimentError};
 use crate::{
-    error::{Error, Result},
+    error::Result,
     pipeline::Project,
     plan::{self, catalogue::Parameter},
     schema::{self, Table, columns::Answer},
     session::Snapshot,
 };
 
-/// The rows of a task, epoch by epoch.
+/// Rows of a task, epoch by epoch.
 pub(super) type Epochs = Vec<Vec<usize>>;
 
 /// Runs the queries of a pipeline with other parameters, and with tables in memory in place of its own.
@@ -23,7 +23,7 @@ pub(super) struct Queries<'a> {
 }
 
 impl<'a> Queries<'a> {
-    /// Starts from the tables as they are now.
+    /// Takes a snapshot of the pipeline's tables.
     ///
     /// # Errors
     /// Returns an error if the lake cannot be read.
@@ -48,11 +48,11 @@ impl<'a> Queries<'a> {
         self.snapshot.set(&table.name, Arc::clone(&table.schema), rows)
     }
 
-    /// The epochs of each strategy by its name; of `fixed`, of each level as `fixed_<level>`, the real images (100)
-    /// among them.
+    /// Returns the epochs of each strategy by its name. `fixed` has an entry `fixed_<level>` for each level and for the
+    /// real images (100).
     ///
     /// # Errors
-    /// Where a query fails, or an epoch has no rows.
+    /// Returns an error if a query fails, or if an epoch has no rows.
     pub(super) async fn manifests(&mut self, task: &Task, strategies: &[String]) -> Result<BTreeMap<String, Epochs>> {
         let mut schedules = Vec::new();
         for strategy in strategies.iter().filter(|strategy| *strategy != "adaptive") {
@@ -79,10 +79,10 @@ impl<'a> Queries<'a> {
         by_epoch(&rows, task, epochs)
     }
 
-    /// Real images for the epochs of the curriculum, `size` of them or all, drawn anew for each.
+    /// Draws real images for each epoch of the curriculum: `size` of them, or all if there are fewer.
     ///
     /// # Errors
-    /// Where the query fails.
+    /// Returns an error if the query fails.
     pub(super) async fn real_images(&self, task: &Task, size: i64) -> Result<Epochs> {
         let trials = Parameter::Texts(vec!["0".into()]);
         let changes =
@@ -96,45 +96,37 @@ impl<'a> Queries<'a> {
 /// The level of the real images.
 pub(super) const REAL: i64 = 100;
 
-/// What the strategy `fixed` is called at a level.
+/// Returns the name of the strategy `fixed` at a level.
 pub(super) fn fixed(level: i64) -> String {
     format!("fixed_{level}")
 }
 
-#[derive(Debug, thiserror::Error)]
-enum ManifestError {
-    #[error("a manifest names the sample `{sample}`, whose image does not exist")]
-    NoImage { sample: String },
-    #[error("epoch {epoch} of `{curriculum}` has no rows to train on")]
-    NoRows { epoch: usize, curriculum: String },
-}
-
-/// Rows of a manifest as rows of the task: by curriculum, epoch and position.
+/// Returns the rows of a manifest as rows of the task, by curriculum and epoch, in the order of their positions.
 fn by_epoch(answer: &Answer, task: &Task, epochs: usize) -> Result<BTreeMap<String, Epochs>> {
-    let mut placed: BTreeMap<String, Vec<Vec<(i64, usize)>>> = BTreeMap::new();
+    let mut curricula_rows: BTreeMap<String, Vec<Vec<(i64, usize)>>> = BTreeMap::new();
     for columns in answer.columns() {
         let (curricula, samples) = (columns.strings("curriculum")?, columns.strings("sample_id")?);
         let (numbers, positions) = (columns.integers("epoch")?, columns.integers("position")?);
         for row in 0..columns.rows() {
             let sample = samples.value(row);
-            let Some(&place) = task.rows.get(sample) else {
-                return Err(Error::failed(ManifestError::NoImage { sample: sample.to_owned() }));
+            let Some(&task_row) = task.rows.get(sample) else {
+                return Err(ExperimentError::NoImage { sample: sample.to_owned() }.into());
             };
             let curriculum = curricula.value(row);
-            if !placed.contains_key(curriculum) {
-                placed.insert(curriculum.to_owned(), vec![Vec::new(); epochs]);
+            if !curricula_rows.contains_key(curriculum) {
+                curricula_rows.insert(curriculum.to_owned(), vec![Vec::new(); epochs]);
             }
             let epoch = usize::try_from(numbers.value(row)).unwrap_or(usize::MAX);
-            if let Some(rows) = placed.get_mut(curriculum).and_then(|all| all.get_mut(epoch)) {
-                rows.push((positions.value(row), place));
+            if let Some(rows) = curricula_rows.get_mut(curriculum).and_then(|all| all.get_mut(epoch)) {
+                rows.push((positions.value(row), task_row));
             }
         }
     }
-    placed
+    curricula_rows
         .into_iter()
         .map(|(curriculum, epochs)| {
             if let Some(empty) = epochs.iter().position(Vec::is_empty) {
-                return Err(Error::failed(ManifestError::NoRows { epoch: empty, curriculum }));
+                return Err(ExperimentError::NoRows { epoch: empty, curriculum }.into());
             }
             let sorted = epochs.into_iter().map(|mut rows| {
                 rows.sort_unstable();

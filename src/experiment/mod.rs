@@ -1,12 +1,14 @@
-//! What a curriculum is worth: the built-in learner, trained along strategies and baselines with one budget.
+//! Measures what a curriculum is worth: trains the built-in learner with strategies and baselines on one budget.
 //!
-//! For each split of the data the pipeline is run under a name of its own; then every method trains as many learners
-//! as there are seeds. All of them see as many batches of as many images, and the same real images in the epochs
-//! after the curriculum. What has to be chosen (the level of `fixed`) is chosen on the validation images of the split.
+//! For each split of the data the pipeline is run under its own name. Then every method trains one learner for each
+//! seed. All learners see equally many batches of equal size, and the same real images in the epochs after the
+//! curriculum. The level of `fixed` is chosen on the validation images of the split.
 
 mod adaptive;
+mod budget;
 mod confidences;
 mod dataset;
+mod error;
 mod learner;
 mod manifests;
 mod methods;
@@ -17,73 +19,65 @@ use std::{path::Path, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray},
+    datatypes::SchemaRef,
     error::ArrowError,
 };
 
-pub use adaptive::Stage;
-pub use confidences::confidences;
-pub use summary::Summary;
+pub(crate) use self::{adaptive::LevelGain, confidences::confidences, summary::Summary};
 
+use self::{error::ExperimentError, learner::Architecture};
 use crate::{
     config::{Config, DataSplit, Split},
-    error::{Diagnostic, Diagnostics, Error, Result},
-    experiment::learner::Architecture,
+    error::{Diagnostic, Diagnostics, Result},
     lake::{DataFile, Lake},
     pipeline::{self, Pipeline},
     run::{self, Progress},
     schema,
 };
 
-/// A measure of one learner.
+/// What one learner reached in one metric.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Measured {
-    /// The network.
-    pub architecture: String,
-    /// A strategy's name, or a baseline's.
-    pub method: String,
-    /// What was minimised.
-    pub loss: String,
-    /// How rows were drawn.
-    pub sampling: String,
-    /// The seed of the split.
-    pub split_seed: i64,
-    /// The seed of the first weights and of what the learner draws.
-    pub learner_seed: i64,
-    /// `many`, `medium`, `few`, `overall`, `worst_k` or `macro_f1` on the test images, or one of them after
-    /// `shifted_` on the shifted ones.
-    pub metric: String,
-    /// Its value in percent.
-    pub value: f64,
+pub(crate) struct Measurement {
+    architecture: String,
+    /// The name of a strategy or of a baseline.
+    method: String,
+    loss: String,
+    sampling: String,
+    split_seed: i64,
+    /// The seed of the initial weights and of the learner's random draws.
+    learner_seed: i64,
+    /// `many`, `medium`, `few`, `overall`, `worst_k` or `macro_f1` on the test images. With the prefix `shifted_`, the
+    /// same on the shifted test images.
+    metric: String,
+    /// In percent.
+    value: f64,
 }
 
-/// A level that was chosen for `fixed` on validation images.
+/// The level that was chosen for `fixed` on the validation images of a split.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct ChosenLevel {
-    /// The network.
-    pub architecture: String,
-    /// The seed of the split.
-    pub split_seed: i64,
-    /// Percent of the real image kept.
-    pub image_guidance: i64,
+pub(crate) struct ChosenLevel {
+    pub(crate) architecture: String,
+    pub(crate) split_seed: i64,
+    /// The level: the percentage of the real image that is kept.
+    pub(crate) image_guidance: i64,
 }
 
-/// What came of an experiment.
+/// The results of an experiment.
 #[derive(Debug, Default)]
-pub struct Findings {
-    /// Every measure of every learner.
-    pub measured: Vec<Measured>,
+pub(crate) struct Findings {
+    pub(crate) measurements: Vec<Measurement>,
     /// The levels of `fixed`.
-    pub fixed_levels: Vec<ChosenLevel>,
-    /// What adaptive curricula chose.
-    pub stages: Vec<Stage>,
+    pub(crate) fixed_levels: Vec<ChosenLevel>,
+    /// What adaptive curricula chose from.
+    pub(crate) gains: Vec<LevelGain>,
 }
 
-/// Runs the experiment of the pipeline file at `path`, and replaces the table `experiments` by what came of it. `note`
-/// is told how far it is.
+/// Runs the experiment of the pipeline file at `path`, and replaces the table `experiments` with its results. `note`
+/// receives messages about the progress.
 ///
 /// # Errors
-/// Where the pipeline cannot be run for a split, or a learner cannot be trained.
-pub async fn run(
+/// Returns an error if the pipeline cannot be run for a split, or if a learner cannot be trained.
+pub(crate) async fn run(
     path: &Path,
     options: &pipeline::Options,
     progress: &dyn Progress,
@@ -92,48 +86,49 @@ pub async fn run(
     let config = Config::load(path, &options.set)?;
     check(path, &config)?;
     let mut findings = Findings::default();
-    let own = [DataSplit { seed: 0, set: Vec::new() }];
-    let splits = if config.experiment.splits.is_empty() { &own[..] } else { &config.experiment.splits };
+    let unedited = [DataSplit { seed: 0, set: Vec::new() }];
+    let splits = if config.experiment.splits.is_empty() { &unedited[..] } else { &config.experiment.splits };
     for split in splits {
         let pipeline = open(path, &config, options, split).await?;
         note(&format!("split {}: `{}`", split.seed, pipeline.project.config.name));
         run::run(&pipeline, &run::Options::default(), progress).await?;
         let task = dataset::Task::load(&pipeline.project).await?;
         let found = train::split(&pipeline.project, &task, split.seed, &note).await?;
-        findings.measured.extend(found.measured);
+        findings.measurements.extend(found.measurements);
         findings.fixed_levels.extend(found.fixed_levels);
-        findings.stages.extend(found.stages);
+        findings.gains.extend(found.gains);
     }
-    keep(&config, options, &findings.measured).await?;
-    let summary = Summary::new(&findings.measured, &config.curriculum.strategy)?;
+    save(&config, options, &findings.measurements).await?;
+    let summary = Summary::new(&findings.measurements, &config.curriculum.strategy)?;
     Ok((findings, summary))
 }
 
-/// What some strategies need, which a pipeline that only runs does not.
+/// Checks what an experiment needs and `run` does not.
 fn check(path: &Path, config: &Config) -> Result<()> {
     let mut problems = Vec::new();
-    let mut refuse = |key: &str, message: &str| {
+    let mut reject = |key: &str, message: &str| {
         let (file, key, message) = (path.display().to_string(), key.to_owned(), message.to_owned());
         problems.push(Diagnostic { file, line: None, key, message, help: None });
     };
     let has = |name: &str| config.experiment.strategies.iter().any(|strategy| strategy == name);
     if has("text_only") && !config.spectrum.image_guidance.contains(&0) {
-        refuse("experiment.strategies", "found `text_only`, which needs 0 in `spectrum.image_guidance`");
+        reject("experiment.strategies", "found `text_only`, which needs 0 in `spectrum.image_guidance`");
     }
     if has(adaptive::NAME) && (config.curriculum.probe_size == 0 || config.validation.sources == 0) {
         let message = "found `adaptive`, which needs `curriculum.probe_size` and `validation.sources` above 0";
-        refuse("experiment.strategies", message);
+        reject("experiment.strategies", message);
     }
     if has("fixed") && !config.source.splits.iter().any(|(split, _)| *split == Split::Validation) {
-        refuse("source.splits.validation", "missing, and the strategy `fixed` needs it: its level is chosen there");
+        reject("source.splits.validation", "missing, and the strategy `fixed` needs it: its level is chosen there");
     }
     if !config.source.splits.iter().any(|(split, _)| *split == Split::Test) {
-        refuse("source.splits.test", "missing, and an experiment needs it: methods are judged there");
+        reject("source.splits.test", "missing, and an experiment needs it: methods are judged there");
     }
     if problems.is_empty() { Ok(()) } else { Err(Diagnostics::from(problems).into()) }
 }
 
-/// The pipeline of a split. Where it is edited its name is too, so that the tables of splits stand side by side.
+/// Opens the pipeline of a split. If the split edits the pipeline, its name gets a suffix, so that each split has its own
+/// tables.
 async fn open(path: &Path, config: &Config, options: &pipeline::Options, split: &DataSplit) -> Result<Pipeline> {
     let mut options = options.clone();
     if !split.set.is_empty() {
@@ -144,9 +139,10 @@ async fn open(path: &Path, config: &Config, options: &pipeline::Options, split: 
 }
 
 /// Replaces the table `experiments`.
-async fn keep(config: &Config, options: &pipeline::Options, measured: &[Measured]) -> Result<()> {
-    let table = schema::find(schema::EXPERIMENTS).ok_or_else(|| Error::Data("no schema of `experiments`".into()))?;
-    let rows = batch(measured, Arc::clone(&table.schema)).map_err(|error| Error::query(&table.name, error.into()))?;
+async fn save(config: &Config, options: &pipeline::Options, measurements: &[Measurement]) -> Result<()> {
+    let table = &*schema::EXPERIMENTS_TABLE;
+    let rows = batch(measurements, Arc::clone(&table.schema))
+        .map_err(|source| ExperimentError::Columns { table: schema::EXPERIMENTS, source })?;
     let file = DataFile::write("rows", &table.schema, &[rows])?;
     let lake = Lake::open(options.lake.as_deref().unwrap_or(&config.lake_root), &config.name)?;
     loop {
@@ -157,11 +153,12 @@ async fn keep(config: &Config, options: &pipeline::Options, measured: &[Measured
     }
 }
 
-fn batch(measured: &[Measured], schema: arrow::datatypes::SchemaRef) -> Result<RecordBatch, ArrowError> {
-    let text = |of: fn(&Measured) -> &str| -> ArrayRef {
-        Arc::new(measured.iter().map(|row| Some(of(row))).collect::<StringArray>())
+fn batch(measurements: &[Measurement], schema: SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let text = |of: fn(&Measurement) -> &str| -> ArrayRef {
+        Arc::new(measurements.iter().map(|row| Some(of(row))).collect::<StringArray>())
     };
-    let integer = |of: fn(&Measured) -> i64| -> ArrayRef { Arc::new(measured.iter().map(of).collect::<Int64Array>()) };
+    let integer =
+        |of: fn(&Measurement) -> i64| -> ArrayRef { Arc::new(measurements.iter().map(of).collect::<Int64Array>()) };
     let columns = vec![
         text(|row| &row.architecture),
         text(|row| &row.method),
@@ -170,12 +167,12 @@ fn batch(measured: &[Measured], schema: arrow::datatypes::SchemaRef) -> Result<R
         integer(|row| row.split_seed),
         integer(|row| row.learner_seed),
         text(|row| &row.metric),
-        Arc::new(measured.iter().map(|row| row.value).collect::<Float64Array>()),
+        Arc::new(measurements.iter().map(|row| row.value).collect::<Float64Array>()),
     ];
     RecordBatch::try_new(schema, columns)
 }
 
-/// The networks that a pipeline compares.
+/// Returns the networks that a pipeline compares.
 fn architectures(config: &Config) -> Result<Vec<Architecture>> {
     config.learner.architectures.iter().map(|name| Ok(name.parse::<Architecture>()?)).collect()
 }

@@ -2,67 +2,64 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Measured;
-use crate::experiment::learner::{Comparison, LearnerError, Score, mean, standard_deviation};
+use super::{
+    Measurement,
+    learner::{Comparison, LearnerError, Score, mean, standard_deviation},
+};
 
 /// The seed of the bootstrap's resamples.
 const BOOTSTRAP_SEED: u64 = 0;
 
 /// What a method reached in one metric.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct Line {
-    /// The network.
-    pub architecture: String,
-    /// The method.
-    pub method: String,
-    /// The metric.
-    pub metric: String,
-    /// Learners, over all splits.
-    pub runs: usize,
-    /// Their mean, in percent.
-    pub mean: f64,
-    /// Their sample standard deviation; none of one.
-    pub standard_deviation: Option<f64>,
+pub(crate) struct Line {
+    pub(crate) architecture: String,
+    pub(crate) method: String,
+    pub(crate) metric: String,
+    /// The number of learners, over all splits.
+    pub(crate) runs: usize,
+    /// In percent.
+    pub(crate) mean: f64,
+    /// The sample standard deviation. `None` for a single run.
+    pub(crate) standard_deviation: Option<f64>,
 }
 
-/// By how much the pipeline's own strategy is above another method, run by run.
+/// How much better the pipeline's own strategy is than another method, compared run by run.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct Difference {
-    /// The network.
-    pub architecture: String,
-    /// The strategy.
-    pub method: String,
-    /// What it is compared with.
-    pub than: String,
-    /// The metric.
-    pub metric: String,
-    /// The mean over splits of the mean over learners, in points.
-    pub mean: f64,
-    /// Where the bootstrap's 95 % interval begins.
-    pub low: f64,
-    /// Where it ends.
-    pub high: f64,
+pub(crate) struct Difference {
+    pub(crate) architecture: String,
+    /// The pipeline's own strategy.
+    pub(crate) method: String,
+    /// The method that it is compared with.
+    pub(crate) than: String,
+    pub(crate) metric: String,
+    /// The mean over splits of the mean over learners, in percentage points.
+    pub(crate) mean: f64,
+    /// The lower end of the bootstrap's 95 % interval.
+    pub(crate) low: f64,
+    /// The upper end of that interval.
+    pub(crate) high: f64,
 }
 
-/// An experiment in figures.
+/// The figures of an experiment.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct Summary {
-    /// For each network, method and metric.
-    pub lines: Vec<Line>,
-    /// For each network, other method and metric.
-    pub differences: Vec<Difference>,
+pub(crate) struct Summary {
+    /// One line for each network, method and metric.
+    pub(crate) lines: Vec<Line>,
+    /// One difference for each network, other method and metric.
+    pub(crate) differences: Vec<Difference>,
 }
 
 type Scores<'a> = BTreeMap<(&'a str, &'a str, &'a str), Vec<Score>>;
 
 impl Summary {
-    /// Sums up, and compares `strategy` with every other method.
+    /// Summarizes the measurements, and compares `strategy` with every other method.
     ///
     /// # Errors
-    /// A measure that is not finite or is there twice.
-    pub(super) fn new(measured: &[Measured], strategy: &str) -> Result<Self, LearnerError> {
+    /// Returns an error if a value is not finite, or if a run is missing or has two values.
+    pub(super) fn new(measurements: &[Measurement], strategy: &str) -> Result<Self, LearnerError> {
         let mut scores: Scores<'_> = BTreeMap::new();
-        for row in measured {
+        for row in measurements {
             let key = (row.architecture.as_str(), row.method.as_str(), row.metric.as_str());
             let seed = |seed: i64| u64::try_from(seed).unwrap_or_default();
             let score =
@@ -92,8 +89,8 @@ impl Summary {
         Ok(Self { lines, differences })
     }
 
-    /// The metrics that were measured, in the order of reports.
-    pub fn metrics(&self) -> Vec<&str> {
+    /// Returns the metrics that were measured, in the order of reports.
+    pub(crate) fn metrics(&self) -> Vec<&str> {
         let found: BTreeSet<&str> = self.lines.iter().map(|line| line.metric.as_str()).collect();
         let order = ["many", "medium", "few", "overall", "worst_k", "macro_f1"];
         let rank = |metric: &str| {

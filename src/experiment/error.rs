@@ -1,0 +1,47 @@
+//! Why an experiment fails.
+
+use std::{io, path::PathBuf};
+
+use arrow::error::ArrowError;
+
+use super::dataset::MAX_LABEL;
+use crate::error::Error;
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExperimentError {
+    #[error("`{}` (`experiment.pretraining`) is not a file", .path.display())]
+    Pretraining { path: PathBuf },
+    #[error("an image has the label {label}; the built-in learner supports the labels 0 to {MAX_LABEL}")]
+    Label { label: i64 },
+    #[error("`{image}`: {reason}")]
+    Image { image: String, reason: String },
+    #[error("a manifest names the sample `{sample}`, whose image does not exist")]
+    NoImage { sample: String },
+    #[error("epoch {epoch} of `{curriculum}` has no rows to train on")]
+    NoRows { epoch: usize, curriculum: String },
+    #[error(
+        "the spectrum validation set is empty: no hard image has a kept image at every level\nhint: lower \
+         `filter.min_text_similarity`, or raise `filter.max_attempts`"
+    )]
+    EmptyValidation,
+    #[error("no level of `spectrum.image_guidance` has a manifest to train on")]
+    NoLevel,
+    #[error("a learner's thread cannot be started")]
+    Thread(#[from] rayon::ThreadPoolBuildError),
+    #[error("a learner's thread panicked")]
+    Panicked,
+    #[error("the rows of `{table}` do not fit its columns")]
+    Columns { table: &'static str, source: ArrowError },
+    #[error("`{}` cannot be written", .path.display())]
+    Write { path: PathBuf, source: io::Error },
+}
+
+impl From<ExperimentError> for Error {
+    /// Most of the input is checked before an experiment begins, so nearly everything here fails while it runs.
+    fn from(error: ExperimentError) -> Self {
+        match error {
+            ExperimentError::Pretraining { .. } => Self::input(error),
+            _ => Self::failed(error),
+        }
+    }
+}
