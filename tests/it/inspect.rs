@@ -137,7 +137,7 @@ fn a_model_that_does_not_fit_says_all_that_is_wrong() {
     exit code 2
     `DIR/clip`: a CLIP, for `models.clip`
       embedding size    64
-      image size        not said
+      image size        not stated
       mean              not stated
       std               not stated
     model.onnx: 625.6 KiB, weights float16

@@ -78,7 +78,7 @@ fn what_was_rejected_is_tried_again_when_asked_for() {
 }
 
 #[test]
-fn a_deep_look_finds_a_image_that_is_another() {
+fn a_deep_look_finds_an_image_that_is_another() {
     let workspace = Workspace::small();
     workspace.run();
     workspace.ok("verify", &["--deep"]);
@@ -89,7 +89,7 @@ fn a_deep_look_finds_a_image_that_is_another() {
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("spectrum: an image that its prompt, guidance and noise do not reproduce ("), "{said}");
-    assert!(said.contains("scores: a similarity that its image and prompt do not give again ("), "{said}");
+    assert!(said.contains("scores: a similarity that its image and prompt do not reproduce ("), "{said}");
 }
 
 #[test]

@@ -142,8 +142,7 @@ fn save(path: &Path, entry: &Entry) {
 mod tests {
     use tempfile::TempDir;
 
-    use super::super::digest;
-    use super::*;
+    use super::{super::digest, *};
 
     const FORGED: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 

@@ -78,7 +78,7 @@ fn no_pipeline() {
     workspace.pipeline = workspace.path("");
     assert_snapshot!(check(&mut workspace, &[]), @r"
     exit code 2
-    error: [dir]/: expected a pipeline's TOML file, found a directory, did you mean a pipeline with this `source.root`? (see docs/quickstart.md)
+    error: [dir]/: expected a pipeline's TOML file, found a directory; did you mean a pipeline with this `source.root`? (see docs/quickstart.md)
     1 problem; nothing was run
     ");
 }
@@ -115,7 +115,7 @@ fn a_step_that_is_not_there() {
     let (workspace, _guard) = small();
     assert_snapshot!(said(&mut workspace.command("run", &["--until", "imgaes"])), @r"
     exit code 2
-    error: --until imgaes: no such step, steps are `pixels`, `images`, `hard_samples`, `candidates`, `spectrum`, `scores`, `kept`, `validation`, `probe`, `progress`, `schedule`, `manifest`
+    error: --until imgaes: there is no such step; the steps are `pixels`, `images`, `hard_samples`, `candidates`, `spectrum`, `scores`, `kept`, `validation`, `probe`, `progress`, `schedule`, `manifest`
     1 problem; nothing was run
     ");
     assert!(!workspace.lake().exists());

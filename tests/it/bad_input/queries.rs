@@ -68,7 +68,7 @@ fn a_replacement_of_nothing() {
     replace(&mut workspace, "kept/text_similarty.sql", &built_in(FILTER));
     assert_snapshot!(check(&mut workspace, &[]), @r"
     exit code 2
-    error: query `kept/text_similarty.sql`: it replaces no built-in query and the pipeline does not name it; built-in are candidates/spectrum.sql, experiment/images.sql, experiment/samples.sql, experiment/validation.sql, export/classes.sql, export/epochs.sql, export/images.sql, export/manifest.sql, export/problems.sql, feedback/incoming.sql, feedback/problems.sql, hard_samples/classifier.sql, hard_samples/few_shot.sql, hard_samples/low_confidence.sql, images/all.sql, kept/text_similarity.sql, manifest/low_quality.sql, manifest/mixed.sql, pixels/embed.sql, pixels/reference.sql, probe/real.sql, progress/gain.sql, report/awaited.sql, report/contact_sheet.sql, report/forecast.sql, report/levels.sql, report/rate.sql, report/rejects.sql, schedule/adaptive.sql, schedule/all_levels.sql, schedule/diverse_to_specific.sql, schedule/fixed.sql, schedule/random.sql, schedule/real_only.sql, schedule/recursive.sql, schedule/shrink.sql, schedule/specific_to_diverse.sql, schedule/text_only.sql, scores/clip.sql, spectrum/img2img.sql, validation/spectrum.sql, verify/deep.sql, verify/rows.sql
+    error: query `kept/text_similarty.sql`: it replaces no built-in query and the pipeline does not name it; built-in are candidates/spectrum.sql, experiment/images.sql, experiment/samples.sql, experiment/validation.sql, export/classes.sql, export/epochs.sql, export/images.sql, export/manifest.sql, export/problems.sql, feedback/awaited.sql, feedback/incoming.sql, feedback/problems.sql, hard_samples/classifier.sql, hard_samples/few_shot.sql, hard_samples/low_confidence.sql, images/all.sql, kept/text_similarity.sql, manifest/low_quality.sql, manifest/mixed.sql, pixels/embed.sql, pixels/reference.sql, probe/real.sql, progress/gain.sql, report/contact_sheet.sql, report/forecast.sql, report/levels.sql, report/rate.sql, report/rejects.sql, schedule/adaptive.sql, schedule/all_levels.sql, schedule/diverse_to_specific.sql, schedule/fixed.sql, schedule/random.sql, schedule/real_only.sql, schedule/recursive.sql, schedule/shrink.sql, schedule/specific_to_diverse.sql, schedule/text_only.sql, scores/clip.sql, spectrum/img2img.sql, validation/spectrum.sql, verify/deep.sql, verify/rows.sql
     1 problem; nothing was run
     ");
     let (mut workspace, _guard) = shipped();
@@ -246,7 +246,7 @@ fn two_rows_of_one_key() {
     exit code 2
     pixels: 780 rows in [time]
     images: 780 rows in [time]
-    error: query `hard_samples/few_shot.sql`: it gives two rows with the same (source_id) among 24; `hard_samples` holds one of each
+    error: query `hard_samples/few_shot.sql`: it returns two rows with the same (source_id) among 24; `hard_samples` holds one of each
     ");
     assert_eq!(workspace.number("SELECT count(*) FROM hard_samples"), 0.0);
     let (mut workspace, _guard) = small();

@@ -178,7 +178,7 @@ fn bad_images_are_rejects_up_to_a_ceiling() {
     exit code 1
     device: cpu (no usable GPU: this ONNX Runtime is built without CUDA)
     error: step `pixels`: 7 of 27 rows failed, 1 are allowed (`rejects.max_fraction`); among the latest: not an image: it looks like `text`
-    hint: the table `rejects` has each with its reason
+    hint: the table `rejects` holds the reason of each
     ");
     workspace.edit("rejects.max_fraction=1.0");
     workspace.run();

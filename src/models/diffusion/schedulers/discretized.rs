@@ -2,8 +2,7 @@
 
 use std::{fmt::Debug, sync::Arc};
 
-use super::super::noise::Normals;
-use super::{Denoising, Scheduler, noise_level::NoiseLevel};
+use super::{super::noise::Normals, Denoising, Scheduler, noise_level::NoiseLevel};
 
 /// The step of one scheduler.
 pub(super) trait Method: Debug + Send + Sync + Sized + 'static {
