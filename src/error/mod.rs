@@ -76,8 +76,8 @@ pub enum Error {
     Several(Vec<Error>),
     /// This worker has finished its part, but other workers have not finished theirs in time.
     #[error(
-        "step `{step}` waits for {rows} rows of other workers\nhint: run again when they are done; without `--shard` a \
-         run makes what is missing itself"
+        "step `{step}` waits for {rows} rows of other workers\nhint: run the command again when they have finished; a run \
+         without `--shard` computes all missing rows itself"
     )]
     Waiting {
         /// The step whose table is incomplete.
@@ -86,12 +86,12 @@ pub enum Error {
         rows: usize,
     },
     /// The run was interrupted. Committed rows are kept, and the next run continues from there.
-    #[error("interrupted; the same command goes on from here")]
+    #[error("interrupted; run the same command again to continue")]
     Interrupted,
     /// An export was interrupted within an epoch. The next export does not complete that epoch.
     #[error(
-        "interrupted in epoch {epoch}; its files are whole, but not all are there\nhint: delete `{files}…`, and go on by \
-         `--epoch`"
+        "interrupted in epoch {epoch}; all written files are complete, but some are missing\nhint: delete `{files}…`, and \
+         continue with `--epoch`"
     )]
     ExportInterrupted {
         /// The incomplete epoch.
