@@ -1,51 +1,50 @@
-//! Identity before work: digests, and random draws keyed on identity.
+//! Digests, ids, and random draws keyed on identity.
 //!
-//! Nothing here reads a clock, a thread or a global stream. A draw is a pure function of what it is
-//! drawn for, so that no batch, worker, partition, order or resume can change it.
+//! Nothing here reads a clock, a thread or a global random stream. A draw is a pure function of its key, so that no
+//! batch, worker, partition, order or resume can change it.
 
 use sha2::{Digest as _, Sha256};
 
 /// Bytes of an id: 128 bits, enough for 10¹⁵ rows at a collision chance below 10⁻⁸.
 const ID_BYTES: usize = 16;
 
-/// A SHA-256 over a sequence of parts, each preceded by its length, so that `("ab", "c")` and
-/// `("a", "bc")` differ.
+/// A SHA-256 over a sequence of parts. Each is preceded by its length, so that `("ab", "c")` and `("a", "bc")` differ.
 #[derive(Debug, Clone, Default)]
-pub struct Digest(Sha256);
+pub(crate) struct Digest(Sha256);
 
 impl Digest {
-    /// A digest of `domain` alone; the domain keeps ids of different kinds apart.
-    pub fn new(domain: &str) -> Self {
+    /// Starts a digest with `domain`, which keeps ids of different kinds apart.
+    pub(crate) fn new(domain: &str) -> Self {
         Self::default().part(domain.as_bytes())
     }
 
     /// Adds one part.
     #[must_use]
-    pub fn part(mut self, bytes: &[u8]) -> Self {
+    pub(crate) fn part(mut self, bytes: &[u8]) -> Self {
         self.0.update((bytes.len() as u64).to_le_bytes());
         self.0.update(bytes);
         self
     }
 
-    /// Adds one part that is text.
+    /// Adds one part: the UTF-8 bytes of a string.
     #[must_use]
-    pub fn text(self, text: &str) -> Self {
+    pub(crate) fn text(self, text: &str) -> Self {
         self.part(text.as_bytes())
     }
 
-    /// The 32 bytes of the digest.
-    pub fn bytes(self) -> [u8; 32] {
+    /// Returns the 32 bytes of the digest.
+    pub(crate) fn bytes(self) -> [u8; 32] {
         self.0.finalize().into()
     }
 
-    /// The first 128 bits as 32 lower-case hexadecimal digits: the form of every id in the lake.
-    pub fn id(self) -> String {
+    /// Returns the first 128 bits as 32 lower-case hexadecimal digits, the form of every id in the lake.
+    pub(crate) fn id(self) -> String {
         hex(&self.bytes()[..ID_BYTES])
     }
 
-    /// A uniform draw from `0..n`, `n` ≥ 1 (Lemire's multiply-shift on 64 bits of the digest: the
-    /// bias is below `n / 2⁶⁴`).
-    pub fn draw(self, n: u64) -> u64 {
+    /// Draws uniformly from `0..n` for `n` ≥ 1. This is Lemire's multiply-shift on 64 bits of the digest, with a bias
+    /// below `n / 2⁶⁴`.
+    pub(crate) fn draw(self, n: u64) -> u64 {
         let bytes = self.bytes();
         let mut word = [0; 8];
         word.copy_from_slice(&bytes[..8]);
@@ -54,8 +53,8 @@ impl Digest {
     }
 }
 
-/// Lower-case hexadecimal digits of `bytes`.
-pub fn hex(bytes: &[u8]) -> String {
+/// Returns `bytes` as lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(2 * bytes.len());
     for byte in bytes {
@@ -64,13 +63,13 @@ pub fn hex(bytes: &[u8]) -> String {
     text
 }
 
-/// The SHA-256 of `bytes` as 64 hexadecimal digits: how contents are named.
-pub fn content_digest(bytes: &[u8]) -> String {
+/// Returns the SHA-256 of `bytes` as 64 hexadecimal digits, by which files and images are named.
+pub(crate) fn content_digest(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// The id of a real image: its path relative to the source, which survives a move of the source.
-pub fn source_id(relative_path: &str) -> String {
+/// Returns the id of a real image. It depends on the path relative to the source, so it survives a move of the source.
+pub(crate) fn source_id(relative_path: &str) -> String {
     Digest::new("source").text(relative_path).id()
 }
 
@@ -88,7 +87,7 @@ mod tests {
 
     #[test]
     fn ids_are_pinned() {
-        // These stand in users' lakes: a change here orphans every image ever made.
+        // These ids are stored in users' lakes: a change orphans every image that was ever generated.
         assert_eq!(source_id("train.parquet#0"), "57d83eebaf5618212017e42d41138f6a");
         assert_eq!(Digest::new("draw").text("k").draw(1_000_000), 372_548);
     }

@@ -1,16 +1,7 @@
 //! Turns an image data set in a lake into a diffusion curriculum (DisCL, ICCV 2025).
 //!
-//! ```text
-//! TOML + sql/ ─► Plan ─► pixels ─► images ─► hard_samples ─► candidates ─► spectrum ─► scores ─► kept
-//!                        (UDFs)     SQL         SQL             SQL          UDFs       UDFs     SQL
-//!                                                                ▲                        │
-//!                                                                └── further attempts ◄───┘
-//!                        kept + images ─► schedule ─► manifest ─► trainer
-//!                                           SQL         SQL
-//! ```
-//!
-//! Each noun is a Delta table, each arrow a query; a step is a table and the query that fills it. Models
-//! run in ONNX Runtime and are SQL functions. `ARCHITECTURE.md` has the map of the code.
+//! A pipeline is a sequence of steps. Each step is a Delta table and the SQL query that fills it. Models run in ONNX
+//! Runtime and are SQL functions. `ARCHITECTURE.md` shows the flow of the tables and the map of the code.
 
 pub mod cli;
 mod clock;

@@ -1,4 +1,4 @@
-//! Files that are read whole, and refused before that where they are larger than any file of their kind.
+//! Reads whole files with a size limit, so that a file that is much too large never fills the memory.
 
 use std::{
     fs::File,
@@ -6,41 +6,41 @@ use std::{
     path::Path,
 };
 
-/// Most bytes of a configuration: the largest that is known, a scheduler's with its betas, has some 100 KiB.
+/// The most bytes of a configuration. The largest known one, a scheduler's with its betas, has about 100 KiB.
 pub(crate) const CONFIGURATION: u64 = 16 << 20;
 
-/// Most bytes of a table in JSON, such as descriptions or a vocabulary: 256 MiB are a million texts of 256 bytes, and
-/// the largest tokenizers have some 20 MiB.
+/// The most bytes of a table in JSON, such as descriptions or a vocabulary. 256 MiB hold a million strings of 256 bytes,
+/// and the largest tokenizers have about 20 MiB.
 pub(crate) const TABLE: u64 = 256 << 20;
 
-/// The bytes of a file that has `most` of them at most.
+/// Reads a file of at most `max` bytes.
 ///
 /// # Errors
-/// As the file system says; `FileTooLarge` where there are more.
-pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+/// Returns the error of the file system, or `FileTooLarge` if the file has more bytes.
+pub(crate) fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
     let length = file.metadata()?.len();
     let too_large = |found: String| {
-        Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has {found} bytes, {most} are allowed")))
+        Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has {found} bytes, at most {max} are allowed")))
     };
-    if length > most {
+    if length > max {
         return too_large(length.to_string());
     }
     let mut bytes = Vec::new();
-    // A pipe or a device says that it has none.
-    file.take(most + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most {
-        return too_large(format!("more than {most}"));
+    // A pipe or a device reports a length of 0.
+    file.take(max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max {
+        return too_large(format!("more than {max}"));
     }
     Ok(bytes)
 }
 
-/// The text of a file that has `most` bytes at most.
+/// Reads a UTF-8 file of at most `max` bytes.
 ///
 /// # Errors
-/// As [`read`]; `InvalidData` where it is not UTF-8.
-pub(crate) fn read_text(path: &Path, most: u64) -> io::Result<String> {
-    String::from_utf8(read(path, most)?).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+/// Returns the errors of [`read`], or `InvalidData` if the file is not UTF-8.
+pub(crate) fn read_text(path: &Path, max: u64) -> io::Result<String> {
+    String::from_utf8(read(path, max)?).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 #[cfg(test)]
@@ -48,12 +48,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_over_its_limit_is_refused_unread() {
+    fn a_file_over_its_limit_is_not_read() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(1 << 40).unwrap();
         let error = read(file.path(), TABLE).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
-        assert_eq!(error.to_string(), "it has 1099511627776 bytes, 268435456 are allowed");
+        assert_eq!(error.to_string(), "it has 1099511627776 bytes, at most 268435456 are allowed");
         file.as_file().set_len(3).unwrap();
         assert_eq!(read_text(file.path(), 3).unwrap(), "\0\0\0");
         assert!(read(file.path(), 2).is_err());
@@ -61,13 +61,13 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_device_without_an_end_is_refused_too() {
+    fn an_endless_device_is_an_error() {
         let error = read(Path::new("/dev/zero"), 1000).unwrap_err();
-        assert_eq!(error.to_string(), "it has more than 1000 bytes, 1000 are allowed");
+        assert_eq!(error.to_string(), "it has more than 1000 bytes, at most 1000 are allowed");
     }
 
     #[test]
-    fn what_is_no_text_is_an_error() {
+    fn a_file_that_is_not_utf_8_is_an_error() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), b"a\xff").unwrap();
         assert_eq!(read_text(file.path(), 10).unwrap_err().kind(), io::ErrorKind::InvalidData);

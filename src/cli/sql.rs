@@ -149,7 +149,7 @@ impl Shell {
 
     async fn answer(&self, text: &str, format: RowFormat) -> Result<()> {
         let fail = |error| Error::query("sql", error);
-        catalogue::hold_chains("sql", text)?;
+        catalogue::limit_chains("sql", text)?;
         let rows = match Query::parse("sql", text) {
             Ok(query) => session::query(&self.context, "sql", &query.bind(&self.project.plan.parameters)?)
                 .await

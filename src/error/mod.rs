@@ -1,114 +1,129 @@
-//! The one public error: classed by what the caller can do about it.
+//! The one public error, classed by what the caller can do about it. The class decides the exit code of the command:
+//!
+//! | class | exit code | meaning |
+//! |---|---|---|
+//! | `Config`, `Query`, `Input`, `Several` | 2 | the user's input is wrong, and has to be corrected |
+//! | `Failed`, `Data`, `Model`, `Lake`, `Expectation` | 1 | the work failed while it ran |
+//! | `Waiting` | 75 | other workers have not finished; run the command again later |
+//! | `Interrupted`, `ExportInterrupted` | 130 | the user stopped the command |
+//!
+//! Most modules have their own error type, which converts into [`Error::Input`] or [`Error::Failed`].
 
 pub(crate) mod diagnostics;
 pub(crate) mod text;
 
-pub use diagnostics::{Diagnostic, Diagnostics};
+use std::{error::Error as StdError, sync::Arc};
 
-/// The result of everything here that can fail.
+use arrow::error::ArrowError;
+use datafusion::error::DataFusionError;
+
+pub use self::diagnostics::{Diagnostic, Diagnostics};
+
+/// The result of an operation that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a command failed. `Display` says what was wrong, where, and what to do; `source()` has the cause.
+/// Why a command failed. `Display` shows what is wrong, where, and what to do; `source()` returns the cause.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The pipeline's file is wrong: every problem of it, none of the work done.
+    /// The pipeline file is wrong. Contains every problem of the file.
     #[error("{0}")]
     Config(Diagnostics),
-    /// A query is wrong: in the catalogue, in a replacement, or typed at the prompt.
+    /// A query is wrong: a built-in one, a replacement, an expectation, or an argument of `sql`.
     #[error("query `{query}`: {message}")]
     Query {
-        /// Its path under `sql/`, the name of an `[[expect]]`, or `prompt`.
+        /// The path under `sql/`, the name of an `[[expect]]`, or `sql`.
         query: String,
-        /// What is wrong with it, and what would be right.
+        /// What is wrong with the query, and what is expected.
         message: String,
     },
-    /// Something that the user named cannot be used: a data set, a file, a destination, an option. The module that found
-    /// it has the typed error.
+    /// Something that the user named cannot be used: a data set, a file, a destination or an option. Contains the error
+    /// of the module that found it.
     #[error(transparent)]
-    Input(Box<dyn std::error::Error + Send + Sync>),
-    /// The work failed. The module that did it has the typed error.
+    Input(Box<dyn StdError + Send + Sync>),
+    /// The work failed. Contains the error of the module that did it.
     #[error(transparent)]
-    Failed(Box<dyn std::error::Error + Send + Sync>),
-    /// The data cannot be used as the pipeline says.
+    Failed(Box<dyn StdError + Send + Sync>),
+    /// The data cannot be used.
     #[error("{0}")]
     Data(String),
-    /// A model directory does not fit, or a model failed.
+    /// A model cannot be used, or failed.
     #[error("{0}")]
     Model(String),
-    /// The lake or the source cannot be read or written.
+    /// The lake, the source or another location cannot be read or written.
     #[error("`{url}`: {message}")]
     Lake {
-        /// The table or object that was touched.
+        /// The table, object or folder.
         url: String,
-        /// What was tried, and what to do.
+        /// What failed, and what to do.
         message: String,
-        /// The library's own error.
+        /// The error of the library that reads or writes it.
         #[source]
-        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+        source: Option<Box<dyn StdError + Send + Sync>>,
     },
-    /// A test of the data returned rows.
+    /// The query of an `[[expect]]` returned rows.
     #[error("expectation `{name}` failed: {rows} rows, none expected\n{table}")]
     Expectation {
-        /// Its `name` in the pipeline.
+        /// The `name` of the `[[expect]]`.
         name: String,
-        /// How many rows it returned.
+        /// The number of rows that it returned.
         rows: usize,
-        /// The first of them, as a table.
+        /// The first rows, printed as a table.
         table: String,
     },
-    /// Every problem of the job, found before any work.
+    /// Several problems, all found before any work.
     #[error("{}", list(.0))]
     Several(Vec<Error>),
-    /// Other workers have not made their part in time; what this one made stays.
+    /// This worker has finished its part, but other workers have not finished theirs in time.
     #[error(
-        "step `{step}` waits for {rows} rows of other workers\nhint: run again when they are done; without `--shard` a \
-         run makes what is missing itself"
+        "step `{step}` waits for {rows} rows of other workers\nhint: run the command again when they have finished; a run \
+         without `--shard` computes all missing rows itself"
     )]
     Waiting {
-        /// The step.
+        /// The step whose table is incomplete.
         step: String,
-        /// Rows that are missing.
+        /// The number of missing rows.
         rows: usize,
     },
-    /// The run was interrupted; what was committed stays, and the next run goes on from there.
-    #[error("interrupted; the same command goes on from here")]
+    /// The run was interrupted. Committed rows are kept, and the next run continues from there.
+    #[error("interrupted; run the same command again to continue")]
     Interrupted,
-    /// An export was interrupted within an epoch, which does not go on by itself.
+    /// An export was interrupted within an epoch. The next export does not complete that epoch.
     #[error(
-        "interrupted in epoch {epoch}; its files are whole, but not all are there\nhint: delete `{files}…`, and go on by \
-         `--epoch`"
+        "interrupted in epoch {epoch}; all written files are complete, but some are missing\nhint: delete `{files}…`, and \
+         continue with `--epoch`"
     )]
     ExportInterrupted {
-        /// The epoch that is not complete.
+        /// The incomplete epoch.
         epoch: i64,
-        /// How the names of its files begin.
+        /// The prefix of the names of its files.
         files: String,
     },
 }
 
 impl Error {
-    /// Bad input, by the typed error of a module.
-    pub(crate) fn input(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    /// Wraps a module's error about wrong input.
+    pub(crate) fn input(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::Input(error.into())
     }
 
-    /// Work that failed, by the typed error of a module.
-    pub(crate) fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    /// Wraps a module's error about work that failed.
+    pub(crate) fn failed(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::Failed(error.into())
     }
 
-    /// A failure in the lake with the library's error as its source.
-    pub fn lake(
+    /// Wraps a library's error about a location.
+    pub(crate) fn lake(
         url: impl Into<String>,
         message: impl Into<String>,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
         Self::Lake { url: url.into(), message: message.into(), source: Some(source.into()) }
     }
 
-    /// A failure of the query named `query`, with what DataFusion makes of it reduced to its root.
-    pub fn query(query: impl Into<String>, error: datafusion::error::DataFusionError) -> Self {
+    /// Converts an error of DataFusion in the query named `query`. If DataFusion only passed on one of our own errors,
+    /// returns that one; otherwise keeps the root cause.
+    pub(crate) fn query(query: impl Into<String>, error: DataFusionError) -> Self {
         match own(error) {
             Ok(own) => own,
             Err(error) => {
@@ -118,8 +133,8 @@ impl Error {
         }
     }
 
-    /// The process exit code: 1 the run failed, 2 bad input (nothing was run), 75 (`EX_TEMPFAIL` of sysexits.h) other
-    /// workers are not done, 130 interrupted.
+    /// Returns the exit code of the process: 2 for wrong input, 1 if the work failed, 75 (`EX_TEMPFAIL` of `sysexits.h`)
+    /// if other workers have not finished, and 130 if the command was interrupted.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Query { .. } | Self::Input(_) | Self::Several(_) => 2,
@@ -130,31 +145,32 @@ impl Error {
     }
 }
 
-/// `error` and its causes on one line, each said once.
-pub fn chain(error: &dyn std::error::Error) -> String {
+/// Returns the messages of `error` and its causes, joined by colons, without repetitions.
+pub(crate) fn chain(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
+        let message = error.to_string();
+        if !text.contains(&message) {
+            text = format!("{text}: {message}");
         }
         cause = error.source();
     }
     text
 }
 
-/// DataFusion's message, with what to do where memory was not enough; another one where a model stands in a place that
-/// DataFusion moved into a scan or a join.
-fn advise(error: &datafusion::error::DataFusionError) -> String {
+/// Returns DataFusion's message, with a hint if memory ran out. An unsupported call of an async function gets a message
+/// of ours, because DataFusion's does not help the user.
+fn advise(error: &DataFusionError) -> String {
     let message = error.message().into_owned();
-    if matches!(error, datafusion::error::DataFusionError::ResourcesExhausted(_)) {
+    if matches!(error, DataFusionError::ResourcesExhausted(_)) {
         return format!("{message}\nhint: raise `memory_limit_mib` of `[queries]`, or leave it out");
     }
     if message.contains("async functions should not be called directly") {
-        return "a model function (`img2img`, `clip_image`, `clip_text`, `read_image`) stands where the engine cannot \
-                wait for it: in a join, a GROUP BY or ORDER BY, or a filter that was moved below one; select it in a \
-                subquery with `LIMIT 1000000000`, which nothing is moved below, and filter outside"
+        return "async functions (`classify`, `clip_image`, `clip_text`, `img2img`, `load_image`, `read_image`) are not \
+                supported in joins, GROUP BY, ORDER BY or pushed-down filters\n\
+                hint: compute the value in a subquery with `LIMIT 1000000000`, which stops the pushdown, and filter \
+                outside"
             .into();
     }
     message
@@ -166,9 +182,10 @@ fn list(errors: &[Error]) -> String {
     format!("{}\n{problems}; nothing was run", lines.join("\n"))
 }
 
-/// Our own error, carried through DataFusion as `External`, or DataFusion's.
-fn own(error: datafusion::error::DataFusionError) -> std::result::Result<Error, datafusion::error::DataFusionError> {
-    use datafusion::error::DataFusionError as E;
+/// Unwraps our own error, which DataFusion carries as `External`. Returns any other error unchanged.
+fn own(error: DataFusionError) -> Result<Error, DataFusionError> {
+    use DataFusionError as E;
+
     match error {
         E::External(inner) => match inner.downcast::<Error>() {
             Ok(own) => Ok(*own),
@@ -176,7 +193,7 @@ fn own(error: datafusion::error::DataFusionError) -> std::result::Result<Error, 
         },
         E::Context(context, inner) => own(*inner).map_err(|inner| E::Context(context, Box::new(inner))),
         E::ArrowError(inner, trace) => match *inner {
-            arrow::error::ArrowError::ExternalError(inner) => match inner.downcast::<Error>() {
+            ArrowError::ExternalError(inner) => match inner.downcast::<Error>() {
                 Ok(own) => Ok(*own),
                 Err(inner) => match inner.downcast::<E>() {
                     Ok(inner) => own(*inner),
@@ -185,7 +202,7 @@ fn own(error: datafusion::error::DataFusionError) -> std::result::Result<Error, 
             },
             inner => Err(E::ArrowError(Box::new(inner), trace)),
         },
-        E::Shared(shared) => match std::sync::Arc::try_unwrap(shared) {
+        E::Shared(shared) => match Arc::try_unwrap(shared) {
             Ok(inner) => own(inner),
             Err(shared) => Err(E::Shared(shared)),
         },
@@ -193,7 +210,7 @@ fn own(error: datafusion::error::DataFusionError) -> std::result::Result<Error, 
     }
 }
 
-impl From<Error> for datafusion::error::DataFusionError {
+impl From<Error> for DataFusionError {
     fn from(error: Error) -> Self {
         Self::External(Box::new(error))
     }

@@ -1,29 +1,31 @@
-//! The catalogue of `sql/**`: everything that chooses is a query here, embedded in the binary, and
-//! replaceable from the pipeline by a file at the same relative path.
+//! The catalogue of `sql/**`: the queries that make every decision. They are embedded in the binary, and a pipeline
+//! replaces one with a file at the same relative path.
 //!
-//! A query is one `SELECT`. Its parameters are `$name` placeholders, which are replaced in the parsed
-//! tree and never in the text. What a query reads, calls and is parameterised by is taken from the
-//! tree too, so that a step's inputs and its fingerprint follow from its SQL.
+//! A query is one `SELECT`. Its parameters are `$name` placeholders, which are replaced in the parsed tree and never in
+//! the text. The tables, functions and parameters of a query come from the tree too, so that a step's inputs and its
+//! fingerprint follow from its SQL.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs, io,
     ops::ControlFlow,
     path::Path,
 };
 
 use datafusion::sql::sqlparser::{
     ast::{
-        Array, Expr, Ident, ObjectName, Query as Ast, SetExpr, Statement, Value, ValueWithSpan, Visit, Visitor,
-        visit_expressions, visit_expressions_mut, visit_relations,
+        Array, Expr, Ident, ObjectName, Query as Ast, SetExpr, Statement, UnaryOperator, Value, ValueWithSpan, Visit,
+        Visitor, visit_expressions, visit_expressions_mut, visit_relations,
     },
     dialect::GenericDialect,
     parser::Parser,
     tokenizer::{Span, Token, Tokenizer},
 };
 
-pub use crate::config::Parameter;
+pub(crate) use crate::config::Parameter;
+
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, text},
     identity::Digest,
 };
 
@@ -74,7 +76,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("report/contact_sheet.sql", include_str!("../../sql/report/contact_sheet.sql")),
 ];
 
-/// A replacement is a query, not a program.
+/// The largest file of `sql_dir`, in bytes. The largest built-in query has a few KiB.
 const MAX_SQL_BYTES: u64 = 1 << 20;
 
 fn list(values: impl Iterator<Item = Parameter>) -> Expr {
@@ -85,7 +87,7 @@ impl Parameter {
     fn expression(&self) -> Expr {
         match self {
             Self::Integer(value) => number(&value.unsigned_abs().to_string(), *value < 0),
-            // the exponent keeps 10.0 a real number in the plan's types
+            // The exponent makes DataFusion parse 10.0 as a floating-point number.
             Self::Float(value) => number(&format!("{:e}", value.abs()), value.is_sign_negative()),
             Self::Text(value) => literal(Value::SingleQuotedString(value.clone())),
             Self::Null => literal(Value::Null),
@@ -103,50 +105,47 @@ fn literal(value: Value) -> Expr {
 fn number(digits: &str, negative: bool) -> Expr {
     let value = literal(Value::Number(digits.to_owned(), false));
     if negative {
-        let op = datafusion::sql::sqlparser::ast::UnaryOperator::Minus;
-        return Expr::Nested(Box::new(Expr::UnaryOp { op, expr: Box::new(value) }));
+        return Expr::Nested(Box::new(Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(value) }));
     }
     value
 }
 
-/// One parsed `SELECT`, with what it reads, calls and is parameterised by.
+/// One parsed `SELECT`, with the tables, parameters and functions that it uses.
 #[derive(Debug, Clone)]
-pub struct Query {
-    /// Its path under `sql/`, or what it is called in messages.
-    pub name: String,
-    /// Tables that it reads, its own CTEs left out.
-    pub tables: BTreeSet<String>,
-    /// Names of its `$name` placeholders.
-    pub parameters: BTreeSet<String>,
-    /// Functions that it calls, in lower case.
-    pub functions: BTreeSet<String>,
-    /// Names that its WITH clauses define.
-    pub defined: BTreeSet<String>,
+pub(crate) struct Query {
+    /// The path under `sql/`, or the name in messages.
+    pub(crate) name: String,
+    /// The tables that it reads, without its own CTEs.
+    pub(crate) tables: BTreeSet<String>,
+    /// The names of its `$name` placeholders.
+    pub(crate) parameters: BTreeSet<String>,
+    /// The functions that it calls, in lower case.
+    pub(crate) functions: BTreeSet<String>,
+    /// The names of its CTEs.
+    pub(crate) defined: BTreeSet<String>,
     ast: Box<Ast>,
 }
 
 impl Query {
-    /// Parses `text`, which must hold exactly one reading statement.
+    /// Parses `text`, which must be exactly one statement that only reads.
     ///
     /// # Errors
-    /// Where the text is no SQL, holds several statements, or anything but a `SELECT`.
-    pub fn parse(name: &str, text: &str) -> Result<Self> {
+    /// Returns an error if the text is not SQL, has several statements, or is not a `SELECT`.
+    pub(crate) fn parse(name: &str, text: &str) -> Result<Self> {
         let fail = |message: String| Error::Query { query: name.into(), message };
-        hold_chains(name, text)?;
+        limit_chains(name, text)?;
         let mut statements = Parser::new(&GenericDialect {})
             .with_recursion_limit(64)
             .try_with_sql(text)
             .and_then(|mut parser| parser.parse_statements())
             .map_err(|error| {
                 let text = error.to_string();
-                fail(format!("it is no SQL: {}", text.strip_prefix("sql parser error: ").unwrap_or(&text)))
+                fail(format!("not valid SQL: {}", text.strip_prefix("sql parser error: ").unwrap_or(&text)))
             })?;
         let ast = match (statements.pop(), statements.is_empty()) {
             (Some(Statement::Query(ast)), true) if ast.visit(&mut Writes).is_continue() => ast,
-            (None, _) => return Err(fail("it is empty, one SELECT is expected".into())),
-            _ => {
-                return Err(fail("only one SELECT is allowed here, nothing that writes".into()));
-            }
+            (None, _) => return Err(fail("expected one SELECT, found nothing".into())),
+            _ => return Err(fail("expected one SELECT that only reads".into())),
         };
         let mut query = Self {
             name: name.into(),
@@ -161,8 +160,8 @@ impl Query {
         Ok(query)
     }
 
-    /// A CTE hides a table of its name everywhere: so it is in our queries, and no step may give a CTE the
-    /// name of a table.
+    /// Ignores scopes: a CTE hides a table of the same name in the whole query. This is exact, because a step's query may
+    /// not give a CTE the name of a table.
     fn collect_tables(&mut self) {
         let mut defined = Defined(BTreeSet::new());
         let _ = self.ast.visit(&mut defined);
@@ -193,17 +192,17 @@ impl Query {
         (self.parameters, self.functions) = (parameters, functions);
     }
 
-    /// The statement with every placeholder replaced by its value.
+    /// Returns the statement with every placeholder replaced by its value.
     ///
     /// # Errors
-    /// Where a placeholder has no value; the known names are listed.
-    pub fn bind(&self, values: &BTreeMap<String, Parameter>) -> Result<Statement> {
+    /// Returns an error that lists the known names if a placeholder has no value.
+    pub(crate) fn bind(&self, values: &BTreeMap<String, Parameter>) -> Result<Statement> {
         let unknown: Vec<_> = self.parameters.iter().filter(|name| !values.contains_key(*name)).collect();
         if let Some(name) = unknown.first() {
-            let known: Vec<_> = values.keys().map(|name| format!("${name}")).collect();
+            let known: Vec<_> = values.keys().map(|name| format!("`${name}`")).collect();
             return Err(Error::Query {
                 query: self.name.clone(),
-                message: format!("no parameter `${name}`; known are {}", known.join(", ")),
+                message: format!("unknown parameter `${name}`; the parameters are {}", text::join(&known, "and")),
             });
         }
         let mut ast = self.ast.clone();
@@ -218,29 +217,29 @@ impl Query {
         Ok(Statement::Query(ast))
     }
 
-    /// A digest of what the query means: comments, white space and the case of keywords do not count.
-    pub fn digest(&self) -> String {
+    /// Returns a digest of the meaning of the query: comments, white space and the case of keywords do not change it.
+    pub(crate) fn digest(&self) -> String {
         Digest::new("query").text(&self.ast.to_string()).id()
     }
 }
 
-/// Table functions, which look like tables where they are called.
+/// Table functions, which the parser reports as tables.
 const TABLE_FUNCTIONS: &[&str] = &["unnest", "generate_series", "range"];
 
-/// Operators that may follow one another without a comma, at one level of parentheses. Unoptimised, each takes 10 to 20
-/// KiB of a thread's 2 MiB.
+/// The longest chain of operators without a comma, at one level of parentheses. In an unoptimized build each operator
+/// takes 10 to 20 KiB of a thread's stack of 2 MiB.
 const MAX_CHAIN: usize = 200;
 
-/// Operators that are words, those of queries among them.
+/// Operators that are words, including those between queries.
 const OPERATORS: &[&str] =
     &["AND", "OR", "UNION", "EXCEPT", "INTERSECT", "MINUS", "IS", "IN", "LIKE", "ILIKE", "BETWEEN", "COLLATE", "AT"];
 
-/// Refuses chains such as `1 + 1 + 1 …` of thousands: the parser makes a tree of them that is as deep, and whatever
-/// walks or frees it takes the stack for that. Its own limit is on parentheses alone.
+/// Rejects long chains such as `1 + 1 + 1 …`. The parser turns a chain of thousands into a tree of that depth, and
+/// whatever walks or drops the tree overflows the stack. The parser's own limit covers parentheses alone.
 ///
 /// # Errors
-/// Where a chain is longer than 200. What is no SQL is left to the parser.
-pub fn hold_chains(name: &str, text: &str) -> Result<()> {
+/// Returns an error if a chain has more than [`MAX_CHAIN`] operators. Text that is not SQL is left to the parser.
+pub(crate) fn limit_chains(name: &str, text: &str) -> Result<()> {
     let mut levels = vec![0];
     for token in Tokenizer::new(&GenericDialect {}, text).tokenize().unwrap_or_default() {
         let deeper = match &token {
@@ -249,7 +248,7 @@ pub fn hold_chains(name: &str, text: &str) -> Result<()> {
                 continue;
             }
             Token::RParen | Token::RBracket | Token::RBrace => {
-                // one that closes nothing is the parser's to refuse; what was closed may be part of a chain
+                // The parser rejects one that closes nothing. A closed group may itself be part of a chain.
                 if levels.len() > 1 {
                     levels.pop();
                 }
@@ -263,8 +262,8 @@ pub fn hold_chains(name: &str, text: &str) -> Result<()> {
         *length = if matches!(token, Token::Comma | Token::SemiColon) { 0 } else { *length + usize::from(deeper) };
         if *length > MAX_CHAIN {
             let message = format!(
-                "over {MAX_CHAIN} operators follow one another without a comma\n\
-                 hint: a list such as `x IN (1, 2, 3)`, or a table of values, says what a chain of `OR` says"
+                "an expression chains more than {MAX_CHAIN} operators without a comma\n\
+                 hint: replace a chain of `OR` with a list such as `x IN (1, 2, 3)`, or with a table of values"
             );
             return Err(Error::Query { query: name.into(), message });
         }
@@ -272,14 +271,14 @@ pub fn hold_chains(name: &str, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Breaks where a query writes: into a new table, or by a statement in the place of a SELECT.
+/// Breaks at a query that writes: with `SELECT ... INTO`, or with a statement in place of a SELECT.
 struct Writes;
 
 impl Visitor for Writes {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &Ast) -> ControlFlow<()> {
-        // the rest of a chain of UNIONs; what is in parentheses is a query of its own
+        // The operands of UNION and the like. A query in parentheses gets its own visit.
         let mut pending = vec![&*query.body];
         while let Some(body) = pending.pop() {
             match body {
@@ -293,7 +292,7 @@ impl Visitor for Writes {
     }
 }
 
-/// Collects the names of CTEs, also of those in subqueries.
+/// Collects the names of CTEs, including those in subqueries.
 struct Defined(BTreeSet<String>);
 
 impl Visitor for Defined {
@@ -301,89 +300,90 @@ impl Visitor for Defined {
 
     fn pre_visit_query(&mut self, query: &Ast) -> ControlFlow<()> {
         let ctes = query.with.iter().flat_map(|with| &with.cte_tables);
-        self.0.extend(ctes.map(|cte| normal(&cte.alias.name)));
+        self.0.extend(ctes.map(|cte| normalize(&cte.alias.name)));
         ControlFlow::Continue(())
     }
 }
 
-/// The last part of a name, as DataFusion looks it up.
+/// Returns the last part of a name as DataFusion looks it up.
 fn last_name(name: &ObjectName) -> String {
     let last = name.0.last().and_then(|part| part.as_ident());
-    last.map_or_else(|| name.to_string(), normal)
+    last.map_or_else(|| name.to_string(), normalize)
 }
 
-/// Without quotes a name is in lower case.
-fn normal(name: &Ident) -> String {
+/// Returns the name in lower case, unless it is quoted.
+fn normalize(name: &Ident) -> String {
     if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() }
 }
 
-/// The built-in queries, with the pipeline's replacements and additions in their place.
+/// The built-in queries, with the pipeline's replacements and additions.
 #[derive(Debug, Clone)]
-pub struct Catalogue(BTreeMap<String, Query>);
+pub(crate) struct Catalogue(BTreeMap<String, Query>);
 
 impl Catalogue {
-    /// The built-in files, and those of `folder` where there is one. `chosen` are the paths that the
-    /// pipeline names: a file of the folder is a replacement of a built-in one, or one of these.
+    /// Loads the built-in files and those of `folder`. Each file of the folder must replace a built-in one or be in
+    /// `named`, the paths that the pipeline names.
     ///
     /// # Errors
-    /// Where a file is unreadable, is no query, or is neither a replacement nor named by the pipeline.
-    pub fn load(folder: Option<&Path>, chosen: &[&str]) -> Result<Self> {
+    /// Returns an error if a file is unreadable, is not a query, or is neither a replacement nor named by the pipeline.
+    pub(crate) fn load(folder: Option<&Path>, named: &[&str]) -> Result<Self> {
         let mut queries = BTreeMap::new();
         for (name, text) in BUILT_IN {
             queries.insert((*name).to_owned(), Query::parse(name, text)?);
         }
         for (name, text) in folder.map(read_folder).transpose()?.unwrap_or_default() {
-            if !queries.contains_key(&name) && !chosen.contains(&name.as_str()) {
-                return Err(Error::Query {
-                    message: format!(
-                        "it replaces no built-in query and the pipeline does not name it; built-in are {}",
-                        queries.keys().cloned().collect::<Vec<_>>().join(", ")
-                    ),
-                    query: name,
-                });
+            if !queries.contains_key(&name) && !named.contains(&name.as_str()) {
+                let known: Vec<&str> = queries.keys().map(String::as_str).collect();
+                let hint = text::similar(&name, &known).map_or_else(
+                    || format!("the built-in queries are {}", text::list(&known, "and")),
+                    |similar| format!("did you mean `{similar}`?"),
+                );
+                let message =
+                    format!("does not replace a built-in query, and the pipeline does not name it\nhint: {hint}");
+                return Err(Error::Query { query: name, message });
             }
             queries.insert(name.clone(), Query::parse(&name, &text)?);
         }
         Ok(Self(queries))
     }
 
-    /// The paths of all queries.
+    /// Returns the paths of all queries.
     #[cfg(test)]
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
-    /// The query at `name`.
+    /// Returns the query at `name`.
     ///
     /// # Errors
-    /// Where there is none; those of the same folder are listed.
-    pub fn get(&self, name: &str) -> Result<&Query> {
+    /// Returns an error if it does not exist. The message suggests a similar path and lists those of the same folder.
+    pub(crate) fn get(&self, name: &str) -> Result<&Query> {
         self.0.get(name).ok_or_else(|| {
-            let folder = name.split('/').next().unwrap_or_default();
-            let near: Vec<_> = self
-                .0
-                .keys()
-                .filter(|key| key.starts_with(&format!("{folder}/")))
-                .map(|key| format!("`{key}`"))
-                .collect();
-            let known = if near.is_empty() { "none".into() } else { near.join(", ") };
-            Error::Query {
-                query: name.into(),
-                message: format!("there is no such file; in that folder are {known}; `sql_dir` may add to them"),
+            let folder = name.split_once('/').map_or("", |(folder, _)| folder);
+            let known: Vec<&str> =
+                self.0.keys().map(String::as_str).filter(|key| key.starts_with(&format!("{folder}/"))).collect();
+            let mut message = "this file does not exist".to_owned();
+            if !known.is_empty() {
+                message.push_str(&format!("; the files of `{folder}` are {}", text::list(&known, "and")));
             }
+            message.push_str("\nhint: ");
+            if let Some(similar) = text::similar(name, &known) {
+                message.push_str(&format!("did you mean `{similar}`? "));
+            }
+            message.push_str("A new query belongs in the folder `sql_dir`");
+            Error::Query { query: name.into(), message }
         })
     }
 }
 
-/// Every `*.sql` below `folder`, by its path relative to it with `/` between its parts.
+/// Reads every `*.sql` file below `folder`. Returns their relative paths, with `/` as separator, and their texts.
 fn read_folder(folder: &Path) -> Result<Vec<(String, String)>> {
     let mut files = Vec::new();
     let mut pending = vec![(folder.to_path_buf(), String::new())];
     while let Some((directory, prefix)) = pending.pop() {
-        let fail = |error: std::io::Error| {
-            Error::lake(directory.display().to_string(), "the folder `sql_dir` cannot be read", error)
-        };
-        for entry in std::fs::read_dir(&directory).map_err(fail)? {
+        let fail =
+            |error: io::Error| Error::lake(directory.display().to_string(), "cannot read the folder `sql_dir`", error);
+        for entry in fs::read_dir(&directory).map_err(fail)? {
             let entry = entry.map_err(fail)?;
             let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
             let kind = entry.metadata().map_err(fail)?;
@@ -401,9 +401,9 @@ fn read_folder(folder: &Path) -> Result<Vec<(String, String)>> {
 fn read_query(path: &Path, name: &str, bytes: u64) -> Result<String> {
     let fail = |message: String| Error::Query { query: name.into(), message };
     if bytes > MAX_SQL_BYTES {
-        return Err(fail(format!("it has {bytes} bytes, {MAX_SQL_BYTES} are allowed")));
+        return Err(fail(format!("the file has {bytes} bytes, at most {MAX_SQL_BYTES} are allowed")));
     }
-    std::fs::read_to_string(path).map_err(|error| fail(format!("it cannot be read: {error}")))
+    fs::read_to_string(path).map_err(|error| fail(format!("the file cannot be read: {error}")))
 }
 
 #[cfg(test)]
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn meaning_is_what_is_digested() {
+    fn a_digest_depends_only_on_the_meaning() {
         let a = Query::parse("q", "select a from t -- why\n where a > 1").unwrap();
         let b = Query::parse("q", "SELECT a FROM t WHERE a > 1").unwrap();
         let c = Query::parse("q", "SELECT a FROM t WHERE a > 2").unwrap();
@@ -471,8 +471,9 @@ mod tests {
             assert!(Query::parse("q", text).is_err(), "{text}");
         }
     }
+
     #[test]
-    fn reading_of_every_kind_is_allowed() {
+    fn every_kind_of_reading_is_allowed() {
         for text in [
             "SELECT 1 UNION ALL (SELECT 2 EXCEPT SELECT 3) ORDER BY 1",
             "VALUES (1), (2)",
@@ -482,7 +483,7 @@ mod tests {
         }
     }
 
-    /// A file that is no larger than allowed must not take the stack.
+    /// No file within the size limit may overflow the stack.
     #[test]
     fn deep_queries_are_refused() {
         let deep = |start: &str, middle: &str, times: usize, end: &str| {

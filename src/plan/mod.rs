@@ -1,5 +1,5 @@
-//! From configuration and queries to steps, each with its bound query and its fingerprint. Reads nothing but the files of
-//! `sql_dir`.
+//! Compiles configuration and queries into steps, each with its bound query and its fingerprint. Reads nothing but the
+//! files of `sql_dir`.
 //!
 //! A step's inputs are the tables that its query reads, its parameters are the placeholders that it names, its models are
 //! the functions that it calls. Its fingerprint covers exactly these, by meaning: neither white space, nor a parameter
@@ -16,12 +16,14 @@ use datafusion::sql::sqlparser::ast::Statement;
 
 pub(crate) use parameters::reader;
 
-use self::parameters::parameters;
+use self::{
+    catalogue::{Catalogue, Parameter, Query},
+    parameters::parameters,
+};
 use crate::{
     config::Config,
-    error::{Error, Result},
+    error::{Error, Result, text},
     identity::Digest,
-    plan::catalogue::{Catalogue, Parameter, Query},
     schema::{self, Kind, Table},
 };
 
@@ -42,16 +44,16 @@ const GENERATE: &str = "spectrum/img2img.sql";
 /// The query that scores them.
 const SCORE: &str = "scores/clip.sql";
 
-/// Functions whose value depends on the moment, which no table may.
+/// Functions whose value depends on when they are called. No table may depend on that.
 const MOMENTARY: &[&str] =
     &["random", "uuid", "now", "current_timestamp", "current_date", "current_time", "today", "localtimestamp"];
 
 /// What a plan depends on besides the pipeline's file.
 #[derive(Debug, Clone)]
 pub(crate) struct Inputs {
-    /// Digests of what is outside of the file; `None` if neither source nor models were opened.
+    /// Digests of everything outside of the file. `None` if neither source nor models were opened.
     pub(crate) outside: Option<Outside>,
-    /// The state of the table of feedback, which is in the lake; empty if there is none.
+    /// The state of the table `feedback` in the lake. Empty if it does not exist.
     pub(crate) feedback: String,
 }
 
@@ -74,13 +76,13 @@ pub(crate) struct Outside {
 }
 
 impl Inputs {
-    /// The digests, or empty ones of the right types with which queries can be planned.
+    /// Returns the digests, or empty ones with which queries can still be planned.
     fn outside(&self) -> std::borrow::Cow<'_, Outside> {
         self.outside.as_ref().map_or_else(Default::default, std::borrow::Cow::Borrowed)
     }
 }
 
-/// What a step depends on, and a number that stands for it.
+/// Everything that a step depends on, and the number that stands for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fingerprint {
     /// The number that the table carries when the step is complete, never 0. `None` if only the parts that follow from
@@ -91,7 +93,7 @@ pub(crate) struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// The mark of a table that this step completed; 0, which means incomplete, if the fingerprint is not known.
+    /// Returns the mark of a table that this step completed: 0, which means incomplete, if the fingerprint is not known.
     pub(crate) fn mark(&self) -> i64 {
         self.value.unwrap_or(0)
     }
@@ -127,8 +129,8 @@ fn calls_models(query: &Query) -> bool {
 pub(crate) fn needs_lake_alone(query: &Query) -> bool {
     let reads_inputs = query.tables.iter().any(|name| schema::find(name).is_some_and(|table| !table.is_stored()));
     let reads_source = SOURCE_FUNCTIONS.iter().any(|function| query.functions.contains(*function));
-    let asks_models = MODEL_PARAMETERS.iter().any(|name| query.parameters.contains(*name));
-    !calls_models(query) && !reads_inputs && !reads_source && !asks_models
+    let needs_models = MODEL_PARAMETERS.iter().any(|name| query.parameters.contains(*name));
+    !calls_models(query) && !reads_inputs && !reads_source && !needs_models
 }
 
 /// A query that must return no rows, and the step after which it runs.
@@ -145,18 +147,18 @@ pub(crate) struct Expectation {
 pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
     pub(crate) expectations: Vec<Expectation>,
-    /// The value of every placeholder.
+    /// The values of all placeholders.
     pub(crate) parameters: BTreeMap<String, Parameter>,
 }
 
 impl Plan {
-    /// The step that fills the table `name`.
+    /// Returns the step that fills the table `name`.
     pub(crate) fn step(&self, name: &str) -> Option<&Step> {
         self.steps.iter().find(|step| step.table.name == name)
     }
 }
 
-/// The paths under `sql/` that the pipeline names: `sql_dir` may hold these in addition to replacements.
+/// Returns the paths under `sql/` that the pipeline names: `sql_dir` may hold these in addition to replacements.
 pub(crate) fn named_queries(config: &Config) -> Vec<String> {
     let built_in = schema::step_tables().map(|table| query_of(config, &table.name));
     let steps = config.steps.iter().map(|step| step.sql.clone());
@@ -164,12 +166,12 @@ pub(crate) fn named_queries(config: &Config) -> Vec<String> {
     built_in.chain(steps).chain(compared).collect()
 }
 
-/// The query of a strategy, by its name.
+/// Returns the path of the query of a strategy.
 pub(crate) fn schedule_query(strategy: &str) -> String {
     format!("schedule/{strategy}.sql")
 }
 
-/// The path of the query that fills the built-in table `table`.
+/// Returns the path of the query that fills the built-in table `table`.
 fn query_of(config: &Config, table: &str) -> String {
     match table {
         schema::PIXELS => config.source.sql.clone(),
@@ -209,7 +211,7 @@ pub(crate) fn compile(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -
             let inside = steps.iter().any(|step: &Step| step.repeats_to.is_some_and(|last| last >= index));
             if inside || table.kind != Kind::FullRefresh {
                 let message = format!("fills `{}` but reads `{}`, which is filled later", table.name, order[last]);
-                return Err(refused(&query, message));
+                return Err(invalid(&query, message));
             }
         }
         let statement = query.bind(&parameters)?;
@@ -220,7 +222,7 @@ pub(crate) fn compile(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -
     Ok(Plan { steps, expectations, parameters })
 }
 
-/// The tables of all steps in order, each with its query.
+/// Returns the tables of all steps in order, each with its query.
 fn tables(config: &Config, catalogue: &Catalogue) -> Result<Vec<(Table, Query)>> {
     let mut tables = Vec::new();
     for table in schema::step_tables() {
@@ -232,7 +234,7 @@ fn tables(config: &Config, catalogue: &Catalogue) -> Result<Vec<(Table, Query)>>
         }
         let query = catalogue.get(&step.sql)?.clone();
         if let Some(log) = query.tables.iter().find(|name| is_log(name)) {
-            return Err(refused(&query, format!("a [[step]] cannot read `{log}`, to which every run adds rows")));
+            return Err(invalid(&query, format!("a [[step]] cannot read `{log}`, to which every run adds rows")));
         }
         // Directly after what it reads, so that a built-in query may read it in turn.
         let inputs = tables.iter().rposition(|(table, _): &(Table, Query)| query.tables.contains(&table.name));
@@ -253,12 +255,12 @@ fn check_settings_are_used(config: &Config, catalogue: &Catalogue) -> Result<()>
     let hard = catalogue.get(&config.hard_samples.sql)?;
     if !config.hard_samples.exclude_classes.is_empty() && !hard.parameters.contains("exclude_classes") {
         let message = "does not use `$exclude_classes`, although `hard_samples.exclude_classes` is set";
-        return Err(refused(hard, message.to_owned()));
+        return Err(invalid(hard, message.to_owned()));
     }
     let request = catalogue.get(REQUEST)?;
     if config.prompts.common_names.is_some() && !request.tables.contains(schema::COMMON_NAMES) {
         let message = "does not read the table `common_names`, although `prompts.common_names` is set";
-        return Err(refused(request, message.to_owned()));
+        return Err(invalid(request, message.to_owned()));
     }
     Ok(())
 }
@@ -269,13 +271,13 @@ fn check(query: &Query, table: &Table, order: &[String]) -> Result<()> {
         let message = format!(
             "`{function}` changes between calls\nhint: use `draw(n, ...)`, which depends on its arguments alone"
         );
-        return Err(refused(query, message));
+        return Err(invalid(query, message));
     }
     if let Some(name) = query.defined.iter().find(|name| schema::find(name).is_some() || order.contains(name)) {
-        return Err(refused(query, format!("its WITH clause defines `{name}`, which is a table\nhint: rename it")));
+        return Err(invalid(query, format!("its WITH clause defines `{name}`, which is a table\nhint: rename it")));
     }
     if query.tables.contains(&table.name) {
-        return Err(refused(query, format!("fills `{0}` and also reads `{0}`", table.name)));
+        return Err(invalid(query, format!("fills `{0}` and also reads `{0}`", table.name)));
     }
     if let Kind::Incremental { over, .. } = table.kind {
         let covered = |name: &str| {
@@ -283,13 +285,13 @@ fn check(query: &Query, table: &Table, order: &[String]) -> Result<()> {
         };
         if let Some(other) = query.tables.iter().find(|name| !covered(name)) {
             let message = format!("cannot read `{other}`, since the ids of `{}` would not change with it", table.name);
-            return Err(refused(query, message));
+            return Err(invalid(query, message));
         }
     }
     Ok(())
 }
 
-fn refused(query: &Query, message: String) -> Error {
+fn invalid(query: &Query, message: String) -> Error {
     Error::Query { query: query.name.clone(), message }
 }
 
@@ -316,7 +318,10 @@ fn expectations(
         .collect()
 }
 
-/// The index of the last step whose table `query` reads; an unknown table is an error.
+/// Returns the index of the last step whose table `query` reads.
+///
+/// # Errors
+/// Returns an error if the query reads an unknown table.
 fn last_of(query: &Query, order: &[String]) -> Result<Option<usize>> {
     let mut last = None;
     for name in &query.tables {
@@ -329,7 +334,7 @@ fn last_of(query: &Query, order: &[String]) -> Result<Option<usize>> {
                 let known: Vec<_> = known.into_iter().collect();
                 return Err(Error::Query {
                     query: query.name.clone(),
-                    message: format!("no table `{name}`; tables are {}", known.join(", ")),
+                    message: format!("unknown table `{name}`; the tables are {}", text::join(&known, "and")),
                 });
             }
         }

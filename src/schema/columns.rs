@@ -6,6 +6,7 @@ use arrow::{
     datatypes::{DataType, Float64Type, Int64Type},
 };
 
+use super::conform::fits;
 use crate::error::{Error, Result};
 
 /// The rows that a query returned, and its name for messages.
@@ -16,7 +17,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The columns of each batch.
+    /// Returns the columns of each batch.
     pub(crate) fn columns(&self) -> impl Iterator<Item = Columns<'_>> {
         self.batches.iter().map(|batch| Columns { query: &self.query, batch })
     }
@@ -38,34 +39,42 @@ impl<'a> Columns<'a> {
         self.batch.num_rows()
     }
 
+    /// Returns a column of strings.
+    ///
     /// # Errors
-    /// Returns an error if there is no such column, or if its type cannot be cast to strings.
+    /// Returns an error if the column does not exist, or does not hold strings.
     pub(crate) fn strings(&self, name: &str) -> Result<StringArray> {
         Ok(self.column(name, &DataType::Utf8)?.as_string::<i32>().clone())
     }
 
+    /// Returns a column of integers.
+    ///
     /// # Errors
-    /// Returns an error if there is no such column, or if it does not hold integers.
+    /// Returns an error if the column does not exist, or does not hold integers.
     pub(crate) fn integers(&self, name: &str) -> Result<Int64Array> {
         Ok(self.column(name, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
     }
 
+    /// Returns a column of numbers.
+    ///
     /// # Errors
-    /// Returns an error if there is no such column, or if it does not hold numbers.
+    /// Returns an error if the column does not exist, or does not hold numbers.
     pub(crate) fn floats(&self, name: &str) -> Result<Float64Array> {
         Ok(self.column(name, &DataType::Float64)?.as_primitive::<Float64Type>().clone())
     }
 
+    /// Returns a column of booleans.
+    ///
     /// # Errors
-    /// Returns an error if there is no such column, or if it does not hold booleans.
+    /// Returns an error if the column does not exist, or does not hold booleans.
     pub(crate) fn booleans(&self, name: &str) -> Result<BooleanArray> {
         Ok(self.column(name, &DataType::Boolean)?.as_boolean().clone())
     }
 
-    /// The encoded bytes of a column of images.
+    /// Returns the encoded bytes of a column of images.
     ///
     /// # Errors
-    /// Returns an error if there is no such column, or if it does not hold images.
+    /// Returns an error if the column does not exist, or does not hold images.
     pub(crate) fn images(&self, name: &str) -> Result<BinaryArray> {
         let found = self.batch.column_by_name(name).ok_or_else(|| self.missing(name, "images"))?;
         image_bytes(found).ok_or_else(|| self.wrong(name, "images", found.data_type()))
@@ -74,7 +83,7 @@ impl<'a> Columns<'a> {
     fn column(&self, name: &str, data_type: &DataType) -> Result<ArrayRef> {
         let expected = data_type.to_string();
         let found = self.batch.column_by_name(name).ok_or_else(|| self.missing(name, &expected))?;
-        let is_sound = super::conform::fits(found.data_type(), data_type);
+        let is_sound = fits(found.data_type(), data_type);
         let cast = is_sound.then(|| cast(found, data_type).ok()).flatten();
         cast.ok_or_else(|| self.wrong(name, &expected, found.data_type()))
     }
@@ -92,8 +101,8 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// The encoded bytes in a column of images: a `struct<bytes, path>`, or the bytes alone. `None` if the column does not
-/// hold images.
+/// Returns the encoded bytes of a column of images, which is a `struct<bytes, path>` or the bytes alone. `None` if the
+/// column does not hold images.
 pub(crate) fn image_bytes(column: &ArrayRef) -> Option<BinaryArray> {
     let bytes = match column.as_struct_opt() {
         Some(parts) => parts.column_by_name("bytes")?,

@@ -1,5 +1,5 @@
-//! From what a query gives to the rows of its table: columns by name, types as the schema says, and the
-//! rows that failed apart.
+//! Conforms the result of a query to its table: columns by name, types by the schema, and the errors of rows that
+//! failed.
 
 use std::sync::Arc;
 
@@ -10,32 +10,30 @@ use arrow::{
     error::ArrowError,
 };
 
-use crate::{
-    error::{Error, Result},
-    schema::{self, ERROR_FIELD, Table},
-};
+use super::{ERROR_FIELD, Table, is_image};
+use crate::error::{Error, Result};
 
-/// Checks that a query's columns are those of its table: every one, by name, of a fitting type, no other.
+/// Checks that a query has exactly the columns of its table, by name, with types that fit.
 ///
 /// # Errors
-/// Where they are not; the message lists what is expected.
+/// Returns an error that names every column that is missing, unknown or of another type.
 pub(crate) fn check_schema(query: &str, found: &Schema, table: &Table) -> Result<()> {
     let mut problems = Vec::new();
     for field in table.schema.fields() {
         match found.field_with_name(field.name()) {
             Err(_) => problems.push(format!("column `{}` is missing", field.name())),
             Ok(column) if !fits(column.data_type(), field.data_type()) => problems.push(format!(
-                "column `{}` is {}, {} is expected",
+                "column `{}` is {}, expected {}",
                 field.name(),
-                column.data_type(),
-                field.data_type()
+                short_type(column.data_type()),
+                short_type(field.data_type())
             )),
             Ok(_) => {}
         }
     }
     for column in found.fields() {
         if table.schema.field_with_name(column.name()).is_err() {
-            problems.push(format!("`{}` has no column `{}`", table.name, column.name()));
+            problems.push(format!("unknown column `{}`", column.name()));
         }
     }
     if problems.is_empty() {
@@ -49,7 +47,12 @@ pub(crate) fn check_schema(query: &str, found: &Schema, table: &Table) -> Result
         .collect();
     Err(Error::Query {
         query: query.into(),
-        message: format!("{}; `{}` is ({})", problems.join("; "), table.name, expected.join(", ")),
+        message: format!(
+            "{}\nhint: the columns of `{}` are ({})",
+            problems.join("; "),
+            table.name,
+            expected.join(", ")
+        ),
     })
 }
 
@@ -70,28 +73,29 @@ pub(crate) fn check_columns(query: &str, found: &Schema, columns: &[(&str, DataT
         return Ok(());
     }
     let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
-    let message = format!("{}\nhint: it has to return {}", problems.join("; "), names.join(", "));
+    let message = format!("{}\nhint: it must return {}", problems.join("; "), names.join(", "));
     Err(Error::Query { query: query.into(), message })
 }
 
 fn short_type(data_type: &DataType) -> String {
     match data_type {
-        other if schema::is_image(other) => "image".into(),
+        other if is_image(other) => "image".into(),
         DataType::Struct(_) => "struct".into(),
         other => other.to_string().to_lowercase(),
     }
 }
 
-/// Whether values of `from` are values of `to` in another encoding, or integers where reals are expected.
+/// Whether a column of type `from` can become `to`: the same values in another encoding, or integers as floating-point
+/// numbers.
 pub(crate) fn fits(from: &DataType, to: &DataType) -> bool {
     let real = |ty: &DataType| ty.is_floating() || ty.is_integer() || matches!(ty, DataType::Decimal128(..));
     match (from, to) {
         (DataType::Null, _) => true,
-        (DataType::Struct(found), DataType::Struct(wanted)) => wanted
+        (DataType::Struct(found), DataType::Struct(expected)) => expected
             .iter()
             .all(|field| found.iter().any(|f| f.name() == field.name() && fits(f.data_type(), field.data_type()))),
-        (DataType::List(found) | DataType::LargeList(found), DataType::List(wanted)) => {
-            fits(found.data_type(), wanted.data_type())
+        (DataType::List(found) | DataType::LargeList(found), DataType::List(expected)) => {
+            fits(found.data_type(), expected.data_type())
         }
         (DataType::Timestamp(..), DataType::Timestamp(..)) => true,
         (from, to) if to.is_integer() => from.is_integer(),
@@ -102,13 +106,17 @@ pub(crate) fn fits(from: &DataType, to: &DataType) -> bool {
     }
 }
 
-/// The rows of a batch as those of a table, and for each row why it failed, if it did.
+/// A batch as rows of a table.
 pub(crate) struct Rows {
     pub(crate) batch: RecordBatch,
+    /// For each row the reason why it failed, or NULL.
     pub(crate) errors: StringArray,
 }
 
-/// Brings a batch that passed [`check_schema`] into the columns of `table`.
+/// Converts a batch that passed [`check_schema`] to the columns of `table`.
+///
+/// # Errors
+/// Returns an error if a value does not fit the type of its column.
 pub(crate) fn conform(query: &str, batch: &RecordBatch, table: &SchemaRef) -> Result<Rows> {
     let fail = |error: ArrowError| Error::Query { query: query.into(), message: error.to_string() };
     let mut columns = Vec::with_capacity(table.fields().len());
@@ -122,7 +130,10 @@ pub(crate) fn conform(query: &str, batch: &RecordBatch, table: &SchemaRef) -> Re
     Ok(Rows { batch: RecordBatch::try_new(Arc::clone(table), columns).map_err(fail)?, errors: first_errors(batch) })
 }
 
-/// The same for batches whose rows cannot fail.
+/// Converts batches like [`conform`], for queries whose rows cannot fail.
+///
+/// # Errors
+/// Returns an error if a value does not fit the type of its column.
 pub(crate) fn conform_batches(query: &str, batches: &[RecordBatch], table: &SchemaRef) -> Result<Vec<RecordBatch>> {
     batches.iter().map(|batch| Ok(conform(query, batch, table)?.batch)).collect()
 }
@@ -145,7 +156,7 @@ fn conform_column(column: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, A
     }
 }
 
-/// The first `error` among a row's structs.
+/// Returns the first `error` among the structs of each row.
 fn first_errors(batch: &RecordBatch) -> StringArray {
     let columns: Vec<StringArray> = batch
         .columns()
@@ -158,7 +169,10 @@ fn first_errors(batch: &RecordBatch) -> StringArray {
         .collect()
 }
 
-/// `batches` as one, sorted by the columns called `key`.
+/// Concatenates `batches`, sorted by the columns of `key`.
+///
+/// # Errors
+/// Returns an error if the batches have other columns.
 pub(crate) fn sorted(table: &SchemaRef, batches: &[RecordBatch], key: &[&str]) -> Result<RecordBatch, ArrowError> {
     let batch = concat_batches(table, batches)?;
     let columns: Vec<SortColumn> = key

@@ -6,11 +6,11 @@
 pub(crate) mod columns;
 pub(crate) mod conform;
 
-pub(crate) use columns::image_bytes;
-
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+
+pub(crate) use self::columns::image_bytes;
 
 /// How a table gets its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,22 +82,22 @@ pub(crate) const FEEDBACK: &str = "feedback";
 /// The column that identifies a real image in every table.
 pub(crate) const SOURCE_ID: &str = "source_id";
 
-/// An image by the convention of Hugging Face `datasets`: encoded bytes, and an optional path.
+/// Returns the type of an image, by the convention of Hugging Face `datasets`: encoded bytes, and an optional path.
 pub(crate) fn image_type() -> DataType {
     DataType::Struct(image_fields())
 }
 
-/// The fields of [`image_type`].
+/// Returns the fields of [`image_type`].
 pub(crate) fn image_fields() -> Fields {
     vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)].into()
 }
 
-/// The result of `image_info`: width and height in pixels, format, SHA-256 of the bytes.
+/// Returns the type of the result of `image_info`: width and height in pixels, format, SHA-256 of the bytes.
 pub(crate) fn info_type() -> DataType {
     DataType::Struct(info_fields())
 }
 
-/// The fields of [`info_type`].
+/// Returns the fields of [`info_type`].
 pub(crate) fn info_fields() -> Fields {
     vec![
         Field::new("width", DataType::Int64, true),
@@ -130,7 +130,7 @@ fn table(name: &str, kind: Kind, key: &[&'static str], columns: &[(&str, DataTyp
     Table { name: name.into(), schema: schema(columns), kind, key: key.to_vec() }
 }
 
-/// The table of a user-defined `[[step]]`; its columns are those of its query.
+/// Returns the table of a user-defined `[[step]]`, with the columns of its query.
 pub(crate) fn user_table(name: &str, schema: SchemaRef) -> Table {
     Table { name: name.into(), schema, kind: Kind::FullRefresh, key: Vec::new() }
 }
@@ -143,12 +143,12 @@ pub(crate) static TABLES: LazyLock<Vec<Table>> = LazyLock::new(|| {
     [clones(inputs), real_images(), synthetic_images(), curriculum(), clones(logs)].concat()
 });
 
-/// The built-in tables that steps fill, in their order.
+/// Returns the built-in tables that steps fill, in the order of the steps.
 pub(crate) fn step_tables() -> impl Iterator<Item = &'static Table> {
     TABLES.iter().filter(|table| matches!(table.kind, Kind::FullRefresh | Kind::Incremental { .. }))
 }
 
-/// The built-in table `name`, if there is one.
+/// Returns the built-in table `name`.
 pub(crate) fn find(name: &str) -> Option<&'static Table> {
     TABLES.iter().find(|table| table.name == name)
 }

@@ -161,5 +161,5 @@ fn an_interrupted_run_says_that_it_can_go_on() {
     assert!(signalled.success());
     let output = run.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("the same command goes on from here"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("run the same command again to continue"));
 }

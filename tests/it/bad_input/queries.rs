@@ -30,7 +30,8 @@ fn a_replacement_with_other_columns() {
     replace(&mut workspace, FILTER, &text);
     assert_snapshot!(check(&mut workspace, &[]), @r"
     exit code 2
-    error: query `kept/text_similarity.sql`: column `label` is Utf8, Int64 is expected; column `attempt` is missing; `kept` has no column `more`; `kept` is (sample_id utf8, source_id utf8, label int64, class_name utf8, image_guidance int64, seed int64, attempt int64, text_similarity float32, image_similarity float32)
+    error: query `kept/text_similarity.sql`: column `label` is utf8, expected int64; column `attempt` is missing; unknown column `more`
+    hint: the columns of `kept` are (sample_id utf8, source_id utf8, label int64, class_name utf8, image_guidance int64, seed int64, attempt int64, text_similarity float32, image_similarity float32)
     1 problem; nothing was run
     ");
 }
@@ -68,14 +69,15 @@ fn a_replacement_of_nothing() {
     replace(&mut workspace, "kept/text_similarty.sql", &built_in(FILTER));
     assert_snapshot!(check(&mut workspace, &[]), @r"
     exit code 2
-    error: query `kept/text_similarty.sql`: it replaces no built-in query and the pipeline does not name it; built-in are candidates/spectrum.sql, experiment/images.sql, experiment/samples.sql, experiment/validation.sql, export/classes.sql, export/epochs.sql, export/images.sql, export/manifest.sql, export/problems.sql, feedback/awaited.sql, feedback/incoming.sql, feedback/problems.sql, hard_samples/classifier.sql, hard_samples/few_shot.sql, hard_samples/low_confidence.sql, images/all.sql, kept/text_similarity.sql, manifest/low_quality.sql, manifest/mixed.sql, pixels/embed.sql, pixels/reference.sql, probe/real.sql, progress/gain.sql, report/contact_sheet.sql, report/forecast.sql, report/levels.sql, report/rate.sql, report/rejects.sql, schedule/adaptive.sql, schedule/all_levels.sql, schedule/diverse_to_specific.sql, schedule/fixed.sql, schedule/random.sql, schedule/real_only.sql, schedule/recursive.sql, schedule/shrink.sql, schedule/specific_to_diverse.sql, schedule/text_only.sql, scores/clip.sql, spectrum/img2img.sql, validation/spectrum.sql, verify/deep.sql, verify/rows.sql
+    error: query `kept/text_similarty.sql`: does not replace a built-in query, and the pipeline does not name it
+    hint: did you mean `kept/text_similarity.sql`?
     1 problem; nothing was run
     ");
     let (mut workspace, _guard) = shipped();
     let nowhere = at(&workspace, "sql_dir", "nowhere");
     assert_snapshot!(check(&mut workspace, &[&nowhere]), @r"
     exit code 2
-    error: `[dir]/nowhere`: the folder `sql_dir` cannot be read: No such file or directory (os error 2)
+    error: `[dir]/nowhere`: cannot read the folder `sql_dir`: No such file or directory (os error 2)
     1 problem; nothing was run
     ");
 }
@@ -98,27 +100,27 @@ fn replacements_that_are_no_query() {
     });
     assert_snapshot!(said.join("\n"), @r"
     exit code 2
-    error: query `kept/text_similarity.sql`: it is no SQL: Expected: an SQL statement, found: SELEC at Line: 1, Column: 1
+    error: query `kept/text_similarity.sql`: not valid SQL: Expected: an SQL statement, found: SELEC at Line: 1, Column: 1
     1 problem; nothing was run
 
     exit code 2
-    error: query `kept/text_similarity.sql`: it is no SQL: Expected: ), found: EOF
+    error: query `kept/text_similarity.sql`: not valid SQL: Expected: ), found: EOF
     1 problem; nothing was run
 
     exit code 2
-    error: query `kept/text_similarity.sql`: only one SELECT is allowed here, nothing that writes
+    error: query `kept/text_similarity.sql`: expected one SELECT that only reads
     1 problem; nothing was run
 
     exit code 2
-    error: query `kept/text_similarity.sql`: only one SELECT is allowed here, nothing that writes
+    error: query `kept/text_similarity.sql`: expected one SELECT that only reads
     1 problem; nothing was run
 
     exit code 2
-    error: query `kept/text_similarity.sql`: it is empty, one SELECT is expected
+    error: query `kept/text_similarity.sql`: expected one SELECT, found nothing
     1 problem; nothing was run
 
     exit code 2
-    error: query `kept/text_similarity.sql`: it cannot be read: stream did not contain valid UTF-8
+    error: query `kept/text_similarity.sql`: the file cannot be read: stream did not contain valid UTF-8
     1 problem; nothing was run
     ");
 }
@@ -175,7 +177,7 @@ fn expectations_that_cannot_be_asked() {
         queries.map(|sql| check(&mut workspace, &[&format!("expect=[{{name=\"all is well\", sql=\"{sql}\"}}]")]));
     assert_snapshot!(said.join("\n"), @r"
     exit code 2
-    error: query `[[expect]] all is well`: no table `imagse`; tables are `candidates`, `common_names`, `confidences`, `descriptions`, `experiments`, `feedback`, `hard_samples`, `images`, `kept`, `ledger`, `listing`, `manifest`, `pixels`, `probe`, `progress`, `rejects`, `schedule`, `scores`, `spectrum`, `validation`
+    error: query `[[expect]] all is well`: unknown table `imagse`; the tables are `candidates`, `common_names`, `confidences`, `descriptions`, `experiments`, `feedback`, `hard_samples`, `images`, `kept`, `ledger`, `listing`, `manifest`, `pixels`, `probe`, `progress`, `rejects`, `schedule`, `scores`, `spectrum` and `validation`
 
     exit code 2
     error: query `[[expect]] all is well`: No field named lable. Did you mean 'images.label'?
@@ -188,10 +190,10 @@ fn expectations_that_cannot_be_asked() {
     1 problem; nothing was run
 
     exit code 2
-    error: query `[[expect]] all is well`: no parameter `$labell`; known are $class_balanced, $classifier, $clip, $curriculum_epochs, $epochs, $exclude_classes, $filter_prompt, $generation_prompt, $generator, $guidance_scale, $hard_fraction, $hard_share, $image_guidance, $level, $max_attempts, $max_class_count, $max_probability, $min_text_similarity, $name, $negative_prompt, $non_hard_fraction, $probe_size, $scheduler, $seed, $seeds, $strategy, $timesteps, $trials, $unet_evaluations, $validation_sources
+    error: query `[[expect]] all is well`: unknown parameter `$labell`; the parameters are `$class_balanced`, `$classifier`, `$clip`, `$curriculum_epochs`, `$epochs`, `$exclude_classes`, `$filter_prompt`, `$generation_prompt`, `$generator`, `$guidance_scale`, `$hard_fraction`, `$hard_share`, `$image_guidance`, `$level`, `$max_attempts`, `$max_class_count`, `$max_probability`, `$min_text_similarity`, `$name`, `$negative_prompt`, `$non_hard_fraction`, `$probe_size`, `$scheduler`, `$seed`, `$seeds`, `$strategy`, `$timesteps`, `$trials`, `$unet_evaluations` and `$validation_sources`
 
     exit code 2
-    error: query `[[expect]] all is well`: only one SELECT is allowed here, nothing that writes
+    error: query `[[expect]] all is well`: expected one SELECT that only reads
     ");
 }
 
@@ -200,7 +202,8 @@ fn an_unknown_strategy() {
     let (mut workspace, _guard) = shipped();
     assert_snapshot!(check(&mut workspace, &["curriculum.strategy=divers_to_specific"]), @r"
     exit code 2
-    error: query `schedule/divers_to_specific.sql`: there is no such file; in that folder are `schedule/adaptive.sql`, `schedule/all_levels.sql`, `schedule/diverse_to_specific.sql`, `schedule/fixed.sql`, `schedule/random.sql`, `schedule/real_only.sql`, `schedule/recursive.sql`, `schedule/shrink.sql`, `schedule/specific_to_diverse.sql`, `schedule/text_only.sql`; `sql_dir` may add to them
+    error: query `schedule/divers_to_specific.sql`: this file does not exist; the files of `schedule` are `schedule/adaptive.sql`, `schedule/all_levels.sql`, `schedule/diverse_to_specific.sql`, `schedule/fixed.sql`, `schedule/random.sql`, `schedule/real_only.sql`, `schedule/recursive.sql`, `schedule/shrink.sql`, `schedule/specific_to_diverse.sql` and `schedule/text_only.sql`
+    hint: did you mean `schedule/diverse_to_specific.sql`? A new query belongs in the folder `sql_dir`
     ");
 }
 

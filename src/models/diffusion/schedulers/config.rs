@@ -5,7 +5,9 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{super::DiffusionError, Scheduler, SchedulerName, ddim, dpm_solver, euler, euler_ancestral, keys::Keys, lcm, pndm};
+use super::{
+    super::DiffusionError, Scheduler, SchedulerName, ddim, dpm_solver, euler, euler_ancestral, keys::Keys, lcm, pndm,
+};
 use crate::{limited_read, models::model_dir::FileError};
 
 /// The largest number of timesteps that a message suggests. A pipeline cannot request more.

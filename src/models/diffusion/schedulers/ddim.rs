@@ -1,10 +1,13 @@
 //! DDIM with eta 0: diffusers' `DDIMScheduler`, and Song et al. 2020 (arXiv 2010.02502), equation 12.
 
-use super::{super::noise::Normals, Scheduler,
+use super::{
+    super::noise::Normals,
+    Scheduler,
     discretized::{Discretized, Method},
     keys::{Clip, Keys},
     noise_level::{NoiseLevel, Prediction},
-    spacing::float};
+    spacing::float,
+};
 
 #[derive(Debug)]
 struct Ddim {

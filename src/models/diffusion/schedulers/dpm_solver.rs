@@ -2,13 +2,16 @@
 //! al. 2022 (arXiv 2211.01095), algorithm 2. A step is that of DDIM, towards an image that is extrapolated from the last
 //! two.
 
-use super::{super::noise::Normals, Scheduler,
+use super::{
+    super::noise::Normals,
+    Scheduler,
     discretized::{Discretized, Method},
     keys::{FinalSigma, Keys},
     noise_level::{NoiseLevel, Prediction},
     schedule::to_f32,
     sigmas::Sigmas,
-    spacing::{Rule, float}};
+    spacing::{Rule, float},
+};
 
 /// `lower_order_final` applies to schedules with fewer timesteps than this.
 const SHORT: usize = 15;

@@ -1,13 +1,16 @@
 //! Euler's method: diffusers' `EulerDiscreteScheduler`, and Karras et al. 2022 (arXiv 2206.00364), algorithm 2
 //! without churn.
 
-use super::{super::noise::Normals, Scheduler,
+use super::{
+    super::noise::Normals,
+    Scheduler,
     discretized::{Discretized, Method},
     keys::Keys,
     noise_level::{NoiseLevel, Prediction},
     schedule::to_f32,
     sigmas::Sigmas,
-    spacing::Rule};
+    spacing::Rule,
+};
 
 #[derive(Debug)]
 struct Euler {

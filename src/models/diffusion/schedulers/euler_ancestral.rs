@@ -1,11 +1,14 @@
 //! Euler's method with fresh noise: diffusers' `EulerAncestralDiscreteScheduler`, after `sample_euler_ancestral` of
 //! k-diffusion. Each step goes down past the next sigma, and fresh noise brings it back up.
 
-use super::{super::noise::{Normals, Purpose}, Scheduler,
+use super::{
+    super::noise::{Normals, Purpose},
+    Scheduler,
     discretized::{Discretized, Method},
     euler::{derivative, initial_sigma, input_divisor, level, sigmas},
     keys::Keys,
-    noise_level::{NoiseLevel, Prediction}};
+    noise_level::{NoiseLevel, Prediction},
+};
 
 #[derive(Debug)]
 struct EulerAncestral {

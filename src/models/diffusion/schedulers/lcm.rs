@@ -1,11 +1,14 @@
 //! Latent consistency models: diffusers' `LCMScheduler`, and Luo et al. 2023 (arXiv 2310.04378), algorithm 3.
 
-use super::{super::noise::{Normals, Purpose}, Scheduler,
+use super::{
+    super::noise::{Normals, Purpose},
+    Scheduler,
     ddim::alphas,
     discretized::{Discretized, Method},
     keys::{Clip, Keys},
     noise_level::{NoiseLevel, Prediction},
-    spacing::float};
+    spacing::float,
+};
 
 /// The standard deviation of images that the boundary condition assumes.
 const SIGMA_DATA: f32 = 0.5;

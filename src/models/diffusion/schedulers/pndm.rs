@@ -1,12 +1,15 @@
 //! Pseudo linear multistep: diffusers' `PNDMScheduler` with `skip_prk_steps`, and Liu et al. 2022 (arXiv 2202.09778),
 //! equations 9 and 12.
 
-use super::{super::noise::Normals, Scheduler,
+use super::{
+    super::noise::Normals,
+    Scheduler,
     ddim::alphas,
     discretized::{Discretized, Method},
     keys::Keys,
     noise_level::{NoiseLevel, Prediction},
-    spacing::float};
+    spacing::float,
+};
 
 /// Weights of the predictions, newest first, by their number.
 const WEIGHTS: [&[f32]; 4] = [
