@@ -23,6 +23,9 @@ mod error {
     pub use diagnostics::{Diagnostic, Diagnostics};
 }
 
+#[path = "../../src/limited_read.rs"]
+mod limited_read;
+
 use config::Config;
 use error::Diagnostic;
 

@@ -45,7 +45,7 @@ pub(super) fn error(error: &Error, format: Format) {
         Format::Json => {
             let problems = match error {
                 Error::Config(diagnostics) => json!(diagnostics),
-                Error::Several(errors) => {
+                Error::Multiple(errors) => {
                     errors.iter().map(|error| json!({ "message": error::chain(error) })).collect()
                 }
                 error => json!([{ "message": error::chain(error) }]),

@@ -16,14 +16,17 @@
 
 use std::{
     collections::BTreeMap,
-    io::{ErrorKind, Read},
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::LazyLock,
 };
 
 use serde::Serialize;
 
-use crate::error::{Diagnostics, diagnostics::Problems};
+use crate::{
+    error::{Diagnostics, diagnostics::Problems},
+    limited_read,
+};
 pub use experiment::{DataSplit, Experiment, Learner};
 pub use key::{DefaultValue, Key};
 pub use location::{HubFolder, ModelLocation};
@@ -171,17 +174,11 @@ enum ReadError {
 }
 
 fn read(path: &Path) -> Result<String, ReadError> {
-    let unreadable = |error: std::io::Error| match error.kind() {
+    let bytes = limited_read::read(path, MAX_FILE_BYTES).map_err(|error| match error.kind() {
         ErrorKind::NotFound => ReadError::Missing,
+        ErrorKind::FileTooLarge => ReadError::TooLarge,
         kind => ReadError::Unreadable(kind),
-    };
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    let mut bytes = Vec::new();
-    // The limit holds while reading: the path may be a pipe or a device without an end.
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(ReadError::TooLarge);
-    }
+    })?;
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
         ReadError::NotText(1 + valid.filter(|byte| **byte == b'\n').count())

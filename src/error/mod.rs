@@ -2,8 +2,8 @@
 //!
 //! | class | exit code | meaning |
 //! |---|---|---|
-//! | `Config`, `Query`, `Input`, `Several` | 2 | the user's input is wrong, and has to be corrected |
-//! | `Failed`, `Data`, `Model`, `Lake`, `Expectation` | 1 | the work failed while it ran |
+//! | `Config`, `Query`, `Input`, `Multiple` | 2 | the user's input is wrong, and has to be corrected |
+//! | `Failed`, `Expectation` | 1 | the work failed while it ran |
 //! | `Waiting` | 75 | other workers have not finished; run the command again later |
 //! | `Interrupted`, `ExportInterrupted` | 130 | the user stopped the command |
 //!
@@ -44,23 +44,6 @@ pub enum Error {
     /// The work failed. Contains the error of the module that did it.
     #[error(transparent)]
     Failed(Box<dyn StdError + Send + Sync>),
-    /// The data cannot be used.
-    #[error("{0}")]
-    Data(String),
-    /// A model cannot be used, or failed.
-    #[error("{0}")]
-    Model(String),
-    /// The lake, the source or another location cannot be read or written.
-    #[error("`{url}`: {message}")]
-    Lake {
-        /// The table, object or folder.
-        url: String,
-        /// What failed, and what to do.
-        message: String,
-        /// The error of the library that reads or writes it.
-        #[source]
-        source: Option<Box<dyn StdError + Send + Sync>>,
-    },
     /// The query of an `[[expect]]` returned rows.
     #[error("expectation `{name}` failed: {rows} rows, none expected\n{table}")]
     Expectation {
@@ -73,7 +56,7 @@ pub enum Error {
     },
     /// Several problems, all found before any work.
     #[error("{}", list(.0))]
-    Several(Vec<Error>),
+    Multiple(Vec<Error>),
     /// This worker has finished its part, but other workers have not finished theirs in time.
     #[error(
         "step `{step}` waits for {rows} rows of other workers\nhint: run the command again when they have finished; a run \
@@ -112,15 +95,6 @@ impl Error {
         Self::Failed(error.into())
     }
 
-    /// Wraps a library's error about a location.
-    pub(crate) fn lake(
-        url: impl Into<String>,
-        message: impl Into<String>,
-        source: impl Into<Box<dyn StdError + Send + Sync>>,
-    ) -> Self {
-        Self::Lake { url: url.into(), message: message.into(), source: Some(source.into()) }
-    }
-
     /// Converts an error of DataFusion in the query named `query`. If DataFusion only passed on one of our own errors,
     /// returns that one; otherwise keeps the root cause.
     pub(crate) fn query(query: impl Into<String>, error: DataFusionError) -> Self {
@@ -137,7 +111,7 @@ impl Error {
     /// if other workers have not finished, and 130 if the command was interrupted.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Query { .. } | Self::Input(_) | Self::Several(_) => 2,
+            Self::Config(_) | Self::Query { .. } | Self::Input(_) | Self::Multiple(_) => 2,
             Self::Waiting { .. } => 75,
             Self::Interrupted | Self::ExportInterrupted { .. } => 130,
             _ => 1,

@@ -156,7 +156,7 @@ pub async fn export(
     let files = Files { location: &location, selection: &selection, name: &project.config.name, options };
     problems.extend(files.check().await?);
     if !problems.is_empty() {
-        return Err(Error::Several(problems));
+        return Err(Error::Multiple(problems));
     }
     let stale = staleness::reasons(project).await?;
     let manifest = project.plan.steps.iter().position(|step| step.table.name == schema::MANIFEST);

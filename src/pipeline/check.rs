@@ -48,7 +48,7 @@ pub(super) async fn queries(session: &Session, catalogue: &Catalogue, mut plan: 
     for view in views() {
         problems.extend(check_view(session, &snapshot, catalogue, &plan, &view).await.err());
     }
-    if problems.is_empty() { Ok((plan, user_tables)) } else { Err(Error::Several(problems)) }
+    if problems.is_empty() { Ok((plan, user_tables)) } else { Err(Error::Multiple(problems)) }
 }
 
 /// Plans a query that the program reads, and compares its columns with those that are read.

@@ -75,7 +75,7 @@ impl Pipeline {
             Some(lake),
         ) = opened
         else {
-            return Err(Error::Several(problems.0));
+            return Err(Error::Multiple(problems.0));
         };
         let excluded = &config.hard_samples.exclude_classes;
         problems.keep(descriptions.cover(&source, excluded));
@@ -120,7 +120,7 @@ impl Problems {
     }
 
     fn finish(self) -> Result<()> {
-        if self.0.is_empty() { Ok(()) } else { Err(Error::Several(self.0)) }
+        if self.0.is_empty() { Ok(()) } else { Err(Error::Multiple(self.0)) }
     }
 }
 

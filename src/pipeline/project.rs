@@ -41,7 +41,7 @@ impl Project {
         let catalogue = problems.keep(open_catalogue(&config));
         let lake = problems.keep(open_lake(&config, options));
         let (Some(catalogue), Some(lake)) = (catalogue, lake) else {
-            return Err(Error::Several(problems.0));
+            return Err(Error::Multiple(problems.0));
         };
         let settings = session::Settings { memory_limit: memory_limit(&config), ..options.session };
         let session = Session::new(Arc::new(lake), None, Vec::new(), settings)?;

@@ -27,6 +27,7 @@ pub(crate) use crate::config::Parameter;
 use crate::{
     error::{Error, Result, text},
     identity::Digest,
+    limited_read,
 };
 
 /// The built-in files, by their path under `sql/`.
@@ -376,13 +377,19 @@ impl Catalogue {
     }
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("`{folder}`: cannot read the folder `sql_dir`")]
+struct FolderError {
+    folder: String,
+    source: io::Error,
+}
+
 /// Reads every `*.sql` file below `folder`. Returns their relative paths, with `/` as separator, and their texts.
 fn read_folder(folder: &Path) -> Result<Vec<(String, String)>> {
     let mut files = Vec::new();
     let mut pending = vec![(folder.to_path_buf(), String::new())];
     while let Some((directory, prefix)) = pending.pop() {
-        let fail =
-            |error: io::Error| Error::lake(directory.display().to_string(), "cannot read the folder `sql_dir`", error);
+        let fail = |source: io::Error| Error::input(FolderError { folder: directory.display().to_string(), source });
         for entry in fs::read_dir(&directory).map_err(fail)? {
             let entry = entry.map_err(fail)?;
             let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
@@ -390,7 +397,7 @@ fn read_folder(folder: &Path) -> Result<Vec<(String, String)>> {
             if kind.is_dir() {
                 pending.push((entry.path(), format!("{name}/")));
             } else if name.ends_with(".sql") {
-                files.push((name.clone(), read_query(&entry.path(), &name, kind.len())?));
+                files.push((name.clone(), read_query(&entry.path(), &name)?));
             }
         }
     }
@@ -398,12 +405,10 @@ fn read_folder(folder: &Path) -> Result<Vec<(String, String)>> {
     Ok(files)
 }
 
-fn read_query(path: &Path, name: &str, bytes: u64) -> Result<String> {
-    let fail = |message: String| Error::Query { query: name.into(), message };
-    if bytes > MAX_SQL_BYTES {
-        return Err(fail(format!("the file has {bytes} bytes, at most {MAX_SQL_BYTES} are allowed")));
-    }
-    fs::read_to_string(path).map_err(|error| fail(format!("the file cannot be read: {error}")))
+fn read_query(path: &Path, name: &str) -> Result<String> {
+    let fail =
+        |error: io::Error| Error::Query { query: name.into(), message: format!("the file cannot be read: {error}") };
+    limited_read::read_text(path, MAX_SQL_BYTES).map_err(fail)
 }
 
 #[cfg(test)]

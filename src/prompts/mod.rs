@@ -110,7 +110,7 @@ pub(crate) async fn prompts(
         (Ok(source), Ok(names), Ok(access), Ok(())) => (source, names, access),
         (source, names, access, checked) => {
             problems.extend([source.err(), names.err(), access.err(), checked.err()].into_iter().flatten());
-            return Err(Error::Several(problems));
+            return Err(Error::Multiple(problems));
         }
     };
     let excluded = &config.hard_samples.exclude_classes;
@@ -121,7 +121,7 @@ pub(crate) async fn prompts(
     let requests = requests(&classes, &names, options);
     problems.extend(check_subjects(&requests).err().map(Error::from));
     if !problems.is_empty() {
-        return Err(Error::Several(problems));
+        return Err(Error::Multiple(problems));
     }
     let endpoint = Endpoint::new(access, options.timeout, endpoint::PAUSE)?;
     let (mut descriptions, lines, truncated) = DescriptionFile::open(file)?;

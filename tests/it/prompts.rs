@@ -426,8 +426,5 @@ fn excluded_classes_get_no_spectrum() {
     std::fs::write(&query, "SELECT source_id, label, class_name, 'all' AS reason FROM images").unwrap();
     workspace.edit(&format!("sql_dir={}", workspace.path("sql").display()));
     let said = stderr(&workspace.command("check", &[]).output().unwrap());
-    assert!(
-        said.contains("does not use `$exclude_classes`, although `hard_samples.exclude_classes` is set"),
-        "{said}"
-    );
+    assert!(said.contains("does not use `$exclude_classes`, although `hard_samples.exclude_classes` is set"), "{said}");
 }
