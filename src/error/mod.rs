@@ -17,7 +17,7 @@ use std::{error::Error as StdError, sync::Arc};
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 
-pub use self::diagnostics::{Diagnostic, Diagnostics};
+pub(crate) use self::diagnostics::{Diagnostic, Diagnostics};
 
 /// The result of an operation that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

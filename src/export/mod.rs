@@ -37,7 +37,7 @@ const STEP: &str = "export";
 
 /// The format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// Tar shards of samples: image, `.cls` and `.json`.
     WebDataset,
     /// A folder for each label, and `metadata.jsonl` in training order.
@@ -48,7 +48,7 @@ pub enum Format {
 
 /// Epochs from the first to the last, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Epochs {
+pub(crate) struct Epochs {
     first: i64,
     last: i64,
 }
@@ -79,7 +79,7 @@ impl FromStr for Epochs {
 
 /// The size of a shard in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ShardSize(u64);
+pub(crate) struct ShardSize(u64);
 
 impl FromStr for ShardSize {
     type Err = String;
@@ -109,7 +109,7 @@ const MAX_SHARD_BYTES: u64 = 50_000_000_000;
 
 /// What is exported, and how.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub(crate) struct Options {
     pub format: Format,
     pub epochs: Epochs,
     /// The curriculum, if the manifest has several.
@@ -124,7 +124,7 @@ pub struct Options {
 
 /// What was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Summary {
+pub(crate) struct Summary {
     pub destination: String,
     /// Epochs that were written.
     pub epochs: Vec<i64>,
@@ -144,7 +144,7 @@ pub struct Summary {
 /// Returns every problem with the rows and the destination before anything is written: rows without exactly one image, no
 /// such epoch, several curricula or trials, files that exist. Later, an error if an image or the destination fails;
 /// [`Error::ExportInterrupted`] if it was stopped: then the epoch has whole files, but not all of them.
-pub async fn export(
+pub(crate) async fn export(
     project: &Project,
     destination: &str,
     options: &Options,

@@ -21,7 +21,7 @@ use crate::{
 
 /// A description of a model.
 #[derive(Debug, Serialize)]
-pub struct Description {
+pub(crate) struct Description {
     /// The local directory with its files.
     pub directory: PathBuf,
     /// What kind of model it is.
@@ -37,7 +37,7 @@ pub struct Description {
 /// The kinds of models, told apart by the files in a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Has a `model_index.json`: for `models.diffusion`.
     Diffusion,
     /// Has a tokenizer, or a graph that takes token ids: for `models.clip`.
@@ -48,7 +48,7 @@ pub enum Kind {
 
 /// A tokenizer.
 #[derive(Debug, Serialize)]
-pub struct TokenizerFacts {
+pub(crate) struct TokenizerFacts {
     /// Its folder, relative to the model's; empty if it is the model's own.
     pub folder: String,
     /// Token ids per prompt.
@@ -57,7 +57,7 @@ pub struct TokenizerFacts {
 
 /// A graph.
 #[derive(Debug, Serialize)]
-pub struct Graph {
+pub(crate) struct Graph {
     /// Its file, relative to the model's folder.
     pub file: String,
     /// Size in bytes, including external weights.
@@ -70,7 +70,7 @@ pub struct Graph {
 
 /// An input or output of a graph.
 #[derive(Debug, Serialize)]
-pub struct Tensor {
+pub(crate) struct Tensor {
     /// Its name in the graph.
     pub name: String,
     /// Element type and shape, as in `float32 [batch, 4, height, width]`; `?` stands for any length.
@@ -82,7 +82,7 @@ pub struct Tensor {
 ///
 /// # Errors
 /// Returns an error if the location cannot be reached or does not hold a model.
-pub async fn describe(location: &str, progress: &FetchProgress) -> Result<Description> {
+pub(crate) async fn describe(location: &str, progress: &FetchProgress) -> Result<Description> {
     let fetched = hub::directory(location, progress).await;
     let directory = fetched.map_err(|error| Error::input(ModelError::from(error)))?;
     let dir = directory.as_path();

@@ -29,13 +29,13 @@ use crate::{
     error::{Error, Result},
 };
 
-pub use describe::{Description, Graph, Kind, describe};
-pub use hub::FetchProgress;
+pub(crate) use describe::{Description, Graph, Kind, describe};
+pub(crate) use hub::FetchProgress;
 
 /// How models run on this machine. Not part of a fingerprint: with the same provider, number of threads and batch size,
 /// results on one machine are bit-identical.
 #[derive(Debug, Clone, Default)]
-pub struct ModelOptions {
+pub(crate) struct ModelOptions {
     /// The requested device.
     pub device: Device,
     /// The ONNX Runtime library; if absent, it is searched, and fetched once.
@@ -48,7 +48,7 @@ pub struct ModelOptions {
 
 /// The diffusion model, the CLIP and the classifiers of a pipeline.
 #[derive(Debug)]
-pub struct Models {
+pub(crate) struct Models {
     options: ModelOptions,
     settings: Settings,
     scheduler: SchedulerName,
@@ -67,7 +67,11 @@ impl Models {
     ///
     /// # Errors
     /// Returns every problem of every model.
-    pub async fn inspect(config: &Config, options: ModelOptions, progress: &FetchProgress) -> Result<Self, Vec<Error>> {
+    pub(crate) async fn inspect(
+        config: &Config,
+        options: ModelOptions,
+        progress: &FetchProgress,
+    ) -> Result<Self, Vec<Error>> {
         let inspected = inspect::inspect(config, &options, progress).await;
         let inspect::Inspected { diffusion, clip, classifiers } =
             inspected.map_err(|problems| problems.into_iter().map(Error::from).collect::<Vec<_>>())?;
@@ -86,27 +90,27 @@ impl Models {
     }
 
     /// Returns the digest of everything that determines an image except its prompt, guidance and noise.
-    pub fn generator_digest(&self) -> &str {
+    pub(crate) fn generator_digest(&self) -> &str {
         &self.generator_digest
     }
 
     /// Returns the digest of the CLIP model.
-    pub fn clip_digest(&self) -> &str {
+    pub(crate) fn clip_digest(&self) -> &str {
         &self.clip_digest
     }
 
     /// Returns the digest of the names and files of the classifiers.
-    pub fn classifiers_digest(&self) -> &str {
+    pub(crate) fn classifiers_digest(&self) -> &str {
         &self.classifiers_digest
     }
 
     /// Returns the name of the scheduler.
-    pub fn scheduler(&self) -> String {
+    pub(crate) fn scheduler(&self) -> String {
         self.scheduler.to_string()
     }
 
     /// Returns how often the UNet is evaluated for one image at a level of image guidance, 0 to 100.
-    pub fn unet_evaluations(&self, image_guidance: i64) -> i64 {
+    pub(crate) fn unet_evaluations(&self, image_guidance: i64) -> i64 {
         let level = u8::try_from(image_guidance.clamp(0, 100)).unwrap_or(100);
         let run = timesteps_run(self.settings.timesteps.get(), level);
         let calls = if run == 0 { 0 } else { self.schedule.calls(run as usize).len() };
@@ -114,18 +118,18 @@ impl Models {
     }
 
     /// Returns what the models run on, once one is loaded.
-    pub fn provider(&self) -> Option<String> {
+    pub(crate) fn provider(&self) -> Option<String> {
         let chosen = self.diffusion.loaded().map(Engine::chosen).or(self.clip.loaded().map(ClipEngine::chosen));
         chosen.map(Chosen::to_string)
     }
 
     /// Returns what the diffusion engine has done so far, if it is loaded.
-    pub fn stats(&self) -> Option<Stats> {
+    pub(crate) fn stats(&self) -> Option<Stats> {
         self.diffusion.loaded().map(Engine::stats)
     }
 
     /// Returns what the CLIP engine has done so far, if it is loaded.
-    pub fn clip_stats(&self) -> Option<ClipStats> {
+    pub(crate) fn clip_stats(&self) -> Option<ClipStats> {
         self.clip.loaded().map(ClipEngine::stats)
     }
 
@@ -133,7 +137,7 @@ impl Models {
     ///
     /// # Errors
     /// Returns an error if ONNX Runtime, or a GPU that was requested by name, cannot be used.
-    pub fn choose_device(&self) -> Result<String> {
+    pub(crate) fn choose_device(&self) -> Result<String> {
         let chosen = self.runtime().and_then(|runtime| self.options.device.choose(&runtime)).map_err(failed)?;
         Ok(format!("{chosen} ({})", chosen.why))
     }
@@ -142,7 +146,7 @@ impl Models {
     ///
     /// # Errors
     /// Returns an error if ONNX Runtime, the device or the model cannot be used.
-    pub async fn diffusion(&self) -> Result<&Engine> {
+    pub(crate) async fn diffusion(&self) -> Result<&Engine> {
         let start = |files: &DiffusionFiles| {
             Ok(Engine::start(&self.runtime()?, files, self.settings.clone(), &self.options.device)?)
         };
@@ -153,7 +157,7 @@ impl Models {
     ///
     /// # Errors
     /// Returns an error if ONNX Runtime, the device or the model cannot be used.
-    pub async fn clip(&self) -> Result<&ClipEngine> {
+    pub(crate) async fn clip(&self) -> Result<&ClipEngine> {
         let start = |files: &ClipFiles| {
             let mut settings = ClipSettings::default();
             settings.threads = self.options.threads.unwrap_or(settings.threads);

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use datafusion::prelude::{col, lit};
+use datafusion::prelude::col;
 
 use super::Project;
 use crate::{
     error::{Error, Result},
-    plan::{Plan, Step},
+    plan::Step,
     schema::{self, columns::Answer},
     session::Session,
 };
@@ -22,12 +22,18 @@ const INCOMPLETE: &str = "it is incomplete";
 /// Returns an error if the lake cannot be read.
 pub(crate) async fn reasons(project: &Project) -> Result<Vec<Option<String>>> {
     let Project { session, plan, .. } = project;
+    let recorded = recorded_parts(session).await?;
     let mut reasons = Vec::with_capacity(plan.steps.len());
     let mut stale = BTreeSet::new();
     for step in &plan.steps {
-        let reason = match project.knows_its_inputs() {
-            true => reason(session, step).await?,
-            false => known_reason(project, step, &stale).await?,
+        let reason = match (mark(session, step).await?, step.fingerprint.value) {
+            (Mark::Missing, _) => Some(NEVER_RUN.into()),
+            (Mark::Incomplete, _) => Some(INCOMPLETE.into()),
+            (Mark::Complete(found), Some(value)) => changed_reason(step, found, value, &recorded),
+            (Mark::Complete(found), None) => {
+                let parts = recorded.get(&(step.table.name.clone(), found));
+                known_reason(project, step, parts, &stale).await?
+            }
         };
         stale.extend(reason.is_some().then_some(step.table.name.as_str()));
         reasons.push(reason);
@@ -35,57 +41,59 @@ pub(crate) async fn reasons(project: &Project) -> Result<Vec<Option<String>>> {
     Ok(reasons)
 }
 
-/// Why `step` has to run; `None` if it is complete.
+/// Why `step`, whose fingerprint is known, has to run; `None` if it is complete.
 ///
 /// # Errors
 /// Returns an error if the lake cannot be read.
 pub(crate) async fn reason(session: &Session, step: &Step) -> Result<Option<String>> {
-    let found = match mark(session, step).await? {
-        Mark::Complete(found) if Some(found) == step.fingerprint.value => return Ok(None),
-        Mark::Complete(found) => found,
-        Mark::Incomplete => return Ok(Some(INCOMPLETE.into())),
-        Mark::Missing => return Ok(Some(NEVER_RUN.into())),
+    let (found, value) = match (mark(session, step).await?, step.fingerprint.mark()) {
+        (Mark::Missing, _) => return Ok(Some(NEVER_RUN.into())),
+        (Mark::Incomplete, _) => return Ok(Some(INCOMPLETE.into())),
+        (Mark::Complete(found), value) if found == value => return Ok(None),
+        (Mark::Complete(found), value) => (found, value),
     };
-    let recorded = recorded_parts(session, &step.table.name, found).await?;
-    Ok(Some(recorded.map_or_else(
+    Ok(changed_reason(step, found, value, &recorded_parts(session).await?))
+}
+
+/// What has changed of a step between the fingerprint `found` that its table carries and its own, `value`.
+fn changed_reason(step: &Step, found: i64, value: i64, recorded: &RecordedParts) -> Option<String> {
+    if found == value {
+        return None;
+    }
+    let recorded = recorded.get(&(step.table.name.clone(), found));
+    Some(recorded.map_or_else(
         || "its inputs have changed".into(),
-        |recorded| format!("changed: {}", changes(&recorded, &step.fingerprint.parts)),
-    )))
+        |recorded| format!("changed: {}", changes(recorded, &step.fingerprint.parts)),
+    ))
 }
 
 /// The same, as far as the pipeline's file and the lake tell. `stale` are the tables whose steps have to run.
-async fn known_reason(project: &Project, step: &Step, stale: &BTreeSet<&str>) -> Result<Option<String>> {
-    let Project { session, plan, .. } = project;
-    let found = match mark(session, step).await? {
-        Mark::Complete(found) => found,
-        Mark::Incomplete => return Ok(Some(INCOMPLETE.into())),
-        Mark::Missing => return Ok(Some(NEVER_RUN.into())),
-    };
-    let Some(mut recorded) = recorded_parts(session, &step.table.name, found).await? else { return Ok(None) };
+async fn known_reason(
+    project: &Project,
+    step: &Step,
+    recorded: Option<&Parts>,
+    stale: &BTreeSet<&str>,
+) -> Result<Option<String>> {
+    let Some(recorded) = recorded else { return Ok(None) };
     let mut current = step.fingerprint.parts.clone();
-    recorded.retain(|name, _| current.contains_key(name) || name.starts_with("table "));
     for name in recorded.keys().filter_map(|part| part.strip_prefix("table ")) {
-        if let Some(fingerprint) = input_fingerprint(project, plan, name, stale).await? {
+        if let Some(fingerprint) = input_fingerprint(project, name, stale).await? {
             current.insert(format!("table {name}"), fingerprint);
         }
     }
-    // What is left in `recorded` alone are inputs that were not opened.
-    recorded.retain(|name, _| current.contains_key(name));
+    // What else was recorded are inputs that were not opened.
+    let recorded: Parts =
+        recorded.iter().filter(|(name, _)| current.contains_key(*name)).map(|(n, v)| (n.clone(), v.clone())).collect();
     let changed = changes(&recorded, &current);
     Ok((!changed.is_empty()).then(|| format!("changed: {changed}")))
 }
 
 /// The fingerprint of the input table `name` as the lake has it; `None` if only the source tells.
-async fn input_fingerprint(
-    project: &Project,
-    plan: &Plan,
-    name: &str,
-    stale: &BTreeSet<&str>,
-) -> Result<Option<String>> {
+async fn input_fingerprint(project: &Project, name: &str, stale: &BTreeSet<&str>) -> Result<Option<String>> {
     if name == schema::FEEDBACK {
         return Ok(Some(project.feedback.map_or(String::new(), |version| format!("version {version}"))));
     }
-    let Some(step) = plan.step(name) else { return Ok(None) };
+    let Some(step) = project.plan.step(name) else { return Ok(None) };
     if stale.contains(name) {
         return Ok(Some("stale".into()));
     }
@@ -111,24 +119,31 @@ async fn mark(session: &Session, step: &Step) -> Result<Mark> {
     })
 }
 
-/// The parts of the fingerprint that completed `step`, as the ledger recorded them.
-async fn recorded_parts(session: &Session, step: &str, fingerprint: i64) -> Result<Option<BTreeMap<String, String>>> {
+/// What steps were made from when they were completed, by step and fingerprint, as the ledger recorded it.
+type RecordedParts = BTreeMap<(String, i64), Parts>;
+type Parts = BTreeMap<String, String>;
+
+async fn recorded_parts(session: &Session) -> Result<RecordedParts> {
     let fail = |error| Error::query(schema::LEDGER, error);
     let context = session.context(&session.snapshot().await?)?;
     let rows = context.table(schema::LEDGER).await.map_err(fail)?;
-    let wanted = col("step")
-        .eq(lit(step))
-        .and(col("fingerprint").eq(lit(format!("{fingerprint:016x}"))))
-        .and(col("parts").is_not_null());
-    let found = rows.filter(wanted).and_then(|rows| rows.select_columns(&["parts"])).map_err(fail)?;
-    let answer = Answer { query: schema::LEDGER.into(), batches: found.collect().await.map_err(fail)? };
+    let completions = rows
+        .filter(col("parts").is_not_null())
+        .and_then(|rows| rows.select_columns(&["step", "fingerprint", "parts"]))
+        .map_err(fail)?;
+    let answer = Answer { query: schema::LEDGER.into(), batches: completions.collect().await.map_err(fail)? };
+    let mut recorded = BTreeMap::new();
     for columns in answer.columns() {
+        let (steps, fingerprints) = (columns.strings("step")?, columns.strings("fingerprint")?);
         let parts = columns.strings("parts")?;
-        if let Some(parts) = parts.iter().flatten().find_map(|text| serde_json::from_str(text).ok()) {
-            return Ok(Some(parts));
+        for row in 0..columns.rows() {
+            let fingerprint = i64::from_str_radix(fingerprints.value(row), 16);
+            if let (Ok(fingerprint), Ok(parts)) = (fingerprint, serde_json::from_str(parts.value(row))) {
+                recorded.insert((steps.value(row).to_owned(), fingerprint), parts);
+            }
         }
     }
-    Ok(None)
+    Ok(recorded)
 }
 
 fn changes(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> String {

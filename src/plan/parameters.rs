@@ -18,7 +18,7 @@ const ALGORITHM: &str = "1";
 ///
 /// # Errors
 /// Returns an error if the catalogue does not have the query that reads them.
-pub fn reader(config: &Config, catalogue: &Catalogue) -> Result<String> {
+pub(crate) fn reader(config: &Config, catalogue: &Catalogue) -> Result<String> {
     Ok(recipe(catalogue.get(&config.source.sql)?, &config.sql_parameters()))
 }
 
@@ -28,7 +28,11 @@ pub fn reader(config: &Config, catalogue: &Catalogue) -> Result<String> {
 ///
 /// # Errors
 /// Returns an error if the catalogue does not have these queries.
-pub fn parameters(config: &Config, catalogue: &Catalogue, outside: &Outside) -> Result<BTreeMap<String, Parameter>> {
+pub(super) fn parameters(
+    config: &Config,
+    catalogue: &Catalogue,
+    outside: &Outside,
+) -> Result<BTreeMap<String, Parameter>> {
     let mut values = config.sql_parameters();
     let mut set = |parameter: ComputedParameter, value| values.insert(parameter.name().to_owned(), value);
     set(ComputedParameter::Scheduler, Parameter::Text(outside.scheduler.clone()));

@@ -19,21 +19,29 @@ pub(crate) async fn verify(project: &Project, deep: bool) -> Result<Vec<Finding>
     for table in project.stored_tables() {
         findings.extend(verify_files(lake, table).await?);
     }
-    for (step, reason) in project.plan.steps.iter().zip(staleness::reasons(project).await?) {
-        if let Some(reason) = reason {
-            let problem = format!("the step has to run: {reason}");
-            findings.push(Finding { table: step.table.name.clone(), problem });
-        }
-    }
+    let mut found = vec![stale_steps(project).await];
     for query in ["verify/rows.sql", "verify/deep.sql"].into_iter().take(1 + usize::from(deep)) {
-        match verify_rows(project, query).await {
-            Ok(rows) => findings.extend(rows),
-            // Rows cannot be compared if a file is broken, which was found already.
+        found.push(verify_rows(project, query).await);
+    }
+    for found in found {
+        match found {
+            Ok(found) => findings.extend(found),
+            // Rows cannot be read if a file is broken, which was found already.
             Err(_) if !findings.is_empty() => {}
             Err(error) => return Err(error),
         }
     }
     Ok(findings)
+}
+
+/// The steps that have to run.
+async fn stale_steps(project: &Project) -> Result<Vec<Finding>> {
+    let reasons = staleness::reasons(project).await?;
+    let stale = project.plan.steps.iter().zip(reasons).filter_map(|(step, reason)| {
+        let problem = format!("the step has to run: {}", reason?);
+        Some(Finding { table: step.table.name.clone(), problem })
+    });
+    Ok(stale.collect())
 }
 
 /// What a query of `sql/verify` finds.

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 /// Shared by a run and whatever may stop it.
 #[derive(Debug, Clone, Default)]
-pub struct Stop(Arc<State>);
+pub(crate) struct Stop(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -19,18 +19,18 @@ struct State {
 
 impl Stop {
     /// Requests the run to stop.
-    pub fn request(&self) {
+    pub(crate) fn request(&self) {
         self.0.requested.store(true, Ordering::SeqCst);
         self.0.notify.notify_waiters();
     }
 
     /// Whether a stop was requested.
-    pub fn is_requested(&self) -> bool {
+    pub(crate) fn is_requested(&self) -> bool {
         self.0.requested.load(Ordering::SeqCst)
     }
 
     /// Waits until a stop is requested.
-    pub async fn requested(&self) {
+    pub(crate) async fn requested(&self) {
         let notified = self.0.notify.notified();
         let mut notified = std::pin::pin!(notified);
         // Registered before the flag is read, so that a request in between is not missed.

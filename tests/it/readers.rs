@@ -20,7 +20,7 @@ fn other_engines_read_every_table() {
 }
 
 /// Returns a Python environment with `tests/NAME/requirements.txt`, created once per Python and content of that file.
-pub fn environment(name: &str) -> PathBuf {
+pub(crate) fn environment(name: &str) -> PathBuf {
     let requirements = root().join("tests").join(name).join("requirements.txt");
     let mut hasher = DefaultHasher::new();
     fs::read(&requirements).unwrap().hash(&mut hasher);

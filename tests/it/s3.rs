@@ -125,7 +125,7 @@ fn variables() -> Vec<(&'static str, String)> {
 }
 
 /// Returns the tables and the UNet evaluations of an undisturbed run of the small pipeline.
-pub fn quiet() -> &'static (BTreeMap<String, Vec<Value>>, f64) {
+pub(crate) fn quiet() -> &'static (BTreeMap<String, Vec<Value>>, f64) {
     static QUIET: OnceLock<(BTreeMap<String, Vec<Value>>, f64)> = OnceLock::new();
     QUIET.get_or_init(|| {
         let workspace = Workspace::small();

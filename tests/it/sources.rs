@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::support::{Workspace, root, stderr};
 
 /// The classes, in the order of their labels.
-pub const DIGITS: [&str; 10] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+pub(crate) const DIGITS: [&str; 10] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
 const SPLITS: [&str; 3] = ["train", "validation", "test"];
 /// The columns that do not depend on how an image is stored.
 const IMAGES: &str = "SELECT split, label, class_name, width, height, format, digest FROM images \
@@ -18,13 +18,13 @@ const HARD: &str = "SELECT i.digest, h.label, h.class_name, h.reason FROM hard_s
                     JOIN images i ON i.source_id = h.source_id ORDER BY h.label, i.digest";
 
 /// An image of the digits.
-pub struct Image {
+pub(crate) struct Image {
     pub split: &'static str,
     pub label: i64,
     pub bytes: Vec<u8>,
 }
 
-pub fn images() -> Vec<Image> {
+pub(crate) fn images() -> Vec<Image> {
     let mut found = Vec::new();
     for split in SPLITS {
         let file = fs::File::open(root().join(format!("data/digits_lt/{split}.parquet"))).unwrap();
@@ -67,7 +67,7 @@ fn workspace(source: &str) -> Workspace {
     workspace
 }
 
-pub fn write(path: &Path, bytes: &[u8]) {
+pub(crate) fn write(path: &Path, bytes: &[u8]) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
 }

@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 
 /// Edits that reduce the digits pipeline to 12 hard images, three levels, one seed and few timesteps.
-pub const SMALL: &[&str] = &[
+pub(crate) const SMALL: &[&str] = &[
     "hard_samples.max_class_count=10",
     "spectrum.image_guidance=[10,50,90]",
     "spectrum.seeds=[10]",
@@ -36,7 +36,7 @@ const TABLES: &[&str] = &[
 ];
 
 /// A temporary directory with a lake. Commands run in the root of the repository.
-pub struct Workspace {
+pub(crate) struct Workspace {
     directory: tempfile::TempDir,
     /// The `--set` edits of every command.
     pub set: Vec<String>,
@@ -50,14 +50,14 @@ pub struct Workspace {
 
 impl Workspace {
     /// The small pipeline and an empty lake.
-    pub fn small() -> Self {
+    pub(crate) fn small() -> Self {
         let mut workspace = Self::full();
         workspace.set = SMALL.iter().map(|edit| (*edit).to_owned()).collect();
         workspace
     }
 
     /// The pipeline as it ships and an empty lake.
-    pub fn full() -> Self {
+    pub(crate) fn full() -> Self {
         Self {
             directory: tempfile::tempdir().unwrap(),
             set: Vec::new(),
@@ -67,23 +67,23 @@ impl Workspace {
         }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    pub fn lake(&self) -> PathBuf {
+    pub(crate) fn lake(&self) -> PathBuf {
         self.path("lake")
     }
 
     /// Adds an edit, which replaces an earlier one of the same key.
-    pub fn edit(&mut self, edit: &str) {
+    pub(crate) fn edit(&mut self, edit: &str) {
         let key = edit.split('=').next().unwrap().to_owned() + "=";
         self.set.retain(|old| !old.starts_with(&key));
         self.set.push(edit.to_owned());
     }
 
     /// `discl-pipe <command> <pipeline> --lake … --set … <arguments>`.
-    pub fn command(&self, command: &str, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, command: &str, arguments: &[&str]) -> Command {
         let mut process = program();
         let lake = self.url.as_ref().map_or_else(|| self.lake(), PathBuf::from);
         process.arg(command).arg(&self.pipeline);
@@ -100,7 +100,7 @@ impl Workspace {
     }
 
     /// Runs a command that must succeed, and returns its stdout.
-    pub fn ok(&self, command: &str, arguments: &[&str]) -> String {
+    pub(crate) fn ok(&self, command: &str, arguments: &[&str]) -> String {
         let output = self.command(command, arguments).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{command} {arguments:?} failed:\n{}{said}", stderr(&output));
@@ -108,18 +108,18 @@ impl Workspace {
     }
 
     /// Runs a command that must succeed, and returns its JSON.
-    pub fn json(&self, command: &str, arguments: &[&str]) -> Value {
+    pub(crate) fn json(&self, command: &str, arguments: &[&str]) -> Value {
         let arguments: Vec<&str> = arguments.iter().copied().chain(["--format", "json"]).collect();
         serde_json::from_str(&self.ok(command, &arguments)).unwrap()
     }
 
     /// Returns the rows of a query.
-    pub fn query(&self, query: &str) -> Vec<Value> {
+    pub(crate) fn query(&self, query: &str) -> Vec<Value> {
         self.json("sql", &[query]).as_array().unwrap().clone()
     }
 
     /// Returns the number in the only row and column of a query.
-    pub fn number(&self, query: &str) -> f64 {
+    pub(crate) fn number(&self, query: &str) -> f64 {
         let rows = self.query(query);
         let row = rows.first().and_then(Value::as_object).unwrap_or_else(|| panic!("no row: {query}"));
         row.values().next().and_then(Value::as_f64).unwrap_or_else(|| panic!("no number: {rows:?}"))
@@ -127,7 +127,7 @@ impl Workspace {
 
     /// Returns every row that the pipeline determines, by table, without `pixel_id`, which depends on the version of a
     /// file in its store.
-    pub fn tables(&self) -> BTreeMap<String, Vec<Value>> {
+    pub(crate) fn tables(&self) -> BTreeMap<String, Vec<Value>> {
         let mut process = self.command("sql", &["--format", "json"]);
         let mut child = process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         std::io::Write::write_all(&mut child.stdin.take().unwrap(), TABLES.join("\n").as_bytes()).unwrap();
@@ -143,12 +143,12 @@ impl Workspace {
     }
 
     /// Asserts that the tables of two workspaces are equal.
-    pub fn assert_equals(&self, other: &Self) {
+    pub(crate) fn assert_equals(&self, other: &Self) {
         self.assert_holds(&other.tables());
     }
 
     /// Asserts that the tables hold exactly these rows.
-    pub fn assert_holds(&self, tables: &BTreeMap<String, Vec<Value>>) {
+    pub(crate) fn assert_holds(&self, tables: &BTreeMap<String, Vec<Value>>) {
         for ((query, mine), theirs) in self.tables().iter().zip(tables.values()) {
             for (a, b) in mine.iter().zip(theirs) {
                 assert_eq!(a, b, "{query}");
@@ -158,13 +158,13 @@ impl Workspace {
     }
 
     /// Runs the pipeline and returns the JSON of `run`.
-    pub fn run(&self) -> Value {
+    pub(crate) fn run(&self) -> Value {
         self.json("run", &[])
     }
 }
 
 /// Copies a directory recursively.
-pub fn copy_all(from: &Path, to: &Path) {
+pub(crate) fn copy_all(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -178,7 +178,7 @@ pub fn copy_all(from: &Path, to: &Path) {
 }
 
 /// Returns the variable of a cache in the workspace. It shares only ONNX Runtime with the user's cache.
-pub fn cache(workspace: &Workspace) -> Vec<(&'static str, String)> {
+pub(crate) fn cache(workspace: &Workspace) -> Vec<(&'static str, String)> {
     let user = std::env::var("XDG_CACHE_HOME").ok().filter(|cache| !cache.is_empty());
     let user = user.map_or_else(|| Path::new(&std::env::var("HOME").unwrap()).join(".cache"), PathBuf::from);
     let runtime = user.join("discl-pipe/onnxruntime");
@@ -189,13 +189,13 @@ pub fn cache(workspace: &Workspace) -> Vec<(&'static str, String)> {
 }
 
 /// Returns whether each step of a `run` was skipped.
-pub fn skipped(run: &Value) -> BTreeMap<String, bool> {
+pub(crate) fn skipped(run: &Value) -> BTreeMap<String, bool> {
     let steps = run["steps"].as_array().unwrap();
     steps.iter().map(|step| (step["step"].as_str().unwrap().to_owned(), step["skipped"].as_bool().unwrap())).collect()
 }
 
 /// Returns the program, to run in the root of the repository without the caller's cloud credentials.
-pub fn program() -> Command {
+pub(crate) fn program() -> Command {
     let mut process = Command::new(env!("CARGO_BIN_EXE_discl-pipe"));
     process.current_dir(root()).stdin(Stdio::null());
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
@@ -205,7 +205,7 @@ pub fn program() -> Command {
 }
 
 /// Returns the bytes of every file below `folder`, by relative path.
-pub fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let (mut found, mut pending) = (BTreeMap::new(), vec![folder.to_path_buf()]);
     while let Some(directory) = pending.pop() {
         for entry in std::fs::read_dir(&directory).unwrap() {
@@ -221,10 +221,10 @@ pub fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-pub fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-pub fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

@@ -30,7 +30,7 @@ const MAX_LINES: usize = 500;
 const MAX_ROOMS: usize = 24;
 
 /// Returns the files below a folder of the repository whose names have this extension, in order.
-pub fn files(below: &str, ending: &str) -> Vec<PathBuf> {
+pub(crate) fn files(below: &str, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut pending = vec![root().join(below)];
     while let Some(directory) = pending.pop() {
@@ -48,19 +48,19 @@ pub fn files(below: &str, ending: &str) -> Vec<PathBuf> {
 }
 
 /// Returns the path of a file below `src` without its extension: `lake/gc`, `lake/mod`, `clock`.
-pub fn module(path: &Path) -> String {
+pub(crate) fn module(path: &Path) -> String {
     let below = path.strip_prefix(root().join("src")).unwrap().with_extension("");
     below.to_string_lossy().replace('\\', "/")
 }
 
 /// Returns the code of a file, which ends where its tests begin.
-pub fn code(path: &Path) -> String {
+pub(crate) fn code(path: &Path) -> String {
     let text = std::fs::read_to_string(path).unwrap();
     text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned()
 }
 
 /// Whether a file of `src` holds nothing but tests.
-pub fn is_test(path: &Path) -> bool {
+pub(crate) fn is_test(path: &Path) -> bool {
     // The folder of the checkout may be called `tests`, too.
     let path = path.strip_prefix(root()).unwrap();
     path.components().any(|part| part.as_os_str() == "tests") || path.ends_with("tests.rs")

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use crate::config::ModelLocation;
 
 pub(crate) use error::HubError;
-pub use progress::FetchProgress;
+pub(crate) use progress::FetchProgress;
 
 /// Returns the directory with the files of the model at `location`. Fetches them first if necessary. A local directory
 /// is returned unchecked.

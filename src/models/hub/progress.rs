@@ -17,13 +17,13 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Receives progress as lines of text. The default ignores them.
 #[derive(Clone, Default)]
-pub struct FetchProgress(Option<Arc<Listener>>);
+pub(crate) struct FetchProgress(Option<Arc<Listener>>);
 
 type Listener = dyn Fn(&str) + Send + Sync;
 
 impl FetchProgress {
     /// Calls `listener` with each line.
-    pub fn new(listener: impl Fn(&str) + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(listener: impl Fn(&str) + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(listener)))
     }
 
