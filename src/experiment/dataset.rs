@@ -19,7 +19,7 @@ use crate::{
 const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
 
 /// The largest label that the learner supports.
-pub(super) const MAX_LABEL: u32 = (1 << 16) - 1;
+const MAX_LABEL: u32 = (1 << 16) - 1;
 
 /// A classification problem.
 #[derive(Debug)]
@@ -130,7 +130,7 @@ async fn samples(project: &Project) -> Result<Vec<Sample>> {
 
 fn class(label: i64) -> Result<u32> {
     let small = u32::try_from(label).ok().filter(|label| *label <= MAX_LABEL);
-    Ok(small.ok_or(ExperimentError::Label { label })?)
+    Ok(small.ok_or(ExperimentError::Label { label, max: MAX_LABEL })?)
 }
 
 fn unusable(image: &str, reason: impl std::fmt::Display) -> ExperimentError {

@@ -4,15 +4,14 @@ use std::{io, path::PathBuf};
 
 use arrow::error::ArrowError;
 
-use super::dataset::MAX_LABEL;
 use crate::error::Error;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ExperimentError {
     #[error("`{}` (`experiment.pretraining`) is not a file", .path.display())]
     Pretraining { path: PathBuf },
-    #[error("an image has the label {label}; the built-in learner supports the labels 0 to {MAX_LABEL}")]
-    Label { label: i64 },
+    #[error("an image has the label {label}; the built-in learner supports the labels 0 to {max}")]
+    Label { label: i64, max: u32 },
     #[error("`{image}`: {reason}")]
     Image { image: String, reason: String },
     #[error("a manifest names the sample `{sample}`, whose image does not exist")]

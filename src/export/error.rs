@@ -1,7 +1,8 @@
 //! Why an export fails. Wrong input is found before anything is written.
 
-use super::rows::RowName;
-use crate::error::Error;
+use std::fmt;
+
+use crate::{error::Error, imaging::ImageError};
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ExportError {
@@ -28,7 +29,7 @@ pub(super) enum ExportError {
     #[error("the image of {row}, `{path}`, {problem}")]
     SourceImage { row: RowName, path: String, problem: String },
     #[error("the image of {row} is not an image")]
-    NotAnImage { row: RowName, source: crate::imaging::ImageError },
+    NotAnImage { row: RowName, source: ImageError },
     #[error("{row} cannot be written as JSON")]
     Json { row: RowName, source: serde_json::Error },
     #[error("{row} cannot be written into a tar")]
@@ -48,5 +49,19 @@ impl From<ExportError> for Error {
             | ExportError::NoSingleImage { .. } => Self::input(error),
             _ => Self::failed(error),
         }
+    }
+}
+
+/// Identifies a row in messages.
+#[derive(Debug)]
+pub(super) struct RowName {
+    pub(super) epoch: i64,
+    pub(super) position: i64,
+    pub(super) sample_id: String,
+}
+
+impl fmt::Display for RowName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "epoch {}, position {}, sample `{}`", self.epoch, self.position, self.sample_id)
     }
 }

@@ -1,10 +1,11 @@
 //! The rows of an export: the queries of `sql/export`, and what may be wrong with their rows.
 
-use std::fmt;
-
 use arrow::array::{Array, Int64Array, StringArray};
 
-use super::{Classes, Format, Options, error::ExportError};
+use super::{
+    Classes, Format, Options,
+    error::{ExportError, RowName},
+};
 use crate::{
     error::{Error, Result},
     pipeline::Project,
@@ -46,20 +47,6 @@ pub(super) struct Row {
 impl Row {
     pub(super) fn name(&self) -> RowName {
         RowName { epoch: self.epoch, position: self.position, sample_id: self.sample_id.clone() }
-    }
-}
-
-/// Identifies a row in messages.
-#[derive(Debug)]
-pub(super) struct RowName {
-    epoch: i64,
-    position: i64,
-    sample_id: String,
-}
-
-impl fmt::Display for RowName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "epoch {}, position {}, sample `{}`", self.epoch, self.position, self.sample_id)
     }
 }
 

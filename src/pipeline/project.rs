@@ -76,11 +76,6 @@ impl Project {
         Ok(())
     }
 
-    /// Whether the source and the models were opened, so that fingerprints are complete.
-    pub(crate) fn knows_its_inputs(&self) -> bool {
-        self.outside.is_some()
-    }
-
     /// Every table of the pipeline that is written to the lake.
     pub(crate) fn stored_tables(&self) -> impl Iterator<Item = &Table> {
         self.session.tables().filter(|table| table.is_stored())
