@@ -59,7 +59,7 @@ mod tests {
 
           tip: did you mean `discl-pipe run mine.toml`?
 
-        Usage: discl-pipe <COMMAND>
+        Usage: discl-pipe [OPTIONS] <COMMAND>
 
         For more information, try '--help'.
         ");

@@ -80,23 +80,18 @@ fn source_files() -> Vec<File> {
 fn used_paths(code: &str, module: &[String]) -> BTreeSet<Vec<String>> {
     let code: String = code.lines().map(|line| line.split("//").next().unwrap().to_owned() + "\n").collect();
     let here = if module.last().unwrap() == "mod" { &module[..module.len() - 1] } else { module };
-    let mut used = BTreeSet::new();
-    for (start, _) in code.match_indices("::") {
-        let before = &code[..start];
-        let first: String = before
-            .chars()
-            .rev()
-            .take_while(|c| c.is_alphanumeric() || *c == '_')
-            .collect::<Vec<_>>()
-            .iter()
-            .rev()
-            .collect();
-        if !["crate", "super", "self"].contains(&first.as_str()) || before[..before.len() - first.len()].ends_with("::")
-        {
+    let (mut used, mut read) = (BTreeSet::new(), 0);
+    for (colons, _) in code.match_indices("::") {
+        let before = &code[..colons];
+        let start = before.rfind(|c: char| !c.is_alphanumeric() && c != '_').map_or(0, |at| at + 1);
+        let is_root = ["crate", "super", "self"].contains(&&before[start..]) && !before[..start].ends_with("::");
+        // What is in the braces of another path belongs to that path.
+        if !is_root || start < read {
             continue;
         }
-        let mut paths = Vec::new();
-        tree(&mut code[before.len() - first.len()..].chars().peekable(), &mut Vec::new(), &mut paths);
+        let (mut rest, mut paths) = (code[start..].chars().peekable(), Vec::new());
+        tree(&mut rest, &mut Vec::new(), &mut paths);
+        read = code.len() - rest.map(char::len_utf8).sum::<usize>();
         used.extend(paths.into_iter().filter_map(|path| absolute(&path, here)));
     }
     used

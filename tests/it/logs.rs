@@ -26,7 +26,7 @@ fn logs_show_steps_units_queries_and_calls_and_no_secret() {
     let workspace = Workspace::small();
     let text = logged(&workspace, &["--until", "kept"], Some("info"));
     for part in [
-        "step{step=spectrum}",
+        "step{step=candidates}",
         "unit{step=spectrum",
         "query{query=hard_samples/few_shot.sql}",
         "call{function=\"img2img\"",

@@ -13,14 +13,16 @@ mod names;
 mod network;
 mod random;
 mod sampling;
+mod shape;
 mod statistics;
 mod train;
 
-pub(crate) use data::{Data, Shape};
+pub(crate) use data::Data;
 pub(crate) use error::LearnerError;
 pub(crate) use loss::Loss;
 pub(crate) use metrics::{ClassBuckets, Metrics};
 pub(crate) use network::Architecture;
 pub(crate) use sampling::Sampling;
+pub(crate) use shape::Shape;
 pub(crate) use statistics::{Comparison, Score, mean, standard_deviation};
 pub(crate) use train::{Learner, LearningRateSchedule, Settings};
