@@ -144,7 +144,7 @@ fn what_cannot_be_exported_is_said_before_anything_is_written() {
     succeed(&mut export(&several, &there, "parquet", &["--trial", "b", "--epoch", "0"]));
     // An epoch is written once. Others may be added.
     let output = export(&several, &there, "parquet", &["--trial", "a", "--epoch", "0..1"]).output().unwrap();
-    assert!(stderr(&output).contains("epoch_0000` is there already"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("epoch_0000` exists, and an epoch is written once"), "{}", stderr(&output));
     assert!(!there.join("epoch_0001").exists());
     succeed(&mut export(&several, &there, "parquet", &["--trial", "a", "--epoch", "1"]));
 }

@@ -396,7 +396,7 @@ fn everything_wrong_is_said_before_any_request() {
             "{said}"
         );
         let wanted =
-            "`hard_samples.exclude_classes`: no image of the source is of the class `fife`, did you mean `five`?";
+            "`hard_samples.exclude_classes`: the source has no images of the class `fife`, did you mean `five`?";
         assert!(said.contains(wanted) && said.contains("2 problems"), "{said}");
     }
     assert!(endpoint.asked().is_empty());

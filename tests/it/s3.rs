@@ -180,7 +180,7 @@ fn a_lake_in_s3_is_as_one_on_disk() {
     let said = workspace.command("verify", &[]).output().unwrap();
     ended(&said, 1);
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    assert!(said.contains("has not the content that its name says"), "{said}");
+    assert!(said.contains("does not have the content that its name promises"), "{said}");
     assert!(bucket.counts()["flip"] > 0);
 }
 
@@ -327,7 +327,7 @@ fn an_export_to_s3_is_as_one_on_disk() {
         workspace.ok("export", &[&[here.to_str().unwrap()][..], &arguments[..]].concat());
         workspace.ok("export", &[&[there.as_str()][..], &arguments[..]].concat());
         let again = workspace.command("export", &[&[there.as_str()][..], &arguments[..]].concat()).output().unwrap();
-        assert!(ended(&again, 2).contains("is there already"));
+        assert!(ended(&again, 2).contains("exists, and an epoch is written once"));
     }
     assert!(bucket.counts().len() > 3);
     bucket.faults("");

@@ -120,7 +120,7 @@ fn replacements_that_are_no_query() {
     1 problem; nothing was run
 
     exit code 2
-    error: query `kept/text_similarity.sql`: the file cannot be read: stream did not contain valid UTF-8
+    error: query `kept/text_similarity.sql`: the file cannot be read: invalid utf-8 sequence of 1 bytes from index 8
     1 problem; nothing was run
     ");
 }
@@ -259,7 +259,7 @@ fn two_rows_of_one_key() {
     settings.add_filter("[0-9a-f]{32}", "[source_id]");
     settings.bind(|| assert_snapshot!(pixels, @r"
     exit code 2
-    error: query `pixels/embed.sql`: it gives a row twice, or unasked, with the `pixel_id` `[source_id]`; `pixels` gets one row for each of `listing`
+    error: query `pixels/embed.sql`: it returns a row twice, or one that was not requested, with the `pixel_id` `[source_id]`; `pixels` gets one row for each of `listing`
     "));
     assert_eq!(workspace.number("SELECT count(*) FROM pixels"), 0.0);
 }
