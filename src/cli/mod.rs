@@ -65,7 +65,7 @@ const STACK_BYTES: usize = 16 << 20;
         "  discl-pipe plan  pipelines/digits_lt.toml\n",
         "  discl-pipe run   pipelines/digits_lt.toml\n",
         "\n",
-        "See docs/quickstart.md for a pipeline of your own images, and README.md for every key."
+        "See docs/quickstart.md for a pipeline of your own images, and docs/reference.md for every key."
     ),
 )]
 struct Cli {
