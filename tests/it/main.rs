@@ -13,6 +13,7 @@ mod export; // manifests in the formats of trainers, and their readers
 mod hub; // models from Hugging Face's hub
 mod inspect; // `models inspect`
 mod layers; // modules use only those below them, without circles
+mod links; // links of the documentation
 mod logs; // logs by RUST_LOG, without a secret
 mod maintenance; // other writers, garbage collection, retried rejects
 mod prompts; // class descriptions from an endpoint; common names and excluded classes
