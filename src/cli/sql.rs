@@ -83,13 +83,26 @@ pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
             return shell.answer_stdin(*format).await;
         }
     };
-    let needs_lake_alone = Query::parse("sql", &text).is_ok_and(|query| plan::needs_lake_alone(&query));
+    let needs_lake_alone = match Query::parse("sql", &text) {
+        Ok(query) => plan::needs_lake_alone(&query),
+        Err(_) => only_plans(&text),
+    };
     let project = match needs_lake_alone {
         true => target::open_project(file, tables).await?,
         false => target::open(file, tables, Some(models)).await?.project,
     };
     Shell::new(project).await?.answer(&text, *format).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a statement that is not a query calls no function: it shows tables, or the plan of a query.
+fn only_plans(text: &str) -> bool {
+    let mut words = text.split_whitespace().map(str::to_ascii_uppercase);
+    match words.next().as_deref() {
+        Some("SHOW" | "DESCRIBE") => true,
+        Some("EXPLAIN") => words.next().is_some_and(|word| word != "ANALYZE"),
+        _ => false,
+    }
 }
 
 /// A project, with its tables as they were when the command began.
@@ -240,4 +253,19 @@ fn without_pixels(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let (fields, columns): (Vec<Field>, Vec<ArrayRef>) =
         schema.fields().iter().zip(batch.columns()).map(|(field, column)| shown(field, column)).unzip();
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plans_are_shown_without_calling_a_function() {
+        for text in ["SHOW TABLES", "describe images;", "EXPLAIN SELECT img2img(image, '', 0, 0) FROM pixels"] {
+            assert!(only_plans(text), "{text}");
+        }
+        for text in ["EXPLAIN ANALYZE SELECT 1", "explain", "SELEC 1", ""] {
+            assert!(!only_plans(text), "{text}");
+        }
+    }
 }

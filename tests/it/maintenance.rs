@@ -97,9 +97,13 @@ fn what_needs_the_lake_alone_works_without_source_and_models() {
     let workspace = Workspace::small();
     workspace.ok("run", &["--until", "images"]);
     let nowhere = ["source.root=s3://nowhere/data", "models.diffusion=hf://nobody/nothing", "models.clip=/nowhere"];
-    for (command, arguments) in
-        [("status", &[][..]), ("sql", &["SELECT count(*) FROM images"]), ("gc", &[]), ("sql", &["SELECT 1"])]
-    {
+    for (command, arguments) in [
+        ("status", &[][..]),
+        ("sql", &["SELECT count(*) FROM images"]),
+        ("gc", &[]),
+        ("sql", &["SELECT 1"]),
+        ("sql", &["SHOW TABLES"]),
+    ] {
         let mut command = workspace.command(command, arguments);
         command.args(nowhere.iter().flat_map(|edit| ["--set", edit]));
         let output = command.output().unwrap();
