@@ -9,6 +9,7 @@ mod data_file;
 mod error;
 mod gc;
 mod ids;
+mod log_store;
 mod read;
 mod statistics;
 #[cfg(test)]
@@ -55,6 +56,7 @@ impl Lake {
     /// # Errors
     /// Returns an error if `root` does not name a store.
     pub(crate) fn open(root: &str, pipeline: &str) -> Result<Self> {
+        log_store::register();
         Ok(Self::at(Location::open(root)?.below(pipeline)?))
     }
 

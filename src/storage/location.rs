@@ -5,9 +5,6 @@ use std::{
     time::Duration,
 };
 
-use deltalake_core::logstore::{
-    LogStore, LogStoreFactory, ObjectStoreRef, StorageConfig, default_logstore, logstore_factories,
-};
 use object_store::{
     ObjectStore, RetryConfig, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder,
     local::LocalFileSystem, path::PathPart,
@@ -49,7 +46,6 @@ impl Location {
             return Err(StorageError::UnknownScheme { root: root.to_owned(), scheme: url.scheme().to_owned() });
         }
         let store = open_store(&url).map_err(|source| StorageError::Open { root: root.to_owned(), source })?;
-        register_log_store();
         Self::at(store, url)
     }
 
@@ -142,27 +138,4 @@ fn directory_url(root: &str) -> Result<Url, StorageError> {
         url.set_path(&path);
     }
     Ok(url)
-}
-
-/// Delta's default log store, which creates each log entry only if it is absent. The library registers it only for `file`
-/// and `memory`; its packages for clouds bring the clouds' SDKs.
-#[derive(Debug)]
-struct ConditionalPut;
-
-impl LogStoreFactory for ConditionalPut {
-    fn with_options(
-        &self,
-        prefixed_store: ObjectStoreRef,
-        root_store: ObjectStoreRef,
-        location: &Url,
-        options: &StorageConfig,
-    ) -> deltalake_core::DeltaResult<Arc<dyn LogStore>> {
-        Ok(default_logstore(prefixed_store, root_store, location, options))
-    }
-}
-
-fn register_log_store() {
-    for scheme in ["s3://", "gs://", "az://"].into_iter().filter_map(|scheme| Url::parse(scheme).ok()) {
-        logstore_factories().insert(scheme, Arc::new(ConditionalPut));
-    }
 }

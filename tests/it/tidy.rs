@@ -8,7 +8,7 @@ use crate::support::root;
 const ONLY: &[(&str, &[&str])] = &[
     ("ort", &["models/onnx"]),
     ("polars", &["report"]),
-    ("deltalake_core", &["lake", "storage"]),
+    ("deltalake_core", &["lake"]),
     ("object_store", &["lake", "storage"]),
     ("parquet", &["lake", "source", "storage"]),
     ("csv", &["source"]),
