@@ -29,7 +29,7 @@ pub(crate) struct Awaited {
 
 #[derive(Debug, thiserror::Error)]
 enum FeedbackError {
-    #[error("`{file}` does not have the columns of feedback, {}: {problem}", .columns.join(", "))]
+    #[error("`{file}` does not have the columns of feedback: {problem}\nhint: it needs {}", .columns.join(", "))]
     Columns { file: String, columns: Vec<String>, problem: String },
     #[error("`{file}`: {}\nhint: nothing was imported; submit all rows of an epoch's phase together", .problems.join("; "))]
     Rows { file: String, problems: Vec<String> },

@@ -142,9 +142,9 @@ fn advise(error: &DataFusionError) -> String {
     }
     if message.contains("async functions should not be called directly") {
         return "async functions (`classify`, `clip_image`, `clip_text`, `img2img`, `load_image`, `read_image`) are not \
-                supported in joins, GROUP BY, ORDER BY or pushed-down filters\n\
+                supported in joins, GROUP BY, ORDER BY, pushed-down filters, or as arguments of one another\n\
                 hint: compute the value in a subquery with `LIMIT 1000000000`, which stops the pushdown, and filter \
-                outside"
+                outside; to pass the result of one to another, store it in the table of a `[[step]]`"
             .into();
     }
     message
