@@ -16,7 +16,7 @@ use crate::{
     models::diffusion::Stats,
     pipeline::Pipeline,
     report::{self, Level},
-    run::{self, Shard, Stop},
+    run::{self, Outcome, Shard, Stop},
     schema, storage,
 };
 
@@ -55,6 +55,17 @@ impl Arguments {
         Duration::from_secs(self.grace)
     }
 
+    fn options(&self, stop: &Stop) -> Result<run::Options> {
+        Ok(run::Options {
+            until: self.until.clone(),
+            units_in_flight: self.units_in_flight.into(),
+            unit_order: self.unit_order,
+            shard: self.shard()?,
+            wait: Duration::from_secs(self.wait),
+            stop: stop.clone(),
+        })
+    }
+
     /// Returns the shard of this process: `--shard`, or else what the batch system says.
     fn shard(&self) -> Result<Option<Shard>> {
         if self.shard.is_some() {
@@ -88,14 +99,7 @@ fn note_awaited(awaited: &[Awaited]) {
 
 pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     let target = &arguments.target;
-    let options = run::Options {
-        until: arguments.until.clone(),
-        units_in_flight: arguments.units_in_flight.into(),
-        unit_order: arguments.unit_order,
-        shard: arguments.shard()?,
-        wait: Duration::from_secs(arguments.wait),
-        stop: stop.clone(),
-    };
+    let options = arguments.options(stop)?;
     if arguments.retry_rejects {
         let cleared = run::clear_rejects(&target.open_project().await?).await?;
         output::note(format!("retrying {}", output::count(cleared, "reject")));
@@ -108,28 +112,37 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
     };
     let awaited = feedback::awaited(&pipeline.project).await?;
     note_awaited(&awaited);
-    let models = &pipeline.models;
     let levels = report::levels(&pipeline.project).await?;
     if outcomes.iter().any(|outcome| outcome.step == schema::KEPT) {
         warn(&levels);
     }
-    if target.format == Format::Json {
-        let engine = models.stats().map(|stats| {
-            json!({
-                "unet_evaluations": stats.unet_evaluations,
-                "batch_fill": fill(&stats),
-                "busy_seconds": stats.busy.as_secs_f64(),
-            })
-        });
-        let clip = models.clip_stats().map(
-            |stats| json!({ "images": stats.images, "texts": stats.texts, "busy_seconds": stats.busy.as_secs_f64() }),
-        );
-        let provider = models.provider();
-        output::json(&json!({
-            "steps": outcomes, "levels": levels, "engine": engine, "clip": clip, "provider": provider, "awaits": awaited,
-        }));
-        return Ok(ExitCode::SUCCESS);
+    match target.format {
+        Format::Json => print_json(&pipeline, &outcomes, &levels, &awaited),
+        Format::Text => print_text(&pipeline, &levels).await?,
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_json(pipeline: &Pipeline, outcomes: &[Outcome], levels: &[Level], awaited: &[Awaited]) {
+    let models = &pipeline.models;
+    let engine = models.stats().map(|stats| {
+        json!({
+            "unet_evaluations": stats.unet_evaluations,
+            "batch_fill": fill(&stats),
+            "busy_seconds": stats.busy.as_secs_f64(),
+        })
+    });
+    let clip = models
+        .clip_stats()
+        .map(|stats| json!({ "images": stats.images, "texts": stats.texts, "busy_seconds": stats.busy.as_secs_f64() }));
+    let provider = models.provider();
+    output::json(&json!({
+        "steps": outcomes, "levels": levels, "engine": engine, "clip": clip, "provider": provider, "awaits": awaited,
+    }));
+}
+
+async fn print_text(pipeline: &Pipeline, levels: &[Level]) -> Result<()> {
+    let models = &pipeline.models;
     if let Some(totals) = storage::throttling_totals() {
         output::note(format!("the object store throttled requests: {totals}"));
     }
@@ -145,9 +158,9 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
     }
     if !levels.is_empty() {
         output::tables(&report::tables(&pipeline.project).await?);
-        output::note(format!("tables and `contact_sheet.png` are in {}", place(&pipeline)));
+        output::note(format!("tables and `contact_sheet.png` are in {}", place(pipeline)));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Warns about levels and runs without a synthetic image: the curriculum would miss them.
