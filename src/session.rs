@@ -211,8 +211,8 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Keeps only the rows of the table `name` whose `source_id` is one of `sources`. Files of other sources are not opened,
-    /// and only the necessary pages of the others are read.
+    /// Keeps only the rows of the table `name` whose `source_id` is one of `sources`. Files of other sources are not
+    /// opened, and only the necessary pages of the others are read.
     ///
     /// # Errors
     /// Returns an error if the table has no such column.

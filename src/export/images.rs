@@ -74,8 +74,8 @@ impl<'a> Images<'a> {
         self.source.get_or_try_init(open).await
     }
 
-    /// Removes the next rows from `rows` and returns them with their images. A chunk whose images turn out to be too large
-    /// is given up, and its halves are fetched.
+    /// Removes the next rows from `rows` and returns them with their images. A chunk whose images turn out to be too
+    /// large is given up, and its halves are fetched.
     ///
     /// # Errors
     /// Returns an error if the lake or the source cannot be read, or if an image is missing or has changed.

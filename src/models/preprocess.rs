@@ -172,8 +172,8 @@ impl Preprocess {
         None
     }
 
-    /// Returns the same preprocessing without the crop. The whole image is resized to the size of the crop, whatever its
-    /// aspect ratio, so that nothing at its edges is lost.
+    /// Returns the same preprocessing without the crop. The whole image is resized to the size of the crop, whatever
+    /// its aspect ratio, so that nothing at its edges is lost.
     pub(crate) fn of_whole_frame(self) -> Self {
         let Some((width, height)) = self.crop else { return self };
         let filter = self.resize.map_or(Filter::Bicubic, |(_, filter)| filter);

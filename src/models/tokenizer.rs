@@ -109,8 +109,8 @@ impl Tokenizer {
         };
         let missing = |token: &str| TokenizerError::NoSuchToken { path: dir.to_owned(), token: token.to_owned() };
         let id = inner.token_to_id(&pad).ok_or_else(|| missing(&pad))?;
-        // The padding token is special, so BPE never sees it in a prompt, even if it is `!`. If it is already special, it
-        // stays as the file defines it.
+        // The padding token is special, so BPE never sees it in a prompt, even if it is `!`. If it is already special,
+        // it stays as the file defines it.
         let known = inner.get_added_vocabulary().is_special_token(&pad);
         let special = (!known).then(|| AddedToken::from(pad, true));
         inner
@@ -125,7 +125,8 @@ impl Tokenizer {
         self.length
     }
 
-    /// Encodes a prompt: start, prompt, end and padding. A prompt that is too long is truncated but keeps its end token.
+    /// Encodes a prompt: start, prompt, end and padding. A prompt that is too long is truncated but keeps its end
+    /// token.
     ///
     /// # Errors
     /// Returns [`TokenizerError::Encode`] if the library fails. No known prompt causes this.

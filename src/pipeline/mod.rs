@@ -1,5 +1,5 @@
-//! An opened pipeline: its file and queries, its lake, its source and its models. Everything that can be wrong with them
-//! is found here, before any work, and reported together.
+//! An opened pipeline: its file and queries, its lake, its source and its models. Everything that can be wrong with
+//! them is found here, before any work, and reported together.
 //!
 //! [`Project`] is the part that needs the pipeline's file and the lake alone; [`Pipeline`] adds the source and the models.
 

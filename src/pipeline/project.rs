@@ -21,7 +21,8 @@ use crate::{
 pub(crate) struct Project {
     pub(crate) config: Config,
     pub(crate) catalogue: Catalogue,
-    /// The steps. Unless the source and the models were opened, fingerprints have only the parts that follow from the file.
+    /// The steps. Unless the source and the models were opened, fingerprints have only the parts that follow from the
+    /// file.
     pub(crate) plan: Plan,
     pub(crate) session: Arc<Session>,
     /// The version of the table `feedback` that the plan depends on.

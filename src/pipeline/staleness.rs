@@ -15,8 +15,8 @@ use crate::{
 const NEVER_RUN: &str = "it has never run";
 const INCOMPLETE: &str = "it is incomplete";
 
-/// Returns why each step of the project has to run, in order; `None` for a complete step. If the source and the models were
-/// not opened, their changes go unnoticed; all others are found.
+/// Returns why each step of the project has to run, in order; `None` for a complete step. If the source and the models
+/// were not opened, their changes go unnoticed; all others are found.
 ///
 /// # Errors
 /// Returns an error if the lake cannot be read.
@@ -55,8 +55,8 @@ pub(crate) async fn reason(session: &Session, step: &Step) -> Result<Option<Stri
     Ok(changed_reason(step, found, value, &recorded_parts(session).await?))
 }
 
-/// Returns what has changed between the fingerprint `found` that the table of `step` carries and `value`, that of `step`;
-/// `None` if they are equal.
+/// Returns what has changed between the fingerprint `found` that the table of `step` carries and `value`, that of
+/// `step`; `None` if they are equal.
 fn changed_reason(step: &Step, found: i64, value: i64, recorded: &RecordedParts) -> Option<String> {
     if found == value {
         return None;
@@ -68,8 +68,8 @@ fn changed_reason(step: &Step, found: i64, value: i64, recorded: &RecordedParts)
     ))
 }
 
-/// Returns what has changed of a step, as far as the pipeline's file and the lake show it. `recorded` are the parts of the
-/// fingerprint that its table carries, `stale` the tables whose steps have to run.
+/// Returns what has changed of a step, as far as the pipeline's file and the lake show it. `recorded` are the parts of
+/// the fingerprint that its table carries, `stale` the tables whose steps have to run.
 async fn known_reason(
     project: &Project,
     step: &Step,
@@ -90,7 +90,8 @@ async fn known_reason(
     Ok((!changed.is_empty()).then(|| format!("changed: {changed}")))
 }
 
-/// Returns the fingerprint of the table `name`, which a step reads, as the lake has it; `None` if it comes from the source.
+/// Returns the fingerprint of the table `name`, which a step reads, as the lake has it; `None` if it comes from the
+/// source.
 async fn input_fingerprint(project: &Project, name: &str, stale: &BTreeSet<&str>) -> Result<Option<String>> {
     if name == schema::FEEDBACK {
         return Ok(Some(project.feedback.map_or(String::new(), |version| format!("version {version}"))));

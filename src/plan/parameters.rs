@@ -14,7 +14,8 @@ use crate::{
 /// scheduler, a resampling filter or a random draw.
 const ALGORITHM: &str = "1";
 
-/// Returns a digest of the query that reads the source. It is part of `pixel_id`, so a changed query reads images again.
+/// Returns a digest of the query that reads the source. It is part of `pixel_id`, so a changed query reads images
+/// again.
 ///
 /// # Errors
 /// Returns an error if the catalogue does not have the query that reads them.

@@ -72,8 +72,8 @@ pub(crate) struct StepForecast {
     pub(crate) unet_evaluations: Option<Amount>,
     /// Seconds that these evaluations take, by [`rate`].
     pub(crate) seconds: Option<Amount>,
-    /// Bytes of the rows' images, if they have any, by the mean size of the source's images or of those generated so far.
-    /// Before the first one is generated, the size is estimated.
+    /// Bytes of the rows' images, if they have any, by the mean size of the source's images or of those generated so
+    /// far. Before the first one is generated, the size is estimated.
     pub(crate) bytes: Option<Amount>,
 }
 
@@ -225,8 +225,8 @@ fn without_pixels(batch: &RecordBatch, table: &Table) -> Result<RecordBatch, Arr
     RecordBatch::try_new(Arc::clone(&table.schema), columns.collect::<Result<_, _>>()?)
 }
 
-/// Returns the mean bytes of the image in a row of `step`; `None` if its rows have no images, or if nothing is known about
-/// their size.
+/// Returns the mean bytes of the image in a row of `step`; `None` if its rows have no images, or if nothing is known
+/// about their size.
 async fn bytes_per_row(pipeline: &Pipeline, step: &Step) -> Result<Option<f64>> {
     let source = pipeline.source.mean_bytes();
     if step.query.functions.contains("read_image") {

@@ -10,8 +10,8 @@ use crate::{
     pipeline::Pipeline,
 };
 
-/// Runs `pipeline`, and runs it again whenever feedback arrives. Calls `on_wait` with the awaited epochs before it waits.
-/// Returns the outcomes of the last run.
+/// Runs `pipeline`, and runs it again whenever feedback arrives. Calls `on_wait` with the awaited epochs before it
+/// waits. Returns the outcomes of the last run.
 ///
 /// # Errors
 /// Returns an error if a run fails; [`Error::Interrupted`] if it was stopped while it waited.

@@ -80,8 +80,8 @@ impl Generator {
         Ok(UnitResult { unit: unit.id, rows, rejects, entry })
     }
 
-    /// Returns the tables, restricted to the rows of `unit` in the table that requests the work, and to its sources in the
-    /// incremental tables.
+    /// Returns the tables, restricted to the rows of `unit` in the table that requests the work, and to its sources in
+    /// the incremental tables.
     fn snapshot_of(&self, unit: &Unit) -> Result<Snapshot> {
         let mut snapshot = self.snapshot.clone();
         let sources = Columns::new(&self.over, &unit.missing).strings(SOURCE_ID)?;

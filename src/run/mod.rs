@@ -1,5 +1,5 @@
-//! Executes a plan: runs the steps that are not complete, skips the others, checks the expectations, and finally updates
-//! the contact sheet.
+//! Executes a plan: runs the steps that are not complete, skips the others, checks the expectations, and finally
+//! updates the contact sheet.
 //!
 //! - A **full-refresh** table is replaced by the rows of its query ([`replace`]).
 //! - An **incremental** table gets one row for each row of another table, in units ([`accumulate`]). Models run here.
@@ -53,8 +53,8 @@ enum RunError {
 /// Runs `pipeline` up to the last step that `options` name. Committed rows stay, whatever happens.
 ///
 /// # Errors
-/// Returns an error if `options` name an unknown step, or if a step or an expectation fails; [`Error::Interrupted`] if the
-/// run was stopped; [`Error::Waiting`] if other workers did not finish in time.
+/// Returns an error if `options` name an unknown step, or if a step or an expectation fails; [`Error::Interrupted`] if
+/// the run was stopped; [`Error::Waiting`] if other workers did not finish in time.
 pub(crate) async fn run(pipeline: &Pipeline, options: &Options, progress: &dyn Progress) -> Result<Vec<Outcome>> {
     let job = Job { pipeline, options, progress };
     let steps = &pipeline.project.plan.steps;

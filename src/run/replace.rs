@@ -41,8 +41,8 @@ impl Computed {
     }
 }
 
-/// Replaces the table by `computed` and gives it the mark `fingerprint`. Returns `false`, and changes nothing, if the table
-/// is no longer at the version on which the rows were computed.
+/// Replaces the table by `computed` and gives it the mark `fingerprint`. Returns `false`, and changes nothing, if the
+/// table is no longer at the version on which the rows were computed.
 ///
 /// # Errors
 /// Returns an error if the lake cannot be written.

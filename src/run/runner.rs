@@ -50,8 +50,8 @@ impl<'a> Runner<'a> {
     /// Runs the step at `index` and those that repeat with it, unless they are complete.
     ///
     /// # Errors
-    /// Returns an error if a step fails; [`Error::Interrupted`] if the run was stopped; [`Error::Waiting`] if other workers
-    /// did not finish in time. Committed rows stay.
+    /// Returns an error if a step fails; [`Error::Interrupted`] if the run was stopped; [`Error::Waiting`] if other
+    /// workers did not finish in time. Committed rows stay.
     #[tracing::instrument(name = "step", skip_all, fields(step = %self.steps[index].table.name))]
     pub(super) async fn run(&self, index: usize) -> Result<RunResult> {
         let last = self.steps[index].repeats_to.unwrap_or(index);
@@ -157,8 +157,8 @@ impl<'a> Runner<'a> {
         })
     }
 
-    /// Returns the tables as they are now for `steps`, of which the first is at `index`; [`StaleInput`] if an earlier step
-    /// whose table they read is no longer complete.
+    /// Returns the tables as they are now for `steps`, of which the first is at `index`; [`StaleInput`] if an earlier
+    /// step whose table they read is no longer complete.
     async fn current(&self, index: usize, steps: &[Step]) -> Result<Result<Snapshot, StaleInput>> {
         let snapshot = self.job.session().snapshot().await?;
         let is_read = |name: &String| steps.iter().any(|step| step.query.tables.contains(name));
@@ -168,8 +168,8 @@ impl<'a> Runner<'a> {
         Ok(stale.map_or(Ok(snapshot), |index| Err(StaleInput(index))))
     }
 
-    /// Replaces the table by `computed` and marks it as complete. Returns `false` if another run was faster. The ledger is
-    /// written first, so that it has the parts of every fingerprint that marks a table.
+    /// Replaces the table by `computed` and marks it as complete. Returns `false` if another run was faster. The ledger
+    /// is written first, so that it has the parts of every fingerprint that marks a table.
     async fn replace_and_complete(
         &self,
         step: &Step,
@@ -228,8 +228,8 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    /// Fills the full-refresh table of `step`, which is repeated with `first`. Computes its rows again if another run was
-    /// faster. Returns their number.
+    /// Fills the full-refresh table of `step`, which is repeated with `first`. Computes its rows again if another run
+    /// was faster. Returns their number.
     async fn refresh_from(&self, first: &Step, computed: &Computed, step: &Step, mark: Option<i64>) -> Result<usize> {
         for _ in 0..MAX_ROUNDS {
             let snapshot = self.snapshot_with(first, computed).await?;

@@ -32,7 +32,8 @@ impl fmt::Display for Shard {
     }
 }
 
-/// Variables of batch systems: the worker's number, the first number if it can be other than 0, and the number of workers.
+/// Variables of batch systems: the worker's number, the first number if it can be other than 0, and the number of
+/// workers.
 const SYSTEMS: [(&str, Option<&str>, &str); 3] = [
     ("AWS_BATCH_JOB_ARRAY_INDEX", None, "AWS_BATCH_JOB_ARRAY_SIZE"),
     ("SLURM_ARRAY_TASK_ID", Some("SLURM_ARRAY_TASK_MIN"), "SLURM_ARRAY_TASK_COUNT"),

@@ -1,8 +1,8 @@
 //! Cuts a step into units: rows that are generated and committed together.
 //!
 //! The contents of a unit follow only from the rows that request the work. They depend neither on what is already done
-//! nor on other workers. So all workers cut the same units, and a unit's transaction in the table's log means the same to
-//! each of them.
+//! nor on other workers. So all workers cut the same units, and a unit's transaction in the table's log means the same
+//! to each of them.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -72,8 +72,8 @@ pub(super) fn cut(
     Ok(cut)
 }
 
-/// Divides the ids into `buckets` equal ranges and returns the one that contains `source_id`. Ids are uniform. Ranges make
-/// data files disjoint in their ids, so that readers can skip files.
+/// Divides the ids into `buckets` equal ranges and returns the one that contains `source_id`. Ids are uniform. Ranges
+/// make data files disjoint in their ids, so that readers can skip files.
 fn bucket(source_id: &str, buckets: u64) -> u64 {
     let leading = source_id.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0);
     ((u128::from(leading) * u128::from(buckets)) >> 64) as u64

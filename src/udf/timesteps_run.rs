@@ -1,5 +1,5 @@
-//! `timesteps_run(timesteps, image_guidance)`: how many timesteps of a schedule of `timesteps` a level of image guidance
-//! runs, rounded down. `image_guidance` is a percentage; NULL if an argument is NULL or out of range.
+//! `timesteps_run(timesteps, image_guidance)`: how many timesteps of a schedule of `timesteps` a level of image
+//! guidance runs, rounded down. `image_guidance` is a percentage; NULL if an argument is NULL or out of range.
 
 use std::sync::Arc;
 
