@@ -92,7 +92,7 @@ pub(crate) async fn wait(project: &Project) -> Result<()> {
     Ok(())
 }
 
-/// The rows of the file, with their ids.
+/// Reads the rows of the file, with their ids.
 async fn read(project: &Project, context: &SessionContext, file: &Path) -> Result<RecordBatch> {
     let name = file.display().to_string();
     let fail = |error| Error::query(name.clone(), error);
@@ -112,13 +112,13 @@ async fn read(project: &Project, context: &SessionContext, file: &Path) -> Resul
     concat_batches(&FEEDBACK_TABLE.schema, &batches).map_err(|error| Error::query(schema::FEEDBACK, error.into()))
 }
 
-/// What is wrong with the rows, each with how many rows it concerns.
+/// Returns the problems of the rows, each with the number of rows that it concerns.
 fn problems(answer: &Answer) -> Result<Vec<String>> {
     let mut problems = Vec::new();
     for columns in answer.columns() {
-        let (texts, counts) = (columns.strings("problem")?, columns.integers("rows")?);
+        let (descriptions, counts) = (columns.strings("problem")?, columns.integers("rows")?);
         let found =
-            texts.iter().zip(&counts).filter_map(|(problem, count)| Some((problem?, count.filter(|&n| n > 0)?)));
+            descriptions.iter().zip(&counts).filter_map(|(problem, count)| Some((problem?, count.filter(|&n| n > 0)?)));
         problems.extend(found.map(|(problem, count)| format!("{count} {problem}")));
     }
     problems.sort();

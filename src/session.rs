@@ -57,7 +57,7 @@ pub(crate) struct Session {
     functions: Option<udf::Context>,
     /// The tables that are never written.
     inputs: Vec<(String, RecordBatch)>,
-    /// The tables of the pipeline's own steps.
+    /// The tables of user-defined steps.
     user_tables: Vec<Table>,
     settings: Settings,
     runtime: Arc<RuntimeEnv>,
@@ -85,7 +85,7 @@ impl Session {
         let partitions = settings.memory_limit.map_or(usize::MAX, |limit| (limit / PARTITION_MEMORY).max(1));
         let settings = Settings { target_partitions: settings.target_partitions.min(partitions), ..settings };
         let runtime = match settings.memory_limit {
-            // Shared fairly among those that can spill to disk.
+            // Operators that can spill to disk share the memory fairly.
             Some(limit) => RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(limit))),
             None => RuntimeEnvBuilder::new(),
         };
@@ -95,7 +95,7 @@ impl Session {
         Ok(Self { lake, functions, inputs, user_tables: Vec::new(), settings, runtime })
     }
 
-    /// Adds the tables of the pipeline's own steps.
+    /// Adds the tables of user-defined steps.
     pub(crate) fn with_tables(self, user_tables: Vec<Table>) -> Self {
         Self { user_tables, ..self }
     }
@@ -104,7 +104,7 @@ impl Session {
         &self.lake
     }
 
-    /// Every table: built-in ones, and those of the pipeline's own steps.
+    /// Returns every table: built-in ones, and those of user-defined steps.
     pub(crate) fn tables(&self) -> impl Iterator<Item = &Table> {
         schema::TABLES.iter().chain(&self.user_tables)
     }
@@ -131,7 +131,7 @@ impl Session {
         Ok(snapshot)
     }
 
-    /// Every built-in table without rows: enough to plan a query.
+    /// Returns every built-in table without rows, which is enough to plan a query.
     ///
     /// # Errors
     /// Returns an error if a table cannot be created in memory.
@@ -173,7 +173,7 @@ impl Session {
             .with_target_partitions(self.settings.target_partitions)
             .with_batch_size(batch_size.min(self.settings.batch_size))
             .with_information_schema(true)
-            // A query that needs few images of a table reads the pages of these alone.
+            // A query that needs few images of a table reads only their pages.
             .set_bool("datafusion.execution.parquet.pushdown_filters", true);
         let state = SessionStateBuilder::new()
             .with_config(config)
@@ -192,12 +192,12 @@ impl Session {
 }
 
 impl Snapshot {
-    /// Delta's version of the table `name`; `None` if it was never written.
+    /// Returns Delta's version of the table `name`; `None` if it was never written.
     pub(crate) fn version(&self, name: &str) -> Option<u64> {
         self.found.get(name).map(|found| found.0)
     }
 
-    /// The fingerprint of the step that completed the table `name`.
+    /// Returns the fingerprint of the step that completed the table `name`; `None` if the table is incomplete.
     pub(crate) fn fingerprint(&self, name: &str) -> Option<i64> {
         self.found.get(name).and_then(|found| found.1)
     }
@@ -211,8 +211,8 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Keeps only the rows of the table `name` whose `source_id` is one of `sources`: files of other sources are not
-    /// opened, and of the rest only the pages that are needed are read.
+    /// Keeps only the rows of the table `name` whose `source_id` is one of `sources`. Files of other sources are not
+    /// opened, and only the necessary pages of the others are read.
     ///
     /// # Errors
     /// Returns an error if the table has no such column.
@@ -242,7 +242,7 @@ fn memory_table(name: &str, schema: SchemaRef, rows: Vec<RecordBatch>) -> Result
     Ok(Arc::new(table))
 }
 
-/// The options of a query that may only read.
+/// Returns the options of a query that may only read.
 pub(crate) fn reading() -> SQLOptions {
     SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false)
 }

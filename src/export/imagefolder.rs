@@ -1,5 +1,5 @@
 //! Folders of images: `epoch_NNNN/LABEL/POSITION.EXT`, and next to the label folders `metadata.jsonl` in training
-//! order, by which Hugging Face's `imagefolder` knows labels and order.
+//! order, from which Hugging Face's `imagefolder` reads labels and order.
 //!
 //! Folders are named by label numbers with leading zeros, never by class names: then the sorted order of the names, by
 //! which torchvision's `ImageFolder` numbers classes, is that of the labels. Each label up to the greatest has a
@@ -24,7 +24,7 @@ const METADATA: &str = "metadata.jsonl";
 /// Files uploaded at once.
 const FILES_IN_FLIGHT: usize = 16;
 
-/// The text of `classes.json`.
+/// Returns the contents of `classes.json`.
 pub(super) fn classes(classes: &Classes) -> String {
     let names: Map<String, Value> =
         classes.iter().map(|(label, name)| (label.to_string(), Value::from(name.as_str()))).collect();

@@ -19,11 +19,11 @@ use crate::{
 };
 
 const QUERY: &str = "export/images.sql";
-/// Rows of a chunk, which one query fetches; it looks for each id in the statistics of each file.
+/// The most rows of a chunk, which one query fetches. The query looks for each id in the statistics of each file.
 const CHUNK_ROWS: usize = 256;
-/// Bytes of the images of a chunk; one alone may have more.
+/// The most bytes of the images of a chunk. A single image may have more.
 const CHUNK_BYTES: usize = 64 << 20;
-/// Rows of the first chunk, before it is known how large images are.
+/// Rows of the first chunk, before the size of images is known.
 const FIRST_ROWS: usize = 32;
 /// Images that a partition of the query holds at once.
 const BATCH_ROWS: usize = 8;
@@ -74,8 +74,8 @@ impl<'a> Images<'a> {
         self.source.get_or_try_init(open).await
     }
 
-    /// Takes the next rows off `rows` and returns them with their images. A chunk whose images turn out to be too large is
-    /// given up and fetched again in halves.
+    /// Removes the next rows from `rows` and returns them with their images. A chunk whose images turn out to be too
+    /// large is given up, and its halves are fetched.
     ///
     /// # Errors
     /// Returns an error if the lake or the source cannot be read, or if an image is missing or has changed.
@@ -104,15 +104,15 @@ impl<'a> Images<'a> {
         let mut referenced = BTreeSet::new();
         let mut batches = self.query(rows).await?;
         while let Some(batch) = batches.try_next().await.map_err(|error| Error::query(QUERY, error))? {
-            take(&batch, &mut found, &mut referenced)?;
+            collect(&batch, &mut found, &mut referenced)?;
             if found.bytes > CHUNK_BYTES && rows.len() > 1 {
                 return Ok(None);
             }
         }
-        // An image may be in several rows, and is read once.
+        // An image that is in several rows is read once.
         let referenced: Vec<&Row> = rows.iter().filter(|row| referenced.remove(&row.image_id)).collect();
-        for asked in referenced.chunks(SOURCE_CHUNK) {
-            self.read(asked, &mut found).await?;
+        for rows_to_read in referenced.chunks(SOURCE_CHUNK) {
+            self.read(rows_to_read, &mut found).await?;
             if found.bytes > CHUNK_BYTES && rows.len() > 1 {
                 return Ok(None);
             }
@@ -133,7 +133,7 @@ impl<'a> Images<'a> {
         rows.execute_stream().await.map_err(|error| Error::query(QUERY, error))
     }
 
-    /// Reads images from the source that the lake only refers to.
+    /// Reads the images of `rows`, which the lake only refers to, from the source.
     async fn read(&self, rows: &[&Row], found: &mut Found) -> Result<()> {
         let paths: Vec<Option<&str>> = rows.iter().map(|row| row.path.as_deref()).collect();
         let images = self.source().await?.read(&paths).await?;
@@ -155,8 +155,8 @@ impl<'a> Images<'a> {
     }
 }
 
-/// Takes the images of a batch, and the ids of those whose bytes are not in the lake.
-fn take(batch: &RecordBatch, found: &mut Found, referenced: &mut BTreeSet<String>) -> Result<()> {
+/// Collects the images of a batch, and the ids of those whose bytes are not in the lake.
+fn collect(batch: &RecordBatch, found: &mut Found, referenced: &mut BTreeSet<String>) -> Result<()> {
     let columns = Columns::new(QUERY, batch);
     let (ids, images) = (columns.strings("image_id")?, columns.images("image")?);
     for (id, image) in ids.iter().zip(&images) {

@@ -53,8 +53,8 @@ pub(crate) struct Epochs {
     last: i64,
 }
 
-/// All epochs.
 impl Default for Epochs {
+    /// All epochs.
     fn default() -> Self {
         Self { first: 0, last: i64::MAX }
     }
@@ -84,7 +84,7 @@ pub(crate) struct ShardSize(u64);
 impl FromStr for ShardSize {
     type Err = String;
 
-    /// A number of bytes, or of `KB`, `MB` and `GB`, which are thousands, millions and thousand millions.
+    /// A number of bytes, or of `KB`, `MB` and `GB`, which are powers of 1000.
     fn from_str(text: &str) -> Result<Self, String> {
         let end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
         let (number, unit) = text.split_at(end);
@@ -104,7 +104,7 @@ impl FromStr for ShardSize {
 }
 
 const MIN_SHARD_BYTES: u64 = 10_000;
-/// An upload has at most 80 GB; a shard may exceed its size by a sample.
+/// An upload has at most 80 GB, and a shard may exceed its size by one sample.
 const MAX_SHARD_BYTES: u64 = 50_000_000_000;
 
 /// What is exported, and how.
@@ -133,7 +133,7 @@ pub(crate) struct Summary {
     pub files: usize,
     /// Bytes of the images.
     pub image_bytes: u64,
-    /// Why a run would replace the manifest; `None` if it is up to date.
+    /// Why a run would replace the manifest; `None` if the manifest is up to date.
     pub stale: Option<String>,
 }
 
@@ -178,13 +178,13 @@ pub(crate) async fn export(
 struct Files<'a> {
     location: &'a Location,
     selection: &'a Selection<'a>,
-    /// The pipeline's.
+    /// The name of the pipeline.
     name: &'a str,
     options: &'a Options,
 }
 
 impl Files<'_> {
-    /// How the names of an epoch's files begin: its shards, or its folder.
+    /// Returns the start of the names of an epoch's shards, or the name of its folder.
     fn stem(&self, epoch: i64) -> String {
         match self.options.format {
             Format::WebDataset => format!("{}-epoch{epoch:04}-", self.name),
@@ -196,17 +196,17 @@ impl Files<'_> {
         imagefolder::classes(&self.selection.classes)
     }
 
-    /// What prevents the export.
+    /// Returns the files that prevent the export.
     async fn check(&self) -> Result<Vec<Error>> {
         let names = self.location.names().await?;
         let mut problems = Vec::new();
         for Epoch { epoch, .. } in &self.selection.epochs {
             let stem = self.stem(*epoch);
-            let there = names.iter().find(|name| match self.options.format {
+            let existing = names.iter().find(|name| match self.options.format {
                 Format::WebDataset => name.starts_with(&stem),
                 Format::ImageFolder | Format::Parquet => **name == stem,
             });
-            if let Some(name) = there {
+            if let Some(name) = existing {
                 let file = format!("{}{name}", self.location.url);
                 problems.push(ExportError::EpochExists { file, epoch: *epoch }.into());
             }
@@ -284,7 +284,7 @@ struct Sample<'a> {
     row: &'a Row,
     /// Encoded bytes.
     image: Bytes,
-    /// The extension of its file, by its contents.
+    /// The extension of its file, which follows from its contents.
     extension: &'static str,
 }
 

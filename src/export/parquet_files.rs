@@ -21,10 +21,10 @@ use crate::{
 };
 
 static COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| {
-    let texts = ["sample_id", "source_id", "class_name", "origin"].map(|name| Field::new(name, DataType::Utf8, true));
-    let numbers = ["position", "label", "image_guidance", "seed", "attempt"];
-    let [position, label, guidance, seed, attempt] = numbers.map(|name| Field::new(name, DataType::Int64, true));
-    let [sample, source, class, origin] = texts;
+    let strings = ["sample_id", "source_id", "class_name", "origin"].map(|name| Field::new(name, DataType::Utf8, true));
+    let integers = ["position", "label", "image_guidance", "seed", "attempt"];
+    let [position, label, guidance, seed, attempt] = integers.map(|name| Field::new(name, DataType::Int64, true));
+    let [sample, source, class, origin] = strings;
     let image = Field::new("image", schema::image_type(), true);
     Arc::new(Schema::new(vec![position, sample, source, label, class, origin, guidance, seed, attempt, image]))
 });
@@ -54,7 +54,7 @@ impl Parts {
         while !samples.is_empty() {
             let bound = self.bound;
             let part = self.part().await?;
-            // At least one, even if it is larger than a part should be.
+            // A file has at least one sample, even if that is larger than the bound.
             let mut fit = 0;
             for sample in samples {
                 let bytes = sample.image.len() as u64;
@@ -77,7 +77,7 @@ impl Parts {
         Ok(())
     }
 
-    /// The file that is being written.
+    /// Returns the file that is being written, and starts one if there is none.
     async fn part(&mut self) -> Result<&mut Part> {
         let part = match self.open.take() {
             Some(part) => part,
@@ -126,24 +126,24 @@ fn features(classes: &Classes) -> Map<String, Value> {
 }
 
 fn batch(samples: &[Sample<'_>]) -> Result<RecordBatch> {
-    let texts = |of: fn(&Sample<'_>) -> String| -> ArrayRef {
+    let strings = |of: fn(&Sample<'_>) -> String| -> ArrayRef {
         Arc::new(samples.iter().map(|sample| Some(of(sample))).collect::<StringArray>())
     };
-    let numbers =
+    let integers =
         |of: fn(&Sample<'_>) -> Option<i64>| -> ArrayRef { Arc::new(samples.iter().map(of).collect::<Int64Array>()) };
     let bytes: ArrayRef = Arc::new(samples.iter().map(|sample| Some(&sample.image[..])).collect::<BinaryArray>());
-    let paths = texts(|sample| format!("{}.{}", sample.row.sample_id, sample.extension));
+    let paths = strings(|sample| format!("{}.{}", sample.row.sample_id, sample.extension));
     let image = StructArray::try_new(schema::image_fields(), vec![bytes, paths], None).map_err(ExportError::Columns)?;
     let columns: Vec<ArrayRef> = vec![
-        numbers(|sample| Some(sample.row.position)),
-        texts(|sample| sample.row.sample_id.clone()),
-        texts(|sample| sample.row.source_id.clone()),
-        numbers(|sample| Some(sample.row.label)),
-        texts(|sample| sample.row.class_name.clone()),
-        texts(|sample| sample.row.origin.clone()),
-        numbers(|sample| Some(sample.row.image_guidance)),
-        numbers(|sample| sample.row.seed),
-        numbers(|sample| sample.row.attempt),
+        integers(|sample| Some(sample.row.position)),
+        strings(|sample| sample.row.sample_id.clone()),
+        strings(|sample| sample.row.source_id.clone()),
+        integers(|sample| Some(sample.row.label)),
+        strings(|sample| sample.row.class_name.clone()),
+        strings(|sample| sample.row.origin.clone()),
+        integers(|sample| Some(sample.row.image_guidance)),
+        integers(|sample| sample.row.seed),
+        integers(|sample| sample.row.attempt),
         Arc::new(image),
     ];
     Ok(RecordBatch::try_new(Arc::clone(&COLUMNS), columns).map_err(ExportError::Columns)?)
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_label_is_a_class_where_names_can_say_which() {
+    fn a_label_is_a_class_label_if_names_identify_it() {
         let of = |classes: &[(i64, &str)]| features(&classes.iter().map(|&(l, n)| (l, n.to_owned())).collect());
         assert_eq!(of(&[(0, "a"), (1, "b")])["label"]["names"], json!(["a", "b"]));
         assert!(of(&[(0, "a"), (1, "a")]).is_empty());

@@ -1,4 +1,4 @@
-//! The rows of an export: the queries of `sql/export`, and what may be wrong with their rows.
+//! The rows of an export: the queries of `sql/export`, and the problems that their rows may have.
 
 use arrow::array::{Array, Int64Array, StringArray};
 
@@ -33,10 +33,10 @@ pub(super) struct Row {
     pub(super) image_guidance: i64,
     pub(super) seed: Option<i64>,
     pub(super) attempt: Option<i64>,
-    /// Of `pixels` or `spectrum`.
+    /// The id in `pixels` or `spectrum`.
     #[serde(skip)]
     pub(super) image_id: String,
-    /// Of a real image, in the source.
+    /// The path of a real image in the source.
     #[serde(skip)]
     pub(super) path: Option<String>,
     /// The SHA-256 of a real image.
@@ -69,7 +69,7 @@ pub(super) struct Selection<'a> {
 }
 
 impl<'a> Selection<'a> {
-    /// Finds the epochs.
+    /// Finds the epochs and the classes.
     ///
     /// # Errors
     /// Returns an error if the lake cannot be read.
@@ -130,17 +130,17 @@ impl<'a> Selection<'a> {
     }
 
     fn no_rows(&self) -> Option<Error> {
-        let asked = |name: &str| {
-            let found = self.parameters.iter().find(|(parameter, _)| *parameter == name);
+        let parameter = |name: &str| {
+            let found = self.parameters.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| value.to_string()).unwrap_or_default()
         };
-        let epochs = match asked("last_epoch") {
+        let epochs = match parameter("last_epoch") {
             last if last == i64::MAX.to_string() => "any epoch".to_owned(),
-            last => format!("the epochs {} to {last}", asked("first_epoch")),
+            last => format!("the epochs {} to {last}", parameter("first_epoch")),
         };
         let hint =
             "`discl-pipe run` fills it; `SELECT DISTINCT curriculum, trial, epoch FROM manifest` lists what it has";
-        let (curriculum, trial) = (asked("curriculum"), asked("trial"));
+        let (curriculum, trial) = (parameter("curriculum"), parameter("trial"));
         let no_rows = || ExportError::NoRows { epochs, curriculum, trial, hint: hint.to_owned() };
         self.epochs.is_empty().then(|| no_rows().into())
     }
@@ -173,7 +173,7 @@ fn epochs(columns: Columns<'_>) -> Result<Vec<Epoch>> {
     Ok((0..columns.rows()).map(epoch).collect())
 }
 
-/// The rows without exactly one image.
+/// Returns the error about rows without exactly one image, if there are any.
 fn unresolved(columns: Columns<'_>) -> Result<Option<Error>> {
     let (epochs, positions) = (columns.integers("epoch")?, columns.integers("position")?);
     let (samples, images) = (columns.strings("sample_id")?, columns.integers("images")?);

@@ -73,8 +73,8 @@ impl Shards {
     }
 }
 
-/// The members of a sample, with headers and padding. A reader takes members with the same name up to the first dot as one
-/// sample.
+/// Returns the members of a sample, with headers and padding. Members with the same name up to the first dot are one
+/// sample to a reader.
 fn members(sample: &Sample<'_>) -> Result<Vec<u8>> {
     let row = sample.row;
     let key = format!("{:04}-{:08}", row.epoch, row.position);

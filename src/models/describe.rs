@@ -103,8 +103,8 @@ fn kind(dir: &Path) -> Option<Kind> {
         return None;
     }
     let graph = Signature::read(&dir.join("model.onnx")).ok();
-    let takes_texts = graph.map(|graph| graph.input("input_ids").is_some());
-    let is_clip = takes_texts.unwrap_or_else(|| has("tokenizer_config.json") || has("tokenizer.json"));
+    let has_prompts = graph.map(|graph| graph.input("input_ids").is_some());
+    let is_clip = has_prompts.unwrap_or_else(|| has("tokenizer_config.json") || has("tokenizer.json"));
     Some(if is_clip { Kind::Clip } else { Kind::Classifier })
 }
 
@@ -196,14 +196,14 @@ fn in_json(path: &Path, key: &str) -> Option<Value> {
 }
 
 /// Returns the width × height of the images that the model sees, and the mean and deviation by which values are
-/// normalised, with the file's own digits if it states them.
+/// normalized, as the file writes them if it has them.
 fn preprocessing(dir: &Path) -> (Option<String>, Value, Value) {
     let path = dir.join("preprocessor_config.json");
     let Ok(preprocess) = Preprocess::read(&path) else { return (None, Value::Null, Value::Null) };
     let (mean, std) = preprocess.normalization();
-    let written = |key, taken: [f32; 3]| {
-        let same = |value: &Value| <[f32; 3]>::deserialize(value).is_ok_and(|written| written == taken);
-        in_json(&path, key).filter(same).unwrap_or_else(|| json!(taken))
+    let written = |key, used: [f32; 3]| {
+        let same = |value: &Value| <[f32; 3]>::deserialize(value).is_ok_and(|written| written == used);
+        in_json(&path, key).filter(same).unwrap_or_else(|| json!(used))
     };
     let size = preprocess.output().map(|(width, height)| format!("{width}×{height}"));
     (size, written("image_mean", mean), written("image_std", std))
@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kind_is_told_by_the_files_in_a_folder() {
+    fn the_files_in_a_folder_determine_the_kind() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         assert_eq!(kind(&root.join("models/digits")), Some(Kind::Diffusion));
         assert_eq!(kind(&root.join("models/digits/clip")), Some(Kind::Clip));

@@ -38,7 +38,7 @@ pub(crate) use hub::FetchProgress;
 pub(crate) struct ModelOptions {
     /// The requested device.
     pub device: Device,
-    /// The ONNX Runtime library; if absent, it is searched, and fetched once.
+    /// The ONNX Runtime library; if absent, it is searched for, and fetched once if it is not found.
     pub library: Option<PathBuf>,
     /// Samples in a batch of the diffusion model; if absent, the engine's default.
     pub batch_size: Option<usize>,
@@ -62,8 +62,8 @@ pub(crate) struct Models {
 }
 
 impl Models {
-    /// Reads the models of `config`. Fetches those that are not local first and reports that to `progress`. Does not load
-    /// weights.
+    /// Reads the models of `config`, but not their weights. Fetches those that are not local first, and reports that to
+    /// `progress`.
     ///
     /// # Errors
     /// Returns every problem of every model.
@@ -94,7 +94,7 @@ impl Models {
         &self.generator_digest
     }
 
-    /// Returns the digest of the CLIP model.
+    /// Returns the digest of everything that determines an embedding: the CLIP's files and the frame that it sees.
     pub(crate) fn clip_digest(&self) -> &str {
         &self.clip_digest
     }

@@ -149,7 +149,7 @@ impl Preprocess {
         }
     }
 
-    /// Returns the first value from which no usable tensor would follow: its key, the value, and what is allowed.
+    /// Returns the first value that does not lead to a usable tensor: its key, the value, and what is allowed.
     fn out_of_range(&self) -> Option<(&'static str, String, &'static str)> {
         const SIDES: &str = "1 to 4096 pixels are supported";
         let (width, height) = match self.resize {
@@ -172,8 +172,8 @@ impl Preprocess {
         None
     }
 
-    /// Returns the same preprocessing without the crop: the whole image is resized to the size of the crop, whatever its
-    /// aspect ratio, so that nothing at its edges is lost.
+    /// Returns the same preprocessing without the crop. The whole image is resized to the size of the crop, whatever
+    /// its aspect ratio, so that nothing at its edges is lost.
     pub(crate) fn of_whole_frame(self) -> Self {
         let Some((width, height)) = self.crop else { return self };
         let filter = self.resize.map_or(Filter::Bicubic, |(_, filter)| filter);

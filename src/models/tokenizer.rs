@@ -8,7 +8,7 @@ use tokenizers::AddedToken;
 
 use crate::{limited_read, models::model_dir::FileError};
 
-/// Splits text into words as transformers' `CLIPTokenizer` does.
+/// Splits a prompt into words as transformers' `CLIPTokenizer` does.
 const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
 /// The longest input of any CLIP text encoder. A larger `model_max_length` means that the config does not limit it.
@@ -32,10 +32,10 @@ pub(crate) enum TokenizerError {
     Encode { reason: String },
 }
 
-/// An encoded text. Both lists have the tokenizer's fixed length.
+/// An encoded prompt. Both lists have the tokenizer's fixed length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tokens {
-    /// Token ids: start, text, end, then padding.
+    /// Token ids: start, prompt, end, then padding.
     pub(crate) ids: Vec<i64>,
     /// 1 for every id up to and including the end token, 0 for padding.
     pub(crate) attention_mask: Vec<i64>,
@@ -49,7 +49,7 @@ pub(crate) struct Tokenizer {
     pad: i64,
 }
 
-/// The relevant keys of `tokenizer_config.json`. A token is a string or an object with its text.
+/// The relevant keys of `tokenizer_config.json`. A token is a string, or an object that contains it.
 #[derive(Deserialize)]
 struct Config {
     model_max_length: f64,
@@ -109,8 +109,8 @@ impl Tokenizer {
         };
         let missing = |token: &str| TokenizerError::NoSuchToken { path: dir.to_owned(), token: token.to_owned() };
         let id = inner.token_to_id(&pad).ok_or_else(|| missing(&pad))?;
-        // The padding token is special, so BPE never sees it in a text, even if it is `!`. If it is already special, it
-        // stays as the file defines it.
+        // The padding token is special, so BPE never sees it in a prompt, even if it is `!`. If it is already special,
+        // it stays as the file defines it.
         let known = inner.get_added_vocabulary().is_special_token(&pad);
         let special = (!known).then(|| AddedToken::from(pad, true));
         inner
@@ -120,18 +120,21 @@ impl Tokenizer {
         Ok(Self { inner, length, pad: i64::from(id) })
     }
 
-    /// Returns the number of ids of every encoded text.
+    /// Returns the number of ids of every encoded prompt.
     pub(crate) fn length(&self) -> usize {
         self.length
     }
 
-    /// Encodes a text: start, text, end and padding. A text that is too long is truncated but keeps its end token.
+    /// Encodes a prompt: start, prompt, end and padding. A prompt that is too long is truncated but keeps its end
+    /// token.
     ///
     /// # Errors
-    /// Returns [`TokenizerError::Encode`], which no known text causes.
-    pub(crate) fn encode(&self, text: &str) -> Result<Tokens, TokenizerError> {
-        let encoding =
-            self.inner.encode_fast(text, true).map_err(|error| TokenizerError::Encode { reason: error.to_string() })?;
+    /// Returns [`TokenizerError::Encode`] if the library fails. No known prompt causes this.
+    pub(crate) fn encode(&self, prompt: &str) -> Result<Tokens, TokenizerError> {
+        let encoding = self
+            .inner
+            .encode_fast(prompt, true)
+            .map_err(|error| TokenizerError::Encode { reason: error.to_string() })?;
         let all = encoding.get_ids();
         let mut ids: Vec<i64> = all.iter().take(self.length).map(|id| i64::from(*id)).collect();
         if all.len() > self.length
@@ -301,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_text_keeps_its_end_and_a_short_one_is_masked() {
+    fn a_long_prompt_keeps_its_end_and_a_short_one_is_masked() {
         let tokenizer = Tokenizer::from_dir(&bundle()).unwrap();
         let end = *tokenizer.encode("").unwrap().ids.get(1).unwrap();
         let long = tokenizer.encode(&"zero ".repeat(100)).unwrap();
@@ -311,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn another_padding_token_is_removed_from_texts() {
+    fn another_padding_token_is_removed_from_prompts() {
         let tokenizer = from_vocabulary(|config| config["pad_token"] = json!({"content": "!"})).unwrap();
         let pad = tokenizer.pad;
         let tokens = tokenizer.encode("zero!!").unwrap();

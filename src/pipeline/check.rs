@@ -1,5 +1,5 @@
-//! Plans every query against tables without rows, so that a query that fails or has other columns is found before any
-//! work: those of the steps, the expectations, and those that the program reads itself.
+//! Plans every query against empty tables: those of the steps, the expectations, and those that the program reads
+//! itself. So a query that cannot be planned or has other columns is found before any work.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use crate::{
     session::{self, Session, Snapshot},
 };
 
-/// Plans the queries of `plan` and those of `catalogue` that the program reads. Returns the plan with the columns of
-/// user-defined tables, and these tables.
+/// Plans the queries of `plan`, and those of `catalogue` that the program reads. Returns the plan with the columns of
+/// its user-defined tables, and these tables.
 ///
 /// # Errors
 /// Returns every query that cannot be planned or has other columns than its reader expects.
@@ -51,7 +51,7 @@ pub(super) async fn queries(session: &Session, catalogue: &Catalogue, mut plan: 
     if problems.is_empty() { Ok((plan, user_tables)) } else { Err(Error::Multiple(problems)) }
 }
 
-/// Plans a query that the program reads, and compares its columns with those that are read.
+/// Plans a query that the program reads, and checks that it has the columns that are read.
 async fn check_view(
     session: &Session,
     snapshot: &Snapshot,
@@ -80,7 +80,8 @@ async fn check_view(
     conform::check_columns(view.name, rows.schema().as_arrow(), &view.columns)
 }
 
-/// The columns of a query as Delta stores them: signed integers, strings in one encoding, times in microseconds.
+/// Returns the columns of a query as Delta stores them: signed integers, strings in one encoding, times in
+/// microseconds.
 fn stored(schema: &Schema) -> Schema {
     let fields: Vec<Field> =
         schema.fields().iter().map(|field| Field::new(field.name(), stored_type(field.data_type()), true)).collect();

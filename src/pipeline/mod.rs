@@ -1,5 +1,5 @@
-//! A pipeline, opened: its file and queries, its lake, its source and its models. Everything that can be wrong with the
-//! job is found here, before any work, and reported together.
+//! An opened pipeline: its file and queries, its lake, its source and its models. Everything that can be wrong with
+//! them is found here, before any work, and reported together.
 //!
 //! [`Project`] is the part that needs the pipeline's file and the lake alone; [`Pipeline`] adds the source and the models.
 
@@ -24,12 +24,12 @@ use crate::{
     udf,
 };
 
-/// What a command line adds to the pipeline's file.
+/// What the command line adds to the pipeline's file.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Options {
     /// `--set key=value`: edits of the file before it is read.
     pub(crate) set: Vec<String>,
-    /// `--lake`: where the tables are, in place of the file's `lake.root`.
+    /// `--lake`: where the tables are, instead of the file's `lake.root`.
     pub(crate) lake: Option<String>,
     /// How models run on this machine.
     pub(crate) models: models::ModelOptions,
@@ -48,10 +48,10 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    /// Opens the pipeline of the file at `path`: lists its source and looks at its models, without loading them.
+    /// Opens the pipeline of the file at `path`: lists its source, and inspects its models without loading them.
     ///
     /// # Errors
-    /// Returns every problem of the file; or, if the file is sound, every problem of what it names.
+    /// Returns every problem of the file or, if the file is sound, of what it names.
     pub(crate) async fn open(path: &Path, options: &Options) -> Result<Self> {
         let config = Config::load(path, &options.set)?;
         let mut problems = Problems::default();
@@ -109,14 +109,14 @@ impl Pipeline {
     }
 }
 
-/// Problems that are found side by side.
+/// Collects problems, so that they are reported together.
 #[derive(Debug, Default)]
 struct Problems(Vec<Error>);
 
 impl Problems {
-    /// The value of `found`, or `None` once its error is kept.
-    fn keep<T>(&mut self, found: Result<T>) -> Option<T> {
-        found.map_err(|error| self.0.push(error)).ok()
+    /// Returns the value of `result`, or keeps its error and returns `None`.
+    fn keep<T>(&mut self, result: Result<T>) -> Option<T> {
+        result.map_err(|error| self.0.push(error)).ok()
     }
 
     fn finish(self) -> Result<()> {

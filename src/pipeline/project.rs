@@ -21,7 +21,8 @@ use crate::{
 pub(crate) struct Project {
     pub(crate) config: Config,
     pub(crate) catalogue: Catalogue,
-    /// The steps. Unless the source and the models were opened, fingerprints have only the parts that the file decides.
+    /// The steps. Unless the source and the models were opened, fingerprints have only the parts that follow from the
+    /// file.
     pub(crate) plan: Plan,
     pub(crate) session: Arc<Session>,
     /// The version of the table `feedback` that the plan depends on.
@@ -30,11 +31,11 @@ pub(crate) struct Project {
 }
 
 impl Project {
-    /// Opens the configuration and the lake of the pipeline file at `path`. The source is not listed, models are not
-    /// looked at, and functions that need them fail when they are called.
+    /// Opens the configuration and the lake of the pipeline file at `path`. The source is not listed and models are not
+    /// inspected, so functions that need them fail when they are called.
     ///
     /// # Errors
-    /// Returns every problem of the file; or every problem of its queries and its lake.
+    /// Returns every problem of the file or, if the file is sound, of its queries and its lake.
     pub(crate) async fn open(path: &Path, options: &Options) -> Result<Self> {
         let config = Config::load(path, &options.set)?;
         let mut problems = Problems::default();
@@ -49,6 +50,9 @@ impl Project {
     }
 
     /// Compiles the plan and checks every query against the tables that it reads and fills.
+    ///
+    /// # Errors
+    /// Returns every problem of the queries; an error if the lake cannot be read.
     pub(super) async fn assemble(
         config: Config,
         catalogue: Catalogue,
@@ -89,7 +93,7 @@ impl Project {
         self.query_on(&self.session.snapshot().await?, name, &[]).await
     }
 
-    /// Runs the query `name` on `snapshot`, with `changes` in place of the pipeline's parameters.
+    /// Runs the query `name` on `snapshot`, with `changes` to the pipeline's parameters.
     ///
     /// # Errors
     /// Returns an error if the query fails.

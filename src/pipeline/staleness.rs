@@ -1,4 +1,4 @@
-//! Whether the step of a table has to run, and what has changed since it ran.
+//! Decides whether a step has to run, and finds what has changed since it ran.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,8 +15,8 @@ use crate::{
 const NEVER_RUN: &str = "it has never run";
 const INCOMPLETE: &str = "it is incomplete";
 
-/// Why each step of the project has to run, in order; `None` for a step that is complete. If neither the source nor the
-/// models were opened, changes of these are not noticed, and all others are.
+/// Returns why each step of the project has to run, in order; `None` for a complete step. If the source and the models
+/// were not opened, their changes go unnoticed; all others are found.
 ///
 /// # Errors
 /// Returns an error if the lake cannot be read.
@@ -41,7 +41,7 @@ pub(crate) async fn reasons(project: &Project) -> Result<Vec<Option<String>>> {
     Ok(reasons)
 }
 
-/// Why `step`, whose fingerprint is known, has to run; `None` if it is complete.
+/// Returns why `step`, whose fingerprint is known, has to run; `None` if it is complete.
 ///
 /// # Errors
 /// Returns an error if the lake cannot be read.
@@ -55,7 +55,8 @@ pub(crate) async fn reason(session: &Session, step: &Step) -> Result<Option<Stri
     Ok(changed_reason(step, found, value, &recorded_parts(session).await?))
 }
 
-/// What has changed of a step between the fingerprint `found` that its table carries and its own, `value`.
+/// Returns what has changed between the fingerprint `found` that the table of `step` carries and `value`, that of
+/// `step`; `None` if they are equal.
 fn changed_reason(step: &Step, found: i64, value: i64, recorded: &RecordedParts) -> Option<String> {
     if found == value {
         return None;
@@ -67,7 +68,8 @@ fn changed_reason(step: &Step, found: i64, value: i64, recorded: &RecordedParts)
     ))
 }
 
-/// The same, as far as the pipeline's file and the lake tell. `stale` are the tables whose steps have to run.
+/// Returns what has changed of a step, as far as the pipeline's file and the lake show it. `recorded` are the parts of
+/// the fingerprint that its table carries, `stale` the tables whose steps have to run.
 async fn known_reason(
     project: &Project,
     step: &Step,
@@ -81,14 +83,15 @@ async fn known_reason(
             current.insert(format!("table {name}"), fingerprint);
         }
     }
-    // What else was recorded are inputs that were not opened.
+    // The other recorded parts belong to inputs that were not opened.
     let recorded: Parts =
         recorded.iter().filter(|(name, _)| current.contains_key(*name)).map(|(n, v)| (n.clone(), v.clone())).collect();
     let changed = changes(&recorded, &current);
     Ok((!changed.is_empty()).then(|| format!("changed: {changed}")))
 }
 
-/// The fingerprint of the input table `name` as the lake has it; `None` if only the source tells.
+/// Returns the fingerprint of the table `name`, which a step reads, as the lake has it; `None` if it comes from the
+/// source.
 async fn input_fingerprint(project: &Project, name: &str, stale: &BTreeSet<&str>) -> Result<Option<String>> {
     if name == schema::FEEDBACK {
         return Ok(Some(project.feedback.map_or(String::new(), |version| format!("version {version}"))));
@@ -103,7 +106,7 @@ async fn input_fingerprint(project: &Project, name: &str, stale: &BTreeSet<&str>
     }
 }
 
-/// What the lake says of a step.
+/// The state of a step's table in the lake.
 enum Mark {
     Missing,
     Incomplete,
@@ -119,7 +122,7 @@ async fn mark(session: &Session, step: &Step) -> Result<Mark> {
     })
 }
 
-/// What steps were made from when they were completed, by step and fingerprint, as the ledger recorded it.
+/// The parts of the fingerprints with which steps were completed, by step and fingerprint, as the ledger recorded them.
 type RecordedParts = BTreeMap<(String, i64), Parts>;
 type Parts = BTreeMap<String, String>;
 

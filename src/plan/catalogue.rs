@@ -116,7 +116,7 @@ fn number(digits: &str, negative: bool) -> Expr {
 pub(crate) struct Query {
     /// The path under `sql/`, or the name in messages.
     pub(crate) name: String,
-    /// The tables that it reads, without its own CTEs.
+    /// The tables that it reads, except its CTEs.
     pub(crate) tables: BTreeSet<String>,
     /// The names of its `$name` placeholders.
     pub(crate) parameters: BTreeSet<String>,
@@ -384,7 +384,7 @@ struct FolderError {
     source: io::Error,
 }
 
-/// Reads every `*.sql` file below `folder`. Returns their relative paths, with `/` as separator, and their texts.
+/// Reads every `*.sql` file below `folder`. Returns their relative paths, with `/` as separator, and their contents.
 fn read_folder(folder: &Path) -> Result<Vec<(String, String)>> {
     let mut files = Vec::new();
     let mut pending = vec![(folder.to_path_buf(), String::new())];

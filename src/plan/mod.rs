@@ -27,7 +27,7 @@ use crate::{
     schema::{self, Kind, Table},
 };
 
-/// Functions whose result depends on a model, and which of the pipeline's models that is.
+/// Functions whose result depends on a model, each with the model that it calls.
 const MODEL_FUNCTIONS: &[(&str, &str)] =
     &[("img2img", "generator"), ("clip_image", "clip"), ("clip_text", "clip"), ("classify", "classifiers")];
 
@@ -236,7 +236,7 @@ fn tables(config: &Config, catalogue: &Catalogue) -> Result<Vec<(Table, Query)>>
         if let Some(log) = query.tables.iter().find(|name| is_log(name)) {
             return Err(invalid(&query, format!("a [[step]] cannot read `{log}`, to which every run adds rows")));
         }
-        // Directly after what it reads, so that a built-in query may read it in turn.
+        // It runs directly after its inputs, so that a built-in query may read its table in turn.
         let inputs = tables.iter().rposition(|(table, _): &(Table, Query)| query.tables.contains(&table.name));
         let table = schema::user_table(&step.table, Schema::empty().into());
         tables.insert(inputs.map_or(0, |last| last + 1), (table, query));
@@ -309,7 +309,7 @@ fn expectations(
         .iter()
         .map(|expect| {
             let query = Query::parse(&format!("[[expect]] {}", expect.name), &expect.sql)?;
-            // A log is complete when everything is.
+            // A log is complete when every step is.
             let logs = query.tables.iter().any(|name| is_log(name));
             let last = last_of(&query, order)?.unwrap_or(0);
             let after = if logs { order.len().saturating_sub(1) } else { last };

@@ -10,11 +10,12 @@ use crate::{
     plan::catalogue::{Catalogue, Query},
 };
 
-/// Raised when the same models, settings and queries give other rows than before: after a fix of a
+/// Increased when the same models, settings and queries give other rows than before: after a fix of a
 /// scheduler, a resampling filter or a random draw.
 const ALGORITHM: &str = "1";
 
-/// Returns the digest by which images of the source are known to be read already.
+/// Returns a digest of the query that reads the source. It is part of `pixel_id`, so a changed query reads images
+/// again.
 ///
 /// # Errors
 /// Returns an error if the catalogue does not have the query that reads them.
@@ -138,8 +139,8 @@ mod tests {
         let values = parameters(&config, &Catalogue::load(None, &[]).unwrap(), &inputs()).unwrap();
         let declared = config::keys().iter().filter_map(|key| key.parameter);
         let computed = ComputedParameter::ALL.map(ComputedParameter::name);
-        let own = config.parameters.keys().map(String::as_str);
-        let expected: BTreeSet<&str> = declared.chain(computed).chain(own).collect();
+        let user_defined = config.parameters.keys().map(String::as_str);
+        let expected: BTreeSet<&str> = declared.chain(computed).chain(user_defined).collect();
         assert_eq!(values.keys().map(String::as_str).collect::<BTreeSet<_>>(), expected);
     }
 }

@@ -13,13 +13,13 @@ pub(crate) struct View {
     pub(crate) name: &'static str,
     /// The columns that are read, with their types.
     pub(crate) columns: Vec<(&'static str, DataType)>,
-    /// Tables that exist only while it runs: the name, and the table or the query whose columns they have.
+    /// Tables that exist only while the query runs, each with the table or the query whose columns it has.
     pub(crate) reads: Vec<(&'static str, Columns)>,
-    /// Parameters that the program sets in addition to the pipeline's, with a value to plan it by.
+    /// Parameters that the program sets in addition to the pipeline's, with values for planning.
     pub(crate) parameters: Vec<(&'static str, Parameter)>,
 }
 
-/// Where a temporary table has its columns from.
+/// Where the columns of a temporary table come from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Columns {
     /// Those of a built-in table.
@@ -32,7 +32,7 @@ const TEXT: DataType = DataType::Utf8;
 const INTEGER: DataType = DataType::Int64;
 const NUMBER: DataType = DataType::Float64;
 
-/// Every such query.
+/// Returns every query that the program reads.
 pub(crate) fn views() -> Vec<View> {
     let findings = || vec![("table_name", TEXT), ("problem", TEXT), ("rows", INTEGER)];
     let export_rows = || vec![("export_rows", Columns::OfQuery("export/manifest.sql"))];
@@ -110,7 +110,7 @@ pub(crate) fn views() -> Vec<View> {
     ]
 }
 
-/// The columns of a trainer's feedback with an id for each row.
+/// Returns the columns of a trainer's feedback, with an id for each row.
 fn feedback() -> Vec<(&'static str, DataType)> {
     vec![
         ("feedback_id", TEXT),
@@ -123,7 +123,7 @@ fn feedback() -> Vec<(&'static str, DataType)> {
     ]
 }
 
-/// The columns of an exported row.
+/// Returns the columns of an exported row.
 fn manifest() -> Vec<(&'static str, DataType)> {
     let texts = ["curriculum", "trial", "sample_id", "source_id", "class_name", "origin", "image_id", "path", "digest"];
     let integers = ["epoch", "position", "label", "image_guidance", "seed", "attempt", "images"];

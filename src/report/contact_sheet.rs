@@ -11,9 +11,9 @@ use crate::{
     pipeline::Project,
 };
 
-/// The file, next to the tables.
+/// The name of the file, which is next to the tables.
 const NAME: &str = "contact_sheet.png";
-/// The least and the largest side of a cell in pixels.
+/// The range of a cell's side, in pixels.
 const CELL: std::ops::RangeInclusive<u32> = 64..=192;
 /// Pixels between two cells.
 const GAP: u32 = 4;
@@ -44,7 +44,7 @@ pub(crate) async fn has_contact_sheet(project: &Project) -> Result<bool> {
     Ok(project.session.lake().location().exists(NAME).await?)
 }
 
-/// Images by source and guidance.
+/// Returns the images by source and guidance. Leaves out those that cannot be decoded.
 async fn cells(project: &Project) -> Result<BTreeMap<String, BTreeMap<i64, RgbImage>>> {
     let mut cells: BTreeMap<String, BTreeMap<i64, RgbImage>> = BTreeMap::new();
     for columns in project.query("report/contact_sheet.sql").await?.columns() {
@@ -66,7 +66,7 @@ fn draw(cells: &BTreeMap<String, BTreeMap<i64, RgbImage>>) -> RgbImage {
     let (columns, rows) = (guidances.len() as u32, cells.len() as u32);
     let mut sheet = RgbImage::from_pixel(GAP + columns * (side + GAP), GAP + rows * (side + GAP), GROUND);
     for (row, row_of_images) in (0u32..).zip(cells.values()) {
-        // the real image, guidance 100, comes first
+        // The real image, guidance 100, comes first.
         for (column, guidance) in (0u32..).zip(guidances.iter().rev()) {
             let Some(image) = row_of_images.get(guidance) else {
                 continue;

@@ -18,12 +18,12 @@ use crate::{
     session::{self, Snapshot},
 };
 
-/// A number that is known, or known to lie between two.
+/// A number, or its bounds if it depends on images that do not exist yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Amount {
-    /// Due now: first attempts, and what else is known to be missing.
+    /// Due now: first attempts, and everything else that is known to be missing.
     pub(crate) due: i64,
-    /// The most there can be, should every attempt that is allowed be needed.
+    /// The maximum, if every allowed attempt is needed.
     pub(crate) at_most: i64,
 }
 
@@ -57,14 +57,14 @@ pub(crate) struct Rate {
     pub(crate) measured: bool,
 }
 
-/// What a run would do with one step.
+/// What a run would do in one step.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct StepForecast {
     /// The name of its table.
     pub(crate) step: String,
     /// Whether there is nothing to do.
     pub(crate) skipped: bool,
-    /// Why it would run, or not.
+    /// Why it would run or be skipped.
     pub(crate) reason: String,
     /// Rows that it would add or write; `None` if they depend on images that do not exist yet.
     pub(crate) rows: Option<Amount>,
@@ -72,8 +72,8 @@ pub(crate) struct StepForecast {
     pub(crate) unet_evaluations: Option<Amount>,
     /// Seconds that these evaluations take, by [`rate`].
     pub(crate) seconds: Option<Amount>,
-    /// Bytes of the rows' images, if they have any: of real images those of the source, of generated ones the table's
-    /// mean, or an estimate before the first one.
+    /// Bytes of the rows' images, if they have any, by the mean size of the source's images or of those generated so
+    /// far. Before the first one is generated, the size is estimated.
     pub(crate) bytes: Option<Amount>,
 }
 
@@ -124,7 +124,8 @@ pub(crate) async fn forecast(pipeline: &Pipeline) -> Result<Vec<StepForecast>> {
     Ok(forecasts)
 }
 
-/// Follows the steps without running a model: what is chosen is computed, what is generated is counted.
+/// Follows the steps without running a model: computes the rows of full-refresh tables, and counts those of incremental
+/// tables.
 struct Forecaster<'a> {
     pipeline: &'a Pipeline,
     /// The tables as a run would leave them, as far as that is known.
@@ -134,7 +135,7 @@ struct Forecaster<'a> {
 }
 
 impl Forecaster<'_> {
-    /// The rows and UNet evaluations of a step that has to run; `None` for what is not known or does not apply.
+    /// Returns the rows and UNet evaluations of a step that has to run; `None` for what is not known or does not apply.
     async fn work(&mut self, step: &Step) -> Result<(Option<Amount>, Option<Amount>)> {
         let name = &step.table.name;
         match step.table.kind {
@@ -151,12 +152,12 @@ impl Forecaster<'_> {
                 self.unknown.insert(name.clone());
                 Ok((None, None))
             }
-            _ => Ok((Some(self.choose(step).await?), None)),
+            _ => Ok((Some(self.compute(step).await?), None)),
         }
     }
 
     /// Runs the query of a full-refresh step, and puts its rows into the snapshot.
-    async fn choose(&mut self, step: &Step) -> Result<Amount> {
+    async fn compute(&mut self, step: &Step) -> Result<Amount> {
         let name = &step.query.name;
         let context = self.pipeline.project.session.context(&self.snapshot)?;
         let rows = session::query(&context, name, &step.statement).await?;
@@ -191,7 +192,7 @@ impl Forecaster<'_> {
         Ok(Amount::exactly(due.iter().map(RecordBatch::num_rows).sum::<usize>() as i64))
     }
 
-    /// The row of `sql/report/forecast.sql` for `table`.
+    /// Returns the row of `sql/report/forecast.sql` for `table`.
     async fn model_work(&self, table: &str) -> Result<Work> {
         let answer = self.pipeline.project.query_on(&self.snapshot, "report/forecast.sql", &[]).await?;
         for columns in answer.columns() {
@@ -215,7 +216,7 @@ struct Work {
     unet_evaluations: Amount,
 }
 
-/// The columns of `table` that `batch` has, and nulls in the others.
+/// Returns the columns of `table` that `batch` has, and nulls for the others.
 fn without_pixels(batch: &RecordBatch, table: &Table) -> Result<RecordBatch, ArrowError> {
     let columns = table.schema.fields().iter().map(|field| match batch.column_by_name(field.name()) {
         Some(column) => cast(column, field.data_type()),
@@ -224,7 +225,8 @@ fn without_pixels(batch: &RecordBatch, table: &Table) -> Result<RecordBatch, Arr
     RecordBatch::try_new(Arc::clone(&table.schema), columns.collect::<Result<_, _>>()?)
 }
 
-/// Bytes of the image in a row of `step`; `None` if its rows have no images, or nothing is known of their size.
+/// Returns the mean bytes of the image in a row of `step`; `None` if its rows have no images, or if nothing is known
+/// about their size.
 async fn bytes_per_row(pipeline: &Pipeline, step: &Step) -> Result<Option<f64>> {
     let source = pipeline.source.mean_bytes();
     if step.query.functions.contains("read_image") {

@@ -1,4 +1,4 @@
-//! Per guidance level, and per class and level: candidates, kept, mean similarities. The only user of polars.
+//! Candidates, kept images and mean similarities, by level and by class and level. The only user of polars.
 
 use polars::prelude::{Column, DataFrame, IntoLazy, NamedFrom, PolarsError, Series, SortMultipleOptions, col, len};
 
@@ -7,25 +7,25 @@ use crate::{
     pipeline::Project,
 };
 
-/// What came of the candidates of a level.
+/// The candidates of a level, and how many of them were kept.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub(crate) struct Level {
-    /// Percent of the real image kept.
+    /// Percent of the real image that is kept.
     pub(crate) image_guidance: i64,
-    /// Candidates, all attempts.
+    /// Candidates of all attempts.
     pub(crate) candidates: u64,
-    /// Kept ones.
+    /// Candidates that passed the filter.
     pub(crate) kept: u64,
-    /// Mean CLIP cosine of the kept ones to the filter prompt; none where none was kept.
+    /// Mean CLIP cosine of the kept ones to the filter prompt; `None` if none was kept.
     pub(crate) text_similarity: Option<f64>,
-    /// Mean CLIP cosine of the kept ones to the real image.
+    /// Mean CLIP cosine of the kept ones to the real image; `None` if none was kept.
     pub(crate) image_similarity: Option<f64>,
 }
 
-/// The levels of a pipeline's candidates, ascending.
+/// Returns the levels of a pipeline's candidates in ascending order.
 ///
 /// # Errors
-/// Where the tables cannot be read.
+/// Returns an error if the tables cannot be read.
 pub(crate) async fn levels(project: &Project) -> Result<Vec<Level>> {
     let frame = summary(frame(project).await?, &["image_guidance"]).map_err(failed)?;
     let mut levels = Vec::new();
@@ -54,7 +54,7 @@ pub(crate) struct TextTable {
     pub(crate) rows: Vec<Vec<String>>,
 }
 
-/// The closing tables: by class and level, and by level.
+/// Returns the closing tables: by class and level, and by level.
 ///
 /// # Errors
 /// Returns an error if the tables cannot be read.
@@ -66,7 +66,7 @@ pub(crate) async fn tables(project: &Project) -> Result<[TextTable; 2]> {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the levels cannot be summarised")]
+#[error("the levels cannot be summarized")]
 struct LevelsError(#[from] PolarsError);
 
 fn failed(error: PolarsError) -> Error {

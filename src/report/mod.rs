@@ -1,4 +1,5 @@
-//! Reads the lake and reports: what a run would do, what tables hold, whether they are sound, and what the levels gave.
+//! Reads the lake and reports what a run would do, what the tables hold, whether they are sound, and the images of each
+//! level.
 
 mod contact_sheet;
 pub(crate) mod forecast;

@@ -16,7 +16,7 @@ pub(crate) struct TableStatus {
     pub(crate) files: usize,
     /// Live rows.
     pub(crate) rows: usize,
-    /// Whether its step is complete, or why it will run.
+    /// Whether its step is complete, or why it will run; `log` for a log table.
     pub(crate) state: String,
 }
 

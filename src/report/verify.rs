@@ -1,4 +1,4 @@
-//! Whether a lake is sound: every file whole, no row twice, none missing, every step complete.
+//! Checks whether a lake is sound: every file is intact, no row is duplicated or missing, and every step is complete.
 
 pub(crate) use crate::lake::Finding;
 use crate::{
@@ -26,7 +26,7 @@ pub(crate) async fn verify(project: &Project, deep: bool) -> Result<Vec<Finding>
     for found in found {
         match found {
             Ok(found) => findings.extend(found),
-            // Rows cannot be read if a file is broken, which was found already.
+            // A broken file, which is already among the findings, makes its rows unreadable.
             Err(_) if !findings.is_empty() => {}
             Err(error) => return Err(error),
         }
@@ -34,7 +34,7 @@ pub(crate) async fn verify(project: &Project, deep: bool) -> Result<Vec<Finding>
     Ok(findings)
 }
 
-/// The steps that have to run.
+/// Returns the steps that have to run.
 async fn stale_steps(project: &Project) -> Result<Vec<Finding>> {
     let reasons = staleness::reasons(project).await?;
     let stale = project.plan.steps.iter().zip(reasons).filter_map(|(step, reason)| {
@@ -44,7 +44,7 @@ async fn stale_steps(project: &Project) -> Result<Vec<Finding>> {
     Ok(stale.collect())
 }
 
-/// What a query of `sql/verify` finds.
+/// Returns the problems that a query of `sql/verify` finds.
 async fn verify_rows(project: &Project, query: &str) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for columns in project.query(query).await?.columns() {

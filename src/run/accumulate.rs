@@ -26,11 +26,11 @@ use crate::{
     session::Snapshot,
 };
 
-/// Images of a unit that only refers to them.
+/// Sources per unit if its rows only refer to their images.
 const REFERENCES_PER_UNIT: usize = 1 << 16;
 /// The most units that share a commit.
 const MAX_UNITS_PER_COMMIT: usize = 16;
-/// MiB of finished units that wait for a commit or are in one, while others are begun. One larger unit may wait alone.
+/// MiB of finished units that may wait for their commit while others are generated. A single unit may be larger.
 const MAX_MIB_WAITING: u32 = 256;
 /// How often a worker checks whether the others are done.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ fn latest(reason: &Option<String>) -> String {
     reason.as_ref().map(|reason| format!("; among the latest: {reason}")).unwrap_or_default()
 }
 
-/// How an incremental table grows.
+/// The rows that an incremental table gets, and how they are cut into units.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Work<'a> {
     over: &'a str,
@@ -59,7 +59,7 @@ pub(super) struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    /// How the table of `step` grows; `None` for a full-refresh table.
+    /// Returns the work of `step`, or `None` if its table is full-refresh.
     pub(super) fn of(step: &'a Step) -> Option<Self> {
         let Kind::Incremental { over, id, sources_per_unit } = step.table.kind else { return None };
         // Without pixels, a unit costs little more than its commit and its plan.
@@ -69,7 +69,7 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Adds what is missing of one step.
+/// Adds the missing rows of one step.
 pub(super) struct Accumulator<'a> {
     job: Job<'a>,
     step: &'a Step,
@@ -77,7 +77,8 @@ pub(super) struct Accumulator<'a> {
     snapshot: Snapshot,
 }
 
-/// The units of a step with something to do, and how many of its rows were requested and rejected before.
+/// The units of a step that have missing rows. All requested rows of the step are counted, and those that are already
+/// rejected.
 struct Missing {
     units: Vec<Unit>,
     requested: usize,
@@ -86,11 +87,11 @@ struct Missing {
 
 impl Missing {
     fn rows(&self) -> usize {
-        self.units.iter().map(|unit| unit.wanted.num_rows()).sum()
+        self.units.iter().map(|unit| unit.missing.num_rows()).sum()
     }
 }
 
-/// A unit that waits for its commit, and the memory that it may use meanwhile.
+/// A unit that waits for its commit, and its permit for the memory that it uses meanwhile.
 type PendingCommit = (UnitResult, OwnedSemaphorePermit);
 
 impl<'a> Accumulator<'a> {
@@ -98,12 +99,12 @@ impl<'a> Accumulator<'a> {
         Self { job, step, work, snapshot }
     }
 
-    /// Adds what is missing; one of several workers adds its own units and waits for those of the others.
+    /// Adds the missing rows. One of several workers adds its own units, then waits for those of the others.
     ///
     /// # Errors
     /// Returns an error if a model, the lake or the query fails, or if more rows fail than the pipeline allows;
-    /// [`Error::Interrupted`] if the run was stopped; [`Error::Waiting`] if other workers did not finish in time. What was
-    /// finished is committed.
+    /// [`Error::Interrupted`] if the run was stopped; [`Error::Waiting`] if other workers did not finish in time.
+    /// Committed units stay.
     pub(super) async fn run(&self) -> Result<RowCounts> {
         let counts = self.add_own_units().await?;
         if self.job.options.stop.is_requested() {
@@ -115,7 +116,7 @@ impl<'a> Accumulator<'a> {
         Ok(counts)
     }
 
-    /// Generates units side by side, while those that are finished are committed.
+    /// Generates units concurrently, and commits finished ones meanwhile.
     async fn add_own_units(&self) -> Result<RowCounts> {
         let missing = self.missing(self.job.options.shard).await?;
         let rejects = Rejects::new(self.job, self.step, &missing);
@@ -139,7 +140,7 @@ impl<'a> Accumulator<'a> {
         };
         let results = stream::iter(units)
             .take_until(self.job.options.stop.requested())
-            // A task for each, so that units go on while others are committed.
+            // Each unit is a task, so that it proceeds while others are committed.
             .map(|unit| tokio::spawn(generator.clone().generate(unit).in_current_span()))
             .buffer_unordered(self.job.options.units_in_flight.max(1));
         let mut results = std::pin::pin!(results);
@@ -154,7 +155,7 @@ impl<'a> Accumulator<'a> {
         Ok(())
     }
 
-    /// Commits units as they come; those that are ready share a commit.
+    /// Commits units as they arrive. Those that are ready at the same time share a commit.
     async fn commit(
         &self,
         mut receiver: mpsc::UnboundedReceiver<PendingCommit>,
@@ -175,7 +176,7 @@ impl<'a> Accumulator<'a> {
         Ok(counts)
     }
 
-    /// Rejects and ledger rows are committed first: a unit is done when its rows are there.
+    /// Commits units: rejects and ledger rows first, because a unit is done once its rows exist.
     async fn commit_units(&self, units: &[PendingCommit]) -> Result<()> {
         let lake = self.job.lake();
         let (mut rejects, mut ledger, mut rows) = (Vec::new(), Vec::new(), Vec::new());
@@ -216,7 +217,7 @@ impl<'a> Accumulator<'a> {
         }
     }
 
-    /// The units of `shard` in which a row is neither in the table nor rejected.
+    /// Finds the units of `shard` that have a row which is neither in the table nor rejected.
     async fn missing(&self, shard: Option<Shard>) -> Result<Missing> {
         let Work { over, id, sources_per_unit } = self.work;
         let name = &self.step.table.name;
@@ -239,7 +240,7 @@ impl<'a> Accumulator<'a> {
     }
 }
 
-/// The size of rows in memory in whole MiB, at most [`MAX_MIB_WAITING`].
+/// Returns the size of `rows` in memory, rounded up to whole MiB and at most [`MAX_MIB_WAITING`].
 fn mib(rows: &RecordBatch) -> u32 {
     u32::try_from(rows.get_array_memory_size() >> 20).unwrap_or(u32::MAX).saturating_add(1).min(MAX_MIB_WAITING)
 }
@@ -259,6 +260,8 @@ impl<'a> Rejects<'a> {
         Self { step: &step.table.name, requested: missing.requested, allowed, rejected: missing.rejected }
     }
 
+    /// Checks that no more rows have failed than the pipeline allows.
+    ///
     /// # Errors
     /// Returns an error, with a reason among `latest`, if more rows failed than are allowed.
     fn check(&self, latest: &[Reject]) -> Result<()> {

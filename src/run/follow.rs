@@ -10,8 +10,8 @@ use crate::{
     pipeline::Pipeline,
 };
 
-/// Runs `pipeline` again after each feedback that arrives, and calls `waits` with what is awaited in between. Returns the
-/// outcomes of the last run.
+/// Runs `pipeline`, and runs it again whenever feedback arrives. Calls `on_wait` with the awaited epochs before it
+/// waits. Returns the outcomes of the last run.
 ///
 /// # Errors
 /// Returns an error if a run fails; [`Error::Interrupted`] if it was stopped while it waited.
@@ -19,7 +19,7 @@ pub(crate) async fn follow(
     pipeline: &mut Pipeline,
     options: &Options,
     progress: &dyn Progress,
-    mut waits: impl FnMut(&[Awaited]),
+    mut on_wait: impl FnMut(&[Awaited]),
 ) -> Result<Vec<Outcome>> {
     loop {
         let outcomes = run(pipeline, options, progress).await?;
@@ -27,7 +27,7 @@ pub(crate) async fn follow(
         if awaited.is_empty() {
             return Ok(outcomes);
         }
-        waits(&awaited);
+        on_wait(&awaited);
         tokio::select! {
             waited = feedback::wait(&pipeline.project) => waited?,
             () = options.stop.requested() => return Err(Error::Interrupted),

@@ -28,7 +28,7 @@ use crate::{
 /// Rows per batch of a query whose rows hold images.
 pub(super) const IMAGES_PER_BATCH: usize = 32;
 
-/// Generates the rows of units. Cloned for each, since every unit is a task of its own.
+/// Generates the rows of units. Each unit is a separate task and gets a clone.
 #[derive(Clone)]
 pub(super) struct Generator {
     pub(super) session: Arc<Session>,
@@ -80,25 +80,25 @@ impl Generator {
         Ok(UnitResult { unit: unit.id, rows, rejects, entry })
     }
 
-    /// The tables with the rows of `unit` alone in the table that requests the work, and only those of its sources in
+    /// Returns the tables, restricted to the rows of `unit` in the table that requests the work, and to its sources in
     /// the incremental tables.
     fn snapshot_of(&self, unit: &Unit) -> Result<Snapshot> {
         let mut snapshot = self.snapshot.clone();
-        let sources = Columns::new(&self.over, &unit.wanted).strings(SOURCE_ID)?;
+        let sources = Columns::new(&self.over, &unit.missing).strings(SOURCE_ID)?;
         let sources: BTreeSet<&str> = sources.iter().flatten().collect();
         for table in schema::step_tables().filter(|table| matches!(table.kind, Kind::Incremental { .. })) {
             if table.schema.field_with_name(SOURCE_ID).is_ok() {
                 snapshot.restrict(&table.name, &sources)?;
             }
         }
-        snapshot.set(&self.over, unit.wanted.schema(), vec![unit.wanted.clone()])?;
+        snapshot.set(&self.over, unit.missing.schema(), vec![unit.missing.clone()])?;
         Ok(snapshot)
     }
 
     /// Separates the sound rows from the rejects: rows with an error, and rows that the query did not return.
     fn split(&self, unit: &Unit, batches: &[RecordBatch]) -> Result<(Vec<RecordBatch>, Vec<Reject>)> {
         let name = &self.step.query.name;
-        let requests = Columns::new(&self.over, &unit.wanted);
+        let requests = Columns::new(&self.over, &unit.missing);
         let (ids, sources) = (requests.strings(&self.id)?, requests.strings(SOURCE_ID)?);
         let mut waiting: HashMap<&str, Option<&str>> = ids.iter().flatten().zip(sources.iter()).collect();
         let (mut good, mut rejects) = (Vec::new(), Vec::new());

@@ -1,24 +1,24 @@
-//! What a run works with: the pipeline, how it runs on this machine, and who follows its progress.
+//! A run: the pipeline, its options on this machine, and the receiver of its progress.
 
 use std::time::{Duration, Instant};
 
 use super::{shard::Shard, shutdown::Stop};
 use crate::{lake::Lake, pipeline::Pipeline, session::Session};
 
-/// How a run goes on this machine; the tables do not depend on it.
+/// How a run proceeds on this machine. The tables do not depend on it.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
-    /// The last step to run; all of them if `None`.
+    /// The last step to run; `None` runs all steps.
     pub(crate) until: Option<String>,
     /// Units in flight at once; their rows share the models' batches.
     pub(crate) units_in_flight: usize,
-    /// Takes units in another order, drawn from this number.
+    /// Shuffles the units by this number.
     pub(crate) unit_order: Option<u64>,
-    /// The units of this worker; all of them if `None`.
+    /// The units of this worker; `None` stands for all units.
     pub(crate) shard: Option<Shard>,
     /// How long a worker waits for the units of others.
     pub(crate) wait: Duration,
-    /// Stops the run early: it finishes what it has begun.
+    /// Stops the run early, after the units that it has begun.
     pub(crate) stop: Stop,
 }
 
@@ -31,15 +31,15 @@ impl Default for Options {
 
 /// Receives the progress of a run.
 pub(crate) trait Progress: Send + Sync {
-    /// The models run on this device, with the reason.
-    fn device(&self, chosen: &str);
-    /// A step begins with `rows` to generate; 0 if that is not known.
+    /// Reports the device that the models run on, and why it was chosen.
+    fn device(&self, description: &str);
+    /// Reports that a step begins with `rows` to generate, or 0 if their number is not known.
     fn started(&self, step: &str, rows: usize);
-    /// The step waits for `rows` of other workers.
+    /// Reports that the step waits for `rows` of other workers.
     fn waiting(&self, step: &str, rows: usize);
-    /// `rows` more of the step are committed.
+    /// Reports that `rows` more of the step are committed.
     fn advanced(&self, step: &str, rows: usize);
-    /// A step has ended, or there was nothing to do.
+    /// Reports that a step has ended, or that there was nothing to do.
     fn ended(&self, outcome: &Outcome);
 }
 
@@ -50,9 +50,9 @@ pub(crate) struct Outcome {
     pub(crate) step: String,
     /// Whether there was nothing to do.
     pub(crate) skipped: bool,
-    /// Why it ran, or did not.
+    /// Why it ran or was skipped.
     pub(crate) reason: String,
-    /// Rows that were added, or that the new version has.
+    /// Rows that were added to an incremental table, or that the new version of a full-refresh table has.
     pub(crate) rows: usize,
     /// Rows that failed.
     pub(crate) rejects: usize,
@@ -61,7 +61,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// The outcome of a step before it runs, `reason` being why it has to.
+    /// Creates the outcome of a step before it runs. `reason` is why it has to run; `None` if it does not.
     pub(super) fn new(step: &str, reason: Option<String>) -> Self {
         Self {
             step: step.to_owned(),

@@ -43,7 +43,7 @@ pub(super) struct Entry {
     pub(super) provider: Option<String>,
 }
 
-/// Records in the ledger that `step` is complete, with what it was made from.
+/// Records in the ledger that `step` is complete, with the parts of its fingerprint.
 ///
 /// # Errors
 /// Returns an error if the lake cannot be written.
@@ -60,7 +60,7 @@ pub(super) async fn record_completion(lake: &Lake, step: &Step, outcome: &Outcom
     lake.append(&LEDGER_TABLE, LEDGER_ID, &[UnitRows { unit, rows }]).await
 }
 
-/// Records that `step` is complete, and marks its incremental table.
+/// Records in the ledger that `step` is complete, then marks its incremental table as complete.
 ///
 /// # Errors
 /// Returns an error if the lake cannot be written.
@@ -70,38 +70,38 @@ pub(super) async fn complete(lake: &Lake, step: &Step, outcome: &Outcome) -> Res
 }
 
 pub(super) fn reject_rows(step: &str, unit: &str, rejects: &[Reject]) -> Result<RecordBatch> {
-    let texts = |of: &dyn Fn(&Reject) -> Option<String>| -> ArrayRef {
+    let strings = |of: &dyn Fn(&Reject) -> Option<String>| -> ArrayRef {
         Arc::new(rejects.iter().map(of).collect::<StringArray>())
     };
     rows(
         &REJECTS_TABLE,
         vec![
-            texts(&|_| Some(step.to_owned())),
-            texts(&|_| Some(unit.to_owned())),
-            texts(&|reject| Some(reject.id.clone())),
-            texts(&|reject| reject.source_id.clone()),
-            texts(&|reject| Some(reject.reason.clone())),
+            strings(&|_| Some(step.to_owned())),
+            strings(&|_| Some(unit.to_owned())),
+            strings(&|reject| Some(reject.id.clone())),
+            strings(&|reject| reject.source_id.clone()),
+            strings(&|reject| Some(reject.reason.clone())),
         ],
     )
 }
 
 pub(super) fn ledger_row(step: &Step, parts: Option<&BTreeMap<String, String>>, entry: &Entry) -> Result<RecordBatch> {
-    let text = |value: Option<String>| -> ArrayRef { Arc::new(StringArray::from(vec![value])) };
+    let string = |value: Option<String>| -> ArrayRef { Arc::new(StringArray::from(vec![value])) };
     let integer = |value: u64| -> ArrayRef { Arc::new(Int64Array::from(vec![i64::try_from(value).ok()])) };
     let parts = parts.map(serde_json::to_string).transpose();
     let parts = parts.map_err(|error| Error::failed(LedgerError::Parts(error)))?;
     rows(
         &LEDGER_TABLE,
         vec![
-            text(Some(step.table.name.clone())),
-            text(entry.unit.clone()),
-            text(Some(format!("{:016x}", step.fingerprint.mark()))),
-            text(parts),
+            string(Some(step.table.name.clone())),
+            string(entry.unit.clone()),
+            string(Some(format!("{:016x}", step.fingerprint.mark()))),
+            string(parts),
             integer(entry.rows as u64),
             integer(entry.rejects as u64),
             integer(entry.unet_evaluations),
             Arc::new(Float64Array::from(vec![entry.seconds])),
-            text(entry.provider.clone()),
+            string(entry.provider.clone()),
             Arc::new(Int64Array::from(vec![clock::now_ms()])),
         ],
     )

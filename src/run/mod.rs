@@ -1,11 +1,10 @@
-//! Executes a plan: runs the steps that are not complete, skips the others, checks the expectations, and closes with the
-//! contact sheet.
+//! Executes a plan: runs the steps that are not complete, skips the others, checks the expectations, and finally
+//! updates the contact sheet.
 //!
 //! - A **full-refresh** table is replaced by the rows of its query ([`replace`]).
-//! - An **incremental** table gets a row for each row of another table that has none yet, in units ([`accumulate`]): this
-//!   is where models work.
+//! - An **incremental** table gets one row for each row of another table, in units ([`accumulate`]). Models run here.
 //! - A full-refresh step whose query reads a later table is **repeated** with the steps up to that table until its rows no
-//!   longer change ([`runner`]): so low scores lead to further attempts.
+//!   longer change ([`runner`]). In this way, low scores lead to further attempts.
 
 mod accumulate;
 mod expect;
@@ -38,9 +37,9 @@ use crate::{
     report, schema,
 };
 
-/// How often a run looks again at a step that another run has changed.
+/// How often a run starts again from a step that another run has changed.
 const MAX_RESTARTS: u32 = 100;
-/// How long it waits before.
+/// How long it waits before it does.
 const RESTART_DELAY: Duration = Duration::from_millis(300);
 
 #[derive(Debug, thiserror::Error)]
@@ -51,10 +50,11 @@ enum RunError {
     Contended { table: String },
 }
 
-/// Runs `pipeline` as far as `options` say. What was committed stays, whatever happens.
+/// Runs `pipeline` up to the last step that `options` name. Committed rows stay, whatever happens.
 ///
 /// # Errors
-/// Returns an error if a step or an expectation fails.
+/// Returns an error if `options` name an unknown step, or if a step or an expectation fails; [`Error::Interrupted`] if
+/// the run was stopped; [`Error::Waiting`] if other workers did not finish in time.
 pub(crate) async fn run(pipeline: &Pipeline, options: &Options, progress: &dyn Progress) -> Result<Vec<Outcome>> {
     let job = Job { pipeline, options, progress };
     let steps = &pipeline.project.plan.steps;
@@ -88,7 +88,7 @@ pub(crate) async fn run(pipeline: &Pipeline, options: &Options, progress: &dyn P
     Ok(outcomes)
 }
 
-/// Chooses the device of the models and reports it, if a step up to `last` will call one.
+/// Chooses the device of the models and reports it, if a step up to `last` will call a model.
 async fn report_device(job: Job<'_>, last: usize) -> Result<()> {
     for step in job.pipeline.project.plan.steps[..=last].iter().filter(|step| step.calls_models()) {
         if staleness::reason(job.session(), step).await?.is_some() {

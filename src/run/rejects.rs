@@ -1,4 +1,4 @@
-//! Clears rejects, so that a run tries them again after their cause was mended.
+//! Clears rejects, so that the next run tries them again after their cause was fixed.
 
 use std::collections::BTreeSet;
 
@@ -12,10 +12,11 @@ use crate::{
 #[error("another run adds to `rejects`\nhint: use `--retry-rejects` again when it has ended")]
 struct Contended;
 
-/// Empties `rejects`, and marks every step from the first that has some as incomplete. Returns the number of rejects.
+/// Empties `rejects`. Marks the first step that has rejects, and all later steps, as incomplete. Returns the number of
+/// rejects.
 ///
 /// # Errors
-/// Returns an error if the lake cannot be read or written.
+/// Returns an error if the lake cannot be read or written, or if another run adds rejects meanwhile.
 pub(crate) async fn clear_rejects(project: &Project) -> Result<usize> {
     let lake = project.session.lake();
     let Some(size) = lake.size(&REJECTS_TABLE).await?.filter(|size| size.rows > 0) else { return Ok(0) };
@@ -29,7 +30,7 @@ pub(crate) async fn clear_rejects(project: &Project) -> Result<usize> {
             lake.complete(&step.table, 0).await?;
         }
     }
-    // Last: an interrupted call leaves the rejects, and the next one does everything again.
+    // This comes last: if the call is interrupted, the rejects are still there and the next call repeats everything.
     if !lake.replace(&REJECTS_TABLE, &[], None, Some(size.version)).await? {
         return Err(Error::failed(Contended));
     }

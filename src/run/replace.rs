@@ -1,4 +1,4 @@
-//! Replaces the rows of a full-refresh table by a new version.
+//! Replaces a full-refresh table by a new version.
 
 use std::sync::Arc;
 
@@ -18,44 +18,45 @@ use crate::{
     session::{self, Session, Snapshot},
 };
 
-/// Rows of a data file: they are in memory until it is written.
+/// Rows of a data file. They are in memory until it is written.
 const ROWS_PER_FILE: usize = 1 << 18;
 
-/// The rows that a query chose, as data files, and the version of the table on which it chose them.
+/// The rows that a query computed, as data files, and the version of the table at that time.
 #[derive(Debug, Default)]
-pub(super) struct Choice {
+pub(super) struct Computed {
     files: Vec<DataFile>,
     /// The rows in memory, if they were requested.
     pub(super) batches: Vec<RecordBatch>,
     base: Option<u64>,
 }
 
-impl Choice {
+impl Computed {
     pub(super) fn rows(&self) -> usize {
         self.files.iter().map(|file| file.rows).sum()
     }
 
-    /// Files are named by their content.
+    /// Whether both have the same rows. Files are named by their content.
     pub(super) fn has_same_rows(&self, other: &Self) -> bool {
         self.files.iter().map(|file| &file.name).eq(other.files.iter().map(|file| &file.name))
     }
 }
 
-/// Replaces the table by `choice` and gives it the mark `fingerprint`. Returns `false`, and changes nothing, if the table
-/// is no longer at the version on which the rows were chosen.
+/// Replaces the table by `computed` and gives it the mark `fingerprint`. Returns `false`, and changes nothing, if the
+/// table is no longer at the version on which the rows were computed.
 ///
 /// # Errors
 /// Returns an error if the lake cannot be written.
-pub(super) async fn replace(lake: &Lake, step: &Step, choice: &Choice, fingerprint: Option<i64>) -> Result<bool> {
-    lake.replace(&step.table, &choice.files, fingerprint, choice.base).await
+pub(super) async fn replace(lake: &Lake, step: &Step, computed: &Computed, fingerprint: Option<i64>) -> Result<bool> {
+    lake.replace(&step.table, &computed.files, fingerprint, computed.base).await
 }
 
-/// Runs the query of `step` on `snapshot`. The rows come in the order of the table's key; `keep` keeps them in memory too.
+/// Runs the query of `step` on `snapshot`. The rows are in the order of the table's key. If `keep` is set, they stay in
+/// memory too.
 ///
 /// # Errors
 /// Returns an error if the query fails, has other columns than the table, or returns two rows with one key.
 #[tracing::instrument(name = "query", skip_all, fields(query = %step.query.name))]
-pub(super) async fn choose(session: &Session, step: &Step, snapshot: &Snapshot, keep: bool) -> Result<Choice> {
+pub(super) async fn compute(session: &Session, step: &Step, snapshot: &Snapshot, keep: bool) -> Result<Computed> {
     let context = match step.calls_models() {
         true => session.image_context(snapshot, IMAGES_PER_BATCH)?,
         false => session.context(snapshot)?,
@@ -64,7 +65,7 @@ pub(super) async fn choose(session: &Session, step: &Step, snapshot: &Snapshot, 
     let rows = session::query(&context, name, &step.statement).await?;
     check_schema(name, rows.schema().as_arrow(), &step.table)?;
     let mut stream = in_order(rows, step)?.execute_stream().await.map_err(|error| Error::query(name, error))?;
-    let mut choice = Choice { base: snapshot.version(&step.table.name), ..Choice::default() };
+    let mut computed = Computed { base: snapshot.version(&step.table.name), ..Computed::default() };
     let mut distinct = Distinct::new(step)?;
     let (mut pending, mut count) = (Vec::new(), 0);
     while let Some(batch) = stream.try_next().await.map_err(|error| Error::query(name, error))? {
@@ -72,22 +73,22 @@ pub(super) async fn choose(session: &Session, step: &Step, snapshot: &Snapshot, 
         distinct.check(&batch)?;
         count += batch.num_rows();
         if keep {
-            choice.batches.push(batch.clone());
+            computed.batches.push(batch.clone());
         }
         pending.push(batch);
         if count >= ROWS_PER_FILE {
-            choice.files.push(DataFile::write("rows", &step.table.schema, &pending)?);
+            computed.files.push(DataFile::write("rows", &step.table.schema, &pending)?);
             (pending, count) = (Vec::new(), 0);
         }
     }
     if count > 0 {
-        choice.files.push(DataFile::write("rows", &step.table.schema, &pending)?);
+        computed.files.push(DataFile::write("rows", &step.table.schema, &pending)?);
     }
-    Ok(choice)
+    Ok(computed)
 }
 
 /// Sorts by the table's key, or by every column if it has none, so that equal rows give equal files. Nulls come last, as
-/// they do in windows by default, so that what a window has sorted is not sorted again.
+/// in windows by default, so that the rows of a window are not sorted again.
 fn in_order(rows: DataFrame, step: &Step) -> Result<DataFrame> {
     let columns: Vec<String> = match step.table.key.is_empty() {
         true => rows.schema().fields().iter().map(|field| field.name().clone()).collect(),

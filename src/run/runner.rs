@@ -6,7 +6,7 @@ use super::{
     accumulate::{Accumulator, Work},
     job::{Job, Outcome},
     ledger,
-    replace::{self, Choice},
+    replace::{self, Computed},
 };
 use crate::{
     error::{Error, Result},
@@ -15,7 +15,7 @@ use crate::{
     session::Snapshot,
 };
 
-/// Rounds after which a step whose rows still change is given up; attempts end much earlier.
+/// Rounds after which a run gives up a step whose rows still change. Attempts end much earlier.
 const MAX_ROUNDS: usize = 1000;
 
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +35,7 @@ pub(super) struct Runner<'a> {
 pub(super) enum RunResult {
     /// The steps are complete.
     Complete(Vec<Outcome>),
-    /// Another run has changed what they read: start again from the step at this index.
+    /// Another run has changed a table that they read: start again from the step at this index.
     Restart(usize),
 }
 
@@ -47,10 +47,11 @@ impl<'a> Runner<'a> {
         Self { job, steps: &job.pipeline.project.plan.steps }
     }
 
-    /// Runs the step at `index`, with all that repeat with it, unless they are complete.
+    /// Runs the step at `index` and those that repeat with it, unless they are complete.
     ///
     /// # Errors
-    /// Returns an error if it fails; what was committed stays.
+    /// Returns an error if a step fails; [`Error::Interrupted`] if the run was stopped; [`Error::Waiting`] if other
+    /// workers did not finish in time. Committed rows stay.
     #[tracing::instrument(name = "step", skip_all, fields(step = %self.steps[index].table.name))]
     pub(super) async fn run(&self, index: usize) -> Result<RunResult> {
         let last = self.steps[index].repeats_to.unwrap_or(index);
@@ -73,7 +74,7 @@ impl<'a> Runner<'a> {
         Ok(RunResult::Complete(outcomes))
     }
 
-    /// The index of the step with which the one at `index` is repeated, or `index` itself.
+    /// Returns the index of the step with which the one at `index` is repeated, or `index` itself.
     pub(super) fn loop_start(&self, index: usize) -> usize {
         let repeats = |step: &Step| step.repeats_to.is_some_and(|last| last >= index);
         self.steps[..index].iter().position(repeats).unwrap_or(index)
@@ -107,7 +108,7 @@ impl<'a> Runner<'a> {
         Ok(Ok(()))
     }
 
-    /// Fills a full-refresh table; chooses again if another run has replaced it meanwhile.
+    /// Fills a full-refresh table. Computes its rows again if another run has replaced it meanwhile.
     async fn refresh(&self, index: usize, step: &Step, outcome: &mut Outcome) -> Result<Result<(), StaleInput>> {
         for _ in 0..MAX_ROUNDS {
             let started = Instant::now();
@@ -115,8 +116,8 @@ impl<'a> Runner<'a> {
                 Ok(snapshot) => snapshot,
                 Err(stale) => return Ok(Err(stale)),
             };
-            let choice = replace::choose(self.job.session(), step, &snapshot, false).await?;
-            if self.replace_and_complete(step, &choice, outcome, started).await? {
+            let computed = replace::compute(self.job.session(), step, &snapshot, false).await?;
+            if self.replace_and_complete(step, &computed, outcome, started).await? {
                 return Ok(Ok(()));
             }
         }
@@ -128,24 +129,24 @@ impl<'a> Runner<'a> {
         let (Some((first, rest)), Some((outcome, others))) = (steps.split_first(), outcomes.split_first_mut()) else {
             return Ok(Ok(()));
         };
-        let mut previous: Option<Choice> = None;
+        let mut previous: Option<Computed> = None;
         for _ in 0..MAX_ROUNDS {
             let started = Instant::now();
             let snapshot = match self.current(index, steps).await? {
                 Ok(snapshot) => snapshot,
                 Err(stale) => return Ok(Err(stale)),
             };
-            let choice = replace::choose(self.job.session(), first, &snapshot, true).await?;
-            if previous.as_ref().is_some_and(|previous| previous.has_same_rows(&choice)) {
-                if self.replace_and_complete(first, &choice, outcome, started).await? {
-                    self.complete_rest(first, &choice, rest, others).await?;
+            let computed = replace::compute(self.job.session(), first, &snapshot, true).await?;
+            if previous.as_ref().is_some_and(|previous| previous.has_same_rows(&computed)) {
+                if self.replace_and_complete(first, &computed, outcome, started).await? {
+                    self.complete_rest(first, &computed, rest, others).await?;
                     return Ok(Ok(()));
                 }
                 previous = None;
-            } else if replace::replace(self.job.lake(), first, &choice, None).await? {
-                outcome.replaced(choice.rows(), started);
-                self.fill_rest(first, &choice, rest, others).await?;
-                previous = Some(choice);
+            } else if replace::replace(self.job.lake(), first, &computed, None).await? {
+                outcome.replaced(computed.rows(), started);
+                self.fill_rest(first, &computed, rest, others).await?;
+                previous = Some(computed);
             } else {
                 previous = None;
             }
@@ -156,8 +157,8 @@ impl<'a> Runner<'a> {
         })
     }
 
-    /// The tables as they are now, unless an earlier step whose table `steps` read, with the first at `index`, is no longer
-    /// complete.
+    /// Returns the tables as they are now for `steps`, of which the first is at `index`; [`StaleInput`] if an earlier
+    /// step whose table they read is no longer complete.
     async fn current(&self, index: usize, steps: &[Step]) -> Result<Result<Snapshot, StaleInput>> {
         let snapshot = self.job.session().snapshot().await?;
         let is_read = |name: &String| steps.iter().any(|step| step.query.tables.contains(name));
@@ -167,71 +168,83 @@ impl<'a> Runner<'a> {
         Ok(stale.map_or(Ok(snapshot), |index| Err(StaleInput(index))))
     }
 
-    /// Replaces the table by `choice` and marks it as complete; `false` if another run was faster. The ledger is written
-    /// first: what a table is made from must be known of every mark.
+    /// Replaces the table by `computed` and marks it as complete. Returns `false` if another run was faster. The ledger
+    /// is written first, so that it has the parts of every fingerprint that marks a table.
     async fn replace_and_complete(
         &self,
         step: &Step,
-        choice: &Choice,
+        computed: &Computed,
         outcome: &mut Outcome,
         started: Instant,
     ) -> Result<bool> {
         let mut entry = outcome.clone();
-        entry.replaced(choice.rows(), started);
+        entry.replaced(computed.rows(), started);
         ledger::record_completion(self.job.lake(), step, &entry).await?;
-        let won = replace::replace(self.job.lake(), step, choice, step.fingerprint.value).await?;
+        let won = replace::replace(self.job.lake(), step, computed, step.fingerprint.value).await?;
         if won {
-            outcome.replaced(choice.rows(), started);
+            outcome.replaced(computed.rows(), started);
         }
         Ok(won)
     }
 
-    /// Adds what is missing of `rest` for exactly the rows of `first` that were chosen: what another run writes into its
-    /// table meanwhile is not ours.
-    async fn fill_rest(&self, first: &Step, choice: &Choice, rest: &[Step], outcomes: &mut [Outcome]) -> Result<()> {
+    /// Adds the missing rows of `rest` for exactly the computed rows of `first`, whatever another run writes into that
+    /// table meanwhile.
+    async fn fill_rest(
+        &self,
+        first: &Step,
+        computed: &Computed,
+        rest: &[Step],
+        outcomes: &mut [Outcome],
+    ) -> Result<()> {
         for (step, outcome) in rest.iter().zip(outcomes) {
             let started = Instant::now();
             match Work::of(step) {
                 Some(work) => {
-                    let snapshot = self.snapshot_with(first, choice).await?;
+                    let snapshot = self.snapshot_with(first, computed).await?;
                     outcome.added(Accumulator::new(self.job, step, work, snapshot).run().await?, started);
                 }
-                None => outcome.replaced(self.refresh_from(first, choice, step, None).await?, started),
+                None => outcome.replaced(self.refresh_from(first, computed, step, None).await?, started),
             }
         }
         Ok(())
     }
 
     /// Marks `rest` as complete, once the rows of `first` no longer change.
-    async fn complete_rest(&self, first: &Step, choice: &Choice, rest: &[Step], outcomes: &[Outcome]) -> Result<()> {
+    async fn complete_rest(
+        &self,
+        first: &Step,
+        computed: &Computed,
+        rest: &[Step],
+        outcomes: &[Outcome],
+    ) -> Result<()> {
         for (step, outcome) in rest.iter().zip(outcomes) {
             if Work::of(step).is_some() {
                 ledger::complete(self.job.lake(), step, outcome).await?;
             } else {
                 ledger::record_completion(self.job.lake(), step, outcome).await?;
-                self.refresh_from(first, choice, step, step.fingerprint.value).await?;
+                self.refresh_from(first, computed, step, step.fingerprint.value).await?;
             }
         }
         Ok(())
     }
 
-    /// Fills the full-refresh table of `step`, which is repeated with `first`; chooses again if another run was faster.
-    /// Returns the number of rows.
-    async fn refresh_from(&self, first: &Step, choice: &Choice, step: &Step, mark: Option<i64>) -> Result<usize> {
+    /// Fills the full-refresh table of `step`, which is repeated with `first`. Computes its rows again if another run
+    /// was faster. Returns their number.
+    async fn refresh_from(&self, first: &Step, computed: &Computed, step: &Step, mark: Option<i64>) -> Result<usize> {
         for _ in 0..MAX_ROUNDS {
-            let snapshot = self.snapshot_with(first, choice).await?;
-            let chosen = replace::choose(self.job.session(), step, &snapshot, false).await?;
-            if replace::replace(self.job.lake(), step, &chosen, mark).await? {
-                return Ok(chosen.rows());
+            let snapshot = self.snapshot_with(first, computed).await?;
+            let rows = replace::compute(self.job.session(), step, &snapshot, false).await?;
+            if replace::replace(self.job.lake(), step, &rows, mark).await? {
+                return Ok(rows.rows());
             }
         }
         Err(Error::failed(StepError::Contended { table: step.table.name.clone() }))
     }
 
-    /// The tables as they are now, except for the rows of `first`, which are those that were chosen.
-    async fn snapshot_with(&self, first: &Step, choice: &Choice) -> Result<Snapshot> {
+    /// Returns the tables as they are now, but with the computed rows of `first`.
+    async fn snapshot_with(&self, first: &Step, computed: &Computed) -> Result<Snapshot> {
         let mut snapshot = self.job.session().snapshot().await?;
-        snapshot.set(&first.table.name, Arc::clone(&first.table.schema), choice.batches.clone())?;
+        snapshot.set(&first.table.name, Arc::clone(&first.table.schema), computed.batches.clone())?;
         Ok(snapshot)
     }
 }

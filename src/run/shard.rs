@@ -1,4 +1,4 @@
-//! One of several workers of a pipeline, and which units are its own.
+//! One of several workers of a pipeline, and the units that belong to it.
 
 use std::{fmt, num::NonZeroU32, str::FromStr};
 
@@ -32,19 +32,21 @@ impl fmt::Display for Shard {
     }
 }
 
-/// Variables of batch systems: the worker's number, the first number where it is not 0, and how many there are.
+/// Variables of batch systems: the worker's number, the first number if it can be other than 0, and the number of
+/// workers.
 const SYSTEMS: [(&str, Option<&str>, &str); 3] = [
     ("AWS_BATCH_JOB_ARRAY_INDEX", None, "AWS_BATCH_JOB_ARRAY_SIZE"),
     ("SLURM_ARRAY_TASK_ID", Some("SLURM_ARRAY_TASK_MIN"), "SLURM_ARRAY_TASK_COUNT"),
-    // Kubernetes has no variable for the number: a job sets this one to its `completions`
+    // Kubernetes has no variable for the number of workers: a job sets this one to its `completions`.
     ("JOB_COMPLETION_INDEX", None, "JOB_COMPLETIONS"),
 ];
 
 impl Shard {
-    /// The shard that a batch system gives this process, and the variable that says so; none outside of array jobs.
+    /// Returns the shard that a batch system assigns to this process, and the variable that holds it; `None` outside of
+    /// array jobs.
     ///
     /// # Errors
-    /// Returns a message if the variables do not give a shard.
+    /// Returns a message if the variables do not form a shard.
     pub(crate) fn of_batch_system(
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<(Self, &'static str)>, String> {
@@ -63,7 +65,7 @@ impl Shard {
         Ok(Some((shard, name)))
     }
 
-    /// Whether the units of this key are its own. Nothing but the key decides.
+    /// Whether the units of `key` belong to this worker. Nothing but the key decides.
     pub(crate) fn owns(self, key: &str) -> bool {
         Digest::new("shard").text(key).draw(u64::from(self.count.get())) == u64::from(self.index)
     }
@@ -84,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_shard_is_refused() {
+    fn invalid_shards_are_rejected() {
         for text in ["", "1", "3/3", "-1/3", "1/0", "a/b"] {
             let error = text.parse::<Shard>().unwrap_err().to_string();
             assert_eq!(error, format!("found `{text}`, expected I/N with I from 0 to N - 1, such as 0/4"));
@@ -93,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn batch_systems_say_which_shard_it_is() {
+    fn batch_systems_assign_a_shard() {
         let of = |set: &[(&str, &str)]| {
             let find = |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
             Shard::of_batch_system(find).map(|found| found.map(|(shard, from)| format!("{shard} {from}")))

@@ -1,4 +1,4 @@
-//! Stops a run: it begins nothing more, finishes and commits what it has begun, and ends.
+//! Stops a run: it starts no more work, and finishes and commits what it has begun.
 
 use std::sync::{
     Arc,
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn whoever_waits_is_told_before_or_after() {
+    async fn a_request_is_noticed_before_and_after_it_is_made() {
         let stop = Stop::default();
         let waiting = tokio::spawn({
             let stop = stop.clone();

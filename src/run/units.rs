@@ -1,7 +1,8 @@
 //! Cuts a step into units: rows that are generated and committed together.
 //!
-//! What is in a unit follows from the rows that request the work and from nothing else: neither from what is done already
-//! nor from who else works. So two workers cut alike, and a unit's transaction in the table's log means the same to both.
+//! The contents of a unit follow only from the rows that request the work. They depend neither on what is already done
+//! nor on other workers. So all workers cut the same units, and a unit's transaction in the table's log means the same
+//! to each of them.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -22,12 +23,15 @@ use crate::{
 pub(super) struct Unit {
     /// A digest of the step and of every id in the unit, done or not.
     pub(super) id: String,
-    /// The rows whose work is not done.
-    pub(super) wanted: RecordBatch,
+    /// The rows whose work is not done yet.
+    pub(super) missing: RecordBatch,
 }
 
-/// Cuts `requests`, the rows of the table that a step works over, and leaves out units with nothing to do and those of
+/// Cuts `requests`, the rows that request the work of `step`, into units. Leaves out units that are done and units of
 /// other workers.
+///
+/// # Errors
+/// Returns an error if `requests` lack the column `id` or `source_id`.
 pub(super) fn cut(
     step: &str,
     requests: &[RecordBatch],
@@ -55,21 +59,21 @@ pub(super) fn cut(
         units.entry(key).or_default().push(row);
     }
     let mut cut = Vec::new();
-    let own = |key: &String| shard.is_none_or(|shard| shard.owns(key));
-    for (_, mut rows) in units.into_iter().filter(|(key, _)| own(key)) {
+    let is_ours = |key: &String| shard.is_none_or(|shard| shard.owns(key));
+    for (_, mut rows) in units.into_iter().filter(|(key, _)| is_ours(key)) {
         rows.sort_by_key(|&row| ids.value(row));
         let digest = rows.iter().fold(Digest::new("unit").text(step), |digest, &row| digest.text(ids.value(row)));
         rows.retain(|&row| !done.contains(ids.value(row)));
         if !rows.is_empty() {
             let order: UInt32Array = rows.iter().filter_map(|&row| u32::try_from(row).ok()).collect();
-            cut.push(Unit { id: digest.id(), wanted: take_record_batch(&requests, &order).map_err(fail)? });
+            cut.push(Unit { id: digest.id(), missing: take_record_batch(&requests, &order).map_err(fail)? });
         }
     }
     Ok(cut)
 }
 
-/// The range of ids, among `buckets` equal ones, that contains `source_id`. Ids are uniform, and by ranges each data file
-/// has ids that no other file has, so that readers skip files.
+/// Divides the ids into `buckets` equal ranges and returns the one that contains `source_id`. Ids are uniform. Ranges
+/// make data files disjoint in their ids, so that readers can skip files.
 fn bucket(source_id: &str, buckets: u64) -> u64 {
     let leading = source_id.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0);
     ((u128::from(leading) * u128::from(buckets)) >> 64) as u64
@@ -97,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_keeps_its_id_while_it_is_worked_off() {
+    fn a_unit_keeps_its_id_while_its_rows_are_added() {
         let rows = requests(&[("1", "a"), ("2", "a"), ("3", "b")]);
         let all = cut("s", std::slice::from_ref(&rows), "sample_id", 1, &HashSet::new(), None).unwrap();
         let done = HashSet::from(["1".to_owned(), "3".to_owned()]);
@@ -105,7 +109,7 @@ mod tests {
         assert_eq!(all.len(), 2);
         assert_eq!(rest.len(), 1);
         assert_eq!(rest[0].id, all[0].id);
-        assert_eq!(rest[0].wanted.num_rows(), 1);
+        assert_eq!(rest[0].missing.num_rows(), 1);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Conforms the result of a query to its table: columns by name, types by the schema, and the errors of rows that
-//! failed.
+//! Converts the result of a query to its table: columns by name and types by the schema. Also collects the errors of
+//! rows that failed.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Lists what is below a location.
+//! Finds and lists the objects below a location.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -7,7 +7,7 @@ use object_store::{ObjectMeta, ObjectStoreExt};
 
 use super::{Location, StorageError, StoredObject, Version};
 
-/// What is directly in a folder. A folder that does not exist is empty.
+/// The objects and folders directly in a folder. A folder that does not exist is empty.
 #[derive(Debug)]
 pub(crate) struct Folder {
     /// Ordered by name.
@@ -34,7 +34,7 @@ impl Location {
         }
     }
 
-    /// Lists what is directly in `folder`, relative to this location.
+    /// Lists the objects and folders directly in `folder`, which is relative to this location.
     ///
     /// # Errors
     /// Returns an error if the folder cannot be listed.

@@ -20,7 +20,7 @@ use super::{
 const SCHEMES: [&str; 4] = ["file", "s3", "gs", "az"];
 /// Limits the rate of every request to a cloud store.
 static RATE_LIMITER: LazyLock<Arc<RateLimiter>> = LazyLock::new(Arc::default);
-/// How long a request is retried. That covers two pauses of a minute, the longest that a store may request.
+/// How long a request is retried. This covers two pauses of a minute each, the longest that a store may request.
 const MAX_RETRY: Duration = Duration::from_secs(300);
 
 /// A directory or URL: an object store and a prefix in it.

@@ -36,7 +36,7 @@ impl Upload {
         self.writer.finish().await.map(drop).map_err(unwritable(&self.url))
     }
 
-    /// Removes the parts from the store.
+    /// Cancels the upload and removes its parts from the store.
     ///
     /// # Errors
     /// Returns an error if the store does not confirm it.
@@ -49,7 +49,7 @@ impl Location {
     /// Starts an upload of the object `name`. An existing object stays until the new one is complete.
     ///
     /// # Errors
-    /// Returns an error if the store rejects it.
+    /// Returns an error if the store rejects the upload.
     pub(crate) async fn upload(&self, name: &str) -> Result<Upload, StorageError> {
         let url = self.url_of(name);
         let upload = self.store.put_multipart(&self.path(name)).await.map_err(unwritable(&url))?;
@@ -59,7 +59,7 @@ impl Location {
     /// Writes a small object in one request, replacing an existing one.
     ///
     /// # Errors
-    /// Returns an error if the store rejects it.
+    /// Returns an error if the store rejects the object.
     pub(crate) async fn put(&self, name: &str, bytes: Bytes) -> Result<(), StorageError> {
         let put = self.store.put(&self.path(name), bytes.into()).await;
         put.map(drop).map_err(unwritable(&self.url_of(name)))

@@ -50,10 +50,10 @@ impl AsyncKernel for Classify {
         }
         let classifier = self.models.classifier(name).await?;
         let with_bytes = (0..rows).filter_map(|row| Some((row, images.row(row).ok()??)));
-        let (places, bytes): (Vec<usize>, Vec<&[u8]>) = with_bytes.unzip();
+        let (rows_with_bytes, bytes): (Vec<usize>, Vec<&[u8]>) = with_bytes.unzip();
         let found = tokio::task::block_in_place(|| classifier.probabilities(&bytes)).map_err(models::failed)?;
         let mut classes = vec![None; rows];
-        for (row, probabilities) in places.into_iter().zip(found) {
+        for (row, probabilities) in rows_with_bytes.into_iter().zip(found) {
             if let Some(classes) = classes.get_mut(row) {
                 *classes = probabilities.map(Arc::from);
             }

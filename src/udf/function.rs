@@ -1,4 +1,4 @@
-//! The two kinds of our functions, and how they read their arguments.
+//! The two kinds of functions, plain and asynchronous, and how they read their arguments.
 
 use std::{
     hash::{Hash, Hasher},
@@ -23,7 +23,7 @@ use datafusion::{
 use super::error::FunctionError;
 use crate::schema;
 
-/// A function of whole columns with `rows` values each.
+/// A function of columns with `rows` values each.
 pub(super) trait Kernel: Send + Sync {
     fn call(&self, arguments: &[ArrayRef], rows: usize) -> Result<ArrayRef>;
 }

@@ -2,7 +2,7 @@
 //!
 //! `image_guidance` is a percentage: 100 returns the image unchanged, 0 keeps nothing of it. `seed` selects the noise. A
 //! row that fails has its reason in `error`. The rows of all queries go to the one engine of the device. DataFusion may
-//! evaluate a call twice; a cache prevents that an image is generated twice while the function is registered.
+//! evaluate a call twice; a cache prevents an image from being generated twice while the function is registered.
 
 use std::{
     collections::HashMap,
@@ -82,21 +82,21 @@ impl AsyncKernel for Img2Img {
         let seeds = integers(NAME, argument(NAME, arguments, 3)?)?;
         // Rows of one source share their bytes, which the engine recognizes by address and by content.
         let mut sources: HashMap<&[u8], Arc<[u8]>> = HashMap::new();
-        let mut jobs = Vec::with_capacity(rows);
+        let mut requests = Vec::with_capacity(rows);
         for row in 0..rows {
             let image = match images.row(row) {
                 Ok(image) => image,
                 Err(reason) => {
-                    jobs.push(Err(reason));
+                    requests.push(Err(reason));
                     continue;
                 }
             };
             let null = [prompts.is_null(row), guidances.is_null(row), seeds.is_null(row)];
             let Some(image) = image.filter(|_| !null.contains(&true)) else {
-                jobs.push(Err("an argument is NULL".to_owned()));
+                requests.push(Err("an argument is NULL".to_owned()));
                 continue;
             };
-            jobs.push(match u8::try_from(guidances.value(row)) {
+            requests.push(match u8::try_from(guidances.value(row)) {
                 Ok(image_guidance) if image_guidance <= 100 => Ok(Request {
                     image: Arc::clone(sources.entry(image).or_insert_with(|| Arc::from(image))),
                     prompt: Arc::from(prompts.value(row)),
@@ -106,20 +106,20 @@ impl AsyncKernel for Img2Img {
                 _ => Err(format!("image_guidance is {}; allowed are 0 to 100", guidances.value(row))),
             });
         }
-        image_column(try_join_all(jobs.into_iter().map(|job| self.generate(job))).await?)
+        image_column(try_join_all(requests.into_iter().map(|request| self.generate(request))).await?)
     }
 }
 
 impl Img2Img {
-    async fn generate(&self, job: Result<Request, String>) -> Result<Result<Option<Arc<[u8]>>, String>> {
-        let job = match job {
-            Ok(job) => job,
+    async fn generate(&self, request: Result<Request, String>) -> Result<Result<Option<Arc<[u8]>>, String>> {
+        let request = match request {
+            Ok(request) => request,
             Err(reason) => return Ok(Err(reason)),
         };
-        let cell = self.cell(&job);
+        let cell = self.cell(&request);
         let generated = cell
             .get_or_try_init(|| async {
-                match self.models.diffusion().await?.img2img(job).await {
+                match self.models.diffusion().await?.img2img(request).await {
                     Ok(generated) => {
                         self.meter.0.fetch_add(generated.unet_evaluations, Ordering::Relaxed);
                         Ok(Ok(Arc::from(generated.png)))
@@ -132,12 +132,12 @@ impl Img2Img {
         Ok(generated.clone().map(Some))
     }
 
-    fn cell(&self, job: &Request) -> Arc<OnceCell<Generated>> {
+    fn cell(&self, request: &Request) -> Arc<OnceCell<Generated>> {
         let key = Digest::new("job")
-            .part(&job.image)
-            .text(&job.prompt)
-            .part(&[job.image_guidance])
-            .part(&job.seed.to_le_bytes())
+            .part(&request.image)
+            .text(&request.prompt)
+            .part(&[request.image_guidance])
+            .part(&request.seed.to_le_bytes())
             .bytes();
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(cache.entry(key).or_default())

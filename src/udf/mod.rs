@@ -13,7 +13,7 @@
 //! | `load_image(image)` | an image with its bytes, read from the source if it only has its path |
 //! | `pixel_difference(a, b)` | the largest difference between the channel values of two images |
 //! | `read_image(path)` | an image of the source |
-//! | `timesteps_run(timesteps, image_guidance)` | the timesteps that a level of image guidance runs |
+//! | `timesteps_run(timesteps, image_guidance)` | how many timesteps a level of image guidance runs |
 
 mod classify;
 mod clip_image;
@@ -43,15 +43,15 @@ use crate::{
     source::Source,
 };
 
-/// The models and the source that the functions use.
+/// The models and the source that functions use.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub(crate) models: Arc<Models>,
     pub(crate) source: Arc<Source>,
 }
 
-/// Registers every function. The cache of `img2img` lives as long as the registration: within it no image is generated
-/// twice, however often the optimizer has a call evaluated. Without a `context`, functions that need a model or the source
+/// Registers every function. The cache of `img2img` lives as long as the registration, so no image is generated twice,
+/// however often the optimizer evaluates a call. Without a `context`, functions that need a model or the source
 /// can be planned, and fail when they are called.
 ///
 /// # Errors

@@ -1,5 +1,5 @@
-//! `timesteps_run(timesteps, image_guidance)`: the timesteps that a level of image guidance runs of a schedule of
-//! `timesteps`, rounded down. `image_guidance` is a percentage; NULL if an argument is NULL or out of range.
+//! `timesteps_run(timesteps, image_guidance)`: how many timesteps of a schedule of `timesteps` a level of image
+//! guidance runs, rounded down. `image_guidance` is a percentage; NULL if an argument is NULL or out of range.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_level_runs_its_share_and_what_is_out_of_range_is_null() {
+    fn a_level_runs_its_share_and_arguments_out_of_range_give_null() {
         assert_eq!((run(50, 90), run(50, 0), run(50, 100), run(25, 70)), (Some(5), Some(50), Some(0), Some(7)));
         assert_eq!((run(-1, 50), run(50, -1), run(50, 101)), (None, None, None));
     }

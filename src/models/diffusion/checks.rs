@@ -1,11 +1,11 @@
-//! What the checks of a model directory's parts share.
+//! Shared by the checks of a model directory's parts.
 
 use crate::models::{
     model_dir,
     onnx::{Element, Want},
 };
 
-/// The problems of a directory of Stable Diffusion.
+/// The problems of a Stable Diffusion directory.
 pub(super) type Problems = model_dir::Problems<super::DiffusionError>;
 
 /// The axis over the rows of a call.

@@ -1,4 +1,4 @@
-//! Describes a directory of Stable Diffusion to people, even one that does not fit.
+//! Describes a Stable Diffusion directory for people, even one that does not fit.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::models::{model_dir::read_config, onnx::Signature, tokenizer::Tokenizer};
 
-/// What the files of a model say. A fact is `None` if they do not say it.
+/// Facts from the files of a model. A fact is `None` if they do not have it.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct DiffusionFacts {
     /// The name of the pipeline, if it is a known one.
@@ -25,7 +25,7 @@ pub(crate) struct DiffusionFacts {
     scheduler: Option<String>,
     /// How timesteps are spaced, as diffusers calls it.
     timestep_spacing: Option<&'static str>,
-    /// Whether the graph of the UNet has one timestep per sample.
+    /// Whether the graph of the UNet takes one timestep per sample or one for the batch.
     timestep: Option<&'static str>,
     /// The factor by which the VAE's latents are multiplied.
     vae_scale: Option<f64>,

@@ -28,7 +28,7 @@ const CACHED_PROMPTS: usize = 4096;
 /// SHA-256 of a source image's file.
 type Digest = [u8; 32];
 
-/// What arrives at the thread.
+/// A message to the thread.
 #[derive(Debug)]
 pub(super) enum Event {
     Request(PendingRequest),
@@ -38,7 +38,7 @@ pub(super) enum Event {
     WorkerFailed,
 }
 
-/// A request with its place in the queue.
+/// A request with its reservation in the queue.
 #[derive(Debug)]
 pub(super) struct PendingRequest {
     pub(super) request: Request,

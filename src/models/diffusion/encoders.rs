@@ -74,7 +74,7 @@ impl Encoders {
     }
 
     /// Encodes the negative prompt. If it is absent, returns the encoding of the empty prompt, or zeros if the pipeline
-    /// asks for them.
+    /// requires them.
     ///
     /// # Errors
     /// Returns the errors of [`Encoders::encode_prompt`].

@@ -89,7 +89,8 @@ impl Engine {
         self.submit(request, run, normals).await
     }
 
-    /// As [`Engine::img2img`], with the caller's random numbers. Tests pass those of another implementation.
+    /// Generates an image like [`Engine::img2img`], with the caller's random numbers. Tests pass those of another
+    /// implementation.
     pub(super) async fn submit(
         &self,
         request: Request,

@@ -1,4 +1,4 @@
-//! What a directory of Stable Diffusion holds, in the layout that `optimum-cli export onnx` writes. Weights are not
+//! The contents of a Stable Diffusion directory, in the layout that `optimum-cli export onnx` writes. Weights are not
 //! loaded.
 
 use std::{
@@ -81,7 +81,7 @@ pub(super) fn vae_scale() -> f32 {
 }
 
 impl VaeConfig {
-    /// Returns the scaling as diffusers computes it: by the mean and deviation of each channel if both are given,
+    /// Returns the scaling as diffusers computes it: by the mean and deviation of each channel if the file has both,
     /// otherwise by one factor. Later VAEs also have a shift.
     fn scaling(&self, path: &Path) -> Result<Scaling, FileError> {
         let shift = self.shift_factor.unwrap_or(0.0);

@@ -1,7 +1,7 @@
 //! Image-guided diffusion: takes an image, a prompt and a level of image guidance, and generates an image.
 //!
-//! [`DiffusionFiles`] reads what a model directory holds. [`Engine`] runs the model for all callers of one device. The
-//! arithmetic is that of diffusers' `StableDiffusionImg2ImgPipeline`; tests compare the two number by number.
+//! [`DiffusionFiles`] reads the contents of a model directory. [`Engine`] runs the model for all callers of one device.
+//! The arithmetic is that of diffusers' `StableDiffusionImg2ImgPipeline`; tests compare the two number by number.
 //!
 //! # Continuous batching
 //!

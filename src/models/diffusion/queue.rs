@@ -31,7 +31,7 @@ impl<T> AdmissionQueue<T> {
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Reserves a place. Batches with free slots wait for its item.
+    /// Announces an item. Batches with free slots wait for it until the reservation is dropped.
     pub(super) fn reserve(self: &Arc<Self>) -> Reservation<T> {
         self.state().reserved += 1;
         Reservation(Arc::clone(self))
@@ -66,7 +66,7 @@ impl<T> AdmissionQueue<T> {
         None
     }
 
-    /// Closes the queue and drops what is in it.
+    /// Closes the queue and drops its items.
     pub(super) fn close(&self) {
         let mut state = self.state();
         state.closed = true;

@@ -1,4 +1,4 @@
-//! What callers ask an engine for, and what they get back.
+//! An engine's requests and responses.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub(crate) struct Request {
     pub(crate) seed: i64,
 }
 
-/// The image's PNG file, or why there is none.
+/// The image's PNG file, or why the image was not generated.
 pub(super) type Response = Result<Vec<u8>, EngineError>;
 
 /// A request after the encode stage: ready to be denoised.

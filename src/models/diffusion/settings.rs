@@ -20,7 +20,7 @@ pub(crate) struct Settings {
     /// What images should not show. If absent, diffusers encodes the empty prompt, or uses zeros for pipelines that set
     /// `force_zeros_for_empty_prompt`.
     pub(crate) negative_prompt: Option<String>,
-    /// Where random numbers come from.
+    /// The generator of random numbers.
     pub(crate) noise: NoiseGenerator,
     /// Starts image guidance 0 from noise alone; diffusers leaves some of the source even at strength 1.
     pub(crate) pure_noise_at_zero: bool,

@@ -3,7 +3,7 @@
 //! diffusers computes int(n * strength) with strength = 1 - guidance in binary floats, which loses a timestep at
 //! guidance 0.9 of 50. Percentages are integers here, so nothing is lost.
 
-/// Returns how many timesteps of a schedule are run: the last timesteps * (100 - `image_guidance`) / 100, rounded down.
+/// Returns how many timesteps of a schedule run: the last `timesteps` * (100 - `image_guidance`) / 100, rounded down.
 /// 0 means that the source passes through unchanged and no model runs. Guidance above 100 counts as 100.
 pub(crate) fn timesteps_run(timesteps: u32, image_guidance: u8) -> u32 {
     let percent = u64::from(100_u8.saturating_sub(image_guidance));

@@ -88,7 +88,7 @@ impl Worker {
         let noise = normals.draw(Purpose::Noise, posterior.mean.len());
         let denoising = self.shared.scheduler.start(run as usize, latents.as_deref(), &noise, normals);
         let batch = self.batches.entry(size).or_insert_with(|| Batch::new(size, self.shared.batch_size));
-        // The queue hands out no more requests than there are free slots.
+        // The queue returns no more requests than there are free slots.
         let _ = batch.admit(Sample { denoising, prompt, ticket: reply });
     }
 

@@ -7,7 +7,7 @@ use std::{
 
 use arrow::array::{AsArray, Float64Array, RecordBatch};
 
-use super::{Curricula, Row, integers, texts};
+use super::{Curricula, Row, integers, strings};
 use crate::{identity::Digest, schema, session};
 
 /// Strategy, epochs, curriculum epochs, levels, and the schedule.
@@ -129,16 +129,16 @@ async fn manifests_keep_their_promises() {
             format!("validation.sources={}", below(3)),
         ];
         let edits: Vec<&str> = edits.iter().map(String::as_str).collect();
-        let mut made = Vec::new();
+        let mut manifests = Vec::new();
         for (target_partitions, batch_size) in [(1, 8192), (5, 3)] {
             let settings = session::Settings { target_partitions, batch_size, memory_limit: None };
             let mut curricula = Curricula::with(&edits, settings).await;
             curricula.long_tail(&classes, &[10, 50, 90], |row, level| kept[(row + level as usize) % 7]).await;
             let rows = curricula.manifest().await;
             check(&curricula, &rows, share, fraction, &format!("mix {mix}: {edits:?}, {classes:?}, {kept:?}")).await;
-            made.push(rows);
+            manifests.push(rows);
         }
-        assert!(made[0] == made[1], "mix {mix}: partitions and batches change the manifest");
+        assert!(manifests[0] == manifests[1], "mix {mix}: partitions and batches change the manifest");
     }
 }
 
@@ -196,24 +196,24 @@ async fn progress_leaves_outliers_out_and_breaks_ties_downwards() {
     }
     curricula.set(
         "validation",
-        &[("sample_id", texts(&samples)), ("source_id", texts(&samples)), ("image_guidance", integers(&levels))],
+        &[("sample_id", strings(&samples)), ("source_id", strings(&samples)), ("image_guidance", integers(&levels))],
     );
-    let column = |value: &str| texts(&vec![value; feedback.len()]);
+    let column = |value: &str| strings(&vec![value; feedback.len()]);
     curricula.set(
         "feedback",
         &[
             ("curriculum", column("adaptive")),
             ("trial", column("b")),
             ("epoch", integers(&vec![0; feedback.len()])),
-            ("phase", texts(&feedback.iter().map(|row| row.1).collect::<Vec<_>>())),
-            ("sample_id", texts(&feedback.iter().map(|row| &row.0).collect::<Vec<_>>())),
+            ("phase", strings(&feedback.iter().map(|row| row.1).collect::<Vec<_>>())),
+            ("sample_id", strings(&feedback.iter().map(|row| &row.0).collect::<Vec<_>>())),
             ("probability", Arc::new(Float64Array::from_iter_values(feedback.iter().map(|row| row.2)))),
         ],
     );
     curricula.fill("progress").await;
-    let said = curricula.text("SELECT * FROM progress ORDER BY image_guidance").await;
+    let progress = curricula.text("SELECT * FROM progress ORDER BY image_guidance").await;
     // 0.9 exceeds 0.35 + 1.5 (0.35 - 0.25). The others have the mean 0.275 and the standard deviation 0.06455.
-    insta::assert_snapshot!(said, @r"
+    insta::assert_snapshot!(progress, @r"
     +------------+-------+-------+----------------+---------+----------+-------+----------------+--------+
     | curriculum | trial | epoch | image_guidance | samples | outliers | gain  | standard_error | chosen |
     +------------+-------+-------+----------------+---------+----------+-------+----------------+--------+
@@ -233,12 +233,12 @@ async fn progress_leaves_outliers_out_and_breaks_ties_downwards() {
     +------------+-------+-------+-------+----------------+
     ");
     curricula.long_tail(&[30, 8], &[10, 50, 90], |_, _| 1).await;
-    curricula.set("validation", &[("source_id", texts::<&str>(&[]))]);
+    curricula.set("validation", &[("source_id", strings::<&str>(&[]))]);
     curricula.fill("probe").await;
-    let said = curricula
+    let probe = curricula
         .text("SELECT trial, epoch, count(*) AS rows, count(DISTINCT sample_id) AS images FROM probe GROUP BY 1, 2 ORDER BY 1, 2")
         .await;
-    insta::assert_snapshot!(said, @r"
+    insta::assert_snapshot!(probe, @r"
     +-------+-------+------+--------+
     | trial | epoch | rows | images |
     +-------+-------+------+--------+
@@ -258,7 +258,7 @@ async fn hard_samples_by_confidence_take_a_threshold_and_a_share() {
     let schema = Arc::clone(&schema::find(schema::CONFIDENCES).unwrap().schema);
     let paths: Vec<String> = (0..10).map(|row| format!("train.parquet#{row}")).collect();
     let probabilities = Float64Array::from_iter_values((0..10).map(|row| f64::from((row * 7) % 10) / 10.0));
-    let rows = RecordBatch::try_new(Arc::clone(&schema), vec![texts(&paths), Arc::new(probabilities)]).unwrap();
+    let rows = RecordBatch::try_new(Arc::clone(&schema), vec![strings(&paths), Arc::new(probabilities)]).unwrap();
     let data = crate::lake::DataFile::write("rows", &schema, &[rows]).unwrap();
     std::fs::write(file.path(), &data.bytes).unwrap();
     let of = async |edits: &[&str]| {
@@ -272,17 +272,17 @@ async fn hard_samples_by_confidence_take_a_threshold_and_a_share() {
         curricula.set(
             "images",
             &[
-                ("source_id", texts(&images)),
-                ("path", texts(&paths)),
+                ("source_id", strings(&images)),
+                ("path", strings(&paths)),
                 ("label", integers(&[3; 10])),
-                ("class_name", texts(&[["zero"; 5], ["one"; 5]].concat())),
-                ("split", texts(&["train"; 10])),
+                ("class_name", strings(&[["zero"; 5], ["one"; 5]].concat())),
+                ("split", strings(&["train"; 10])),
             ],
         );
         let real = curricula.pipeline.project.session.snapshot().await.unwrap();
         let context = curricula.pipeline.project.session.context(&real).unwrap();
-        let given = context.table("confidences").await.unwrap().collect().await.unwrap();
-        curricula.snapshot.set("confidences", given[0].schema(), given).unwrap();
+        let confidences = context.table("confidences").await.unwrap().collect().await.unwrap();
+        curricula.snapshot.set("confidences", confidences[0].schema(), confidences).unwrap();
         curricula.fill("hard_samples").await;
         curricula.text("SELECT source_id, reason FROM hard_samples ORDER BY reason").await
     };

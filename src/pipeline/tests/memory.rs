@@ -17,6 +17,6 @@ async fn with_a_memory_limit_sorts_spill_to_disk_and_rows_stay_the_same() {
     let joined = format!("SELECT count(*) FROM ({side}) a JOIN ({side}) b ON a.rank = b.rank");
     let context = limited.pipeline.project.session.context(&limited.snapshot).unwrap();
     let error = context.sql(&joined).await.unwrap().collect().await.unwrap_err();
-    let said = Error::query("joined", error).to_string();
-    assert!(said.ends_with("hint: raise `memory_limit_mib` of `[queries]`, or leave it out"), "{said}");
+    let message = Error::query("joined", error).to_string();
+    assert!(message.ends_with("hint: raise `memory_limit_mib` of `[queries]`, or leave it out"), "{message}");
 }

@@ -55,8 +55,8 @@ impl Curricula {
         let schema = Arc::clone(&schema::find(table).unwrap().schema);
         let rows = columns[0].1.len();
         let column = |field: &Arc<Field>| {
-            let given = columns.iter().find(|(name, _)| name == field.name());
-            given.map_or_else(|| new_null_array(field.data_type(), rows), |(_, column)| Arc::clone(column))
+            let found = columns.iter().find(|(name, _)| name == field.name());
+            found.map_or_else(|| new_null_array(field.data_type(), rows), |(_, column)| Arc::clone(column))
         };
         let batch = RecordBatch::try_new(Arc::clone(&schema), schema.fields().iter().map(column).collect()).unwrap();
         self.snapshot.set(table, schema, vec![batch]).unwrap();
@@ -84,7 +84,7 @@ impl Curricula {
                 splits.push(if number == count { "test" } else { "train" });
             }
         }
-        self.set("images", &[("source_id", texts(&ids)), ("label", integers(&labels)), ("split", texts(&splits))]);
+        self.set("images", &[("source_id", strings(&ids)), ("label", integers(&labels)), ("split", strings(&splits))]);
         let (mut sources, mut samples, mut labels, mut guidances) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut hard = BTreeSet::new();
         for batch in self.fill("hard_samples").await {
@@ -105,8 +105,8 @@ impl Curricula {
         self.set(
             "kept",
             &[
-                ("sample_id", texts(&samples)),
-                ("source_id", texts(&sources)),
+                ("sample_id", strings(&samples)),
+                ("source_id", strings(&sources)),
                 ("label", integers(&labels)),
                 ("image_guidance", integers(&guidances)),
             ],
@@ -168,10 +168,10 @@ impl Curricula {
     async fn ids(&self, table: &str, column: &str) -> BTreeSet<String> {
         let context = self.pipeline.project.session.context(&self.snapshot).unwrap();
         let rows = context.table(table).await.unwrap().select_columns(&[column]).unwrap().collect().await.unwrap();
-        let texts = |batch: &RecordBatch| -> Vec<String> {
+        let ids = |batch: &RecordBatch| -> Vec<String> {
             batch.column(0).as_string::<i32>().iter().map(|id| id.unwrap().to_owned()).collect()
         };
-        rows.iter().flat_map(texts).collect()
+        rows.iter().flat_map(ids).collect()
     }
 }
 
@@ -186,7 +186,7 @@ struct Row {
     label: i64,
 }
 
-fn texts<T: AsRef<str>>(values: &[T]) -> ArrayRef {
+fn strings<T: AsRef<str>>(values: &[T]) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(values))
 }
 

@@ -1,8 +1,8 @@
 //! Limits the rate of all requests of the process when a store throttles them.
 //!
-//! `object_store` retries a request that was answered with 503 or 429 after its own pause, whatever `Retry-After` says.
-//! Every other request continues as before: a thousand callers stay a thousand callers. Below those retries, this module
-//! lets the first such response limit everybody who shares a [`RateLimiter`]:
+//! If a response is 503 or 429, `object_store` retries the request after its own pause, whatever `Retry-After` says.
+//! Every other request continues as before: a thousand callers stay a thousand callers. Below those retries, this
+//! module lets the first such response limit everybody who shares a [`RateLimiter`]:
 //!
 //! * There is no limit until a response is 503 or 429. It sets the limit to half the rate of the last second.
 //! * Further ones halve the limit again, at most once per second, and never for a request that was sent before the last
@@ -11,11 +11,11 @@
 //!   at twice the rate that set it. A limit set at 500 per second is 250, reaches 500 after 14 s, and is lifted after 28 s.
 //! * A `Retry-After` in seconds stops everybody for that time, at most a minute. A date is ignored.
 //!
-//! Responses pass through unchanged (but see `buffer_body`), so `object_store` still retries the request: it sleeps its own
-//! pause and then waits here like a new one. Both count towards its `retry_timeout` (180 s by default), after which it
-//! gives up at the next failure; neither counts towards the timeout of a request, which starts when the request is sent. A
-//! request is signed before it waits, and stores reject signatures older than 15 minutes. So no request waits here for
-//! longer than two minutes.
+//! Responses pass through unchanged (but see `buffer_body`), so `object_store` still retries the request: it sleeps its
+//! own pause and then waits here like a new one. Both count towards its `retry_timeout` (`MAX_RETRY` in `location.rs`),
+//! after which it gives up at the next failure; neither counts towards the timeout of a request, which starts when the
+//! request is sent. A request is signed before it waits, and stores reject signatures older than 15 minutes. So no
+//! request waits here for longer than two minutes.
 //!
 //! A response of 200 whose body says `SlowDown` is not noticed. Requests for credentials are limited like those for data.
 
@@ -162,8 +162,8 @@ impl RateLimiter {
     async fn admit(self: &Arc<Self>) -> Instant {
         let arrived = Instant::now();
         if !self.state().is_open(arrived) {
-            // A separate task waits. It holds the turn, and the caller might not poll it for a while because it waits for
-            // another request, which would be behind this one. A set ends its tasks when it is dropped.
+            // A separate task waits and holds the turn. The caller might not poll this future for a while, because it
+            // waits for another request that is behind this one. The set ends its tasks when it is dropped.
             let mut queue = JoinSet::new();
             let limiter = Arc::clone(self);
             queue.spawn(async move { limiter.queue().await });

@@ -69,7 +69,7 @@ fn a_late_response_to_an_early_request_halves_nothing() {
     state.throttle(late, early, None);
     assert_eq!(state.totals.halvings, 1);
     state.throttle(late, late, None);
-    assert_eq!(state.totals.halvings, 2, "one that was sent under the limit does");
+    assert_eq!(state.totals.halvings, 2, "a response to a request under the limit does");
 }
 
 #[test]
