@@ -58,8 +58,8 @@ impl Pipeline {
         let catalogue = problems.keep(open_catalogue(&config));
         let models = Models::inspect(&config, options.models.clone(), &options.fetch_progress).await;
         let models = models.map_err(|errors| problems.0.extend(errors)).ok();
-        let reader = catalogue.as_ref().map_or(Ok(String::new()), |catalogue| plan::reader(&config, catalogue));
-        let source = problems.keep(Source::open(&config.source, &reader?).await);
+        let reader = catalogue.as_ref().and_then(|catalogue| problems.keep(plan::reader(&config, catalogue)));
+        let source = problems.keep(Source::open(&config.source, &reader.unwrap_or_default()).await);
         let descriptions = problems.keep(source::descriptions(&config));
         let common_names = problems.keep(source::common_names(config.prompts.common_names.as_deref()));
         let confidences = problems.keep(source::confidences(config.hard_samples.confidences.as_deref()));

@@ -100,7 +100,8 @@ impl Generator {
         let name = &self.step.query.name;
         let requests = Columns::new(&self.over, &unit.missing);
         let (ids, sources) = (requests.strings(&self.id)?, requests.strings(SOURCE_ID)?);
-        let mut waiting: HashMap<&str, Option<&str>> = ids.iter().flatten().zip(sources.iter()).collect();
+        let mut waiting: HashMap<&str, Option<&str>> =
+            ids.iter().zip(&sources).filter_map(|(id, source)| Some((id?, source))).collect();
         let (mut good, mut rejects) = (Vec::new(), Vec::new());
         for batch in batches {
             let rows = conform(name, batch, &self.step.table.schema)?;

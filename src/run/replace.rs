@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, RecordBatch},
+    array::RecordBatch,
     row::{OwnedRow, RowConverter, SortField},
 };
 use datafusion::{dataframe::DataFrame, prelude::ident};
@@ -128,19 +128,18 @@ impl<'a> Distinct<'a> {
         let fail = |error: arrow::error::ArrowError| Error::query(&self.step.query.name, error.into());
         for row in &self.converter.convert_columns(&columns).map_err(fail)? {
             if self.last.as_ref().is_some_and(|last| last.row() == row) {
-                return Err(self.duplicate(&columns));
+                return Err(self.duplicate());
             }
             self.last = Some(row.owned());
         }
         Ok(())
     }
 
-    fn duplicate(&self, columns: &[arrow::array::ArrayRef]) -> Error {
-        let count = columns.first().map_or(0, |column| column.len());
+    fn duplicate(&self) -> Error {
         Error::Query {
             query: self.step.query.name.clone(),
             message: format!(
-                "it returns two rows with the same ({}) among {count}; `{}` holds one of each",
+                "it returns two rows with the same ({}); `{}` allows one row per key",
                 self.step.table.key.join(", "),
                 self.step.table.name
             ),

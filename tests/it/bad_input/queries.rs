@@ -249,7 +249,7 @@ fn two_rows_of_one_key() {
     exit code 2
     pixels: 780 rows in [time]
     images: 780 rows in [time]
-    error: query `hard_samples/few_shot.sql`: it returns two rows with the same (source_id) among 24; `hard_samples` holds one of each
+    error: query `hard_samples/few_shot.sql`: it returns two rows with the same (source_id); `hard_samples` allows one row per key
     ");
     assert_eq!(workspace.number("SELECT count(*) FROM hard_samples"), 0.0);
     let (mut workspace, _guard) = small();
