@@ -15,7 +15,7 @@ use crate::{error::Result, report::verify::verify};
 pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) target: Target,
-    /// Also compare with the source, decode every image, and reproduce a sample of images and scores
+    /// Also compare with the source, decode all images, and reproduce some images and scores
     #[arg(long)]
     deep: bool,
 }
