@@ -16,7 +16,7 @@ pub(crate) struct ClassBuckets {
 /// Metrics of a set of predictions, all in percent.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Metrics {
-    /// Accuracy over the images of many-shot classes; `None` if there is no such image.
+    /// Accuracy over the images of many-shot classes; `None` if there are none.
     pub(crate) many: Option<f64>,
     /// Accuracy over the images of medium-shot classes.
     pub(crate) medium: Option<f64>,

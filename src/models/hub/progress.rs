@@ -12,6 +12,8 @@ use std::{
 
 use tokio::time::timeout;
 
+use crate::error::text::bytes;
+
 /// How often progress is reported.
 const REPORT_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -94,26 +96,4 @@ impl<'a> Watch<'a> {
 /// Formats a number of files.
 pub(super) fn files(count: usize) -> String {
     if count == 1 { "1 file".to_owned() } else { format!("{count} files") }
-}
-
-/// Formats a number of bytes.
-pub(crate) fn bytes(count: u64) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
-    let float = count as f64;
-    match count {
-        0..1024 => format!("{count} bytes"),
-        1024..1_048_576 => format!("{:.1} KiB", float / 1024.0),
-        1_048_576..1_073_741_824 => format!("{:.1} MiB", float / 1_048_576.0),
-        _ => format!("{:.1} GiB", float / 1_073_741_824.0),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_one_decimal() {
-        assert_eq!([bytes(7), bytes(1536), bytes(5 << 30)], ["7 bytes", "1.5 KiB", "5.0 GiB"]);
-    }
 }
