@@ -14,14 +14,19 @@ pub(super) async fn execute(target: &LakeTarget) -> Result<ExitCode> {
     let pipeline = target.open().await?;
     let steps: Vec<_> = pipeline.project.plan.steps.iter().map(|step| step.table.name.as_str()).collect();
     match target.format {
-        Format::Text => output::line(format!(
-            "`{}` is sound: {} ({}), {}",
-            pipeline.project.config.name,
-            output::count(steps.len(), "step"),
-            steps.join(", "),
-            output::count(pipeline.project.plan.expectations.len(), "expectation")
-        )),
-        Format::Json => output::json(&json!({ "name": pipeline.project.config.name, "steps": steps, "errors": [] })),
+        Format::Text => {
+            output::line(format!(
+                "`{}` is sound: {} ({}), {}",
+                pipeline.project.config.name,
+                output::count(steps.len(), "step"),
+                steps.join(", "),
+                output::count(pipeline.project.plan.expectations.len(), "expectation")
+            ));
+            output::warnings(&pipeline.warnings);
+        }
+        Format::Json => output::json(&json!({
+            "name": pipeline.project.config.name, "steps": steps, "errors": [], "warnings": pipeline.warnings,
+        })),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -9,7 +9,7 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use serde_json::json;
 
 use crate::{
-    error::{self, Error},
+    error::{self, Error, Warning},
     report::TextTable,
 };
 
@@ -52,6 +52,14 @@ pub(super) fn error(error: &Error, format: Format) {
             };
             json(&json!({ "errors": problems }));
         }
+    }
+}
+
+/// Writes warnings to stderr.
+pub(super) fn warnings(warnings: &[Warning]) {
+    for Warning { message, hint } in warnings {
+        let hint = hint.as_ref().map_or_else(String::new, |hint| format!("\nhint: {hint}"));
+        note(format!("warning: {message}{hint}"));
     }
 }
 

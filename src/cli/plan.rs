@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use serde_json::json;
+
 use super::{
     LakeTarget,
     output::{self, Format},
@@ -15,7 +17,7 @@ pub(super) async fn execute(target: &LakeTarget) -> Result<ExitCode> {
     let pipeline = target.open().await?;
     let forecasts = forecast(&pipeline).await?;
     if target.format == Format::Json {
-        output::json(&forecasts);
+        output::json(&json!({ "steps": forecasts, "warnings": pipeline.warnings }));
         return Ok(ExitCode::SUCCESS);
     }
     let rate = rate(&pipeline.project).await?;
@@ -40,6 +42,7 @@ pub(super) async fn execute(target: &LakeTarget) -> Result<ExitCode> {
     if forecasts.iter().any(|step| !step.skipped && step.rows.is_none()) {
         output::note("`?` is known once the steps before it have run");
     }
+    output::warnings(&pipeline.warnings);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -11,7 +11,7 @@ use super::{
     progress::Bars,
 };
 use crate::{
-    error::{Diagnostic, Diagnostics, Error, Result},
+    error::{Diagnostic, Diagnostics, Error, Result, Warning},
     feedback::{self, Awaited},
     models::diffusion::Stats,
     pipeline::Pipeline,
@@ -113,17 +113,21 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
     let awaited = feedback::awaited(&pipeline.project).await?;
     note_awaited(&awaited);
     let levels = report::levels(&pipeline.project).await?;
+    let mut warnings = pipeline.warnings.clone();
     if outcomes.iter().any(|outcome| outcome.step == schema::KEPT) {
-        warn(&levels);
+        warnings.extend(warnings_of(&levels));
     }
     match target.format {
-        Format::Json => print_json(&pipeline, &outcomes, &levels, &awaited),
-        Format::Text => print_text(&pipeline, &levels).await?,
+        Format::Json => print_json(&pipeline, &outcomes, &levels, &awaited, &warnings),
+        Format::Text => {
+            print_text(&pipeline, &levels).await?;
+            output::warnings(&warnings);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_json(pipeline: &Pipeline, outcomes: &[Outcome], levels: &[Level], awaited: &[Awaited]) {
+fn print_json(pipeline: &Pipeline, outcomes: &[Outcome], levels: &[Level], awaited: &[Awaited], warnings: &[Warning]) {
     let models = &pipeline.models;
     let engine = models.stats().map(|stats| {
         json!({
@@ -138,6 +142,7 @@ fn print_json(pipeline: &Pipeline, outcomes: &[Outcome], levels: &[Level], await
     let provider = models.provider();
     output::json(&json!({
         "steps": outcomes, "levels": levels, "engine": engine, "clip": clip, "provider": provider, "awaits": awaited,
+        "warnings": warnings,
     }));
 }
 
@@ -163,23 +168,25 @@ async fn print_text(pipeline: &Pipeline, levels: &[Level]) -> Result<()> {
     Ok(())
 }
 
-/// Warns about levels and runs without a synthetic image: the curriculum would miss them.
-fn warn(levels: &[Level]) {
+/// Returns warnings about levels and runs without a synthetic image: the curriculum would miss them.
+fn warnings_of(levels: &[Level]) -> Vec<Warning> {
+    let mut warnings = Vec::new();
     if levels.is_empty() {
-        output::note(
-            "warning: no image is hard, so none was generated\nhint: `[hard_samples]` says which images are hard",
-        );
+        warnings.push(Warning::new(
+            "no image is hard, so none was generated",
+            "`[hard_samples]` says which images are hard",
+        ));
     }
     let empty: Vec<_> = levels.iter().filter(|level| level.candidates > 0 && level.kept == 0).collect();
     if !empty.is_empty() {
         let names: Vec<_> = empty.iter().map(|level| level.image_guidance.to_string()).collect();
         let candidates: u64 = empty.iter().map(|level| level.candidates).sum();
-        output::note(format!(
-            "warning: none of the {candidates} candidates with image guidance {} was kept\nhint: look at their \
-             `text_similarity` in `scores`, and lower `filter.min_text_similarity`",
-            names.join(", ")
+        warnings.push(Warning::new(
+            format!("none of the {candidates} candidates with image guidance {} was kept", names.join(", ")),
+            "look at their `text_similarity` in `scores`, and lower `filter.min_text_similarity`",
         ));
     }
+    warnings
 }
 
 /// Where the tables are: a path that can be pasted, or a URL.

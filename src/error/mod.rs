@@ -11,13 +11,17 @@
 
 pub(crate) mod diagnostics;
 pub(crate) mod text;
+mod warning;
 
 use std::{error::Error as StdError, sync::Arc};
 
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 
-pub(crate) use self::diagnostics::{Diagnostic, Diagnostics};
+pub(crate) use self::{
+    diagnostics::{Diagnostic, Diagnostics},
+    warning::Warning,
+};
 
 /// The result of an operation that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -15,7 +15,7 @@ pub(crate) use project::Project;
 
 use crate::{
     config::Config,
-    error::{Error, Result},
+    error::{Error, Result, Warning},
     lake::Lake,
     models::{self, Models},
     plan::{self, Outside, catalogue::Catalogue},
@@ -45,6 +45,8 @@ pub(crate) struct Pipeline {
     pub(crate) project: Project,
     pub(crate) models: Arc<Models>,
     pub(crate) source: Arc<Source>,
+    /// What is allowed and probably not intended, found while opening.
+    pub(crate) warnings: Vec<Warning>,
 }
 
 impl Pipeline {
@@ -105,7 +107,7 @@ impl Pipeline {
         let settings = session::Settings { memory_limit: memory_limit(&config), ..options.session };
         let session = session::Session::new(Arc::new(lake), Some(functions), inputs, settings)?;
         let project = Project::assemble(config, catalogue, session, Some(outside)).await?;
-        Ok(Self { project, models, source })
+        Ok(Self { project, models, source, warnings: Vec::new() })
     }
 }
 

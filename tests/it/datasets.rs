@@ -241,7 +241,7 @@ fn the_plan_of_imagenet_lt_has_the_papers_counts() {
     let lists = [("train", train), ("val", format!("{} 0\n", one("val"))), ("test", format!("{} 0\n", one("test")))];
     let names: Vec<String> = (0..1000).map(|label| format!("class {label}")).collect();
     imagenet_lt(&mut workspace, &lists, &names.iter().map(String::as_str).collect::<Vec<_>>());
-    let plan = workspace.json("plan", &[]);
+    let plan = workspace.json("plan", &[])["steps"].clone();
     assert_eq!(planned(&plan, "pixels")["rows"]["due"], 115_848);
     assert_eq!(planned(&plan, "hard_samples")["rows"]["due"], 1643);
     let spectrum = planned(&plan, "spectrum");
@@ -269,7 +269,7 @@ fn the_plan_of_iwildcam_has_the_papers_counts() {
     write(&workspace.path("names.json"), br#"{"species 1": "jaguar"}"#);
     let unsure = |number: usize| (format!("train/{}", file(number)), number as f64 / 1e6);
     confidences(&workspace.path("confidences.parquet"), &(0..TRAIN).map(unsure).collect::<Vec<_>>());
-    let plan = workspace.json("plan", &[]);
+    let plan = workspace.json("plan", &[])["steps"].clone();
     assert_eq!(planned(&plan, "hard_samples")["rows"]["due"], 8260);
     let spectrum = planned(&plan, "spectrum");
     let (samples, evaluations) = (8260 * 3 * 8, 8260 * 8 * 45 * 2);
