@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::{
-    LakeTarget,
+    LakeTarget, census,
     output::{self, Format},
 };
 use crate::error::Result;
@@ -15,6 +15,7 @@ pub(super) async fn execute(target: &LakeTarget) -> Result<ExitCode> {
     let steps: Vec<_> = pipeline.project.plan.steps.iter().map(|step| step.table.name.as_str()).collect();
     match target.format {
         Format::Text => {
+            output::line(census::text(pipeline.source.census()));
             output::line(format!(
                 "`{}` is sound: {} ({}), {}",
                 pipeline.project.config.name,
@@ -25,7 +26,8 @@ pub(super) async fn execute(target: &LakeTarget) -> Result<ExitCode> {
             output::warnings(&pipeline.warnings);
         }
         Format::Json => output::json(&json!({
-            "name": pipeline.project.config.name, "steps": steps, "errors": [], "warnings": pipeline.warnings,
+            "name": pipeline.project.config.name, "steps": steps, "errors": [],
+            "census": pipeline.source.census(), "warnings": pipeline.warnings,
         })),
     }
     Ok(ExitCode::SUCCESS)

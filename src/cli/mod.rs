@@ -10,6 +10,7 @@ macro_rules! examples {
     };
 }
 
+mod census;
 mod check;
 mod confidences;
 mod doctor;

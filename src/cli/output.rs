@@ -68,7 +68,8 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) {
     line(aligned(header, rows));
 }
 
-fn aligned(header: &[&str], rows: &[Vec<String>]) -> String {
+/// Returns a table without borders and with numbers on the right.
+pub(super) fn aligned(header: &[&str], rows: &[Vec<String>]) -> String {
     let is_number = |cell: &str| cell.chars().all(|c| c.is_ascii_digit() || ".,-–?".contains(c));
     let columns = 0..header.len();
     let numeric: Vec<bool> =

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::{
-    LakeTarget,
+    LakeTarget, census,
     output::{self, Format},
 };
 use crate::{
@@ -17,9 +17,12 @@ pub(super) async fn execute(target: &LakeTarget) -> Result<ExitCode> {
     let pipeline = target.open().await?;
     let forecasts = forecast(&pipeline).await?;
     if target.format == Format::Json {
-        output::json(&json!({ "steps": forecasts, "warnings": pipeline.warnings }));
+        output::json(&json!({
+            "census": pipeline.source.census(), "steps": forecasts, "warnings": pipeline.warnings,
+        }));
         return Ok(ExitCode::SUCCESS);
     }
+    output::line(census::text(pipeline.source.census()) + "\n");
     let rate = rate(&pipeline.project).await?;
     let rows: Vec<_> = forecasts
         .iter()

@@ -6,18 +6,22 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
-    Target,
+    Target, census,
     output::{self, Format},
     progress::Bars,
+    target::PipelineFile,
 };
 use crate::{
+    config::Config,
     error::{Diagnostic, Diagnostics, Error, Result, Warning},
     feedback::{self, Awaited},
     models::diffusion::Stats,
     pipeline::Pipeline,
     report::{self, Level},
     run::{self, Outcome, Shard, Stop},
-    schema, storage,
+    schema,
+    source::Census,
+    storage,
 };
 
 #[derive(Debug, Args)]
@@ -66,6 +70,19 @@ impl Arguments {
         })
     }
 
+    /// Warns about edits that change what the file says: a run without them changes the tables back.
+    fn edits(&self, pipeline: &Pipeline) -> Option<Warning> {
+        let PipelineFile { pipeline: path, set } = &self.target.file;
+        if Config::load(path, &[]).is_ok_and(|config| config == pipeline.project.config) {
+            return None;
+        }
+        let edits: Vec<String> = set.iter().map(|edit| format!("`--set {edit}`")).collect();
+        Some(Warning::new(
+            format!("the tables were made with {}, which `{}` does not have", edits.join(" "), path.display()),
+            "write the values into the file if they are to stay; a run without them changes the tables back",
+        ))
+    }
+
     /// Returns the shard of this process: `--shard`, or else what the batch system says.
     fn shard(&self) -> Result<Option<Shard>> {
         if self.shard.is_some() {
@@ -105,6 +122,7 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
         output::note(format!("retrying {}", output::count(cleared, "reject")));
     }
     let mut pipeline = target.open().await?;
+    output::note(census::text(pipeline.source.census()));
     let bars = Bars::new();
     let outcomes = match arguments.follow {
         true => run::follow(&mut pipeline, &options, &bars, note_awaited).await?,
@@ -113,12 +131,15 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
     let awaited = feedback::awaited(&pipeline.project).await?;
     note_awaited(&awaited);
     let levels = report::levels(&pipeline.project).await?;
+    let census = report::census(&pipeline).await?;
     let mut warnings = pipeline.warnings.clone();
+    warnings.extend(report::unread(&census));
     if outcomes.iter().any(|outcome| outcome.step == schema::KEPT) {
-        warnings.extend(warnings_of(&levels));
+        warnings.extend(report::warnings(&pipeline).await?);
     }
+    warnings.extend(arguments.edits(&pipeline));
     match target.format {
-        Format::Json => print_json(&pipeline, &outcomes, &levels, &awaited, &warnings),
+        Format::Json => print_json(&pipeline, &Made { outcomes, levels, awaited, census, warnings }),
         Format::Text => {
             print_text(&pipeline, &levels).await?;
             output::warnings(&warnings);
@@ -127,7 +148,16 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_json(pipeline: &Pipeline, outcomes: &[Outcome], levels: &[Level], awaited: &[Awaited], warnings: &[Warning]) {
+/// What a run has made.
+struct Made {
+    outcomes: Vec<Outcome>,
+    levels: Vec<Level>,
+    awaited: Vec<Awaited>,
+    census: Census,
+    warnings: Vec<Warning>,
+}
+
+fn print_json(pipeline: &Pipeline, made: &Made) {
     let models = &pipeline.models;
     let engine = models.stats().map(|stats| {
         json!({
@@ -141,8 +171,8 @@ fn print_json(pipeline: &Pipeline, outcomes: &[Outcome], levels: &[Level], await
         .map(|stats| json!({ "images": stats.images, "texts": stats.texts, "busy_seconds": stats.busy.as_secs_f64() }));
     let provider = models.provider();
     output::json(&json!({
-        "steps": outcomes, "levels": levels, "engine": engine, "clip": clip, "provider": provider, "awaits": awaited,
-        "warnings": warnings,
+        "census": made.census, "steps": made.outcomes, "levels": made.levels, "engine": engine, "clip": clip,
+        "provider": provider, "awaits": made.awaited, "warnings": made.warnings,
     }));
 }
 
@@ -166,27 +196,6 @@ async fn print_text(pipeline: &Pipeline, levels: &[Level]) -> Result<()> {
         output::note(format!("tables and `contact_sheet.png` are in {}", place(pipeline)));
     }
     Ok(())
-}
-
-/// Returns warnings about levels and runs without a synthetic image: the curriculum would miss them.
-fn warnings_of(levels: &[Level]) -> Vec<Warning> {
-    let mut warnings = Vec::new();
-    if levels.is_empty() {
-        warnings.push(Warning::new(
-            "no image is hard, so none was generated",
-            "`[hard_samples]` says which images are hard",
-        ));
-    }
-    let empty: Vec<_> = levels.iter().filter(|level| level.candidates > 0 && level.kept == 0).collect();
-    if !empty.is_empty() {
-        let names: Vec<_> = empty.iter().map(|level| level.image_guidance.to_string()).collect();
-        let candidates: u64 = empty.iter().map(|level| level.candidates).sum();
-        warnings.push(Warning::new(
-            format!("none of the {candidates} candidates with image guidance {} was kept", names.join(", ")),
-            "look at their `text_similarity` in `scores`, and lower `filter.min_text_similarity`",
-        ));
-    }
-    warnings
 }
 
 /// Where the tables are: a path that can be pasted, or a URL.

@@ -34,7 +34,7 @@ pub use parameter::Parameter;
 pub use sections::{
     Cuda, Curriculum, Expect, Filter, HardSamples, Models, Prompts, Queries, Rejects, Spectrum, UserStep, Validation,
 };
-pub use source::{Source, SourceKind, Split};
+pub use source::{LabelKind, Source, SourceKind, Split, Splits};
 pub use user_parameters::ComputedParameter;
 
 use declaration::{Declared, inside, nested, optional, or, required, section, sections};

@@ -7,11 +7,11 @@ use serde::Serialize;
 use super::{
     brace_expansion,
     declaration::{Declaration, keys_of, optional, or, required, section},
-    document::Node,
+    document::{Node, Value},
     key::{DefaultValue, Field, Key},
     reader::Section,
-    strings::{FILLED_LINE, LINE, LIST_PATH, LOCATION, RELATIVE_PATH, SQL_PATH, StringRule},
-    value_types::{LocalPath, OneOf, ValueType, one_or_list_of},
+    strings::{FILLED_LINE, FOLDER_PATH, LINE, LIST_PATH, LOCATION, RELATIVE_PATH, SQL_PATH, StringRule},
+    value_types::{DistinctList, LocalPath, Number, OneOf, ValueType, number, one_or_list_of},
 };
 use crate::error::{diagnostics::Problems, text};
 
@@ -23,14 +23,61 @@ section! {
         kind: SourceKind = Kind;
         /// The directory or URL that holds its files.
         root: String = required(LOCATION);
-        /// The names of each split. In the order of [`Split`], always with train, and no name twice.
-        splits: Vec<(Split, Vec<String>)> = Splits;
+        /// What each split is read from.
+        splits: Splits = SplitSection;
         /// The query that reads the images: `pixels/embed.sql` copies them into the lake, `pixels/reference.sql` leaves
         /// them where they are.
         sql: String = or(SQL_PATH, "pixels/embed.sql");
         /// A file with the class names: JSON (a list, or an object from number to name), `.txt` (a name on each line) or
         /// `.csv` (columns `label` or `y`, and `name`).
         classes: Option<PathBuf> = optional(LocalPath);
+        /// Whether labels are names, or numbers of classes. If it is not set, they are numbers if all are integers.
+        label_kind: Option<LabelKind> = LabelKindKey;
+    }
+}
+
+/// What labels are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LabelKind {
+    /// Names of classes, which are numbered in sorted order.
+    Name,
+    /// Numbers of classes, from 0.
+    Number,
+}
+
+/// The key `label_kind`.
+#[derive(Debug, Clone, Copy)]
+struct LabelKindKey;
+
+const LABEL_KINDS: OneOf = OneOf(&["name", "number"]);
+
+impl Declaration for LabelKindKey {
+    type Value = Option<LabelKind>;
+
+    fn read(&self, name: &'static str, section: &mut Section<'_, '_>) -> Option<LabelKind> {
+        let word = section.optional(name, &LABEL_KINDS)?;
+        Some(if word == "name" { LabelKind::Name } else { LabelKind::Number })
+    }
+
+    fn keys(&self, field: &Field<'_>) -> Vec<Key> {
+        vec![field.key(LABEL_KINDS.expected(), DefaultValue::Unset)]
+    }
+}
+
+/// What the splits are read from.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Splits {
+    /// The names of each split. In the order of [`Split`], always with train, and no name twice.
+    pub names: Vec<(Split, Vec<String>)>,
+    /// The splits that are drawn from train, with their shares of its images: above 0, and together below 1.
+    pub shares: Vec<(Split, f64)>,
+}
+
+impl Splits {
+    /// Returns whether there is such a split.
+    pub fn has(&self, split: Split) -> bool {
+        self.names.iter().any(|(named, _)| *named == split) || self.shares.iter().any(|(drawn, _)| *drawn == split)
     }
 }
 
@@ -162,6 +209,8 @@ kinds! {
         WebDataset "webdataset" {
             /// Where a sample has its label: in the member `.cls`, or in a field of the member `.json`.
             label_field: Option<String> = LabelField;
+            /// The ending of the member with the image, if samples have several: `jpg`, or `rgb.png`.
+            image_member: Option<String> = optional(MEMBER);
         }
     }
 }
@@ -210,6 +259,12 @@ const JSON_FIELD: &str = "json:";
 #[derive(Debug, Clone, Copy)]
 struct LabelField;
 
+/// The ending of a member.
+const MEMBER: StringRule = StringRule {
+    expected: "the ending of a member without its first dot",
+    holds: |text| (FILLED_LINE.holds)(text) && !text.starts_with('.') && !text.contains('/'),
+};
+
 const LABEL_FIELD: StringRule = StringRule {
     expected: "`cls` (the member `.cls`) or `json:FIELD` (a field of the member `.json`)",
     holds: |text| {
@@ -234,30 +289,32 @@ impl Declaration for LabelField {
 
 /// The section `[source.splits]`, whose values depend on the kind.
 #[derive(Debug, Clone, Copy)]
-struct Splits;
+struct SplitSection;
 
-impl Declaration for Splits {
-    type Value = Vec<(Split, Vec<String>)>;
+impl Declaration for SplitSection {
+    type Value = Splits;
 
-    fn read(&self, name: &'static str, section: &mut Section<'_, '_>) -> Self::Value {
+    fn read(&self, name: &'static str, section: &mut Section<'_, '_>) -> Splits {
         let of_values = section.peek("split_column").is_some();
         let kind = section.peek("kind");
         let splits = section.section(name);
         match kind {
             Some("list") => read_splits(splits, &LIST_PATH),
-            Some("webdataset") => read_splits(splits, &Shards { bytes_left: Cell::new(MAX_NAME_BYTES) }),
+            Some("imagefolder") => read_splits(splits, &FOLDER_PATH),
             Some("csv") if of_values => read_splits(splits, &FILLED_LINE),
-            _ => read_splits(splits, &RELATIVE_PATH),
+            Some("csv") => read_splits(splits, &RELATIVE_PATH),
+            _ => read_splits(splits, &Files { bytes_left: Cell::new(MAX_NAME_BYTES) }),
         }
     }
 
     fn keys(&self, field: &Field<'_>) -> Vec<Key> {
         let header = field.subsection(field.name);
-        let expected = one_or_list_of(FILLED_LINE).expected();
         let key = |split: Split| {
-            let default = if split == Split::Train { DefaultValue::Required } else { DefaultValue::Unset };
             let field = Field { header: &header, name: split.as_str(), doc: split.description(), ..field.clone() };
-            field.key(expected.clone(), default)
+            match split {
+                Split::Train => field.key(one_or_list_of(FILLED_LINE).expected(), DefaultValue::Required),
+                _ => field.key(OrShare(one_or_list_of(FILLED_LINE)).expected(), DefaultValue::Unset),
+            }
         };
         Split::ALL.map(key).into()
     }
@@ -274,28 +331,79 @@ impl Names for StringRule {
     }
 }
 
-impl Names for Shards {
+impl Names for Files {
     fn names(value: Vec<String>) -> Vec<String> {
         value
     }
 }
 
-fn read_splits<K>(mut section: Section<'_, '_>, name: &K) -> Vec<(Split, Vec<String>)>
+/// The names of a split, or its share of the images of train.
+#[derive(Debug, Clone)]
+struct OrShare<K>(DistinctList<K>);
+
+/// What a split other than train is.
+#[derive(Debug)]
+enum NamesOrShare<N> {
+    Names(N),
+    Share(f64),
+}
+
+fn share() -> Number {
+    number(0.001..=0.9, "the share of train's images, drawn class by class")
+}
+
+impl<K: ValueType> ValueType for OrShare<K>
+where
+    K::Value: Ord + Clone,
+{
+    type Value = NamesOrShare<Vec<K::Value>>;
+
+    fn expected(&self) -> String {
+        format!("{}, or {}", self.0.expected(), share().expected())
+    }
+
+    fn read(&self, key: &str, node: &Node, problems: &mut Problems) -> Option<Self::Value> {
+        match node.value {
+            Value::Integer(_) | Value::Float(_) => share().read(key, node, problems).map(NamesOrShare::Share),
+            _ => self.0.read(key, node, problems).map(NamesOrShare::Names),
+        }
+    }
+
+    fn literal(&self, value: &Self::Value) -> String {
+        match value {
+            NamesOrShare::Names(names) => self.0.literal(names),
+            NamesOrShare::Share(value) => share().literal(value),
+        }
+    }
+}
+
+fn read_splits<K>(mut section: Section<'_, '_>, name: &K) -> Splits
 where
     K: Names + Clone,
     K::Value: Ord + Clone,
 {
-    let names = one_or_list_of(name.clone());
-    let mut out: Vec<(Split, Vec<String>)> = Vec::new();
+    let mut out = Splits::default();
     for split in Split::ALL {
         let found = match split {
-            Split::Train => Some(section.required(split.as_str(), &names)),
-            _ => section.optional(split.as_str(), &names),
+            Split::Train => Some(NamesOrShare::Names(section.required(split.as_str(), &one_or_list_of(name.clone())))),
+            _ => section.optional(split.as_str(), &OrShare(one_or_list_of(name.clone()))),
         };
-        let Some(found) = found else { continue };
-        let found: Vec<String> = found.into_iter().flat_map(K::names).collect();
-        refuse_duplicates(&mut section, split, &found, &out);
-        out.push((split, found));
+        match found {
+            None => {}
+            Some(NamesOrShare::Share(share)) => out.shares.push((split, share)),
+            Some(NamesOrShare::Names(found)) => {
+                let found: Vec<String> = found.into_iter().flat_map(K::names).collect();
+                refuse_duplicates(&mut section, split, &found, &out.names);
+                out.names.push((split, found));
+            }
+        }
+    }
+    let total: f64 = out.shares.iter().map(|(_, share)| share).sum();
+    if let Some((last, _)) = out.shares.last().filter(|_| total >= 1.0) {
+        section.refuse(
+            last.as_str(),
+            format!("the shares add up to {total}, expected less than 1, so that train keeps images"),
+        );
     }
     section.finish();
     out
@@ -315,20 +423,21 @@ fn refuse_duplicates(section: &mut Section<'_, '_>, split: Split, found: &[Strin
     }
 }
 
-/// Most bytes of the names of all shards: some 500,000 names of the usual length.
+/// Most bytes of the names of all files: some 500,000 names of the usual length.
 const MAX_NAME_BYTES: usize = 32 << 20;
 
-/// Tar files: a relative path in which `{000..146}` stands for numbers, padded to the digits that are written.
+/// Files: a relative path in which `{000..146}` stands for numbers, padded to the digits that are written. `*` and `?` stay:
+/// only a listing can tell what they stand for.
 #[derive(Debug, Clone)]
-struct Shards {
+struct Files {
     bytes_left: Cell<usize>,
 }
 
-impl ValueType for Shards {
+impl ValueType for Files {
     type Value = Vec<String>;
 
     fn expected(&self) -> String {
-        format!("{}, and optionally with ranges such as `{{000..146}}`", RELATIVE_PATH.expected)
+        format!("{}, which may have ranges such as `{{000..146}}`, `*` and `?`", RELATIVE_PATH.expected)
     }
 
     fn read(&self, key: &str, node: &Node, problems: &mut Problems) -> Option<Vec<String>> {

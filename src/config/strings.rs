@@ -61,6 +61,12 @@ pub(super) const MODEL: StringRule =
 pub(super) const RELATIVE_PATH: StringRule =
     StringRule { expected: "a path relative to `source.root`, without empty, `.` or `..` parts", holds: is_relative };
 
+/// A folder inside a data set.
+pub(super) const FOLDER_PATH: StringRule = StringRule {
+    expected: "a path relative to `source.root` (`.` for the root itself), without empty, `.` or `..` parts",
+    holds: |text| text == "." || is_relative(text),
+};
+
 /// A list of a data set.
 pub(super) const LIST_PATH: StringRule = StringRule {
     expected: "a path relative to `source.lists` (or `source.root` if that is not set), without empty, `.` or `..` parts",

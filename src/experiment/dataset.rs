@@ -7,7 +7,7 @@ use super::{
     learner::{Data, Shape},
 };
 use crate::{
-    config::{self, SourceKind, Split},
+    config::{self, SourceKind, Split, Splits},
     error::Result,
     imaging::{Filter, ImageError, Limits, decode, resize},
     pipeline::Project,
@@ -153,7 +153,8 @@ async fn pretraining_images(project: &Project, side: u32) -> Result<Vec<Image>> 
         return Err(ExperimentError::Pretraining { path: path.clone() }.into());
     };
     let root = if folder.as_os_str().is_empty() { ".".into() } else { folder.to_string_lossy().into_owned() };
-    let splits = vec![(Split::Train, vec![file.to_owned()])];
+    let names = vec![(Split::Train, vec![file.to_owned()])];
+    let splits = Splits { names, shares: Vec::new() };
     let config = project.config.source.clone();
     // The file is Parquet, whatever the kind of the source.
     let kind = if matches!(config.kind, SourceKind::Parquet { .. }) { config.kind } else { SourceKind::parquet() };

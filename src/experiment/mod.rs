@@ -118,10 +118,10 @@ fn check(path: &Path, config: &Config) -> Result<()> {
         let message = "found `adaptive`, which needs `curriculum.probe_size` and `validation.sources` above 0";
         reject("experiment.strategies", message);
     }
-    if has("fixed") && !config.source.splits.iter().any(|(split, _)| *split == Split::Validation) {
+    if has("fixed") && !config.source.splits.has(Split::Validation) {
         reject("source.splits.validation", "missing, and the strategy `fixed` needs it: its level is chosen there");
     }
-    if !config.source.splits.iter().any(|(split, _)| *split == Split::Test) {
+    if !config.source.splits.has(Split::Test) {
         reject("source.splits.test", "missing, and an experiment needs it: methods are judged there");
     }
     if problems.is_empty() { Ok(()) } else { Err(Diagnostics::from(problems).into()) }

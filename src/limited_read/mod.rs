@@ -1,6 +1,7 @@
 //! Reads whole files with a size limit, so that a file that is much too large never fills the memory. Recognises what
 //! stands in for a file that was never downloaded.
 
+pub(crate) mod python_json;
 mod stand_in;
 
 use std::{
@@ -9,9 +10,7 @@ use std::{
     path::Path,
 };
 
-use stand_in::HEAD_BYTES;
-
-pub(crate) use stand_in::{StandIn, looks_like};
+pub(crate) use stand_in::{HEAD_BYTES, StandIn, looks_like};
 
 /// The most bytes of a configuration. The largest known one, a scheduler's with its betas, has about 100 KiB.
 pub(crate) const CONFIGURATION: u64 = 16 << 20;

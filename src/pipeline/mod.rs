@@ -107,7 +107,8 @@ impl Pipeline {
         let settings = session::Settings { memory_limit: memory_limit(&config), ..options.session };
         let session = session::Session::new(Arc::new(lake), Some(functions), inputs, settings)?;
         let project = Project::assemble(config, catalogue, session, Some(outside)).await?;
-        Ok(Self { project, models, source, warnings: Vec::new() })
+        let warnings = source.warnings().to_vec();
+        Ok(Self { project, models, source, warnings })
     }
 }
 

@@ -59,6 +59,18 @@ pub(crate) fn views() -> Vec<View> {
         ),
         view("report/contact_sheet.sql", vec![("source_id", TEXT), ("image_guidance", INTEGER), ("image", image())]),
         view("report/rate.sql", vec![("unet_evaluations", NUMBER), ("seconds", NUMBER)]),
+        view("report/census.sql", vec![("split", TEXT), ("images", INTEGER), ("rejects", INTEGER)]),
+        view("report/repeats.sql", vec![("epoch", INTEGER), ("repeats", INTEGER)]),
+        view(
+            "report/slots.sql",
+            vec![
+                ("class_name", TEXT),
+                ("image_guidance", INTEGER),
+                ("slots", INTEGER),
+                ("kept", INTEGER),
+                ("text_similarity", NUMBER),
+            ],
+        ),
         view("report/rejects.sql", vec![("step", TEXT), ("rejects", INTEGER)]),
         view(
             "report/forecast.sql",

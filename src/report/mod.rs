@@ -6,6 +6,8 @@ pub(crate) mod forecast;
 mod levels;
 pub(crate) mod status;
 pub(crate) mod verify;
+mod warnings;
 
 pub(crate) use contact_sheet::{has_contact_sheet, write_contact_sheet};
 pub(crate) use levels::{Level, TextTable, levels, tables};
+pub(crate) use warnings::{census, unread, warnings};

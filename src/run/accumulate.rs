@@ -18,7 +18,7 @@ use super::{
     units::{self, Unit},
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, text::quote},
     identity::Digest,
     lake::UnitRows,
     plan::Step,
@@ -32,6 +32,8 @@ const REFERENCES_PER_UNIT: usize = 1 << 16;
 const MAX_UNITS_PER_COMMIT: usize = 16;
 /// MiB of finished units that may wait for their commit while others are generated. A single unit may be larger.
 const MAX_MIB_WAITING: u32 = 256;
+/// Rejects that an error shows.
+const MAX_SHOWN: usize = 3;
 /// How often a worker checks whether the others are done.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -39,15 +41,11 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 enum AccumulateError {
     #[error(
         "step `{step}`: {rejected} of {requested} rows failed, {allowed} are allowed (`rejects.max_fraction`){}\n\
-         hint: the table `rejects` holds the reason of each", latest(.reason)
+         hint: `SELECT path, reason FROM rejects` in `discl-pipe sql` shows all", latest.concat()
     )]
-    TooManyRejects { step: String, rejected: usize, requested: usize, allowed: usize, reason: Option<String> },
+    TooManyRejects { step: String, rejected: usize, requested: usize, allowed: usize, latest: Vec<String> },
     #[error("a unit of `{step}` was lost")]
     Lost { step: String, source: tokio::task::JoinError },
-}
-
-fn latest(reason: &Option<String>) -> String {
-    reason.as_ref().map(|reason| format!("; among the latest: {reason}")).unwrap_or_default()
 }
 
 /// The rows that an incremental table gets, and how they are cut into units.
@@ -133,6 +131,7 @@ impl<'a> Accumulator<'a> {
         let generator = Generator {
             session: Arc::clone(&self.job.pipeline.project.session),
             models: Arc::clone(&self.job.pipeline.models),
+            source: Arc::clone(&self.job.pipeline.source),
             snapshot: self.snapshot.clone(),
             step: Arc::new(self.step.clone()),
             over: self.work.over.to_owned(),
@@ -269,8 +268,14 @@ impl<'a> Rejects<'a> {
         if rejected <= allowed {
             return Ok(());
         }
-        let reason = latest.iter().map(|reject| reject.reason.clone()).min();
+        let mut shown: Vec<String> = latest
+            .iter()
+            .map(|Reject { path, reason, .. }| format!("\n  {}: {reason}", quote(path.as_deref().unwrap_or_default())))
+            .collect();
+        shown.sort();
+        shown.dedup();
+        shown.truncate(MAX_SHOWN);
         let step = step.to_owned();
-        Err(Error::failed(AccumulateError::TooManyRejects { step, rejected, requested, allowed, reason }))
+        Err(Error::failed(AccumulateError::TooManyRejects { step, rejected, requested, allowed, latest: shown }))
     }
 }

@@ -22,6 +22,7 @@ use crate::{
         conform::{check_schema, conform, sorted},
     },
     session::{self, Session, Snapshot},
+    source::Source,
     udf::Meter,
 };
 
@@ -33,6 +34,7 @@ pub(super) const IMAGES_PER_BATCH: usize = 32;
 pub(super) struct Generator {
     pub(super) session: Arc<Session>,
     pub(super) models: Arc<Models>,
+    pub(super) source: Arc<Source>,
     pub(super) snapshot: Snapshot,
     pub(super) step: Arc<Step>,
     /// The table whose rows request the work, and the column that identifies it.
@@ -115,6 +117,7 @@ impl Generator {
                         id: found.unwrap_or_default().to_owned(),
                         source_id: source.map(str::to_owned),
                         reason: rows.errors.value(row).to_owned(),
+                        path: None,
                     });
                 }
             }
@@ -126,9 +129,24 @@ impl Generator {
             id: id.to_owned(),
             source_id: source.map(str::to_owned),
             reason: "one of its inputs is missing: the query returned no row for it".into(),
+            path: None,
         }));
+        self.add_paths(&mut rejects)?;
         rejects.sort_by(|a, b| a.id.cmp(&b.id));
         Ok((good, rejects))
+    }
+
+    /// Adds the path of the real image to each reject.
+    fn add_paths(&self, rejects: &mut [Reject]) -> Result<()> {
+        if rejects.is_empty() {
+            return Ok(());
+        }
+        let wanted: BTreeSet<String> = rejects.iter().filter_map(|reject| reject.source_id.clone()).collect();
+        let paths = self.source.paths(&wanted)?;
+        for reject in rejects {
+            reject.path = reject.source_id.as_ref().and_then(|source| paths.get(source)).cloned();
+        }
+        Ok(())
     }
 
     fn not_requested(&self, found: Option<&str>) -> Error {

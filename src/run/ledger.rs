@@ -30,6 +30,8 @@ pub(super) struct Reject {
     pub(super) id: String,
     pub(super) source_id: Option<String>,
     pub(super) reason: String,
+    /// The path of the real image in the listing.
+    pub(super) path: Option<String>,
 }
 
 /// What a unit cost, or the completion of a step.
@@ -81,6 +83,7 @@ pub(super) fn reject_rows(step: &str, unit: &str, rejects: &[Reject]) -> Result<
             strings(&|reject| Some(reject.id.clone())),
             strings(&|reject| reject.source_id.clone()),
             strings(&|reject| Some(reject.reason.clone())),
+            strings(&|reject| reject.path.clone()),
         ],
     )
 }

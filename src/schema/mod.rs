@@ -384,7 +384,7 @@ pub(crate) static EXPERIMENTS_TABLE: LazyLock<Table> = LazyLock::new(|| {
 });
 
 pub(crate) static REJECTS_TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let columns = [("step", TEXT), ("unit", TEXT), ("id", TEXT), ("source_id", TEXT), ("reason", TEXT)];
+    let columns = [("step", TEXT), ("unit", TEXT), ("id", TEXT), ("source_id", TEXT), ("reason", TEXT), ("path", TEXT)];
     table(REJECTS, Kind::Log, &["step", "id"], &columns)
 });
 

@@ -5,12 +5,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use unicode_normalization::UnicodeNormalization;
+
 use super::{
-    entry::{Entry, Label, MAX_FIELD_BYTES, MAX_NAME_CHARS},
+    entry::{Entry, MAX_FIELD_BYTES, MAX_NAME_CHARS},
     error::{Result, SourceError},
+    label::{self, Label, Labels, MAX_SHOWN, shown},
     side_tables::{read_json, read_text},
 };
-use crate::error::text::{quote, shorten_to};
+use crate::{
+    config::LabelKind,
+    error::{
+        Warning,
+        text::{quote, shorten_to},
+    },
+};
 
 /// Columns that can hold the label in a `.csv` file.
 const LABEL_COLUMNS: [&str; 2] = ["label", "y"];
@@ -23,15 +32,38 @@ pub(super) struct Classes {
     names: BTreeMap<i64, String>,
     /// Numbers with more than one name, which no image can have.
     ambiguous: BTreeSet<i64>,
-    /// The file that the names are from.
-    path: Option<PathBuf>,
+    /// Other names for the names of the data set, by these.
+    renamed: BTreeMap<String, String>,
+    origin: NamesOrigin,
+}
+
+/// Where names are from.
+#[derive(Debug, Clone, Default)]
+enum NamesOrigin {
+    /// The labels are the names, or the numbers have none.
+    #[default]
+    Labels,
+    /// The metadata of the data set.
+    Metadata,
+    /// The user's file.
+    File(PathBuf),
 }
 
 impl Classes {
     /// Numbers the names in their order.
     pub(super) fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
-        let names = (0..).zip(names).map(|(label, name)| (label, name.to_owned())).collect();
+        let names = (0..).zip(names).map(|(label, name)| (label, name.nfc().collect())).collect();
         Self { names, ..Self::default() }
+    }
+
+    /// Numbers the names in the metadata of a data set in their order.
+    ///
+    /// # Errors
+    /// Returns an error if one of them is not a line of text.
+    pub(super) fn of_metadata(names: &[String]) -> Result<Self> {
+        let classes = Self { origin: NamesOrigin::Metadata, ..Self::of(names.iter().map(String::as_str)) };
+        classes.check_names().map_err(|problem| SourceError::EmbeddedNames { problem })?;
+        Ok(classes)
     }
 
     /// Reads the user's file: a `.txt` with a name on each line, a `.csv` with the columns `label` or `y` and `name`, or
@@ -48,7 +80,7 @@ impl Classes {
             _ => parse_json(read_json(path, KEY, JSON_FORMAT)?).map_err(invalid)?,
         };
         classes.check_names().map_err(invalid)?;
-        Ok(Self { path: Some(path.to_owned()), ..classes })
+        Ok(Self { origin: NamesOrigin::File(path.to_owned()), ..classes })
     }
 
     /// Rejects names that are not one line of text, since they go into prompts and reports.
@@ -58,10 +90,12 @@ impl Classes {
     pub(super) fn check_names(&self) -> Result<(), String> {
         let is_bad =
             |name: &str| name.trim().is_empty() || name.len() > MAX_FIELD_BYTES || name.contains(char::is_control);
-        match self.names.iter().find(|(_, name)| is_bad(name)) {
+        let numbered = self.names.iter().map(|(label, name)| (label.to_string(), name));
+        let renamed = self.renamed.iter().map(|(class, name)| (quote(class), name));
+        match numbered.chain(renamed).find(|(_, name)| is_bad(name)) {
             None => Ok(()),
-            Some((label, name)) => Err(format!(
-                "class {label} has the name {}, allowed are names that are not blank, without control characters, of \
+            Some((class, name)) => Err(format!(
+                "class {class} has the name {}, allowed are names that are not blank, without control characters, of \
                  up to {MAX_FIELD_BYTES} bytes",
                 quote(name)
             )),
@@ -82,16 +116,22 @@ impl Classes {
         self.names.iter().map(|(label, name)| format!("{label} {name}\n")).collect()
     }
 
-    /// Checks that the user's file has exactly one name for the label of the image at `path`. Without a name, the class
-    /// would go into prompts as a number.
+    /// Checks that the user's file or the metadata has exactly one name for the label of the image at `path`. Without a
+    /// name, the class would go into prompts as a number.
     ///
     /// # Errors
     /// Returns an error if the label has no name, or several.
     pub(super) fn check(&self, path: &str, label: i64) -> Result<()> {
-        let Some(file) = self.path.clone() else { return Ok(()) };
-        let path = shorten_to(path, MAX_NAME_CHARS);
+        let (path, names) = (
+            shorten_to(path, MAX_NAME_CHARS),
+            match &self.origin {
+                NamesOrigin::Labels => return Ok(()),
+                NamesOrigin::Metadata => "the metadata of the source".to_owned(),
+                NamesOrigin::File(file) => format!("`{}` ({KEY})", file.display()),
+            },
+        );
         if self.ambiguous.contains(&label) {
-            return Err(SourceError::AmbiguousLabel { path, label, file });
+            return Err(SourceError::AmbiguousLabel { path, label, names });
         }
         if self.names.contains_key(&label) {
             return Ok(());
@@ -99,24 +139,63 @@ impl Classes {
         let first = self.names.keys().next().copied().unwrap_or(0);
         let last = self.names.keys().next_back().copied().unwrap_or(0);
         let known = match i64::try_from(self.names.len()) {
+            Ok(0) => "class names, not for numbers".to_owned(),
             Ok(count) if count == last + 1 => format!("the labels 0 to {last} only"),
             _ => format!("{} other labels, from {first} to {last}", self.names.len()),
         };
-        Err(SourceError::UnnamedLabel { path, label, file, known })
+        Err(SourceError::UnnamedLabel { path, label, names, known })
     }
 
-    /// Numbers the class names of a data set: by these names if they are the same, otherwise in sorted order.
+    /// Checks that the names can be matched with labels that are numbers. Names that are numbers themselves, but not those
+    /// of their classes, may be meant either way.
+    fn check_numbers(&self) -> Result<()> {
+        let own = |(label, name): (&i64, &String)| name.parse::<i64>().is_ok_and(|number| number == *label);
+        let NamesOrigin::File(file) = &self.origin else { return Ok(()) };
+        let numerals = !self.names.is_empty() && self.names.values().all(|name| name.parse::<u64>().is_ok());
+        if !numerals || self.names.iter().all(own) {
+            return Ok(());
+        }
+        let pairs: Vec<String> = self.names.iter().map(|(label, name)| format!("{label} is {}", quote(name))).collect();
+        let pairs = shown(&pairs, MAX_SHOWN);
+        Err(SourceError::NumbersAsNames { file: file.clone(), pairs })
+    }
+
+    /// Numbers the class names of a data set, which are `names` in their order: by these names if they are the same,
+    /// otherwise in that order.
     ///
     /// # Errors
-    /// Returns an error if only some of the names are the same, or the counts differ.
-    pub(super) fn number<'a>(&self, names: &BTreeSet<&'a str>) -> Result<BTreeMap<&'a str, i64>> {
+    /// Returns an error if only some of the names are the same, the counts differ, or the order is not certain.
+    fn number<'a>(&self, names: &[&'a str]) -> Result<(BTreeMap<&'a str, i64>, Self)> {
+        let file = match &self.origin {
+            NamesOrigin::File(file) => file.clone(),
+            _ => PathBuf::new(),
+        };
+        let in_order = || names.iter().copied().zip(0..).collect::<BTreeMap<&str, i64>>();
+        let refuse = |problem| Err(SourceError::ClassNames { file: file.clone(), count: names.len(), problem });
+        if !self.renamed.is_empty() {
+            if let Some(missing) = names.iter().find(|name| !self.renamed.contains_key(**name)) {
+                return refuse(format!("it has no name for {}", quote(missing)));
+            }
+            let new = names.iter().filter_map(|name| self.renamed.get(*name)).map(String::as_str);
+            return Ok((in_order(), Self { origin: self.origin.clone(), ..Self::of(new) }));
+        }
         let mut labels: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
         for (label, name) in &self.names {
             labels.entry(name).or_default().push(*label);
         }
         let known = names.iter().filter(|name| labels.contains_key(**name)).count();
         if known == 0 && names.len() == self.names.len() && self.names.contains_key(&0) {
-            return Ok(names.iter().copied().zip(self.names.keys().copied()).collect());
+            if !has_one_order(names) {
+                let pairs = names.iter().zip(self.names.values());
+                let pairs: Vec<String> =
+                    pairs.map(|(name, new)| format!("{} is {}", quote(name), quote(new))).collect();
+                let pairs = shown(&pairs, MAX_SHOWN);
+                return refuse(format!(
+                    "none of them is in it, and they can be sorted in several ways; by bytes, {pairs}"
+                ));
+            }
+            let numbers = names.iter().copied().zip(self.names.keys().copied()).collect();
+            return Ok((numbers, self.clone()));
         }
         let mut numbers = BTreeMap::new();
         let (mut missing, mut twice) = (None, None);
@@ -129,46 +208,91 @@ impl Classes {
                 None => missing = missing.or(Some(*name)),
             }
         }
-        let problem = match (missing, twice) {
-            (None, None) => return Ok(numbers),
-            (Some(missing), _) => format!("it has {known} of them, but not {}", quote(missing)),
-            (None, Some(twice)) => format!("it has {} twice", quote(twice)),
-        };
-        Err(SourceError::ClassNames { file: self.path.clone().unwrap_or_default(), count: names.len(), problem })
+        match (missing, twice) {
+            (None, None) => Ok((numbers, self.clone())),
+            (Some(missing), _) => refuse(format!("it has {known} of them, but not {}", quote(missing))),
+            (None, Some(twice)) => refuse(format!("it has {} twice", quote(twice))),
+        }
     }
 }
 
-/// Returns the number of each entry's class, and the names of the classes: those `given` by the user, or those of the
-/// data set.
-///
-/// Names are numbered in sorted order. If the user's names are the same, their numbers are the user's. If none of them
-/// is the same, the user renames the classes.
-///
-/// # Errors
-/// Returns an error if some labels are numbers and some are names, or the user's names do not fit.
-pub(super) fn assign_labels(entries: &[Entry], given: Option<Classes>) -> Result<(Vec<i64>, Classes)> {
-    let mut numbered = entries.iter().filter_map(|entry| match entry.label {
-        Label::Number(number) => Some((&entry.origin, number)),
-        Label::Name(_) => None,
-    });
-    let mut named = entries.iter().filter_map(|entry| Some((&entry.origin, entry.label.name()?)));
-    match (numbered.next(), named.next()) {
-        (Some((number_origin, number)), Some((name_origin, name))) => Err(SourceError::MixedLabels {
-            number: (number_origin.to_string(), number),
-            name: (name_origin.to_string(), quote(name)),
-        }),
-        (first, None) => {
-            let labels = first.into_iter().chain(numbered).map(|(_, number)| number).collect();
-            Ok((labels, given.unwrap_or_default()))
+/// Whether names have the same order by bytes, without case, and with the numbers in them by value.
+fn has_one_order(names: &[&str]) -> bool {
+    names.is_sorted()
+        && names.is_sorted_by_key(|name| name.to_lowercase())
+        && names.is_sorted_by_key(|name| natural(name))
+}
+
+/// Returns a key that sorts a name with the numbers in it by value: `a2` before `a10`.
+fn natural(name: &str) -> Vec<(String, u64)> {
+    let mut parts: Vec<(String, u64)> = vec![(String::new(), 0)];
+    let mut in_digits = false;
+    for character in name.to_lowercase().chars() {
+        let digit = character.to_digit(10).map(u64::from);
+        if digit.is_none() && in_digits {
+            parts.push((String::new(), 0));
         }
-        (None, Some(_)) => {
-            let names: BTreeSet<&str> = entries.iter().filter_map(|entry| entry.label.name()).collect();
-            let classes = given.unwrap_or_else(|| Classes::of(names.iter().copied()));
-            let numbers = classes.number(&names)?;
-            let labels = entries.iter().filter_map(|entry| numbers.get(entry.label.name()?).copied()).collect();
-            Ok((labels, classes))
+        in_digits = digit.is_some();
+        if let Some((text, number)) = parts.last_mut() {
+            match digit {
+                Some(digit) => *number = number.saturating_mul(10).saturating_add(digit),
+                None => text.push(character),
+            }
         }
     }
+    parts
+}
+
+/// Returns the number of each entry's class, and the names of the classes: those `given` by the user or else by the
+/// metadata, or those of the data set.
+///
+/// Labels that are numbers are numbers of classes. Names are numbered in sorted order; if the user's names are the same,
+/// their numbers are the user's; if none of them is the same, the user renames the classes.
+///
+/// # Errors
+/// Returns an error if a label has no number or no name, or the user's names do not fit.
+pub(super) fn assign_labels(
+    entries: &[Entry],
+    kind: Option<LabelKind>,
+    given: Option<Classes>,
+    warnings: &mut Vec<Warning>,
+) -> Result<(Vec<i64>, Classes)> {
+    let names = match label::resolve(entries, kind, warnings)? {
+        Labels::Numbers(labels) => {
+            warnings.extend(sparse(&labels).filter(|_| given.is_none()));
+            let classes = given.unwrap_or_default();
+            classes.check_numbers()?;
+            for (entry, label) in entries.iter().zip(&labels) {
+                classes.check(&entry.path, *label)?;
+            }
+            return Ok((labels, classes));
+        }
+        Labels::Names(names) => names,
+    };
+    let mut sorted: Vec<&str> = names.iter().map(String::as_str).collect::<BTreeSet<_>>().into_iter().collect();
+    if let Ok(values) = sorted.iter().map(|name| name.parse::<u64>()).collect::<Result<Vec<_>, _>>()
+        && values.iter().zip(&sorted).all(|(value, name)| value.to_string() == **name)
+    {
+        sorted.sort_by_key(|name| name.parse::<u64>().unwrap_or(u64::MAX));
+    }
+    let classes = given.unwrap_or_else(|| Classes::of(sorted.iter().copied()));
+    let (numbers, classes) = classes.number(&sorted)?;
+    Ok((names.iter().filter_map(|name| numbers.get(name.as_str()).copied()).collect(), classes))
+}
+
+/// Warns about numbers that are far larger than the number of classes: trainers expect 0 to that number.
+fn sparse(labels: &[i64]) -> Option<Warning> {
+    let distinct = labels.iter().collect::<BTreeSet<_>>().len();
+    let last = labels.iter().max().copied().unwrap_or(0);
+    let sparse = usize::try_from(last).is_ok_and(|last| last > 100 + 10 * distinct);
+    sparse.then(|| {
+        Warning::new(
+            format!(
+                "the labels of {distinct} classes are numbers up to {last}; trainers expect numbers from 0 without gaps"
+            ),
+            "`source.label_kind = \"name\"` numbers the classes from 0",
+        )
+    })
 }
 
 fn parse_lines(text: &str) -> Result<Classes, String> {
@@ -197,41 +321,42 @@ fn parse_table(text: &str) -> Result<Classes, String> {
         let record = record.map_err(|error| format!("it is not valid CSV: {error}"))?;
         let line = record.position().map_or(0, csv::Position::line);
         let (label, name) = (record.get(label).unwrap_or_default(), record.get(name).unwrap_or_default().trim());
-        let Ok(Label::Number(label)) = Label::parse_number(label) else {
-            return Err(format!("line {line} has the label {}, allowed are integers from 0", quote(label)));
-        };
+        let number = Label::of_text(label).ok().and_then(|label| label.integer()).filter(|number| *number >= 0);
+        let label =
+            number.ok_or_else(|| format!("line {line} has the label {}, allowed are integers from 0", quote(label)))?;
         if name.is_empty() {
             return Err(format!("line {line} has no name"));
         }
-        if classes.names.insert(label, name.to_owned()).is_some_and(|other| other != name) {
+        if classes.names.insert(label, name.nfc().collect()).is_some_and(|other| other != name) {
             classes.ambiguous.insert(label);
         }
     }
     Ok(classes)
 }
 
-const JSON_FORMAT: &str = "a list of class names, or an object from number to name";
+const JSON_FORMAT: &str = "a list of class names, or an object from number or class to name";
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(untagged)]
 enum JsonClasses {
     List(Vec<String>),
     // Keys in JSON are strings.
-    Numbered(BTreeMap<String, String>),
+    Named(BTreeMap<String, String>),
 }
 
 fn parse_json(value: serde_json::Value) -> Result<Classes, String> {
     let other = || format!("it is not {JSON_FORMAT}");
     let numbered = match serde_json::from_value(value).map_err(|_| other())? {
         JsonClasses::List(names) => return Ok(Classes::of(names.iter().map(String::as_str))),
-        JsonClasses::Numbered(names) => names,
+        JsonClasses::Named(names) if !names.keys().all(|key| is_number(key)) => {
+            let composed = |text: String| text.nfc().collect();
+            let renamed = names.into_iter().map(|(class, name)| (composed(class), composed(name))).collect();
+            return Ok(Classes { renamed, ..Classes::default() });
+        }
+        JsonClasses::Named(names) => names,
     };
-    let count = numbered.len();
     let numbered = numbered.into_iter().map(|(number, name)| Some((number.parse::<usize>().ok()?, name)));
     let names: BTreeMap<usize, String> = numbered.collect::<Option<_>>().ok_or_else(other)?;
-    if names.len() < count {
-        return Err("it has a number twice, such as `1` and `01`".to_owned());
-    }
     let count = names.keys().next_back().map_or(0, |last| last.saturating_add(1));
     if let Some(missing) = (0..count).find(|number| !names.contains_key(number)) {
         return Err(format!("class {missing} has no name; every number below {count} needs one"));
@@ -239,9 +364,17 @@ fn parse_json(value: serde_json::Value) -> Result<Classes, String> {
     Ok(Classes::of(names.values().map(String::as_str)))
 }
 
+/// Whether a key is a number in its shortest form; `007` is a name.
+fn is_number(key: &str) -> bool {
+    key.parse::<u64>().is_ok_and(|number| number.to_string() == key)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{super::entry::Origin, *};
+    use super::{
+        super::entry::{File, Origin},
+        *,
+    };
     use crate::config::Split;
 
     /// Returns the classes of a file, or the message of its error.
@@ -306,31 +439,58 @@ mod tests {
         }
         let many: Vec<String> = (0..100_000).map(|column| column.to_string()).collect();
         assert!(message("c.csv", &many.join(",")).len() < 1000);
-        let twice = r#"{"0": "cat", "00": "dog"}"#;
-        assert_eq!(message("c.json", twice), "`FILE` (`source.classes`): it has a number twice, such as `1` and `01`");
     }
 
     fn entry(path: &str, label: Label, line: u64) -> Entry {
         let origin = Origin { file: "l.txt".into(), line: Some(line) };
-        Entry { path: path.into(), label, split: Split::Train, origin, version: None }
+        Entry { path: path.into(), label, split: Split::Train, origin, file: File::NotLookedUp }
+    }
+
+    fn assigned(rows: &[Entry], given: Option<Classes>) -> Result<(Vec<i64>, Classes)> {
+        let given = given.map(|given| Classes { origin: NamesOrigin::File("f".into()), ..given });
+        assign_labels(rows, None, given, &mut Vec::new())
     }
 
     #[test]
     fn class_names_are_numbered_in_sorted_order() {
-        let name = |text: &str| Label::Name(text.into());
+        let name = |text: &str| Label::Text(text.into());
         let rows = [entry("a", name("cat/dog"), 1), entry("b", name("ant"), 2), entry("c", name("cat/dog"), 3)];
-        let (labels, classes) = assign_labels(&rows, None).unwrap();
+        let (labels, classes) = assigned(&rows, None).unwrap();
         assert_eq!(labels, [1, 0, 1]);
         assert_eq!(classes.name(1), "cat/dog");
-        let (labels, _) = assign_labels(&rows, Some(Classes::of(["cat/dog", "bee", "ant"]))).unwrap();
+        let (labels, _) = assigned(&rows, Some(Classes::of(["cat/dog", "bee", "ant"]))).unwrap();
         assert_eq!(labels, [0, 2, 0]);
-        let (labels, classes) = assign_labels(&rows, Some(Classes::of(["an ant", "a cat"]))).unwrap();
+        let (labels, classes) = assigned(&rows, Some(Classes::of(["an ant", "a cat"]))).unwrap();
         assert_eq!((labels, classes.name(0)), (vec![1, 0, 1], "an ant".into()));
         for wrong in [&["ant", "a cat"][..], &["x", "y", "z"], &["ant", "ant", "cat/dog"]] {
-            assign_labels(&rows, Some(Classes::of(wrong.iter().copied()))).unwrap_err();
+            assigned(&rows, Some(Classes::of(wrong.iter().copied()))).unwrap_err();
         }
-        let mixed = [entry("a", Label::Number(1), 1), entry("b", name("ant"), 2)];
-        let message = assign_labels(&mixed, None).unwrap_err().to_string();
-        assert!(message.ends_with("`l.txt`:1 has 1, `l.txt`:2 has \"ant\""), "{message}");
+        // Names that can be sorted in several ways are matched by nothing but themselves.
+        let codes = [entry("a", name("007"), 1), entry("b", name("0100"), 2), entry("c", name("10"), 3)];
+        let message = assigned(&codes, Some(Classes::of(["x", "y", "z"]))).unwrap_err().to_string();
+        assert!(message.contains("by bytes, \"007\" is \"x\", \"0100\" is \"y\""), "{message}");
+        let renamed = parse_json(serde_json::json!({"007": "x", "10": "z", "0100": "y", "5": "w"})).unwrap();
+        let (labels, classes) = assigned(&codes, Some(renamed)).unwrap();
+        assert_eq!((labels, classes.name(2)), (vec![0, 1, 2], "z".into()));
+        let renamed = parse_json(serde_json::json!({"007": "x", "a": "y"})).unwrap();
+        assert!(assigned(&codes, Some(renamed)).unwrap_err().to_string().contains("it has no name for \"0100\""));
+    }
+
+    #[test]
+    fn numbers_are_named_by_number() {
+        let number = |path: &str, text: &str| entry(path, Label::Text(text.into()), 1);
+        let rows = [number("a", "10"), number("b", "2.0"), number("c", "0")];
+        let names: Vec<String> = (0..12).map(|number| format!("name {number}")).collect();
+        let (labels, classes) = assigned(&rows, Some(Classes::of(names.iter().map(String::as_str)))).unwrap();
+        assert_eq!((labels, classes.name(10)), (vec![10, 2, 0], "name 10".into()));
+        let message = assigned(&rows, Some(Classes::of(["x", "y", "z"]))).unwrap_err().to_string();
+        assert!(
+            message.ends_with("`a` has the label 10, and `f` (`source.classes`) has names for the labels 0 to 2 only"),
+            "{message}"
+        );
+        // Names that are other numbers can be meant by position, or as the labels themselves.
+        let message = assigned(&rows, Some(Classes::of(["0", "10", "2"]))).unwrap_err().to_string();
+        assert!(message.contains("by other numbers (0 is \"0\", 1 is \"10\", 2 is \"2\")"), "{message}");
+        assert_eq!(assigned(&rows, None).unwrap().1.name(10), "10");
     }
 }

@@ -3,8 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    entry::{Entry, Label, MAX_FIELD_BYTES, Origin, Problems, relative_path},
+    census::Reason,
+    entry::{Collected, Entry, File, MAX_FIELD_BYTES, Origin, Problems, relative_path},
     error::{Result, SourceError},
+    label::Label,
     object::read_list,
 };
 use crate::{
@@ -19,16 +21,16 @@ const BELOW: &str = "`source.root`";
 /// Reads the images of a source of the kind `csv`.
 ///
 /// # Errors
-/// Returns an error if a table cannot be read or lacks a column, or a split has no row. Invalid rows are added to
-/// `problems`.
+/// Returns an error if a table cannot be read or lacks a column, or a split has no row. Invalid rows are added to the
+/// problems of `out`.
 pub(super) async fn read(
     location: &Location,
     kind: &SourceKind,
     splits: &[(Split, Vec<String>)],
-    problems: &mut Problems,
-) -> Result<Vec<Entry>> {
+    out: &mut Collected,
+) -> Result<()> {
     let SourceKind::Csv { table, split_column, path_column, path_prefix, label_column } = kind else {
-        return Ok(Vec::new());
+        return Ok(());
     };
     let mut columns = vec![
         Column { name: path_column, key: "`source.path_column`" },
@@ -37,39 +39,39 @@ pub(super) async fn read(
     let prefix = path_prefix.as_str();
     if let (Some(table), Some(split_column)) = (table, split_column) {
         columns.push(Column { name: split_column, key: "`source.split_column`" });
-        return read_shared(location, table, &columns, prefix, splits, problems).await;
+        return read_shared(location, table, &columns, prefix, splits, out).await;
     }
-    let mut entries = Vec::new();
     for (split, table) in splits.iter().flat_map(|(split, names)| names.iter().map(|name| (*split, name))) {
         let bytes = read_list(location, table, "`source.splits`", BELOW).await?;
         read_rows(
             &Arc::from(table.as_str()),
             &bytes,
             &columns,
-            problems,
+            &mut out.problems,
             |fields| {
                 let [path, label] = fields else { return Ok(None) };
-                Ok(Some((split, with_prefix(prefix, path)?, Label::parse(label)?)))
+                Ok(Some((split, with_prefix(prefix, path)?, Label::of_text(label)?)))
             },
-            &mut entries,
+            &mut out.entries,
         )?;
     }
-    Ok(entries)
+    Ok(())
 }
 
-/// Reads one table that has all splits. Rows of splits that the pipeline does not name are skipped.
+/// Reads one table that has all splits. Rows of splits that the pipeline does not name are counted.
 async fn read_shared(
     location: &Location,
     table: &str,
     columns: &[Column<'_>],
     prefix: &str,
     splits: &[(Split, Vec<String>)],
-    problems: &mut Problems,
-) -> Result<Vec<Entry>> {
+    out: &mut Collected,
+) -> Result<()> {
     let bytes = read_list(location, table, "`source.table`", BELOW).await?;
     let by_value: BTreeMap<&str, Split> =
         splits.iter().flat_map(|(split, values)| values.iter().map(|value| (value.as_str(), *split))).collect();
-    let (mut entries, mut counts) = (Vec::new(), BTreeMap::new());
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    let Collected { entries, problems, skips } = out;
     read_rows(
         &Arc::from(table),
         &bytes,
@@ -82,15 +84,18 @@ async fn read_shared(
             } else {
                 counts.insert((*value).to_owned(), 1);
             }
-            let Some(split) = by_value.get(value) else { return Ok(None) };
-            Ok(Some((*split, with_prefix(prefix, path)?, Label::parse(label)?)))
+            let Some(split) = by_value.get(value) else {
+                skips.add(None, Reason::OtherSplit((*value).to_owned()), path);
+                return Ok(None);
+            };
+            Ok(Some((*split, with_prefix(prefix, path)?, Label::of_text(label)?)))
         },
-        &mut entries,
+        entries,
     )?;
     let missing: Vec<String> =
         by_value.keys().filter(|value| !counts.contains_key(**value)).map(|value| quote(value)).collect();
     if missing.is_empty() {
-        return Ok(entries);
+        return Ok(());
     }
     let found: Vec<String> =
         counts.iter().take(20).map(|(value, count)| format!("{} ({count})", quote(value))).collect();
@@ -100,6 +105,16 @@ async fn read_shared(
 fn with_prefix(prefix: &str, path: &str) -> Result<String, String> {
     let path = format!("{prefix}{path}");
     relative_path(&path).map(str::to_owned)
+}
+
+/// Returns whether the table `file` has the column `name`.
+///
+/// # Errors
+/// Returns an error if the file has no header.
+pub(super) fn has_column(file: &str, bytes: &[u8], name: &str) -> Result<bool> {
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(bytes);
+    let invalid = |source| SourceError::NotCsv { file: file.to_owned(), line: None, source };
+    Ok(reader.byte_headers().map_err(invalid)?.iter().any(|header| header == name.as_bytes()))
 }
 
 /// A column that is read. `key` says in messages which key of the pipeline names it, or what it holds.
@@ -137,7 +152,9 @@ pub(super) fn read_rows(
         let origin = Origin { file: Arc::clone(file), line: Some(line) };
         match fields(&record, headers.len(), &positions).and_then(|fields| parse(&fields)) {
             Ok(None) => {}
-            Ok(Some((split, path, label))) => entries.push(Entry { path, label, split, origin, version: None }),
+            Ok(Some((split, path, label))) => {
+                entries.push(Entry { path, label, split, origin, file: File::NotLookedUp })
+            }
             Err(problem) => problems.add(&origin, problem),
         }
     }

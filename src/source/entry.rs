@@ -1,4 +1,4 @@
-//! The images that a data set names, with their labels, and what is wrong with these.
+//! The images that a data set names, and what is wrong with them.
 
 use std::{
     collections::{HashMap, hash_map},
@@ -6,7 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use super::error::{Result, SourceError};
+use super::{
+    census::Skips,
+    error::{Result, SourceError},
+    label::Label,
+};
 use crate::{
     config::Split,
     error::text::{quote, shorten_to},
@@ -28,61 +32,32 @@ pub(super) struct Entry {
     pub(super) label: Label,
     pub(super) split: Split,
     pub(super) origin: Origin,
-    /// The version of the file, once it is known; `None` if the file does not exist.
-    pub(super) version: Option<Version>,
+    pub(super) file: File,
 }
 
-/// A class, in the terms of the data set.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Label {
-    /// Its number, from 0.
-    Number(i64),
-    /// Its name. It gets a number when all names are known.
-    Name(String),
+/// What is known of the file of an image.
+#[derive(Debug, Clone)]
+pub(super) enum File {
+    /// The data set names it, and nobody has looked yet.
+    NotLookedUp,
+    /// It was listed with this version.
+    Found(Version),
+    /// It cannot be read, for this reason.
+    Unreadable(String),
 }
 
-impl Label {
-    /// Parses a field of a table.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let text = text.trim();
-        match text.parse::<i64>() {
-            Ok(number) => Self::from_number(number),
-            Err(_) if text.is_empty() => Err("it has no label; every image needs one".into()),
-            Err(_) if text.contains(char::is_control) => {
-                Err(format!("found the label {}, control characters are not allowed", quote(text)))
-            }
-            Err(_) => Ok(Self::Name(text.to_owned())),
-        }
+impl File {
+    pub(super) fn version(&self) -> Option<&Version> {
+        if let Self::Found(version) = self { Some(version) } else { None }
     }
+}
 
-    /// Parses a label that has to be a number.
-    pub(super) fn parse_number(text: &str) -> Result<Self, String> {
-        match Self::parse(text)? {
-            Self::Name(name) => Err(format!("found the label {}, allowed are integers from 0", quote(&name))),
-            number => Ok(number),
-        }
-    }
-
-    /// Parses a field of a JSON object.
-    pub(super) fn parse_json(object: &serde_json::Value, field: &str) -> Result<Self, String> {
-        match object.get(field) {
-            Some(serde_json::Value::String(text)) => Self::parse(text),
-            Some(value) if value.is_i64() => Self::from_number(value.as_i64().unwrap_or(-1)),
-            Some(value) => {
-                Err(format!("found the label {}, allowed are integers from 0 and strings", quote(&value.to_string())))
-            }
-            None => Err(format!("it has no field `{field}`; every image needs a label")),
-        }
-    }
-
-    fn from_number(number: i64) -> Result<Self, String> {
-        let invalid = || format!("found the label {number}, allowed are integers from 0");
-        if number < 0 { Err(invalid()) } else { Ok(Self::Number(number)) }
-    }
-
-    pub(super) fn name(&self) -> Option<&str> {
-        if let Self::Name(name) = self { Some(name) } else { None }
-    }
+/// What a listing collects.
+#[derive(Debug, Default)]
+pub(super) struct Collected {
+    pub(super) entries: Vec<Entry>,
+    pub(super) problems: Problems,
+    pub(super) skips: Skips,
 }
 
 /// Where a data set names an image.
@@ -175,9 +150,9 @@ pub(super) fn reject_duplicates(entries: &[Entry], problems: &mut Problems) {
 mod tests {
     use super::*;
 
-    fn entry(path: &str, label: Label, line: u64) -> Entry {
+    fn entry(path: &str, line: u64) -> Entry {
         let origin = Origin { file: "l.txt".into(), line: Some(line) };
-        Entry { path: path.into(), label, split: Split::Train, origin, version: None }
+        Entry { path: path.into(), label: Label::Number(0), split: Split::Train, origin, file: File::NotLookedUp }
     }
 
     #[test]
@@ -197,25 +172,9 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_numbers_or_names() {
-        assert_eq!(Label::parse(" 7 "), Ok(Label::Number(7)));
-        assert_eq!(Label::parse("7a"), Ok(Label::Name("7a".into())));
-        assert!(Label::parse("-1").unwrap_err().contains("found the label -1"));
-        assert!(Label::parse(" ").unwrap_err().contains("no label"));
-        assert!(Label::parse("a\u{7}b").is_err());
-        assert!(Label::parse_number("cat").unwrap_err().contains("integers from 0"));
-        let object = serde_json::json!({"i": 3, "t": "cat", "f": 1.5, "n": null, "m": -2});
-        assert_eq!(Label::parse_json(&object, "i"), Ok(Label::Number(3)));
-        assert_eq!(Label::parse_json(&object, "t"), Ok(Label::Name("cat".into())));
-        for field in ["f", "n", "m", "absent"] {
-            assert!(Label::parse_json(&object, field).is_err(), "{field}");
-        }
-    }
-
-    #[test]
     fn problems_are_counted() {
         let mut problems = Problems::default();
-        let entries: Vec<Entry> = (0..14).map(|line| entry("a/b", Label::Number(0), line)).collect();
+        let entries: Vec<Entry> = (0..14).map(|line| entry("a/b", line)).collect();
         reject_duplicates(&entries, &mut problems);
         let message = problems.finish().unwrap_err().to_string();
         assert!(message.starts_with("the source has 13 invalid entries; the first 10:\n"), "{message}");

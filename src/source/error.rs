@@ -7,6 +7,7 @@ use parquet::errors::ParquetError;
 
 use crate::{
     error::{Error, text},
+    limited_read::StandIn,
     storage::StorageError,
 };
 
@@ -20,7 +21,20 @@ pub(super) enum SourceError {
     #[error("`{url}`: it has changed since the source was listed; run again to read the new version")]
     Changed { url: String },
 
+    #[error(
+        "`source.root` is `{root}`, and there is no directory `{}`\n\
+         hint: relative paths of a pipeline file start at the directory where the command runs",
+        directory.display()
+    )]
+    NoRoot { root: String, directory: PathBuf },
+
     // Files of the data set.
+    #[error("`{url}` is {found}, not the file itself\nhint: {}", found.remedy())]
+    StandIn { url: String, found: StandIn },
+    #[error("`source.splits`: no file below `source.root` has a name like `{pattern}`")]
+    NoMatch { pattern: String },
+    #[error("`{file}` is in the splits {first} and {second} (`source.splits`); name each file once")]
+    FileTwice { file: String, first: &'static str, second: &'static str },
     #[error("`{url}`: there is no such file; it is one of {key}, below {below}")]
     NoSuchFile { url: String, key: &'static str, below: &'static str },
     #[error("`{url}`: it has {bytes} bytes, at most {max} are allowed; it is one of {key}")]
@@ -57,14 +71,22 @@ pub(super) enum SourceError {
     #[error("`{folder}` has both `metadata.csv` and `metadata.jsonl`; remove the one that does not have the labels")]
     TwoMetadataFiles { folder: String },
 
+    #[error(
+        "`{}` and `{}` have other class names in their metadata: only the first has {}, only the second has {}; numbers \
+         of a `ClassLabel` mean the same in all files only if the names are the same",
+        .files.0, .files.1, .only.0, .only.1
+    )]
+    ClassLabels { files: (String, String), only: (String, String) },
+
     // Entries and their splits.
     #[error("the source has {}{}", entries(*.count, .first.len()), .first.concat())]
     Entries { count: usize, first: Vec<String> },
     #[error(
-        "`{url}`: the split {split} has no images; expected is a folder for each class with `.jpg`, `.jpeg`, `.png` or \
-         `.webp` files, or `metadata.csv` or `metadata.jsonl`"
+        "`{url}`: the split {split} has no images{}; expected is a folder for each class with images, or `metadata.csv` or \
+         `metadata.jsonl`",
+        if skipped.is_empty() { String::new() } else { format!(", only {skipped}") }
     )]
-    EmptyFolder { url: String, split: &'static str },
+    EmptyFolder { url: String, split: &'static str, skipped: String },
     #[error("the split {split} has no images; `source.splits` reads it from `{names}`")]
     EmptySplit { split: &'static str, names: String },
     #[error(
@@ -80,20 +102,24 @@ pub(super) enum SourceError {
 
     // Labels and classes.
     #[error(
-        "some labels of the source are integers and some are strings; allowed are integers for all images, or class names \
-         for all: {} has {}, {} has {}",
-        .number.0, .number.1, .name.0, .name.1
+        "the split {split} has the class `{name}` in two forms of Unicode, which are one name; rename one of its folders or \
+         labels"
     )]
-    MixedLabels { number: (String, i64), name: (String, String) },
-    #[error("`{path}` has the label {label}, and `{}` (`source.classes`) has names for {known}", file.display())]
-    UnnamedLabel { path: String, label: i64, file: PathBuf, known: String },
+    TwoForms { split: &'static str, name: String },
+    #[error("`{path}` has the label {label}, and {names} has names for {known}")]
+    UnnamedLabel { path: String, label: i64, names: String, known: String },
+    #[error("`{path}` has the label {label}, for which {names} has several names")]
+    AmbiguousLabel { path: String, label: i64, names: String },
     #[error(
-        "`{path}` has the label {label}, for which `{}` (`source.classes`) has several names", file.display()
+        "`{}` (`source.classes`) names the numbers of classes by other numbers ({pairs}), which can be meant either way\n\
+         hint: with `source.label_kind = \"name\"` labels are matched with the names",
+        file.display()
     )]
-    AmbiguousLabel { path: String, label: i64, file: PathBuf },
+    NumbersAsNames { file: PathBuf, pairs: String },
     #[error(
         "`{}` (`source.classes`) does not fit the {count} class names of the source: {problem}; allowed are exactly these \
-         names in any order, or as many other names in the sorted order of these",
+         names in any order, as many other names in the sorted order of these, or JSON with an object from these names \
+         to others",
         file.display()
     )]
     ClassNames { file: PathBuf, count: usize, problem: String },

@@ -4,8 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{Read, entry::Entry, error::Result, object::read_image};
-use crate::storage::{Location, Version};
+use super::{
+    Read,
+    entry::{Entry, File},
+    error::Result,
+    object::read_image,
+};
+use crate::storage::{FaultKind, Location, Version};
 
 /// Requests to the store at the same time.
 pub(super) const MAX_CONCURRENT_REQUESTS: usize = 16;
@@ -14,8 +19,8 @@ pub(super) const MAX_CONCURRENT_REQUESTS: usize = 16;
 #[derive(Debug)]
 pub(super) struct Files {
     location: Location,
-    /// By path; `None` for a file that does not exist.
-    versions: HashMap<String, Option<Version>>,
+    /// By path; the reason for a file that cannot be read.
+    versions: HashMap<String, Result<Version, String>>,
 }
 
 impl Files {
@@ -26,19 +31,24 @@ impl Files {
     /// Returns an error if a folder cannot be listed.
     pub(super) async fn open(location: Location, entries: &mut [Entry]) -> Result<Self> {
         let mut folders: BTreeMap<&str, Vec<(&str, usize)>> = BTreeMap::new();
-        for (row, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.version.is_none()) {
+        for (row, entry) in entries.iter().enumerate().filter(|(_, entry)| matches!(entry.file, File::NotLookedUp)) {
             let (folder, name) = entry.path.rsplit_once('/').unwrap_or(("", &entry.path));
             folders.entry(folder).or_default().push((name, row));
         }
-        let found: Vec<Vec<(usize, Version)>> = stream::iter(folders)
-            .map(|(folder, wanted)| versions(&location, folder, wanted))
+        let found: Vec<Vec<(usize, File)>> = stream::iter(folders)
+            .map(|(folder, wanted)| look_up(&location, folder, wanted))
             .buffer_unordered(MAX_CONCURRENT_REQUESTS)
             .try_collect()
             .await?;
-        for (row, version) in found.into_iter().flatten() {
-            entries[row].version = Some(version);
+        for (row, file) in found.into_iter().flatten() {
+            entries[row].file = file;
         }
-        let versions = entries.iter().map(|entry| (entry.path.clone(), entry.version.clone())).collect();
+        let state = |entry: &Entry| match &entry.file {
+            File::Found(version) => Ok(version.clone()),
+            File::Unreadable(reason) => Err(reason.clone()),
+            File::NotLookedUp => Err("no such file".to_owned()),
+        };
+        let versions = entries.iter().map(|entry| (entry.path.clone(), state(entry))).collect();
         Ok(Self { location, versions })
     }
 
@@ -57,16 +67,30 @@ impl Files {
         let Some(path) = path else { return Ok(Ok(None)) };
         match self.versions.get(path) {
             None => Ok(Err(format!("`{path}` is not an image of the source"))),
-            Some(None) => Ok(Err("no such file".into())),
-            Some(Some(version)) => read_image(&self.location.object(path, version.clone()), 0..version.size()).await,
+            Some(Err(reason)) => Ok(Err(reason.clone())),
+            Some(Ok(version)) => read_image(&self.location.object(path, version.clone()), 0..version.size()).await,
         }
     }
 }
 
-/// Returns the versions of the `wanted` files in a folder, each with its row, without those that do not exist.
-async fn versions(location: &Location, folder: &str, wanted: Vec<(&str, usize)>) -> Result<Vec<(usize, Version)>> {
+/// Looks up the `wanted` files in a folder, each with its row. Those that do not exist are left out.
+async fn look_up(location: &Location, folder: &str, wanted: Vec<(&str, usize)>) -> Result<Vec<(usize, File)>> {
     let listed = location.list_folder(folder).await?;
-    let files: HashMap<&str, &Version> =
-        listed.objects.iter().map(|object| (object.file_name(), object.version())).collect();
+    let objects = listed.objects.iter().map(|object| (object.file_name(), File::Found(object.version().clone())));
+    let broken = listed.faults.iter().map(|fault| {
+        (fault.name.rsplit('/').next().unwrap_or_default(), File::Unreadable(unreadable(&fault.kind).to_owned()))
+    });
+    let files: HashMap<&str, File> = objects.chain(broken).collect();
     Ok(wanted.into_iter().filter_map(|(name, row)| Some((row, (*files.get(name)?).clone()))).collect())
+}
+
+/// Returns why a file with this fault cannot be read.
+pub(super) fn unreadable(fault: &FaultKind) -> &str {
+    match fault {
+        FaultKind::BrokenLink => "it is a symbolic link to a file that does not exist",
+        FaultKind::Loop => "it is a symbolic link to a folder that it is in",
+        FaultKind::NotUnicode => "its name is not valid UTF-8",
+        FaultKind::Unfinished => "its name ends in `#` and digits, as that of a file that is being written",
+        FaultKind::Unreadable(problem) => problem,
+    }
 }

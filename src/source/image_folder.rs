@@ -1,140 +1,286 @@
 //! A folder for each split: either with a folder for each class, as torchvision has it, or with a file of labels, as
 //! Hugging Face has it.
 
-use std::{future::ready, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{
-    csv_table::{Column, read_rows},
-    entry::{Entry, Label, Origin, Problems, relative_path},
+    census::Reason,
+    csv_table::{Column, has_column, read_rows},
+    entry::{Collected, Entry, File, Origin, Problems, relative_path},
     error::{Result, SourceError},
-    files::MAX_CONCURRENT_REQUESTS,
+    files::{MAX_CONCURRENT_REQUESTS, unreadable},
+    label::Label,
     list::lines,
+    names::{ending, is_image, is_left_behind},
     object::read_list,
 };
 use crate::{
     config::Split,
-    error::text::quote,
-    storage::{Location, StoredObject},
+    error::text::{escape, quote},
+    limited_read::python_json,
+    storage::{Fault, FaultKind, Found, Location},
 };
 
-/// The file extensions of torchvision whose formats this program decodes.
-const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 /// The files of labels of Hugging Face.
 const METADATA_CSV: &str = "metadata.csv";
 const METADATA_JSONL: &str = "metadata.jsonl";
+/// The default of `source.label_column`.
+const DEFAULT_LABEL: &str = "label";
 /// Their column with the path of an image, relative to the folder of the file.
 const FILE_NAME: &str = "file_name";
-
-/// Returns whether a file is an image by the extension of its name.
-pub(super) fn is_image(extension: &str) -> bool {
-    EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension))
-}
 
 /// Reads the images of every split.
 ///
 /// # Errors
-/// Returns an error if a folder or file cannot be read, or a split has no image. Invalid entries are added to
-/// `problems`.
+/// Returns an error if a folder or file cannot be read, or a split has no image. Invalid entries are added to the problems
+/// of `out`.
 pub(super) async fn read(
     location: &Location,
     label_column: &str,
     splits: &[(Split, Vec<String>)],
-    problems: &mut Problems,
-) -> Result<Vec<Entry>> {
-    let mut entries = Vec::new();
+    out: &mut Collected,
+) -> Result<()> {
     for (split, folder) in splits.iter().flat_map(|(split, names)| names.iter().map(|name| (*split, name))) {
-        let listed = location.list_folder(folder).await?;
-        let has = |name: &str| listed.objects.iter().any(|object| object.file_name() == name);
-        let before = (entries.len(), problems.count());
-        match (has(METADATA_CSV), has(METADATA_JSONL)) {
-            (true, true) => return Err(SourceError::TwoMetadataFiles { folder: folder.clone() }),
-            (false, false) => entries.extend(read_folders(location, split, &listed.folders, problems).await?),
-            (is_csv, _) => {
-                let name = format!("{folder}/{}", if is_csv { METADATA_CSV } else { METADATA_JSONL });
-                let bytes = read_list(location, &name, "`source.splits`", "`source.root`").await?;
-                let metadata = Metadata { folder, split, label_column, file: name.into() };
-                match is_csv {
-                    true => metadata.parse_csv(&bytes, problems, &mut entries)?,
-                    false => metadata.parse_json_lines(&bytes, problems, &mut entries),
-                }
-            }
-        }
-        if (entries.len(), problems.count()) == before {
-            return Err(SourceError::EmptyFolder { url: location.url_of(folder), split: split.as_str() });
+        let folder = if folder == "." { "" } else { folder };
+        let before = (out.entries.len(), out.problems.count());
+        Folder { location, folder, split, label_column }.read(out).await?;
+        if (out.entries.len(), out.problems.count()) == before {
+            let (url, split, skipped) = (location.url_of(folder), split.as_str(), out.skips.describe(split));
+            return Err(SourceError::EmptyFolder { url, split, skipped });
         }
     }
-    Ok(entries)
+    Ok(())
 }
 
-/// Reads the images below folders that are named like their classes, at any depth.
-async fn read_folders(
-    location: &Location,
-    split: Split,
-    classes: &[String],
-    problems: &mut Problems,
-) -> Result<Vec<Entry>> {
-    let found: Vec<(&str, Vec<StoredObject>)> = stream::iter(classes)
-        .map(|folder| async move {
-            let is_image = |object: &StoredObject| {
-                object.file_name().rsplit_once('.').is_some_and(|(_, extension)| is_image(extension))
-            };
-            let listed = location.list_tree(folder).try_filter(|object| ready(is_image(object)));
-            let mut images: Vec<StoredObject> = listed.try_collect().await?;
-            images.sort_by(|a, b| a.name().cmp(b.name()));
-            Ok::<_, SourceError>((folder.rsplit('/').next().unwrap_or(folder), images))
-        })
-        .buffered(MAX_CONCURRENT_REQUESTS)
-        .try_collect()
-        .await?;
-    let mut entries = Vec::new();
-    for (class, images) in found {
-        for image in images {
-            let origin = Origin { file: image.name().into(), line: None };
-            match relative_path(image.name()) {
-                Ok(path) => {
-                    let (path, label) = (path.to_owned(), Label::Name(class.to_owned()));
-                    entries.push(Entry { path, label, split, origin, version: Some(image.version().clone()) });
-                }
-                Err(problem) => problems.add(&origin, problem),
-            }
-        }
-    }
-    Ok(entries)
-}
-
-/// A file of labels.
-struct Metadata<'a> {
+/// The folder of a split.
+struct Folder<'a> {
+    location: &'a Location,
+    /// Relative to the root; empty for the root itself.
     folder: &'a str,
     split: Split,
     label_column: &'a str,
-    file: Arc<str>,
 }
 
-impl Metadata<'_> {
-    fn path(&self, file_name: &str) -> Result<String, String> {
-        Ok(format!("{}/{}", self.folder, relative_path(file_name)?))
+impl Folder<'_> {
+    async fn read(&self, out: &mut Collected) -> Result<()> {
+        let listed = self.location.list_folder(self.folder).await?;
+        let has = |name: &str| listed.objects.iter().any(|object| object.file_name() == name);
+        let metadata = match (has(METADATA_CSV), has(METADATA_JSONL)) {
+            (true, true) => return Err(SourceError::TwoMetadataFiles { folder: self.folder.to_owned() }),
+            (true, false) => Some(self.metadata(METADATA_CSV).await?),
+            (false, true) => Some(self.metadata(METADATA_JSONL).await?),
+            (false, false) => None,
+        };
+        let classes = listed.folders.iter().any(|folder| !is_left_behind(last_part(folder)));
+        match metadata {
+            // Without labels it holds captions, and the folders are the classes; but a column that the user names is meant.
+            Some(metadata) if classes && self.label_column == DEFAULT_LABEL && !metadata.has_labels()? => {
+                out.skips.add_captions(&metadata.file);
+            }
+            Some(metadata) => return self.read_named(&metadata, out).await,
+            None => {}
+        }
+        for object in &listed.objects {
+            if !matches!(object.file_name(), METADATA_CSV | METADATA_JSONL) {
+                self.skip(object.name(), Reason::OutsideOfClasses, out);
+            }
+        }
+        listed.faults.iter().for_each(|fault| self.add_fault(fault, None, out));
+        self.read_classes(&listed.folders, out).await
     }
 
-    fn parse_csv(&self, bytes: &[u8], problems: &mut Problems, entries: &mut Vec<Entry>) -> Result<()> {
+    async fn metadata(&self, name: &str) -> Result<Metadata> {
+        let file = if self.folder.is_empty() { name.to_owned() } else { format!("{}/{name}", self.folder) };
+        let bytes = read_list(self.location, &file, "`source.splits`", "`source.root`").await?;
+        let (folder, label_column) = (self.folder.to_owned(), self.label_column.to_owned());
+        Ok(Metadata { folder, split: self.split, label_column, file: file.into(), bytes })
+    }
+
+    /// Reads the images that a metadata file names, and counts those that it does not.
+    async fn read_named(&self, metadata: &Metadata, out: &mut Collected) -> Result<()> {
+        let first = out.entries.len();
+        metadata.parse(&mut out.problems, &mut out.entries)?;
+        let named: HashSet<String> = out.entries[first..].iter().map(|entry| entry.path.clone()).collect();
+        let mut listed = self.location.list_tree(self.folder);
+        while let Some(found) = listed.try_next().await? {
+            match found {
+                Found::Object(object) if named.contains(object.name()) || *object.name() == *metadata.file => {}
+                Found::Object(object) => self.skip(object.name(), Reason::NotInMetadata, out),
+                Found::Fault(fault) if named.contains(&fault.name) => {}
+                Found::Fault(fault) => self.skip(&fault.name, Reason::NotInMetadata, out),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the images below folders that are named like their classes, at any depth.
+    async fn read_classes(&self, folders: &[String], out: &mut Collected) -> Result<()> {
+        let found: Vec<(&String, Vec<Found>)> = stream::iter(folders)
+            .map(|folder| async move {
+                let listed: Vec<Found> = self.location.list_tree(folder).try_collect().await?;
+                Ok::<_, SourceError>((folder, listed))
+            })
+            .buffered(MAX_CONCURRENT_REQUESTS)
+            .try_collect()
+            .await?;
+        let mut inner: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+        for (folder, mut found) in found {
+            found.sort_by(|a, b| name(a).cmp(name(b)));
+            let first = out.entries.len();
+            found.into_iter().for_each(|found| self.add(folder, found, out));
+            let images = &out.entries[first..];
+            inner.insert(folder, images.iter().map(|image| inner_folder(folder, &image.path)).collect());
+            if images.is_empty() && !is_left_behind(last_part(folder)) {
+                out.skips.add_empty_class(folder);
+            }
+        }
+        inner.retain(|_, folders| !folders.is_empty());
+        let is_deep = |folders: &BTreeSet<String>| folders.len() > 1 && !folders.contains("");
+        if let Some(example) = inner.values().next().and_then(|folders| folders.first())
+            && inner.values().all(is_deep)
+        {
+            out.skips.add_deep(if self.folder.is_empty() { "." } else { self.folder }, example);
+        }
+        Ok(())
+    }
+
+    /// Adds what was found below the folder of a class.
+    fn add(&self, folder: &str, found: Found, out: &mut Collected) {
+        let class = last_part(folder);
+        match found {
+            Found::Object(object) if is_image(object.name()) && !self.is_left_behind(object.name()) => {
+                let file = File::Found(object.version().clone());
+                self.add_image(object.name(), class, file, out);
+            }
+            Found::Object(object) => self.skip(object.name(), Reason::LeftBehind, out),
+            Found::Fault(fault) => self.add_fault(&fault, Some(class), out),
+        }
+    }
+
+    /// Adds an image of the class. One whose name no table can hold is unreadable.
+    fn add_image(&self, path: &str, class: &str, file: File, out: &mut Collected) {
+        let origin = Origin { file: path.into(), line: None };
+        let (path, file) = match relative_path(path) {
+            Ok(path) => (path.to_owned(), file),
+            Err(problem) => (escape(path).replace('\\', "\\\\"), File::Unreadable(problem)),
+        };
+        match Label::of_name(class) {
+            Ok(label) => out.entries.push(Entry { path, label, split: self.split, origin, file }),
+            Err(problem) => out.problems.add(&origin, problem),
+        }
+    }
+
+    /// Adds something that cannot be read: a row of the class if it is an image, which becomes a reject.
+    fn add_fault(&self, Fault { name, kind }: &Fault, class: Option<&str>, out: &mut Collected) {
+        if *kind == FaultKind::Loop {
+            return out.skips.add(Some(self.split), Reason::Loop, name);
+        }
+        let reason = unreadable(kind);
+        match class {
+            Some(class) if is_image(name) && !self.is_left_behind(name) => {
+                let origin = Origin { file: name.as_str().into(), line: None };
+                let (label, file) = (Label::of_name(class), File::Unreadable(reason.to_owned()));
+                match label {
+                    Ok(label) => {
+                        out.entries.push(Entry { path: name.clone(), label, split: self.split, origin, file });
+                    }
+                    Err(problem) => out.problems.add(&origin, problem),
+                }
+            }
+            _ if matches!(kind, FaultKind::Unreadable(_)) => {
+                out.problems
+                    .add(&Origin { file: name.as_str().into(), line: None }, format!("it cannot be read: {reason}"));
+            }
+            _ => self.skip(name, Reason::OutsideOfClasses, out),
+        }
+    }
+
+    /// Counts a file that is not read: for its name, for its ending, or else for `reason`.
+    fn skip(&self, name: &str, reason: Reason, out: &mut Collected) {
+        let reason = if self.is_left_behind(name) {
+            Reason::LeftBehind
+        } else if is_image(name) {
+            reason
+        } else {
+            Reason::Ending(ending(name))
+        };
+        out.skips.add(Some(self.split), reason, name);
+    }
+
+    /// Whether a part of the name below the folder of the split is hidden or of a tool.
+    fn is_left_behind(&self, name: &str) -> bool {
+        is_left_behind(name.strip_prefix(self.folder).unwrap_or(name).trim_start_matches('/'))
+    }
+}
+
+fn name(found: &Found) -> &str {
+    match found {
+        Found::Object(object) => object.name(),
+        Found::Fault(fault) => &fault.name,
+    }
+}
+
+fn last_part(folder: &str) -> &str {
+    folder.rsplit('/').next().unwrap_or(folder)
+}
+
+/// Returns the folder directly below `folder` that `path` is in; empty if it is in `folder` itself.
+fn inner_folder(folder: &str, path: &str) -> String {
+    let below = path.strip_prefix(folder).unwrap_or(path).trim_start_matches('/');
+    below.split_once('/').map_or_else(String::new, |(inner, _)| format!("{folder}/{inner}"))
+}
+
+/// A file of labels.
+struct Metadata {
+    folder: String,
+    split: Split,
+    label_column: String,
+    file: Arc<str>,
+    bytes: bytes::Bytes,
+}
+
+impl Metadata {
+    /// Whether the file has the labels of images, of all or of some.
+    fn has_labels(&self) -> Result<bool> {
+        if self.file.ends_with(METADATA_CSV) {
+            return has_column(&self.file, &self.bytes, &self.label_column);
+        }
+        let objects = lines(&self.file, &self.bytes).filter_map(|(_, line)| python_json::from_str(line.ok()?).ok());
+        Ok(objects.into_iter().any(|object| object.get(&self.label_column).is_some()))
+    }
+
+    fn path(&self, file_name: &str) -> Result<String, String> {
+        let path = relative_path(file_name)?;
+        Ok(if self.folder.is_empty() { path.to_owned() } else { format!("{}/{path}", self.folder) })
+    }
+
+    fn parse(&self, problems: &mut Problems, entries: &mut Vec<Entry>) -> Result<()> {
+        if !self.file.ends_with(METADATA_CSV) {
+            self.parse_json_lines(problems, entries);
+            return Ok(());
+        }
         let columns = [
             Column { name: FILE_NAME, key: "the path of an image" },
-            Column { name: self.label_column, key: "`source.label_column`" },
+            Column { name: &self.label_column, key: "`source.label_column`" },
         ];
         let parse = |fields: &[&str]| {
             let [path, label] = fields else { return Ok(None) };
-            Ok(Some((self.split, self.path(path)?, Label::parse(label)?)))
+            Ok(Some((self.split, self.path(path)?, Label::of_text(label)?)))
         };
-        read_rows(&self.file, bytes, &columns, problems, parse, entries)
+        read_rows(&self.file, &self.bytes, &columns, problems, parse, entries)
     }
 
-    fn parse_json_lines(&self, bytes: &[u8], problems: &mut Problems, entries: &mut Vec<Entry>) {
-        for (origin, line) in lines(&self.file, bytes) {
+    fn parse_json_lines(&self, problems: &mut Problems, entries: &mut Vec<Entry>) {
+        for (origin, line) in lines(&self.file, &self.bytes) {
             match line.and_then(|line| self.parse_json(line)) {
                 Ok(None) => {}
                 Ok(Some((path, label))) => {
-                    entries.push(Entry { path, label, split: self.split, origin, version: None });
+                    entries.push(Entry { path, label, split: self.split, origin, file: File::NotLookedUp });
                 }
                 Err(problem) => problems.add(&origin, problem),
             }
@@ -145,10 +291,9 @@ impl Metadata<'_> {
         if line.is_empty() {
             return Ok(None);
         }
-        let object: serde_json::Value =
-            serde_json::from_str(line).map_err(|error| format!("it is not valid JSON: {error}"))?;
+        let object = python_json::from_str(line).map_err(|error| format!("it is not valid JSON: {error}"))?;
         let file_name = object.get(FILE_NAME).and_then(serde_json::Value::as_str);
         let file_name = file_name.ok_or_else(|| format!("it has no field `{FILE_NAME}`: {}", quote(line)))?;
-        Ok(Some((self.path(file_name)?, Label::parse_json(&object, self.label_column)?)))
+        Ok(Some((self.path(file_name)?, Label::of_json(&object, &self.label_column)?)))
     }
 }

@@ -6,22 +6,30 @@
 //! tar files ─────────────────────► entry ─► tars ─────┘
 //! ```
 
+mod census;
 mod classes;
 mod csv_table;
 mod entry;
 mod error;
 mod files;
 mod image_folder;
+mod label;
 mod list;
+mod names;
 mod object;
 mod parquet_files;
+mod patterns;
 mod range_reader;
+mod shares;
 mod side_tables;
 mod tars;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use arrow::{
     array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray},
@@ -29,20 +37,21 @@ use arrow::{
     error::ArrowError,
 };
 
+pub(crate) use census::{Census, ClassSize, SplitCensus, listed};
 pub(crate) use side_tables::{CommonNames, Line, common_names, confidences, descriptions, lines};
 
 use self::{
     classes::Classes,
-    entry::{Entry, Problems},
+    entry::{Collected, Entry},
     error::SourceError,
     object::too_large,
 };
 use crate::{
     config::{self, SourceKind, Split},
-    error::{Result, text},
+    error::{Result, Warning, text},
     identity::{self, Digest},
-    schema,
-    storage::Location,
+    schema::{self, columns::Columns},
+    storage::{Location, Version},
 };
 
 /// The version, in a listing, of a file that does not exist. It is part of ids: never change it.
@@ -57,6 +66,8 @@ pub(crate) struct Source {
     reader: Reader,
     listing: RecordBatch,
     fingerprint: String,
+    census: Census,
+    warnings: Vec<Warning>,
 }
 
 #[derive(Debug)]
@@ -64,14 +75,6 @@ enum Reader {
     Parquet(parquet_files::ParquetFiles),
     Files(files::Files),
     Tars(tars::Tars),
-}
-
-/// A data set that was listed.
-struct Listing {
-    reader: Reader,
-    rows: Vec<Listed>,
-    classes: Classes,
-    digest: Digest,
 }
 
 /// One real image of the listing.
@@ -97,18 +100,32 @@ impl Source {
 
     async fn list(config: &config::Source, reader: &str) -> Result<Self, SourceError> {
         let location = Location::open(&config.root)?;
-        let Listing { reader: files, rows, classes, digest } = match &config.kind {
-            SourceKind::Parquet { image_column, label_column } => {
-                list_parquet(&location, config, image_column, label_column).await?
-            }
-            _ => list_entries(location, config).await?,
-        };
-        for row in &rows {
-            classes.check(&row.path, row.label)?;
-        }
+        object::check_root(&location, &config.root).await?;
+        let given = config.classes.as_deref().map(Classes::read).transpose()?;
+        let splits = patterns::expand(&location, config).await?;
+        let (files, mut out, embedded) = collect(location, config, &splits).await?;
+        check(&mut out, &splits)?;
+        check_existence(&out.entries, &splits, &config.root)?;
+        let mut warnings = Vec::new();
+        let given = given.or(embedded);
+        let (labels, classes) = classes::assign_labels(&out.entries, config.label_kind, given, &mut warnings)?;
+        shares::draw(&mut out.entries, &labels, &config.splits.shares);
+        let census = census::census(&out.entries, &labels, &classes, &out.skips);
+        warnings.extend(census::warnings(&census, &out.skips));
+        let (rows, digest) = rows(out.entries, &labels);
         let listing = listing(&rows, &classes, reader)?;
         let fingerprint = digest.text(&classes.text()).id();
-        Ok(Self { reader: files, listing, fingerprint })
+        Ok(Self { reader: files, listing, fingerprint, census, warnings })
+    }
+
+    /// Returns what the data set holds.
+    pub(crate) fn census(&self) -> &Census {
+        &self.census
+    }
+
+    /// Returns what is probably not intended.
+    pub(crate) fn warnings(&self) -> &[Warning] {
+        &self.warnings
     }
 
     /// Returns the table `listing`.
@@ -125,6 +142,17 @@ impl Source {
     pub(crate) fn class_names(&self) -> BTreeSet<&str> {
         let names = self.listing.column_by_name("class_name").and_then(|names| names.as_string_opt::<i32>());
         names.into_iter().flatten().flatten().collect()
+    }
+
+    /// Returns the paths of the images whose `source_id` is in `wanted`.
+    ///
+    /// # Errors
+    /// Returns an error if the listing has no such columns.
+    pub(crate) fn paths(&self, wanted: &BTreeSet<String>) -> Result<BTreeMap<String, String>> {
+        let listing = Columns::new(schema::LISTING, &self.listing);
+        let (ids, paths) = (listing.strings(schema::SOURCE_ID)?, listing.strings("path")?);
+        let rows = ids.iter().flatten().zip(paths.iter().flatten());
+        Ok(rows.filter(|(id, _)| wanted.contains(*id)).map(|(id, path)| (id.to_owned(), path.to_owned())).collect())
     }
 
     /// Returns the mean number of encoded bytes of an image, or `None` if there are no images. All bytes of a Parquet
@@ -177,68 +205,44 @@ pub(crate) fn check_excluded(source: &Source, excluded: &[String]) -> Result<()>
     Err(SourceError::ExcludedClasses { names: names.join(" ") }.into())
 }
 
-async fn list_parquet(
-    location: &Location,
+/// Lists the images of a source, with the names of classes that its metadata has.
+async fn collect(
+    location: Location,
     config: &config::Source,
-    image_column: &str,
-    label_column: &str,
-) -> Result<Listing, SourceError> {
-    let files = parquet_files::ParquetFiles::open(location, config, image_column, label_column).await?;
-    let classes = match &config.classes {
-        Some(path) => Classes::read(path)?,
-        None => {
-            let embedded = Classes::of(files.class_names().iter().map(String::as_str));
-            embedded.check_names().map_err(|problem| SourceError::EmbeddedNames { problem })?;
-            embedded
+    splits: &[(Split, Vec<String>)],
+) -> Result<(Reader, Collected, Option<Classes>), SourceError> {
+    let mut out = Collected::default();
+    match &config.kind {
+        SourceKind::Parquet { image_column, label_column } => {
+            let files = parquet_files::ParquetFiles::open(&location, splits, image_column, label_column).await?;
+            out.entries = files.entries(&mut out.problems).await?;
+            let names =
+                files.class_names().map(Classes::of_metadata).filter(|names| names.is_ok() || config.classes.is_none());
+            return Ok((Reader::Parquet(files), out, names.transpose()?));
         }
-    };
-    let rows = files.labels().await?;
-    let digest = files.fingerprint(Digest::new("listing"));
-    Ok(Listing { reader: Reader::Parquet(files), rows, classes, digest })
-}
-
-/// Lists a source that names its images. All invalid names and labels are reported together.
-async fn list_entries(location: Location, config: &config::Source) -> Result<Listing, SourceError> {
-    let given = config.classes.as_deref().map(Classes::read).transpose()?;
-    let (splits, mut problems) = (&config.splits, Problems::default());
-    let (reader, entries) = match &config.kind {
-        SourceKind::WebDataset { label_field } => {
-            let (tars, entries) = tars::Tars::open(&location, label_field.as_deref(), splits, &mut problems).await?;
-            check(&entries, splits, problems)?;
-            (Reader::Tars(tars), entries)
+        SourceKind::WebDataset { label_field, image_member } => {
+            let members = tars::Members { label_field: label_field.clone(), image: image_member.clone() };
+            let tars = tars::Tars::open(&location, &members, splits, &mut out).await?;
+            return Ok((Reader::Tars(tars), out, None));
         }
-        kind => {
-            let mut entries = match kind {
-                SourceKind::List { lists } => {
-                    let lists = lists.as_deref().map_or_else(|| Ok(location.clone()), Location::open)?;
-                    list::read(&lists, splits, &mut problems).await?
-                }
-                SourceKind::ImageFolder { label_column } => {
-                    image_folder::read(&location, label_column, splits, &mut problems).await?
-                }
-                _ => csv_table::read(&location, kind, splits, &mut problems).await?,
-            };
-            check(&entries, splits, problems)?;
-            (Reader::Files(files::Files::open(location, &mut entries).await?), entries)
+        SourceKind::List { lists } => {
+            let lists = lists.as_deref().map_or_else(|| Ok(location.clone()), Location::open)?;
+            list::read(&lists, splits, &mut out).await?;
         }
-    };
-    check_existence(&entries, splits, &config.root)?;
-    let (labels, classes) = classes::assign_labels(&entries, given)?;
-    let mut digest = Digest::new("listing of names");
-    let mut rows = Vec::with_capacity(entries.len());
-    for (Entry { path, split, version, .. }, label) in entries.into_iter().zip(labels) {
-        let version = version.map_or_else(|| MISSING.to_owned(), |version| version.text());
-        digest = digest.text(&path).text(&version).text(split.as_str()).part(&label.to_le_bytes());
-        rows.push(Listed { path, version, label, split: split.as_str() });
+        SourceKind::ImageFolder { label_column } => {
+            image_folder::read(&location, label_column, splits, &mut out).await?;
+        }
+        kind @ SourceKind::Csv { .. } => csv_table::read(&location, kind, splits, &mut out).await?,
     }
-    Ok(Listing { reader, rows, classes, digest })
+    let files = files::Files::open(location, &mut out.entries).await?;
+    Ok((Reader::Files(files), out, None))
 }
 
 /// Checks that all entries are valid, none is repeated, and every split has one.
-fn check(entries: &[Entry], splits: &[(Split, Vec<String>)], mut problems: Problems) -> Result<(), SourceError> {
-    entry::reject_duplicates(entries, &mut problems);
-    problems.finish()?;
-    match splits.iter().find(|(split, _)| !entries.iter().any(|entry| entry.split == *split)) {
+fn check(out: &mut Collected, splits: &[(Split, Vec<String>)]) -> Result<(), SourceError> {
+    entry::reject_duplicates(&out.entries, &mut out.problems);
+    std::mem::take(&mut out.problems).finish()?;
+    match splits.iter().find(|(split, _)| !out.entries.iter().any(|entry| entry.split == *split)) {
         None => Ok(()),
         Some((split, names)) => Err(SourceError::EmptySplit { split: split.as_str(), names: names.join("`, `") }),
     }
@@ -249,7 +253,7 @@ fn check_existence(entries: &[Entry], splits: &[(Split, Vec<String>)], root: &st
     for (split, _) in splits {
         let mut found = entries.iter().filter(|entry| entry.split == *split);
         let Some(first) = found.next() else { continue };
-        if first.version.is_none() && found.all(|entry| entry.version.is_none()) {
+        if first.file.version().is_none() && found.all(|entry| entry.file.version().is_none()) {
             return Err(SourceError::NoImageExists {
                 split: split.as_str(),
                 path: first.path.clone(),
@@ -259,6 +263,18 @@ fn check_existence(entries: &[Entry], splits: &[(Split, Vec<String>)], root: &st
         }
     }
     Ok(())
+}
+
+/// Returns the rows of the listing, and a digest of all that follows from the source.
+fn rows(entries: Vec<Entry>, labels: &[i64]) -> (Vec<Listed>, Digest) {
+    let mut digest = Digest::new("listing of names");
+    let mut rows = Vec::with_capacity(entries.len());
+    for (Entry { path, split, file, .. }, &label) in entries.into_iter().zip(labels) {
+        let version = file.version().map_or_else(|| MISSING.to_owned(), Version::text);
+        digest = digest.text(&path).text(&version).text(split.as_str()).part(&label.to_le_bytes());
+        rows.push(Listed { path, version, label, split: split.as_str() });
+    }
+    (rows, digest)
 }
 
 fn listing(rows: &[Listed], classes: &Classes, reader: &str) -> Result<RecordBatch, SourceError> {

@@ -8,7 +8,10 @@ use super::{
     Read,
     error::{Result, SourceError},
 };
-use crate::storage::{Location, StoredObject};
+use crate::{
+    limited_read::{HEAD_BYTES, StandIn},
+    storage::{Location, StoredObject},
+};
 
 /// Encoded bytes of an image. Parquet readers fail on values of 8 MiB and more.
 pub(super) const MAX_IMAGE_BYTES: usize = (8 << 20) - 1;
@@ -47,5 +50,31 @@ pub(super) async fn read_list(
     if object.size() > MAX_LIST_BYTES {
         return Err(SourceError::ListTooLarge { url: object.url(), bytes: object.size(), max: MAX_LIST_BYTES, key });
     }
-    Ok(object.read().await?)
+    let bytes = object.read().await?;
+    match StandIn::of(bytes.get(..HEAD_BYTES).unwrap_or(&bytes)) {
+        // An empty list has no image, which is an error of its split.
+        None | Some(StandIn::Empty) => Ok(bytes),
+        Some(found) => Err(SourceError::StandIn { url: object.url(), found }),
+    }
+}
+
+/// Returns the error of a file that stands in for one that was never downloaded, or `error`.
+pub(super) async fn or_stand_in(object: &StoredObject, error: SourceError) -> SourceError {
+    let head = object.read_range(0..object.size().min(HEAD_BYTES as u64)).await;
+    match head.ok().and_then(|head| StandIn::of(&head)) {
+        Some(found) => SourceError::StandIn { url: object.url(), found },
+        None => error,
+    }
+}
+
+/// Checks that the root of a source is a directory, if it is on this machine.
+///
+/// # Errors
+/// Returns an error that says where a relative path starts.
+pub(super) async fn check_root(location: &Location, root: &str) -> Result<()> {
+    let Some(directory) = location.directory() else { return Ok(()) };
+    if tokio::fs::metadata(&directory).await.is_ok_and(|found| found.is_dir()) {
+        return Ok(());
+    }
+    Err(SourceError::NoRoot { root: root.to_owned(), directory })
 }

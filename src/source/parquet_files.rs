@@ -1,11 +1,11 @@
 //! Parquet files with an image column and a label column, in a directory or a bucket.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::{
-    array::{Array, AsArray, RecordBatch},
+    array::{Array, ArrayRef, AsArray, RecordBatch},
     compute::cast,
-    datatypes::{DataType, Int64Type, Schema},
+    datatypes::{DataType, Float64Type, Int64Type, Schema},
 };
 use futures::TryStreamExt;
 use parquet::{
@@ -18,12 +18,15 @@ use parquet::{
 };
 
 use super::{
-    Listed, Read,
+    Read,
+    entry::{Entry, Origin, Problems},
     error::{Result, SourceError},
+    label::{Label, MAX_SHOWN, shown},
+    object::or_stand_in,
 };
 use crate::{
     config,
-    identity::Digest,
+    error::text::quote,
     schema,
     storage::{Location, StoredObject},
 };
@@ -50,6 +53,8 @@ const MAX_EXPANSION: u64 = 32;
 pub(super) struct ParquetFiles {
     image_column: String,
     label_column: String,
+    /// Of a `ClassLabel`, in the order of the first file that has them.
+    class_names: Option<Vec<String>>,
     files: BTreeMap<String, File>,
 }
 
@@ -58,11 +63,16 @@ struct File {
     split: config::Split,
     object: StoredObject,
     footer: ArrowReaderMetadata,
+    /// The class of each number in this file, if it has another order of class names than the first file.
+    order: Option<Vec<i64>>,
 }
 
 impl File {
-    fn version(&self) -> String {
-        self.object.version().text()
+    /// Returns a label of this file in the order of the first file.
+    fn renumbered(&self, label: Label) -> Label {
+        let Label::Number(number) = label else { return label };
+        let position = |order: &Vec<i64>| order.get(usize::try_from(number).ok()?).copied();
+        Label::Number(self.order.as_ref().and_then(position).unwrap_or(number))
     }
 
     fn rows(&self) -> usize {
@@ -78,31 +88,39 @@ impl ParquetFiles {
     /// than it can be.
     pub(super) async fn open(
         location: &Location,
-        config: &config::Source,
+        splits: &[(config::Split, Vec<String>)],
         image_column: &str,
         label_column: &str,
     ) -> Result<Self> {
         let mut files = BTreeMap::new();
-        for (split, name) in config.splits.iter().flat_map(|(split, names)| names.iter().map(|name| (*split, name))) {
+        let mut reference: Option<(&str, Vec<String>)> = None;
+        for (split, name) in splits.iter().flat_map(|(split, names)| names.iter().map(|name| (*split, name))) {
             let Some(mut object) = location.find(name).await? else {
                 let (key, below) = ("`source.splits`", "`source.root`");
                 return Err(SourceError::NoSuchFile { url: location.url_of(name), key, below });
             };
-            let footer = ArrowReaderMetadata::load_async(&mut object, ArrowReaderOptions::new())
-                .await
-                .map_err(|source| SourceError::NotParquet { url: object.url(), source })?;
+            let footer = match ArrowReaderMetadata::load_async(&mut object, ArrowReaderOptions::new()).await {
+                Ok(footer) => footer,
+                Err(source) => {
+                    let error = SourceError::NotParquet { url: object.url(), source };
+                    return Err(or_stand_in(&object, error).await);
+                }
+            };
             check_columns(name, footer.schema(), image_column, label_column)?;
             check_sizes(name, object.size(), footer.metadata(), image_column)?;
-            files.insert(name.clone(), File { split, object, footer });
+            let names = class_label(footer.schema(), label_column);
+            let order = match (&reference, names) {
+                (_, None) => None,
+                (Some((first, known)), Some(names)) => order_of(known, &names, first, name)?,
+                (None, Some(names)) => {
+                    reference = Some((name, names));
+                    None
+                }
+            };
+            files.insert(name.clone(), File { split, object, footer, order });
         }
-        Ok(Self { image_column: image_column.to_owned(), label_column: label_column.to_owned(), files })
-    }
-
-    /// Adds path, version and split of every file to `digest`.
-    pub(super) fn fingerprint(&self, digest: Digest) -> Digest {
-        self.files
-            .iter()
-            .fold(digest, |digest, (name, file)| digest.text(name).text(&file.version()).text(file.split.as_str()))
+        let class_names = reference.map(|(_, names)| names);
+        Ok(Self { image_column: image_column.to_owned(), label_column: label_column.to_owned(), class_names, files })
     }
 
     /// Returns the size of all files.
@@ -110,37 +128,66 @@ impl ParquetFiles {
         self.files.values().map(|file| file.object.size()).sum()
     }
 
-    /// Returns the names of a `ClassLabel`, if the metadata of `datasets` in the files has them.
-    pub(super) fn class_names(&self) -> Vec<String> {
-        self.files.values().find_map(|file| class_label(file.footer.schema(), &self.label_column)).unwrap_or_default()
+    /// Returns the names of the `ClassLabel` that the metadata of `datasets` has; `None` if no file has such names.
+    pub(super) fn class_names(&self) -> Option<&[String]> {
+        self.class_names.as_deref()
     }
 
-    /// Returns every row of every file with its label, in the order of files and rows.
-    pub(super) async fn labels(&self) -> Result<Vec<Listed>> {
-        let mut rows = Vec::new();
+    /// Returns every row of every file, in the order of files and rows. Numbers of a `ClassLabel` become positions in
+    /// [`ParquetFiles::class_names`].
+    ///
+    /// # Errors
+    /// Returns an error if a label column cannot be read, or a row has no label. Labels of another kind are added to
+    /// `problems`.
+    pub(super) async fn entries(&self, problems: &mut Problems) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
         for (name, file) in &self.files {
-            let (version, mut row) = (file.version(), 0);
+            let (origin, mut row) = (Origin { file: name.as_str().into(), line: None }, 0);
             for batch in self.column(file, &self.label_column, None).await? {
-                let labels = cast(batch.column(0), &DataType::Int64).map_err(|source| SourceError::LabelRange {
-                    file: name.clone(),
-                    column: self.label_column.clone(),
-                    source,
-                })?;
-                for label in labels.as_primitive::<Int64Type>() {
-                    let Some(label) = label else {
-                        return Err(SourceError::NoLabel {
-                            file: name.clone(),
-                            row,
-                            column: self.label_column.clone(),
-                        });
-                    };
+                for label in self.labels(name, batch.column(0))? {
+                    let no_label =
+                        || SourceError::NoLabel { file: name.clone(), row, column: self.label_column.clone() };
                     let path = format!("{name}{ROW_MARK}{row}");
-                    rows.push(Listed { path, version: version.clone(), label, split: file.split.as_str() });
+                    match label.ok_or_else(no_label)? {
+                        Ok(label) => entries.push(Entry {
+                            path,
+                            label: file.renumbered(label),
+                            split: file.split,
+                            origin: origin.clone(),
+                            file: super::entry::File::Found(file.object.version().clone()),
+                        }),
+                        Err(problem) => problems.add(&origin, format!("row {row}: {problem}")),
+                    }
                     row += 1;
                 }
             }
         }
-        Ok(rows)
+        Ok(entries)
+    }
+
+    /// Returns the labels of a column; `None` for NULL.
+    fn labels(&self, file: &str, column: &ArrayRef) -> Result<Vec<Option<Result<Label, String>>>> {
+        let cast = |to: &DataType| {
+            cast(column, to).map_err(|source| SourceError::LabelRange {
+                file: file.to_owned(),
+                column: self.label_column.clone(),
+                source,
+            })
+        };
+        Ok(match column.data_type() {
+            integer if integer.is_integer() => {
+                let labels = cast(&DataType::Int64)?;
+                labels.as_primitive::<Int64Type>().iter().map(|label| Some(Ok(Label::Number(label?)))).collect()
+            }
+            float if float.is_floating() => {
+                let labels = cast(&DataType::Float64)?;
+                labels.as_primitive::<Float64Type>().iter().map(|label| Some(Label::of_float(label?))).collect()
+            }
+            _ => {
+                let labels = cast(&DataType::Utf8)?;
+                labels.as_string::<i32>().iter().map(|label| Some(Label::of_text(label?))).collect()
+            }
+        })
     }
 
     /// Reads the images at `paths`, file by file, and only the pages that hold them.
@@ -179,12 +226,9 @@ impl ParquetFiles {
         for batch in self.column(file, &self.image_column, Some(selection)).await? {
             let bytes = schema::image_bytes(batch.column(0))
                 .ok_or_else(|| SourceError::NotImages { url: file.object.url(), column: self.image_column.clone() })?;
-            images.extend((0..bytes.len()).map(|row| {
-                if bytes.is_null(row) {
-                    Err("the source has no bytes for it".into())
-                } else {
-                    Ok(Some(bytes.value(row).to_vec()))
-                }
+            images.extend((0..bytes.len()).map(|row| match bytes.is_null(row) {
+                true => Err(without_bytes(batch.column(0), row)),
+                false => Ok(Some(bytes.value(row).to_vec())),
             }));
         }
         images.resize_with(rows.len(), || Err(format!("`{name}` has {total} rows")));
@@ -214,6 +258,21 @@ impl ParquetFiles {
     }
 }
 
+/// Returns why a row without bytes cannot be read, and what to do if only the path of its image was written.
+fn without_bytes(images: &ArrayRef, row: usize) -> String {
+    let paths = images.as_struct_opt().and_then(|images| images.column_by_name("path")).cloned();
+    let paths = paths.and_then(|paths| cast(&paths, &DataType::Utf8).ok());
+    let path = paths.as_ref().map(|paths| paths.as_string::<i32>()).filter(|paths| paths.is_valid(row));
+    match path {
+        Some(paths) => format!(
+            "the source has no bytes for it, only the path {}; write the bytes too: \
+             `dataset.with_format(\"arrow\").map(datasets.table.embed_table_storage, batched=True)`, then `to_parquet`",
+            quote(paths.value(row))
+        ),
+        None => "the source has no bytes for it".to_owned(),
+    }
+}
+
 fn is_images(data_type: &DataType) -> bool {
     match data_type {
         DataType::Struct(fields) => fields.iter().any(|f| f.name() == "bytes" && f.data_type().is_binary()),
@@ -221,11 +280,18 @@ fn is_images(data_type: &DataType) -> bool {
     }
 }
 
+fn is_labels(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(_, values) => values.is_string(),
+        label => label.is_integer() || label.is_floating() || label.is_string(),
+    }
+}
+
 fn check_columns(file: &str, schema: &Schema, image_column: &str, label_column: &str) -> Result<()> {
     type Fits = fn(&DataType) -> bool;
     let keys = [
         ("`source.image_column`", image_column, "images (their bytes, or a struct with `bytes`)", is_images as Fits),
-        ("`source.label_column`", label_column, "integers", DataType::is_integer as Fits),
+        ("`source.label_column`", label_column, "integers or strings", is_labels as Fits),
     ];
     for (key, column, expected, fits) in keys {
         let (file, name) = (file.to_owned(), column.to_owned());
@@ -277,6 +343,36 @@ fn check_sizes(file: &str, bytes: u64, footer: &ParquetMetaData, image_column: &
     Ok(())
 }
 
+/// Returns the position in `known`, the class names of the file `first`, of each name of another file; `None` if the two
+/// have one order.
+///
+/// # Errors
+/// Returns an error if the two do not have the same names.
+fn order_of(known: &[String], names: &[String], first: &str, file: &str) -> Result<Option<Vec<i64>>> {
+    if known == names {
+        return Ok(None);
+    }
+    let positions: BTreeMap<&str, i64> = known.iter().map(String::as_str).zip(0..).collect();
+    let order: Option<Vec<i64>> = names.iter().map(|name| positions.get(name.as_str()).copied()).collect();
+    let distinct = names.iter().collect::<BTreeSet<_>>().len();
+    match order {
+        Some(order) if positions.len() == known.len() && distinct == known.len() && names.len() == known.len() => {
+            Ok(Some(order))
+        }
+        _ => {
+            let missing = |of: &[String], from: &[String]| {
+                let names: Vec<String> =
+                    of.iter().filter(|name| !from.contains(name)).map(|name| quote(name)).collect();
+                if names.is_empty() { "no other".to_owned() } else { shown(&names, MAX_SHOWN) }
+            };
+            Err(SourceError::ClassLabels {
+                files: (first.to_owned(), file.to_owned()),
+                only: (missing(known, names), missing(names, known)),
+            })
+        }
+    }
+}
+
 fn class_label(schema: &Schema, column: &str) -> Option<Vec<String>> {
     let info: serde_json::Value = serde_json::from_str(schema.metadata().get("huggingface")?).ok()?;
     let names = info.pointer("/info/features")?.get(column)?.get("names")?.as_array()?;
@@ -288,7 +384,7 @@ mod tests {
     use std::{path::Path, sync::Arc};
 
     use arrow::{
-        array::{ArrayRef, BinaryArray, Int64Array},
+        array::{BinaryArray, Int64Array},
         datatypes::Field,
     };
     use parquet::{
@@ -300,14 +396,8 @@ mod tests {
     use super::*;
 
     async fn opened(root: &Path, name: &str) -> Result<ParquetFiles> {
-        let config = config::Source {
-            kind: config::SourceKind::parquet(),
-            root: root.to_string_lossy().into_owned(),
-            splits: vec![(config::Split::Train, vec![name.to_owned()])],
-            sql: "pixels/embed.sql".to_owned(),
-            classes: None,
-        };
-        ParquetFiles::open(&Location::open(&config.root)?, &config, "image", "label").await
+        let splits = [(config::Split::Train, vec![name.to_owned()])];
+        ParquetFiles::open(&Location::open(&root.to_string_lossy())?, &splits, "image", "label").await
     }
 
     /// Writes a file with these images, all with the label 0.
@@ -351,7 +441,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         write(&folder.path().join("same.parquet"), BinaryArray::from_iter_values(vec![[7; 60]; 1_000_000]));
         let files = opened(folder.path(), "same.parquet").await.unwrap();
-        assert_eq!(files.labels().await.unwrap().len(), 1_000_000);
+        assert_eq!(files.entries(&mut Problems::default()).await.unwrap().len(), 1_000_000);
         let read = files.read(&[Some("same.parquet#999999")]).await.unwrap();
         assert_eq!(read, [Ok(Some(vec![7; 60]))]);
     }

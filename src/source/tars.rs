@@ -7,7 +7,6 @@ use std::{
     collections::{BTreeMap, HashMap},
     io::{self, Read as _},
     ops::Range,
-    sync::Arc,
 };
 
 use futures::{StreamExt, TryStreamExt, stream};
@@ -15,16 +14,19 @@ use tar::Archive;
 
 use super::{
     Read,
-    entry::{Entry, Label, MAX_FIELD_BYTES, Origin, Problems, relative_path},
+    census::Reason,
+    entry::{Collected, Entry, File, Origin, relative_path},
     error::{Result, SourceError},
     files::MAX_CONCURRENT_REQUESTS,
-    image_folder::is_image,
-    object::{MAX_IMAGE_BYTES, read_image},
+    label::{Label, MAX_SHOWN, shown},
+    names::{is_image, is_left_behind},
+    object::{MAX_IMAGE_BYTES, or_stand_in, read_image},
     range_reader::RangeReader,
 };
 use crate::{
     config::Split,
-    error::text::quote,
+    error::text::{quote, shorten},
+    limited_read::python_json,
     storage::{Location, StoredObject},
 };
 
@@ -38,8 +40,8 @@ const JSON: &str = "json";
 #[derive(Debug)]
 pub(super) struct Tars {
     shards: Vec<StoredObject>,
-    /// By the path of the listing; `None` for a sample without an image.
-    images: HashMap<String, Option<Member>>,
+    /// By the path of the listing; the reason for a sample without an image.
+    images: HashMap<String, Result<Member, String>>,
 }
 
 /// The range of an image in a tar.
@@ -49,66 +51,144 @@ struct Member {
     range: Range<u64>,
 }
 
-/// The members with the same name.
-#[derive(Debug, Default)]
-struct Sample {
-    /// The full name of the image, and its range.
-    image: Option<(String, Range<u64>)>,
-    label: Option<Label>,
+/// Which members of a sample are read.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Members {
+    /// The field of the member `.json` with the label; without it, the label is the member `.cls`.
+    pub(super) label_field: Option<String>,
+    /// The ending of the member with the image; without it, the one image of a sample.
+    pub(super) image: Option<String>,
 }
 
-/// The samples of a tar by name, and its problems.
+impl Members {
+    fn label(&self) -> &'static str {
+        if self.label_field.is_some() { JSON } else { CLASS }
+    }
+}
+
+/// The members with the same name up to the first dot.
+#[derive(Debug, Default)]
+struct Sample {
+    /// Images: ending, full name, range.
+    images: Vec<(String, String, Range<u64>)>,
+    label: Option<Label>,
+    /// The endings of all members.
+    endings: Vec<String>,
+}
+
+impl Sample {
+    /// Returns the image that `members` chooses, if there is one.
+    fn image(&self, members: &Members) -> Result<Option<(&str, &Range<u64>)>, String> {
+        let chosen = |ending: &str| members.image.as_ref().is_none_or(|image| image.eq_ignore_ascii_case(ending));
+        let images: Vec<_> = self.images.iter().filter(|(ending, ..)| chosen(ending)).collect();
+        match images[..] {
+            [] => Ok(None),
+            [(_, name, range)] => Ok(Some((name, range))),
+            [(first, ..), (second, ..), ..] if first == second => Err(format!("the member `.{first}` twice")),
+            _ => {
+                let endings: Vec<String> = images.iter().map(|(ending, ..)| format!("`{ending}`")).collect();
+                Err(format!("several images; `source.image_member` chooses one of {}", shown(&endings, MAX_SHOWN)))
+            }
+        }
+    }
+
+    fn members(&self) -> String {
+        let endings: Vec<String> = self.endings.iter().map(|ending| format!("`.{}`", shorten(ending))).collect();
+        shown(&endings, MAX_SHOWN)
+    }
+}
+
+/// The samples of a tar by name, and what is wrong with it.
 #[derive(Debug, Default)]
 struct Index {
     samples: BTreeMap<String, Sample>,
     problems: Vec<String>,
+    /// Members that belong to no sample.
+    skipped: Vec<(Reason, String)>,
 }
 
 impl Tars {
-    /// Indexes every tar, up to [`MAX_CONCURRENT_REQUESTS`] in parallel, and returns the entries in them.
+    /// Indexes every tar, up to [`MAX_CONCURRENT_REQUESTS`] in parallel, and adds the entries in them to `out`.
     ///
     /// # Errors
-    /// Returns an error if a tar cannot be read or is truncated. Missing tars and invalid samples are added to
-    /// `problems`.
+    /// Returns an error if a tar cannot be read or is truncated. Missing tars and invalid samples are added to the problems
+    /// of `out`.
     pub(super) async fn open(
         location: &Location,
-        label_field: Option<&str>,
+        members: &Members,
         splits: &[(Split, Vec<String>)],
-        problems: &mut Problems,
-    ) -> Result<(Self, Vec<Entry>)> {
+        out: &mut Collected,
+    ) -> Result<Self> {
         let names = splits.iter().flat_map(|(split, names)| names.iter().map(|name| (*split, name.as_str())));
         let found: Vec<_> = stream::iter(names)
             .map(|(split, name)| async move {
                 let Some(object) = location.find(name).await? else { return Ok((split, name, None)) };
-                let index = index(&object, label_field).await?;
+                let index = index(&object, members).await?;
                 Ok::<_, SourceError>((split, name, Some((object, index))))
             })
             .buffered(MAX_CONCURRENT_REQUESTS)
             .try_collect()
             .await?;
-        let (mut shards, mut images, mut entries) = (Vec::new(), HashMap::new(), Vec::new());
+        let mut tars = Self { shards: Vec::new(), images: HashMap::new() };
         for (split, name, shard) in found {
             let origin = Origin { file: name.into(), line: None };
             let Some((object, index)) = shard else {
-                problems.add(&origin, "there is no such file; it is one of `source.splits`, below `source.root`");
+                out.problems.add(&origin, "there is no such file; it is one of `source.splits`, below `source.root`");
                 continue;
             };
-            index.problems.iter().for_each(|problem| problems.add(&origin, problem));
-            for (base, Sample { image, label }) in index.samples {
-                let Some(label) = label else {
-                    let member = if label_field.is_some() { JSON } else { CLASS };
-                    problems.add(&origin, format!("the sample {} has no member `.{member}`", quote(&base)));
-                    continue;
-                };
-                let path = format!("{name}{MEMBER_MARK}{}", image.as_ref().map_or(&base, |(member, _)| member));
-                let member = image.map(|(_, range)| Member { shard: shards.len(), range });
-                let version = member.is_some().then(|| object.version().clone());
-                entries.push(Entry { path: path.clone(), label, split, origin: origin.clone(), version });
-                images.insert(path, member);
+            index.problems.iter().for_each(|problem| out.problems.add(&origin, problem));
+            for (reason, member) in index.skipped {
+                out.skips.add(Some(split), reason, &format!("{name}{MEMBER_MARK}{member}"));
             }
-            shards.push(object);
+            for (base, sample) in index.samples {
+                match tars.entry(&base, &sample, members, split, &origin, &object) {
+                    Ok(Some(entry)) => out.entries.push(entry),
+                    Ok(None) => {
+                        out.skips.add(Some(split), Reason::NoMembers, &format!("{name}{MEMBER_MARK}{base}"));
+                    }
+                    Err(problem) => out.problems.add(&origin, format!("the sample {} has {problem}", quote(&base))),
+                }
+            }
+            tars.shards.push(object);
         }
-        Ok((Self { shards, images }, entries))
+        Ok(tars)
+    }
+
+    /// Adds a sample of the tar that is added next. Returns `None` if it has neither an image nor a label.
+    fn entry(
+        &mut self,
+        base: &str,
+        sample: &Sample,
+        members: &Members,
+        split: Split,
+        origin: &Origin,
+        object: &StoredObject,
+    ) -> Result<Option<Entry>, String> {
+        let image = sample.image(members)?;
+        let Some(label) = sample.label.clone() else {
+            return if image.is_none() {
+                Ok(None)
+            } else {
+                Err(format!(
+                    "no member `.{}`, but {}; the name of a sample ends at the first dot, as in WebDataset",
+                    members.label(),
+                    sample.members()
+                ))
+            };
+        };
+        let (path, file, member) = match image {
+            Some((name, range)) => {
+                let member = Member { shard: self.shards.len(), range: range.clone() };
+                (name, File::Found(object.version().clone()), Ok(member))
+            }
+            None => {
+                let reason = format!("the sample has no image; its members are {}", sample.members());
+                (base, File::Unreadable(reason.clone()), Err(reason))
+            }
+        };
+        let path = format!("{}{MEMBER_MARK}{path}", origin.file);
+        self.images.insert(path.clone(), member);
+        Ok(Some(Entry { path, label, split, origin: origin.clone(), file }))
     }
 
     /// Returns the size of all images.
@@ -127,24 +207,30 @@ impl Tars {
         let Some(member) = self.images.get(path) else {
             return Ok(Err(format!("`{path}` is not an image of the source")));
         };
-        match member.as_ref().and_then(|member| Some((self.shards.get(member.shard)?, &member.range))) {
-            None => Ok(Err("the sample has no image, a `.jpg`, `.jpeg`, `.png` or `.webp`".into())),
-            Some((shard, range)) => read_image(shard, range.clone()).await,
+        let member = match member {
+            Ok(member) => member,
+            Err(reason) => return Ok(Err(reason.clone())),
+        };
+        match self.shards.get(member.shard) {
+            Some(shard) => read_image(shard, member.range.clone()).await,
+            None => Ok(Err(format!("`{path}` is not an image of the source"))),
         }
     }
 }
 
-async fn index(object: &StoredObject, label_field: Option<&str>) -> Result<Index> {
+async fn index(object: &StoredObject, members: &Members) -> Result<Index> {
     let invalid = |source| SourceError::NotTar { url: object.url(), source };
-    let (reader, size) = (RangeReader::new(object.clone()), object.size());
-    let field: Option<Arc<str>> = label_field.map(Arc::from);
-    let read = tokio::task::spawn_blocking(move || read_samples(reader, size, field.as_deref())).await;
-    read.map_err(|error| invalid(io::Error::other(error)))?.map_err(invalid)
+    let (reader, size, members) = (RangeReader::new(object.clone()), object.size(), members.clone());
+    let read = tokio::task::spawn_blocking(move || read_samples(reader, size, &members)).await;
+    match read.unwrap_or_else(|error| Err(io::Error::other(error))) {
+        Ok(index) => Ok(index),
+        Err(source) => Err(or_stand_in(object, invalid(source)).await),
+    }
 }
 
-fn read_samples(reader: RangeReader, size: u64, label_field: Option<&str>) -> io::Result<Index> {
+fn read_samples(reader: RangeReader, size: u64, members: &Members) -> io::Result<Index> {
     let mut archive = Archive::new(reader);
-    let Index { mut samples, mut problems } = Index::default();
+    let mut index = Index::default();
     for member in archive.entries_with_seek()? {
         let mut member = member?;
         let start = member.raw_file_position();
@@ -153,36 +239,37 @@ fn read_samples(reader: RangeReader, size: u64, label_field: Option<&str>) -> io
         if range.end > size {
             return Err(io::Error::other(format!("it is truncated in its member {}", quote(&name))));
         }
-        if !member.header().entry_type().is_file() {
-            continue;
-        }
-        let Some((base, extension)) = split_name(&name) else { continue };
-        let label_extension = if label_field.is_some() { JSON } else { CLASS };
-        let is_label = extension.eq_ignore_ascii_case(label_extension);
-        if !is_label && !is_image(extension) {
-            continue;
-        }
-        let sample: &mut Sample = match relative_path(base) {
-            Ok(base) => samples.entry(base.to_owned()).or_default(),
-            Err(problem) => {
-                problems.push(problem);
-                continue;
-            }
-        };
-        if is_label {
-            let label = read_label(&mut member).and_then(|text| parse_label(&text, label_field));
-            match label {
-                Ok(_) if sample.label.is_some() => problems.push(format!("the tar has {} twice", quote(&name))),
-                Ok(label) => sample.label = Some(label),
-                Err(problem) => problems.push(format!("{}: {problem}", quote(&name))),
-            }
-        } else if let Some((other, _)) = &sample.image {
-            problems.push(format!("the sample {} has two images, {} and {}", quote(base), quote(other), quote(&name)));
-        } else {
-            sample.image = Some((name.trim_start_matches("./").to_owned(), range));
+        if member.header().entry_type().is_file() {
+            index.add(&name, range, members, &mut member);
         }
     }
-    Ok(Index { samples, problems })
+    Ok(index)
+}
+
+impl Index {
+    /// Adds a member to its sample.
+    fn add(&mut self, name: &str, range: Range<u64>, members: &Members, content: &mut impl io::Read) {
+        let Some((base, ending)) = split_name(name).filter(|_| !is_left_behind(name)) else {
+            let reason = if is_left_behind(name) { Reason::LeftBehind } else { Reason::NoMembers };
+            self.skipped.push((reason, name.to_owned()));
+            return;
+        };
+        let sample: &mut Sample = match relative_path(base) {
+            Ok(base) => self.samples.entry(base.to_owned()).or_default(),
+            Err(problem) => return self.problems.push(problem),
+        };
+        let ending = ending.to_lowercase();
+        if ending == members.label() {
+            match read_label(content).and_then(|text| parse_label(&text, members.label_field.as_deref())) {
+                Ok(_) if sample.label.is_some() => self.problems.push(format!("the tar has {} twice", quote(name))),
+                Ok(label) => sample.label = Some(label),
+                Err(problem) => self.problems.push(format!("{}: {problem}", quote(name))),
+            }
+        } else if is_image(name) {
+            sample.images.push((ending.clone(), name.trim_start_matches("./").to_owned(), range));
+        }
+        sample.endings.push(ending);
+    }
 }
 
 /// Splits the name of a member at the first dot of its last part.
@@ -204,14 +291,10 @@ fn read_label(member: &mut impl io::Read) -> Result<String, String> {
 
 fn parse_label(text: &str, field: Option<&str>) -> Result<Label, String> {
     match field {
-        None if text.len() > MAX_FIELD_BYTES => {
-            Err(format!("it has {} bytes, {MAX_FIELD_BYTES} are allowed", text.len()))
-        }
-        None => Label::parse_number(text),
+        None => Label::of_text(text),
         Some(field) => {
-            let object: serde_json::Value =
-                serde_json::from_str(text).map_err(|error| format!("it is not valid JSON: {error}"))?;
-            Label::parse_json(&object, field)
+            let object = python_json::from_str(text).map_err(|error| format!("it is not valid JSON: {error}"))?;
+            Label::of_json(&object, field)
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Opens the object store that a directory or URL names.
 
 use std::{
+    path::PathBuf,
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -64,6 +65,11 @@ impl Location {
     pub(super) fn name<'a>(&self, path: &'a object_store::path::Path) -> &'a str {
         let below = path.as_ref().strip_prefix(self.prefix.as_ref()).unwrap_or(path.as_ref());
         below.strip_prefix('/').unwrap_or(below)
+    }
+
+    /// Returns the directory of this location; `None` if it is in a cloud.
+    pub(crate) fn directory(&self) -> Option<PathBuf> {
+        self.url.to_file_path().ok()
     }
 
     /// Returns the URL of `name`, for messages.

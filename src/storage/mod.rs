@@ -10,8 +10,10 @@ mod object;
 mod parquet_reader;
 mod rate_limit;
 mod upload;
+mod walk;
 
 pub(crate) use error::StorageError;
 pub(crate) use location::{Location, throttling_totals};
 pub(crate) use object::{StoredObject, Version};
 pub(crate) use upload::Upload;
+pub(crate) use walk::{Fault, FaultKind, Found};

@@ -11,7 +11,7 @@ fn every_missing_key_of_an_empty_file_is_reported() {
     x.toml: `lake.root`: missing, expected a directory, or a URL with `file://`, `s3://`, `gs://`, `az://` or `memory://`
     x.toml: `source.kind`: missing, expected one of `parquet`, `list`, `imagefolder`, `csv` or `webdataset`
     x.toml: `source.root`: missing, expected a directory, or a URL with `file://`, `s3://`, `gs://`, `az://` or `memory://`
-    x.toml: `source.splits.train`: missing, expected a path relative to `source.root`, without empty, `.` or `..` parts, or a list of them
+    x.toml: `source.splits.train`: missing, expected a path relative to `source.root`, without empty, `.` or `..` parts, which may have ranges such as `{000..146}`, `*` and `?`, or a list of them
     x.toml: `models.diffusion`: missing, expected a directory, or a URL with `hf://` (`hf://ORG/REPO[@REVISION][/FOLDER]`), `s3://`, `gs://` or `az://`, without empty, `.` or `..` parts
     x.toml: `models.clip`: missing, expected a directory, or a URL with `hf://` (`hf://ORG/REPO[@REVISION][/FOLDER]`), `s3://`, `gs://` or `az://`, without empty, `.` or `..` parts
     x.toml: `spectrum.image_guidance`: missing, expected a list, each item an integer from 0 to 100 (percent of the real image kept)

@@ -226,9 +226,9 @@ async fn lists_report_all_invalid_lines() {
         folder.message(lines).await,
         "the source has 4 invalid entries:\n  `l.txt`:2: found the path \"../b.png\", allowed are paths relative to \
          `source.root` with `/`, without empty, `.` or `..` parts, drive letters, backslashes and control characters\n  \
-         `l.txt`:3: found the label \"x\", allowed are integers from 0\n  \
+         `t.txt`:1: \"b.png\" of test is already in `l.txt`:3, of train; name each image once\n  \
          `t.txt`:2: \"a.png\" of test is already in `l.txt`:1, of train; name each image once\n  \
-         `t.txt`:3: \"b.png\" of test is already in `t.txt`:1; name each image once"
+         `t.txt`:3: \"b.png\" of test is already in `l.txt`:3, of train; name each image once"
     );
     folder.write("l.txt", "\n\n");
     assert_eq!(folder.message(lines).await.lines().next(), Some("the source has an invalid entry:"));
@@ -285,8 +285,11 @@ async fn links_are_followed() {
     std::os::unix::fs::symlink(elsewhere.path("cat"), folder.path("train/cat")).unwrap();
     std::os::unix::fs::symlink(folder.path("nowhere"), folder.path("train/dog/2.png")).unwrap();
     let source = folder.open("kind = \"imagefolder\"\nsplits.train = \"train\"").await.unwrap();
-    assert_eq!(rows(&source), ["train/cat/1.png 0 cat train", "train/dog/1.png 1 dog train"]);
-    assert_eq!(read(&source).await[0], Ok("cat/1.png".to_owned()));
+    let expected = ["train/cat/1.png 0 cat train", "train/dog/1.png 1 dog train", "train/dog/2.png 1 dog train"];
+    assert_eq!(rows(&source), expected);
+    let texts = read(&source).await;
+    assert_eq!(texts[0], Ok("cat/1.png".to_owned()));
+    assert_eq!(texts[2], Err("it is a symbolic link to a file that does not exist".to_owned()));
 }
 
 #[tokio::test]
@@ -298,10 +301,10 @@ async fn metadata_files_have_the_labels() {
     let lines = "kind = \"imagefolder\"\nlabel_column = \"species\"\nsplits = { train = \"train\", test = \"test\" }";
     let expected = ["train/1.png 1 dog train", "train/sub/2.png 0 cat train", "test/3.png 0 cat test"];
     assert_eq!(folder.listed(lines).await, expected);
-    let message = folder.message(&lines.replace("\"species\"", "\"label\"")).await;
+    let message = folder.message(&lines.replace("\"species\"", "\"kind\"")).await;
     assert_eq!(
         message,
-        "`train/metadata.csv` has no column `label` (`source.label_column`); its columns are \"file_name\", \"text\", \"species\""
+        "`train/metadata.csv` has no column `kind` (`source.label_column`); its columns are \"file_name\", \"text\", \"species\""
     );
     folder.write(
         "test/metadata.jsonl",
@@ -315,11 +318,17 @@ async fn metadata_files_have_the_labels() {
         message.contains("`test/metadata.jsonl`:4: it has no field `species`; every image needs a label"),
         "{message}"
     );
-    folder.write("test/metadata.jsonl", "{\"file_name\": \"3.png\", \"species\": 1}");
-    let message = folder.message(lines).await;
-    assert!(message.ends_with("`test/metadata.jsonl`:1 has 1, `train/metadata.csv`:2 has \"dog\""), "{message}");
-    folder.write("test/metadata.csv", "");
-    assert!(folder.message(lines).await.starts_with("`test` has both `metadata.csv` and `metadata.jsonl`"));
+    // Without labels, the file has captions.
+    let folder = Folder::new();
+    folder.images(&["train/cat/1.png", "train/dog/2.png"]);
+    folder.write("train/metadata.jsonl", "{\"file_name\": \"cat/1.png\", \"text\": \"a cat\", \"score\": NaN}");
+    let lines = "kind = \"imagefolder\"\nsplits.train = \"train\"";
+    let source = folder.open(lines).await.unwrap();
+    assert_eq!(rows(&source), ["train/cat/1.png 0 cat train", "train/dog/2.png 1 dog train"]);
+    let warnings = source.warnings();
+    assert!(warnings[0].message.starts_with("`train/metadata.jsonl` has no field `label`, so the"), "{warnings:?}");
+    folder.write("train/metadata.csv", "");
+    assert!(folder.message(lines).await.starts_with("`train` has both `metadata.csv` and `metadata.jsonl`"));
 }
 
 /// The first rows of iWildCam 2.0 in WILDS, with only the columns that matter here.

@@ -25,7 +25,8 @@ fn sources_that_are_missing() {
     let nowhere = at(&workspace, "source.root", "nowhere");
     assert_snapshot!(check(&mut workspace, &[&nowhere]), @r"
     exit code 2
-    error: `file://[dir]/nowhere/train.parquet`: there is no such file; it is one of `source.splits`, below `source.root`
+    error: `source.root` is `[dir]/nowhere`, and there is no directory `[dir]/nowhere/`
+    hint: relative paths of a pipeline file start at the directory where the command runs
     1 problem; nothing was run
     ");
 }
@@ -52,7 +53,8 @@ fn sources_that_are_no_parquet() {
     1 problem; nothing was run
 
     exit code 2
-    error: `file://[dir]/train.parquet`: it is not a Parquet file: EOF: file size of 0 is less than footer
+    error: `file://[dir]/train.parquet` is an empty file, not the file itself
+    hint: download or copy the file again
     1 problem; nothing was run
 
     exit code 2
@@ -80,7 +82,7 @@ fn columns_that_are_missing_or_of_another_type() {
     1 problem; nothing was run
 
     exit code 2
-    error: `train.parquet`: column `image` (`source.label_column`) holds Struct("bytes": Binary, "path": Utf8), expected integers
+    error: `train.parquet`: column `image` (`source.label_column`) holds Struct("bytes": Binary, "path": Utf8), expected integers or strings
     1 problem; nothing was run
     "#);
 }
@@ -174,25 +176,30 @@ fn bad_images_are_rejects_up_to_a_ceiling() {
     write_source(&path, &rows);
     // Without hard classes no model is needed.
     workspace.edit("hard_samples.max_class_count=1");
-    assert_snapshot!(said(&mut workspace.command("run", &[])), @r"
+    assert_snapshot!(said(&mut workspace.command("run", &[])), @r#"
     exit code 1
+    split  images  classes  smallest class  largest class  skipped
+    train      27        2  2 (7)           1 (20)               0
     device: cpu (no usable GPU: this ONNX Runtime is built without CUDA)
-    error: step `pixels`: 7 of 27 rows failed, 1 are allowed (`rejects.max_fraction`); among the latest: not an image: it looks like `text`
-    hint: the table `rejects` holds the reason of each
-    ");
+    error: step `pixels`: 7 of 27 rows failed, 1 are allowed (`rejects.max_fraction`)
+      "train.parquet#0": the `jpeg` image is truncated or corrupt: its end is missing
+      "train.parquet#10": the image is 30000 x 30000 pixels; a side may have at most 16384
+      "train.parquet#12": the image format `gif` is not supported; supported are `png`, `jpeg` and `webp`
+    hint: `SELECT path, reason FROM rejects` in `discl-pipe sql` shows all
+    "#);
     workspace.edit("rejects.max_fraction=1.0");
     workspace.run();
     let rejects = workspace.query("SELECT step, reason FROM rejects ORDER BY reason");
     let reasons: Vec<_> = rejects.iter().map(|row| row["reason"].as_str().unwrap()).collect();
-    assert_snapshot!(reasons.join("\n"), @r"
+    assert_snapshot!(reasons.join("\n"), @r#"
     not an image: it looks like `text`
     the `jpeg` image is truncated or corrupt: its end is missing
     the `png` image is truncated or corrupt: its end is missing
     the file is empty
     the image format `gif` is not supported; supported are `png`, `jpeg` and `webp`
     the image is 30000 x 30000 pixels; a side may have at most 16384
-    the source has no bytes for it
-    ");
+    the source has no bytes for it, only the path "a.png"; write the bytes too: `dataset.with_format("arrow").map(datasets.table.embed_table_storage, batched=True)`, then `to_parquet`
+    "#);
     let distinct = workspace.number("SELECT count(DISTINCT source_id) FROM rejects");
     assert_eq!((rejects.len(), distinct), (bad.len(), bad.len() as f64));
     assert_eq!(workspace.number("SELECT count(*) FROM images WHERE label = 1"), GOOD as f64);

@@ -1,0 +1,154 @@
+//! Warnings about what a run has made: what the curriculum would miss.
+
+use crate::{
+    error::{
+        Result, Warning,
+        text::{join, quote},
+    },
+    pipeline::Pipeline,
+    source::{Census, SplitCensus},
+};
+
+/// The share of slots that keep an image, below which a warning says how far the scores are from the threshold.
+const MIN_KEPT: f64 = 0.5;
+/// How often an epoch may train on one image without a warning.
+const MAX_REPEATS: i64 = 10;
+/// Names that a warning shows.
+const MAX_SHOWN: usize = 3;
+
+/// The slots of a class, of a level, or of both together.
+struct Slots {
+    class_name: Option<String>,
+    image_guidance: Option<i64>,
+    slots: i64,
+    kept: i64,
+    /// The median over slots of their best text similarity.
+    text_similarity: Option<f64>,
+}
+
+/// Returns the census of the pipeline's data set, with the images that could be read and the rejects.
+///
+/// # Errors
+/// Returns an error if the tables cannot be read.
+pub(crate) async fn census(pipeline: &Pipeline) -> Result<Census> {
+    let mut census = pipeline.source.census().clone();
+    for columns in pipeline.project.query("report/census.sql").await?.columns() {
+        let (splits, images) = (columns.strings("split")?, columns.integers("images")?);
+        let rejects = columns.integers("rejects")?;
+        for row in 0..columns.rows() {
+            let split = census.splits.iter_mut().find(|split| split.split == splits.value(row));
+            let read = usize::try_from(images.value(row)).ok().zip(usize::try_from(rejects.value(row)).ok());
+            if let (Some(split), Some((images, rejects))) = (split, read) {
+                // Before the images are read, all of them may be sound.
+                if images + rejects == split.images {
+                    (split.images, split.rejects) = (images, rejects);
+                }
+            }
+        }
+    }
+    Ok(census)
+}
+
+/// Returns a warning for each split of which images could not be read.
+pub(crate) fn unread(census: &Census) -> Vec<Warning> {
+    census.splits.iter().filter_map(unread_of).collect()
+}
+
+/// Returns warnings about the synthetic images and the manifests of a pipeline that has run.
+///
+/// # Errors
+/// Returns an error if the tables cannot be read.
+pub(crate) async fn warnings(pipeline: &Pipeline) -> Result<Vec<Warning>> {
+    let census = pipeline.source.census();
+    let threshold = pipeline.project.config.filter.min_text_similarity;
+    let mut warnings = of_slots(&slots(pipeline).await?, threshold, census);
+    for columns in pipeline.project.query("report/repeats.sql").await?.columns() {
+        let (epochs, repeats) = (columns.integers("epoch")?, columns.integers("repeats")?);
+        let many = (0..columns.rows()).find(|row| repeats.value(*row) > MAX_REPEATS);
+        warnings.extend(many.map(|row| {
+            Warning::new(
+                format!("epoch {} trains on one image {} times", epochs.value(row), repeats.value(row)),
+                "few images of its level were kept; a lower `curriculum.hard_share` repeats them less",
+            )
+        }));
+    }
+    Ok(warnings)
+}
+
+fn unread_of(split: &SplitCensus) -> Option<Warning> {
+    (split.rejects > 0).then(|| {
+        Warning::new(
+            format!(
+                "{} of {} images of the split {} could not be read",
+                split.rejects,
+                split.images + split.rejects,
+                split.split
+            ),
+            "`SELECT path, reason FROM rejects` in `discl-pipe sql` shows why",
+        )
+    })
+}
+
+async fn slots(pipeline: &Pipeline) -> Result<Vec<Slots>> {
+    let mut found = Vec::new();
+    for columns in pipeline.project.query("report/slots.sql").await?.columns() {
+        let (classes, levels) = (columns.strings("class_name")?, columns.integers("image_guidance")?);
+        let (slots, kept) = (columns.integers("slots")?, columns.integers("kept")?);
+        let similarities = columns.floats("text_similarity")?;
+        let rows = classes.iter().zip(&levels).zip(slots.iter().zip(&kept)).zip(&similarities);
+        found.extend(rows.map(|(((class, level), (slots, kept)), similarity)| Slots {
+            class_name: class.map(str::to_owned),
+            image_guidance: level,
+            slots: slots.unwrap_or(0),
+            kept: kept.unwrap_or(0),
+            text_similarity: similarity,
+        }));
+    }
+    Ok(found)
+}
+
+fn of_slots(slots: &[Slots], threshold: f64, census: &Census) -> Vec<Warning> {
+    let all = slots.iter().find(|slots| slots.class_name.is_none() && slots.image_guidance.is_none());
+    let Some(all) = all.filter(|all| all.slots > 0) else { return vec![nothing_hard(census)] };
+    let mut warnings = Vec::new();
+    if (all.kept as f64) < MIN_KEPT * all.slots as f64 {
+        let median = all.text_similarity.map_or_else(String::new, |median| {
+            format!("; the median of the best `text_similarity` of a slot is {median:.3}, the threshold {threshold}")
+        });
+        warnings.push(Warning::new(
+            format!("{} of {} slots kept an image{median}", all.kept, all.slots),
+            "look at `contact_sheet.png`; `filter.min_text_similarity` is the threshold",
+        ));
+    }
+    let empty = || slots.iter().filter(|slots| slots.kept == 0);
+    let levels: Vec<String> = empty().filter_map(|slots| Some(slots.image_guidance?.to_string())).collect();
+    if !levels.is_empty() {
+        warnings.push(Warning::new(
+            format!("no image with image guidance {} was kept", join(&levels, "or")),
+            "`filter.min_text_similarity` may be too high for them, or the level too low for the model",
+        ));
+    }
+    let classes: Vec<String> = empty().filter_map(|slots| Some(quote(slots.class_name.as_ref()?))).collect();
+    if !classes.is_empty() {
+        let more = classes.len().saturating_sub(MAX_SHOWN);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let shown = classes.iter().take(MAX_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+        warnings.push(Warning::new(
+            format!("no synthetic image of the class {shown}{more} was kept"),
+            "does the CLIP know the name? `prompts.common_names` gives a class another name in prompts",
+        ));
+    }
+    warnings
+}
+
+fn nothing_hard(census: &Census) -> Warning {
+    let sizes = census.splits.first().and_then(|train| train.smallest.as_ref().zip(train.largest.as_ref()));
+    let sizes = sizes.map_or_else(String::new, |(smallest, largest)| {
+        let (small, large) = (quote(&smallest.class_name), quote(&largest.class_name));
+        format!("; classes of train have {} ({small}) to {} images ({large})", smallest.images, largest.images)
+    });
+    Warning::new(
+        format!("no image is hard, so none was generated{sizes}"),
+        "`[hard_samples]` says which images are hard",
+    )
+}
