@@ -2,11 +2,16 @@
 
 use std::{error::Error, iter::successors};
 
+use crate::limited_read::StandIn;
+
 /// Why a file cannot be decoded, or an image cannot be encoded. Each variant concerns one image, never the job.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ImageError {
     #[error("the file is empty")]
     Empty,
+    /// The file was never downloaded.
+    #[error("not an image: it is {found}; {}", found.remedy())]
+    StandIn { found: StandIn },
     /// Not an image.
     #[error("not an image: it looks like {looks_like}")]
     NotAnImage {

@@ -3,6 +3,7 @@
 use image::ImageFormat;
 
 use super::ImageError;
+use crate::limited_read::{StandIn, looks_like};
 
 /// Formats that are recognized but not supported: offset, magic bytes, name.
 const UNSUPPORTED: &[(usize, &[u8], &str)] = &[
@@ -21,24 +22,11 @@ const UNSUPPORTED: &[(usize, &[u8], &str)] = &[
     (0, b"\0\0\x01\0", "ico"),
 ];
 
-/// Files that are not images: offset, magic bytes, description.
-const OTHER: &[(usize, &[u8], &str)] = &[
-    (0, b"%PDF", "a pdf document"),
-    (0, b"PK\x03\x04", "a zip archive"),
-    (0, b"\x1f\x8b", "a gzip file"),
-    (0, b"PAR1", "a parquet file"),
-    (257, b"ustar", "a tar archive"),
-    (4, b"ftyp", "a video"),
-];
-
 /// Detects the format.
 ///
 /// # Errors
-/// Returns [`ImageError::Empty`], [`ImageError::Unsupported`] or [`ImageError::NotAnImage`].
+/// Returns [`ImageError::Empty`], [`ImageError::StandIn`], [`ImageError::Unsupported`] or [`ImageError::NotAnImage`].
 pub(super) fn format_of(bytes: &[u8]) -> Result<ImageFormat, ImageError> {
-    if bytes.is_empty() {
-        return Err(ImageError::Empty);
-    }
     let has = |offset: usize, magic: &[u8]| bytes.get(offset..).is_some_and(|tail| tail.starts_with(magic));
     if has(0, b"\x89PNG\r\n\x1a\n") {
         return Ok(ImageFormat::Png);
@@ -52,31 +40,11 @@ pub(super) fn format_of(bytes: &[u8]) -> Result<ImageFormat, ImageError> {
     if let Some((_, _, format)) = UNSUPPORTED.iter().find(|(offset, magic, _)| has(*offset, magic)) {
         return Err(ImageError::Unsupported { format });
     }
-    Err(ImageError::NotAnImage { looks_like: other(bytes, has) })
-}
-
-fn other(bytes: &[u8], has: impl Fn(usize, &[u8]) -> bool) -> &'static str {
-    if let Some((_, _, name)) = OTHER.iter().find(|(offset, magic, _)| has(*offset, magic)) {
-        return name;
-    }
-    let head = bytes.get(..bytes.len().min(512)).unwrap_or(bytes);
-    // A character that the limit of 512 bytes cuts in two does not make the rest binary.
-    let text = match std::str::from_utf8(head) {
-        Ok(text) => text,
-        Err(error) if error.error_len().is_none() => {
-            std::str::from_utf8(head.get(..error.valid_up_to()).unwrap_or_default()).unwrap_or_default()
-        }
-        Err(_) => return "binary data of unknown kind",
-    };
-    if text.chars().any(|c| c.is_control() && !c.is_whitespace()) {
-        "binary data of unknown kind"
-    } else if text.trim_start().starts_with('<') {
-        "`html` or `xml`"
-    } else if text.trim_start().starts_with(['{', '[']) {
-        "`json`"
-    } else {
-        "`text`"
-    }
+    Err(match StandIn::of(bytes) {
+        Some(StandIn::Empty) => ImageError::Empty,
+        Some(found) => ImageError::StandIn { found },
+        None => ImageError::NotAnImage { looks_like: looks_like(bytes) },
+    })
 }
 
 /// Returns the extension of a file with these contents: `png`, `jpg` or `webp`.

@@ -63,7 +63,16 @@ fn messages_state_what_is_wrong() {
     let message = |bytes: &[u8]| decode(bytes, &Limits::default()).unwrap_err().to_string();
     assert_eq!(message(b""), "the file is empty");
     assert_eq!(message(b"hello there\n"), "not an image: it looks like `text`");
-    assert_eq!(message(b"<!doctype html><p>404"), "not an image: it looks like `html` or `xml`");
+    assert_eq!(
+        message(b"<!doctype html><p>404"),
+        "not an image: it is an HTML page; download the file again, from the link of the file itself, and logged in if \
+         it needs that"
+    );
+    assert_eq!(
+        message(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n"),
+        "not an image: it is a Git LFS pointer; run `git lfs install` and `git lfs pull` in the repository, or download \
+         the file by itself"
+    );
     assert_eq!(message(b"%PDF-1.7"), "not an image: it looks like a pdf document");
     assert_eq!(message(&[0, 1, 2, 3]), "not an image: it looks like binary data of unknown kind");
     assert_eq!(

@@ -1,10 +1,17 @@
-//! Reads whole files with a size limit, so that a file that is much too large never fills the memory.
+//! Reads whole files with a size limit, so that a file that is much too large never fills the memory. Recognises what
+//! stands in for a file that was never downloaded.
+
+mod stand_in;
 
 use std::{
     fs::File,
     io::{self, Read},
     path::Path,
 };
+
+use stand_in::HEAD_BYTES;
+
+pub(crate) use stand_in::{StandIn, looks_like};
 
 /// The most bytes of a configuration. The largest known one, a scheduler's with its betas, has about 100 KiB.
 pub(crate) const CONFIGURATION: u64 = 16 << 20;
@@ -16,7 +23,8 @@ pub(crate) const TABLE: u64 = 256 << 20;
 /// Reads a file of at most `max` bytes.
 ///
 /// # Errors
-/// Returns the error of the file system, or `FileTooLarge` if the file has more bytes.
+/// Returns the error of the file system, `FileTooLarge` if the file has more bytes, or `InvalidData` if it holds a
+/// [`StandIn`]. An empty file is none: whether it can be used depends on the format.
 pub(crate) fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
     let length = file.metadata()?.len();
@@ -32,7 +40,13 @@ pub(crate) fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     if bytes.len() as u64 > max {
         return too_large(format!("more than {max}"));
     }
-    Ok(bytes)
+    match StandIn::of(bytes.get(..HEAD_BYTES).unwrap_or(&bytes)) {
+        None | Some(StandIn::Empty) => Ok(bytes),
+        Some(found) => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("it is {found}, not the file itself\nhint: {}", found.remedy()),
+        )),
+    }
 }
 
 /// Reads a UTF-8 file of at most `max` bytes.
@@ -64,6 +78,17 @@ mod tests {
     fn an_endless_device_is_an_error() {
         let error = read(Path::new("/dev/zero"), 1000).unwrap_err();
         assert_eq!(error.to_string(), "it has more than 1000 bytes, at most 1000 are allowed");
+    }
+
+    #[test]
+    fn a_file_that_was_not_downloaded_says_so() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 3\n";
+        std::fs::write(file.path(), pointer).unwrap();
+        let message = read_text(file.path(), 1000).unwrap_err().to_string();
+        assert!(message.starts_with("it is a Git LFS pointer, not the file itself\nhint: run `git lfs"), "{message}");
+        std::fs::write(file.path(), "").unwrap();
+        assert_eq!(read_text(file.path(), 1000).unwrap(), "");
     }
 
     #[test]
