@@ -1,47 +1,48 @@
-//! JSON as Python writes it: `NaN`, `Infinity` and `-Infinity` stand for numbers that JSON does not have.
+//! JSON as Python writes it.
+
+use std::borrow::Cow;
 
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
-/// The words, of which the longer come first.
-const WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
+/// The names of numbers that Python's `json` writes and JSON does not have.
+const NAMES: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
 
-/// Parses a JSON text. The three words outside of strings read as null.
-///
-/// # Errors
-/// Returns an error if the text is not valid JSON otherwise.
-pub(crate) fn from_str(text: &str) -> Result<Value, serde_json::Error> {
-    parse(text)
+/// Returns the text without a byte order mark, and with `null` in place of `NaN`, `Infinity` and `-Infinity`, which
+/// Python's `json` writes and reads. What is in strings stays.
+pub(crate) fn from_python(text: &[u8]) -> Cow<'_, [u8]> {
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    let (mut out, mut kept, mut at, mut in_string) = (Vec::new(), 0, 0, false);
+    while let Some(&byte) = text.get(at) {
+        let rest = text.get(at..).unwrap_or_default();
+        match byte {
+            b'\\' if in_string => at += 1,
+            b'"' => in_string = !in_string,
+            b'-' | b'I' | b'N' if !in_string => {
+                if let Some(name) = NAMES.into_iter().find(|name| rest.starts_with(name)) {
+                    out.extend_from_slice(text.get(kept..at).unwrap_or_default());
+                    out.extend_from_slice(b"null");
+                    at += name.len();
+                    kept = at;
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    if kept == 0 {
+        return Cow::Borrowed(text);
+    }
+    out.extend_from_slice(text.get(kept..).unwrap_or_default());
+    Cow::Owned(out)
 }
 
-/// Parses a JSON text into a type of its own; see [`from_str`].
+/// Parses JSON as Python writes it; see [`from_python`].
 ///
 /// # Errors
 /// Returns an error if the text is not valid JSON otherwise, or does not fit the type.
 pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
-    match WORDS.iter().any(|word| text.contains(word)) {
-        true => serde_json::from_str(&standard(text)),
-        false => serde_json::from_str(text),
-    }
-}
-
-/// Returns the text with each word outside of strings as `null`.
-fn standard(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let (mut rest, mut in_string) = (text, false);
-    while let Some(next) = rest.chars().next() {
-        let word = WORDS.iter().find(|word| !in_string && rest.starts_with(**word));
-        let length = match word {
-            Some(word) => word.len(),
-            // The character after a backslash does not end a string.
-            None if in_string && next == '\\' => 1 + rest.chars().nth(1).map_or(0, char::len_utf8),
-            None => next.len_utf8(),
-        };
-        in_string ^= next == '"';
-        out.push_str(if word.is_some() { "null" } else { rest.get(..length).unwrap_or_default() });
-        rest = rest.get(length..).unwrap_or_default();
-    }
-    out
+    serde_json::from_slice(&from_python(text.as_bytes()))
 }
 
 #[cfg(test)]
@@ -49,13 +50,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_of_python_are_null_outside_of_strings() {
-        let text = r#"{"a": [NaN, -Infinity, Infinity, -1], "NaN": "\\\"NaN, Infinity", "ü": NaN}"#;
-        let expected = r#"{"a":[null,null,null,-1],"NaN":"\\\"NaN, Infinity","ü":null}"#;
-        assert_eq!(from_str(text).unwrap().to_string(), expected);
-        for wrong in ["{\"a\": Nan}", "NaN NaN", "{\"a\": \"NaN}", "\"\\"] {
-            assert!(from_str(wrong).is_err(), "{wrong}");
+    fn numbers_that_json_does_not_have_become_null() {
+        for (text, expected) in [
+            (r#"{"a": NaN, "b": [-Infinity, Infinity]}"#, r#"{"a": null, "b": [null, null]}"#),
+            (r#"{"NaN": "Infinity \" NaN", "b": -1}"#, r#"{"NaN": "Infinity \" NaN", "b": -1}"#),
+            (r#"{"a\\": NaN}"#, r#"{"a\\": null}"#),
+            ("\u{feff}{}", "{}"),
+            ("NaN", "null"),
+            ("\"\\", "\"\\"),
+        ] {
+            assert_eq!(from_python(text.as_bytes()), expected.as_bytes(), "{text}");
         }
-        assert_eq!(from_str("NaN").unwrap(), Value::Null);
     }
 }

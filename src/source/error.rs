@@ -29,7 +29,7 @@ pub(super) enum SourceError {
     NoRoot { root: String, directory: PathBuf },
 
     // Files of the data set.
-    #[error("`{url}` is {found}, not the file itself\nhint: {}", found.remedy())]
+    #[error("`{url}`: {}", found.instead_of_the_file())]
     StandIn { url: String, found: StandIn },
     #[error("`source.splits`: no file below `source.root` has a name like `{pattern}`")]
     NoMatch { pattern: String },

@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures::{StreamExt, TryStreamExt, stream};
+use serde_json::Value;
 
 use super::{
     census::Reason,
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     config::Split,
     error::text::{escape, quote},
-    limited_read::python_json,
+    limited_read,
     storage::{Fault, FaultKind, Found, Location},
 };
 
@@ -250,7 +251,8 @@ impl Metadata {
         if self.file.ends_with(METADATA_CSV) {
             return has_column(&self.file, &self.bytes, &self.label_column);
         }
-        let objects = lines(&self.file, &self.bytes).filter_map(|(_, line)| python_json::from_str(line.ok()?).ok());
+        let objects = lines(&self.file, &self.bytes)
+            .filter_map(|(_, line)| -> Option<Value> { limited_read::parse(line.ok()?).ok() });
         Ok(objects.into_iter().any(|object| object.get(&self.label_column).is_some()))
     }
 
@@ -291,8 +293,8 @@ impl Metadata {
         if line.is_empty() {
             return Ok(None);
         }
-        let object = python_json::from_str(line).map_err(|error| format!("it is not valid JSON: {error}"))?;
-        let file_name = object.get(FILE_NAME).and_then(serde_json::Value::as_str);
+        let object: Value = limited_read::parse(line).map_err(|error| format!("it is not valid JSON: {error}"))?;
+        let file_name = object.get(FILE_NAME).and_then(Value::as_str);
         let file_name = file_name.ok_or_else(|| format!("it has no field `{FILE_NAME}`: {}", quote(line)))?;
         Ok(Some((self.path(file_name)?, Label::of_json(&object, &self.label_column)?)))
     }

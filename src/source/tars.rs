@@ -10,6 +10,7 @@ use std::{
 };
 
 use futures::{StreamExt, TryStreamExt, stream};
+use serde_json::Value;
 use tar::Archive;
 
 use super::{
@@ -26,7 +27,7 @@ use super::{
 use crate::{
     config::Split,
     error::text::{quote, shorten},
-    limited_read::python_json,
+    limited_read,
     storage::{Location, StoredObject},
 };
 
@@ -293,7 +294,7 @@ fn parse_label(text: &str, field: Option<&str>) -> Result<Label, String> {
     match field {
         None => Label::of_text(text),
         Some(field) => {
-            let object = python_json::from_str(text).map_err(|error| format!("it is not valid JSON: {error}"))?;
+            let object: Value = limited_read::parse(text).map_err(|error| format!("it is not valid JSON: {error}"))?;
             Label::of_json(&object, field)
         }
     }

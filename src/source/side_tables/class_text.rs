@@ -35,7 +35,7 @@ pub(crate) struct Line {
 /// # Errors
 /// Returns an error if the file cannot be read, is too large, or has another format.
 pub(in crate::source) fn read_json<T: DeserializeOwned>(path: &Path, key: &'static str, expected: &str) -> Result<T> {
-    serde_json::from_str(&read_text(path, key)?)
+    limited_read::parse(&read_text(path, key)?)
         .map_err(|error| invalid(path, key, format!("it is not {expected}: {}", json_problem(&error))))
 }
 
@@ -93,7 +93,7 @@ pub(crate) fn lines(text: &str) -> Result<Vec<Line>, String> {
     let filled = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
     let parsed = filled.map(|(number, line)| {
         let expected = "is not an object with `class_name` and `texts`, a list of strings that are not blank";
-        match serde_json::from_str::<Line>(line) {
+        match limited_read::parse::<Line>(line) {
             Ok(line) if has_blank(&line.texts) => {
                 Err(format!("line {number}: {}", without_description(&line.class_name)))
             }
