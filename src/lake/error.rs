@@ -33,7 +33,9 @@ pub(super) enum LakeError {
          Storage, Azure, Cloudflare R2 and current versions of MinIO keep lakes; or set a directory with `--lake`"
     )]
     Unconditional { url: String },
-    #[error("`{url}`: the store does not take conditional writes (`If-None-Match`), which a lake needs; is it writable?")]
+    #[error(
+        "`{url}`: the store does not take conditional writes (`If-None-Match`), which a lake needs; is it writable?"
+    )]
     Probe { url: String, source: object_store::Error },
     #[error("`{url}`: {attempts} commits in a row lost to other writers; run again")]
     Contended { url: String, attempts: u32 },

@@ -51,7 +51,9 @@ fn problem(state: &DeltaTableState, table: &Table, columns: &StructType) -> Opti
         .or_else(|| unsupported_setting(state, is_replaced))
         .or_else(|| state.schema().fields().find_map(column_rule))
         .or_else(|| if is_replaced { None } else { columns.fields().find_map(|column| missing(state, column)) })
-        .or_else(|| if keeps_columns { state.schema().fields().find_map(|field| required(columns, field)) } else { None })
+        .or_else(
+            || if keeps_columns { state.schema().fields().find_map(|field| required(columns, field)) } else { None },
+        )
 }
 
 /// Features that the library does not write either. It would say so only at the commit, after data files are written.
@@ -107,7 +109,8 @@ fn missing(state: &DeltaTableState, column: &StructField) -> Option<String> {
 /// Returns what is wrong with a column that other writers added: our rows have no value for it.
 fn required(columns: &StructType, field: &StructField) -> Option<String> {
     let ours = columns.field(&field.name).is_some();
-    (!ours && !field.nullable).then(|| format!("its column `{}`, which another program added, must not be null", field.name))
+    (!ours && !field.nullable)
+        .then(|| format!("its column `{}`, which another program added, must not be null", field.name))
 }
 
 fn quoted(name: impl std::fmt::Display) -> String {

@@ -51,7 +51,12 @@ impl Lake {
         let marks = open.marks().await.map_err(&unreadable)?;
         let version = open.delta.snapshot().map_err(unreadable)?.version();
         let provider = open.delta.table_provider().await.map_err(self.fail(table, "it cannot be queried"))?;
-        Ok(Some(Reading { provider, version, fingerprint: marks.complete(), changed: marks.changed_after_completion() }))
+        Ok(Some(Reading {
+            provider,
+            version,
+            fingerprint: marks.complete(),
+            changed: marks.changed_after_completion(),
+        }))
     }
 
     /// Returns the version in which another program has changed the table, if nobody has accounted for it since.

@@ -65,7 +65,8 @@ async fn other_rows(project: &Project, deep: bool, reasons: &[Option<String>]) -
             continue;
         }
         let Difference { missing, extra } = recompute::compare(&project.session, step, &snapshot).await?;
-        let counts = [(missing, "a row that its query returns is missing"), (extra, "a row that its query does not return")];
+        let counts =
+            [(missing, "a row that its query returns is missing"), (extra, "a row that its query does not return")];
         for (rows, problem) in counts.into_iter().filter(|(rows, _)| *rows > 0) {
             findings.push(Finding { table: table.clone(), problem: format!("{problem} ({rows})") });
         }
