@@ -46,6 +46,9 @@ const MAX_LOST_RESPONSES: u32 = 20;
 /// The longest wait of a writer that lost.
 const MAX_WAIT: Duration = Duration::from_millis(200);
 
+/// An open table, while no other task of the process uses the lake.
+pub(super) type OpenGuard<'a> = MappedMutexGuard<'a, OpenTable>;
+
 /// Rows that are committed together.
 #[derive(Debug, Clone)]
 pub(crate) struct UnitRows {
@@ -61,9 +64,7 @@ impl Lake {
     /// # Errors
     /// Returns an error if a file cannot be written, or the commit loses to other writers too often.
     pub(crate) async fn append(&self, table: &Table, column: &str, units: &[UnitRows]) -> Result<()> {
-        for attempt in 0..MAX_COMMIT_ATTEMPTS {
-            wait(attempt).await;
-            let mut open = self.prepare(table).await?;
+        self.until_committed(table, async |mut open| {
             self.refresh_ids(&mut open, table, column).await?;
             let mut files = Vec::new();
             for unit in units {
@@ -75,14 +76,14 @@ impl Lake {
                 }
             }
             let actions: Vec<Action> = files.iter().map(|(file, _)| Action::Add(add(file))).collect();
-            if actions.is_empty() || self.commit(&mut open, table, actions, Mark::Keep, SaveMode::Append).await? {
-                for (file, ids) in files {
-                    open.ids.add(file.name, ids);
-                }
-                return Ok(());
+            let committed =
+                actions.is_empty() || self.commit(&mut open, table, actions, Mark::Keep, SaveMode::Append).await?;
+            for (file, ids) in files.into_iter().filter(|_| committed) {
+                open.ids.add(file.name, ids);
             }
-        }
-        Err(self.contended(table))
+            Ok(committed)
+        })
+        .await
     }
 
     /// Replaces the rows of the table by `files` in one commit. Files that the table already has stay in it, unless another
@@ -153,10 +154,20 @@ impl Lake {
     }
 
     async fn mark(&self, table: &Table, mark: Mark) -> Result<()> {
+        let commit =
+            async |mut open: OpenGuard<'_>| self.commit(&mut open, table, Vec::new(), mark, SaveMode::Append).await;
+        self.until_committed(table, commit).await
+    }
+
+    /// Calls `commit` with the latest version of the table until it returns true: it had nothing to do, or its commit exists.
+    pub(super) async fn until_committed(
+        &self,
+        table: &Table,
+        commit: impl AsyncFn(OpenGuard<'_>) -> Result<bool>,
+    ) -> Result<()> {
         for attempt in 0..MAX_COMMIT_ATTEMPTS {
             wait(attempt).await;
-            let mut open = self.prepare(table).await?;
-            if self.commit(&mut open, table, Vec::new(), mark, SaveMode::Append).await? {
+            if commit(self.prepare(table).await?).await? {
                 return Ok(());
             }
         }
@@ -166,7 +177,7 @@ impl Lake {
     /// Creates the table if it was never written, and brings it up to its latest version. If another writer created it
     /// first, that table serves as well. If the store was too busy or its response was lost, it is tried again. A table
     /// that this program cannot write is an error.
-    async fn prepare(&self, table: &Table) -> Result<MappedMutexGuard<'_, OpenTable>> {
+    async fn prepare(&self, table: &Table) -> Result<OpenGuard<'_>> {
         let mut tables = self.tables.lock().await;
         let mut failed = None;
         for attempt in 0..=MAX_CREATE_ATTEMPTS {
@@ -225,7 +236,7 @@ impl Lake {
     /// Commits once on top of the version of `open`. Returns false if another writer's commit came first, and if it is
     /// unknown whether ours exists because the response was lost. Either way the caller looks at the table again, and
     /// finds its own rows if they are there.
-    async fn commit(
+    pub(super) async fn commit(
         &self,
         open: &mut OpenTable,
         table: &Table,

@@ -11,9 +11,8 @@ use deltalake_core::{
     logstore::{LogStore, LogStoreRef},
     table::state::DeltaTableState,
 };
-use serde_json::Value;
 
-use super::OpenTable;
+use super::{OpenTable, log_entry::LogEntry};
 
 /// The application id under which a table has the fingerprint of the step that completed it; 0 is none.
 pub(super) const FINGERPRINT: &str = "discl-pipe/fingerprint";
@@ -88,6 +87,13 @@ impl Marks {
         ]
     }
 
+    /// Returns the marks of the entry that is `version` of a table; `None` if another program wrote it.
+    pub(super) fn of(entry: &LogEntry, version: u64) -> Option<Self> {
+        let number = |id| entry.transaction(id).and_then(|number| u64::try_from(number).ok());
+        let (fingerprint, changed) = (entry.transaction(FINGERPRINT)?, number(CHANGED)?);
+        (number(VERSION)? == version).then_some(Self { version, fingerprint, changed })
+    }
+
     /// Looks the marks up in the log.
     async fn load(state: &DeltaTableState, log: &dyn LogStore) -> Result<Self, DeltaTableError> {
         let find = async |id| state.transaction_version(log, id).await;
@@ -100,7 +106,7 @@ impl Marks {
             changed: number(find(CHANGED).await?).unwrap_or(0),
         };
         for entry in (ours.map_or(0, |ours| ours + 1)..=version).rev() {
-            if Entry::read(log, entry).await?.changes_data {
+            if LogEntry::read(log, entry).await?.is_none_or(|entry| entry.changes_data) {
                 marks.changed = entry;
                 break;
             }
@@ -111,12 +117,12 @@ impl Marks {
     /// Brings the marks up to `version` by reading the entries since.
     async fn follow(mut self, log: &dyn LogStore, version: u64) -> Result<Self, DeltaTableError> {
         for version in self.version + 1..=version {
-            let entry = Entry::read(log, version).await?;
+            let entry = LogEntry::read(log, version).await?;
             self.version = version;
-            match entry.marks {
-                Some(marks) if marks.version == version => self = marks,
-                _ if entry.changes_data => self.changed = version,
-                _ => {}
+            if let Some(marks) = entry.as_ref().and_then(|entry| Self::of(entry, version)) {
+                self = marks;
+            } else if entry.is_none_or(|entry| entry.changes_data) {
+                self.changed = version;
             }
         }
         Ok(self)
@@ -146,57 +152,9 @@ impl OpenTable {
     }
 }
 
-/// An entry of the log.
-struct Entry {
-    /// Ours, if they are complete.
-    marks: Option<Marks>,
-    changes_data: bool,
-}
-
-impl Entry {
-    /// Reads an entry. One that was cleaned up, or that cannot be understood, can have changed anything.
-    async fn read(log: &dyn LogStore, version: u64) -> Result<Self, DeltaTableError> {
-        let bytes = log.read_commit_entry(version).await?;
-        Ok(bytes.and_then(|bytes| Self::parse(&bytes)).unwrap_or(Self { marks: None, changes_data: true }))
-    }
-
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let (mut fingerprint, mut version, mut changed) = (None, None, None);
-        let mut changes_data = false;
-        for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
-            let action: Value = serde_json::from_slice(line).ok()?;
-            for kind in ["add", "remove"] {
-                let change = action.get(kind).map(|file| file.get("dataChange").and_then(Value::as_bool));
-                changes_data |= change.is_some_and(|change| change != Some(false));
-            }
-            let Some(transaction) = action.get("txn") else { continue };
-            let number = transaction.get("version").and_then(Value::as_i64);
-            match transaction.get("appId").and_then(Value::as_str) {
-                Some(FINGERPRINT) => fingerprint = number,
-                Some(VERSION) => version = number.and_then(|number| u64::try_from(number).ok()),
-                Some(CHANGED) => changed = number.and_then(|number| u64::try_from(number).ok()),
-                _ => {}
-            }
-        }
-        let marks = fingerprint.zip(version).zip(changed);
-        let marks = marks.map(|((fingerprint, version), changed)| Marks { version, fingerprint, changed });
-        Some(Self { marks, changes_data })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_a_change_of_rows_counts() {
-        let changes = |entry: &str| Entry::parse(entry.as_bytes()).map(|entry| entry.changes_data);
-        assert_eq!(changes(r#"{"commitInfo":{}}"#), Some(false));
-        assert_eq!(changes("{\"add\":{\"dataChange\":false}}\n{\"remove\":{\"dataChange\":false}}\n"), Some(false));
-        assert_eq!(changes(r#"{"remove":{"path":"a","dataChange":true}}"#), Some(true));
-        assert_eq!(changes(r#"{"add":{"path":"a"}}"#), Some(true), "a field that is missing promises nothing");
-        assert_eq!(changes("half an ent"), None);
-    }
 
     #[test]
     fn a_completion_makes_good_what_it_has_seen() {
@@ -219,6 +177,8 @@ mod tests {
             .iter()
             .map(|txn| serde_json::json!({ "txn": { "appId": txn.app_id, "version": txn.version } }).to_string())
             .collect();
-        assert_eq!(Entry::parse(lines.join("\n").as_bytes()).and_then(|entry| entry.marks), Some(marks));
+        let entry = LogEntry::parse(lines.join("\n").as_bytes()).unwrap();
+        assert_eq!(Marks::of(&entry, 3), Some(marks));
+        assert_eq!(Marks::of(&entry, 4), None, "another program has copied the entry");
     }
 }

@@ -7,8 +7,10 @@
 mod commit;
 mod data_file;
 mod error;
+mod expel;
 mod gc;
 mod ids;
+mod log_entry;
 mod log_store;
 mod marks;
 mod probe;

@@ -83,10 +83,7 @@ fn a_deep_look_finds_an_image_that_is_another() {
     workspace.run();
     workspace.ok("verify", &["--deep"]);
     touch(&["shuffle", workspace.lake().join("digits_lt/spectrum").to_str().unwrap()]);
-    // A run finds every id, and so nothing to do.
-    assert_eq!(workspace.run()["engine"], serde_json::Value::Null);
-    // Every file is intact and every id occurs once, so only the images themselves give it away.
-    workspace.ok("verify", &[]);
+    // Every file is intact and every id occurs once, so only the images themselves tell what is wrong with them.
     let output = workspace.command("verify", &["--deep"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

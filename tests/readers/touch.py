@@ -41,7 +41,7 @@ def shuffle(table: str) -> None:
     write_deltalake(table, rows.set_column(place, rows.schema.field(place), moved), mode="overwrite")
 
 
-KEYS = {"pixels": "pixel_id", "spectrum": "sample_id", "scores": "score_id"}
+KEYS = {"pixels": "pixel_id", "spectrum": "sample_id", "scores": "score_id", "kept": "sample_id"}
 
 
 def reject(lake: str, step: str, name: str) -> None:
@@ -59,11 +59,11 @@ def double(lake: str, step: str, name: str) -> None:
 
 
 def delete(table: str, where: str) -> None:
-    print(DeltaTable(table).delete(where)["num_deleted_rows"])
+    assert DeltaTable(table).delete(where)["num_deleted_rows"], where
 
 
 def update(table: str, column: str, value: str, where: str) -> None:
-    print(DeltaTable(table).update({column: value}, predicate=where)["num_updated_rows"])
+    assert DeltaTable(table).update({column: value}, predicate=where)["num_updated_rows"], where
 
 
 def restore(table: str, version: str) -> None:
@@ -94,9 +94,9 @@ def log(table: str) -> tuple[list[dict], Path]:
     return actions, entries[-1].with_name(f"{int(entries[-1].stem) + 1:020d}.json")
 
 
-def commit(entry: Path, *actions: dict) -> None:
+def commit(entry: Path, *actions: dict, operation: str = "SET TBLPROPERTIES") -> None:
     """Writes an entry by hand, for what deltalake does not do."""
-    info = {"commitInfo": {"timestamp": 0, "operation": "WRITE", "engineInfo": "Apache-Spark/4.0 Delta-Lake/4.0"}}
+    info = {"commitInfo": {"timestamp": 0, "operation": operation, "engineInfo": "Apache-Spark/4.0 Delta-Lake/4.0"}}
     entry.write_text("".join(json.dumps(action) + "\n" for action in [info, *actions]))
 
 
@@ -127,8 +127,7 @@ def vector(table: str, rows: str) -> None:
     deleted = {"storageType": "i", "pathOrInlineDv": z85(body), "sizeInBytes": len(body), "cardinality": len(values)}
     remove = {"path": add["path"], "deletionTimestamp": 0, "dataChange": True, "size": add["size"]}
     features = protocol(table, ["deletionVectors"], ["deletionVectors"])
-    commit(entry, features, {"remove": remove}, {"add": {**add, "deletionVector": deleted}})
-    print(add["path"])
+    commit(entry, features, {"remove": remove}, {"add": {**add, "deletionVector": deleted}}, operation="DELETE")
 
 
 def changed_columns(table: str, change) -> tuple[dict, Path]:
