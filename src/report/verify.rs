@@ -21,7 +21,7 @@ pub(crate) async fn verify(project: &Project, deep: bool) -> Result<Vec<Finding>
     let mut findings = Vec::new();
     let lake = project.session.lake();
     for table in project.stored_tables() {
-        findings.extend(verify_files(lake, table).await?);
+        findings.extend(verify_files(lake, table, deep).await?);
     }
     let some_file_is_broken = !findings.is_empty();
     let reasons = staleness::reasons(project).await;
