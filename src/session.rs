@@ -22,7 +22,7 @@ use datafusion::{
 
 use crate::{
     error::{Error, Result},
-    lake::Lake,
+    lake::{Lake, Reading},
     schema::{self, Table},
     udf::{self, Meter},
 };
@@ -67,8 +67,16 @@ pub(crate) struct Session {
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
     providers: BTreeMap<String, Arc<dyn TableProvider>>,
-    /// Version and fingerprint of the tables that exist in the lake.
-    found: BTreeMap<String, (u64, Option<i64>)>,
+    /// The tables that exist in the lake.
+    found: BTreeMap<String, Found>,
+}
+
+/// A table of the lake.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    version: u64,
+    fingerprint: Option<i64>,
+    changed: Option<u64>,
 }
 
 impl Session {
@@ -119,8 +127,9 @@ impl Session {
             let reading = if table.is_stored() { self.lake.read(table).await? } else { None };
             match reading {
                 Some(reading) => {
-                    snapshot.found.insert(table.name.clone(), (reading.version, reading.fingerprint));
-                    snapshot.providers.insert(table.name.clone(), reading.provider);
+                    let Reading { provider, version, fingerprint, changed } = reading;
+                    snapshot.found.insert(table.name.clone(), Found { version, fingerprint, changed });
+                    snapshot.providers.insert(table.name.clone(), provider);
                 }
                 None => snapshot.set(&table.name, Arc::clone(&table.schema), Vec::new())?,
             }
@@ -194,12 +203,17 @@ impl Session {
 impl Snapshot {
     /// Returns Delta's version of the table `name`; `None` if it was never written.
     pub(crate) fn version(&self, name: &str) -> Option<u64> {
-        self.found.get(name).map(|found| found.0)
+        self.found.get(name).map(|found| found.version)
     }
 
     /// Returns the fingerprint of the step that completed the table `name`; `None` if the table is incomplete.
     pub(crate) fn fingerprint(&self, name: &str) -> Option<i64> {
-        self.found.get(name).and_then(|found| found.1)
+        self.found.get(name).and_then(|found| found.fingerprint)
+    }
+
+    /// Returns the version in which another program has changed the table `name` after its step completed it.
+    pub(crate) fn changed(&self, name: &str) -> Option<u64> {
+        self.found.get(name).and_then(|found| found.changed)
     }
 
     /// Replaces the table `name` by rows in memory.

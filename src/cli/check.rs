@@ -1,4 +1,4 @@
-//! `check`: reports all problems at once. Opening a pipeline finds them.
+//! `check`: reports all problems at once. Opening a pipeline finds those of everything that it names.
 
 use std::process::ExitCode;
 
@@ -12,6 +12,7 @@ use crate::error::Result;
 
 pub(super) async fn execute(target: &LakeTarget) -> Result<ExitCode> {
     let pipeline = target.open().await?;
+    pipeline.project.check_lake().await?;
     let steps: Vec<_> = pipeline.project.plan.steps.iter().map(|step| step.table.name.as_str()).collect();
     match target.format {
         Format::Text => {

@@ -23,6 +23,10 @@ pub(super) enum ExportError {
     #[error("{total} rows of the manifest do not have exactly one image: {}\nhint: `discl-pipe verify` looks for the cause, `discl-pipe run` brings the manifest up to date", .rows.join("; "))]
     NoSingleImage { total: i64, rows: Vec<String> },
     #[error(
+        "`{table}` is not what its step made: another program changed it in version {version}\nhint: `discl-pipe run` makes it again, `discl-pipe verify` counts the rows that differ"
+    )]
+    ChangedTable { table: String, version: u64 },
+    #[error(
         "the image of {row} has disappeared from the lake\nhint: run the export again when no other run writes to the lake"
     )]
     ImageDisappeared { row: RowName },
@@ -46,7 +50,8 @@ impl From<ExportError> for Error {
             | ExportError::SeveralRuns { .. }
             | ExportError::LabelOutOfRange { .. }
             | ExportError::NoRows { .. }
-            | ExportError::NoSingleImage { .. } => Self::input(error),
+            | ExportError::NoSingleImage { .. }
+            | ExportError::ChangedTable { .. } => Self::input(error),
             _ => Self::failed(error),
         }
     }

@@ -153,6 +153,7 @@ pub(crate) async fn export(
     let location = Location::open(destination)?;
     let selection = Selection::new(project, options).await?;
     let mut problems = selection.problems(options.format).await?;
+    problems.extend(changed_tables(project, &selection));
     let files = Files { location: &location, selection: &selection, name: &project.config.name, options };
     problems.extend(files.check().await?);
     if !problems.is_empty() {
@@ -172,6 +173,20 @@ pub(crate) async fn export(
         files.write(epoch, &mut images, &mut summary, progress).await?;
     }
     Ok(summary)
+}
+
+/// Returns the tables of the export, and those that its manifest was made from, that another program has changed.
+fn changed_tables<'a>(project: &'a Project, selection: &'a Selection<'_>) -> impl Iterator<Item = Error> + 'a {
+    let manifest = project.plan.step(schema::MANIFEST);
+    let is_used = move |name: &str| {
+        [schema::MANIFEST, "images", schema::PIXELS, schema::SPECTRUM].contains(&name)
+            || manifest.is_some_and(|manifest| manifest.query.tables.contains(name))
+    };
+    let steps = project.plan.steps.iter().map(|step| step.table.name.as_str());
+    steps.filter(move |table| is_used(table)).filter_map(|table| {
+        let version = selection.snapshot.changed(table)?;
+        Some(ExportError::ChangedTable { table: table.to_owned(), version }.into())
+    })
 }
 
 /// The files of an export, by epoch.

@@ -13,9 +13,9 @@ use arrow::{
 use deltalake_core::{
     DeltaTable, DeltaTableError,
     kernel::{
-        Action, Add, MetadataExt, Transaction,
+        Action, Add, MetadataExt,
         engine::arrow_conversion::TryIntoKernel,
-        schema::StructType,
+        schema::{StructField, StructType},
         transaction::{CommitBuilder, CommitProperties, TransactionError},
     },
     operations::create::CreateBuilder,
@@ -23,8 +23,17 @@ use deltalake_core::{
 };
 use tokio::sync::{MappedMutexGuard, MutexGuard};
 
-use super::{DataFile, FINGERPRINT, Lake, OpenTable, error::LakeError, ids::strings};
-use crate::{clock, error::Result, schema::Table};
+use super::{
+    DataFile, Lake, OpenTable,
+    error::LakeError,
+    ids::strings,
+    marks::{Mark, Marks},
+};
+use crate::{
+    clock,
+    error::Result,
+    schema::{self, Table},
+};
 
 /// Commits between two checkpoints of the log. Tests have few, so that simulated histories have checkpoints.
 const CHECKPOINT_INTERVAL: &str = if cfg!(test) { "4" } else { "20" };
@@ -36,6 +45,9 @@ const MAX_CREATE_ATTEMPTS: u32 = 5;
 const MAX_LOST_RESPONSES: u32 = 20;
 /// The longest wait of a writer that lost.
 const MAX_WAIT: Duration = Duration::from_millis(200);
+
+/// An open table, while no other task of the process uses the lake.
+pub(super) type OpenGuard<'a> = MappedMutexGuard<'a, OpenTable>;
 
 /// Rows that are committed together.
 #[derive(Debug, Clone)]
@@ -52,15 +64,8 @@ impl Lake {
     /// # Errors
     /// Returns an error if a file cannot be written, or the commit loses to other writers too often.
     pub(crate) async fn append(&self, table: &Table, column: &str, units: &[UnitRows]) -> Result<()> {
-        for attempt in 0..MAX_COMMIT_ATTEMPTS {
-            wait(attempt).await;
-            let mut open = self.prepare(table).await?;
-            let unreadable = self.fail(table, "its log cannot be read");
-            if *open.delta.snapshot().map_err(&unreadable)?.schema() != self.columns(table)? {
-                return Err(LakeError::OtherVersion { url: self.url(table) }.into());
-            }
-            let live = open.live_files().map_err(&unreadable)?;
-            open.ids.refresh(&self.location, &table.name, column, &live).await?;
+        self.until_committed(table, async |mut open| {
+            self.refresh_ids(&mut open, table, column).await?;
             let mut files = Vec::new();
             for unit in units {
                 let (rows, ids) = self.without(table, &unit.rows, column, open.ids.all())?;
@@ -71,17 +76,18 @@ impl Lake {
                 }
             }
             let actions: Vec<Action> = files.iter().map(|(file, _)| Action::Add(add(file))).collect();
-            if actions.is_empty() || self.commit(&open.delta, table, actions, None, SaveMode::Append).await? {
-                for (file, ids) in files {
-                    open.ids.add(file.name, ids);
-                }
-                return Ok(());
+            let committed =
+                actions.is_empty() || self.commit(&mut open, table, actions, Mark::Keep, SaveMode::Append).await?;
+            for (file, ids) in files.into_iter().filter(|_| committed) {
+                open.ids.add(file.name, ids);
             }
-        }
-        Err(self.contended(table))
+            Ok(committed)
+        })
+        .await
     }
 
-    /// Replaces the rows of the table by `files` in one commit. Files that the table already has stay in it.
+    /// Replaces the rows of the table by `files` in one commit. Files that the table already has stay in it, unless another
+    /// program has deleted rows of them.
     /// `fingerprint` is that of the step; without one the step is not complete yet. Returns false, and does nothing, if
     /// the table is no longer at the version `base` from which the rows were computed.
     ///
@@ -94,49 +100,74 @@ impl Lake {
         fingerprint: Option<i64>,
         base: Option<u64>,
     ) -> Result<bool> {
-        for file in files {
-            self.put(table, file).await?;
-        }
-        let open = self.prepare(table).await?;
+        let mut open = self.prepare(table).await?;
         let unreadable = self.fail(table, "its log cannot be read");
+        let marks = open.marks().await.map_err(&unreadable)?;
         let state = open.delta.snapshot().map_err(&unreadable)?;
         // The commit that creates a table is version 0.
         if state.version() != base.unwrap_or(0) {
             return Ok(false);
         }
+        for file in files {
+            self.put(table, file).await?;
+        }
         let mut wanted: BTreeMap<&str, &DataFile> = files.iter().map(|file| (file.name.as_str(), file)).collect();
         let mut actions = Vec::new();
         let columns = self.columns(table)?;
-        if *state.schema() != columns {
-            // The query of a custom table has other columns than before.
+        if !has_columns(&state.schema(), &columns, table) {
+            // The query of a custom table has other columns than before, or another program has changed them.
             let metadata = MetadataExt::with_schema(state.metadata().clone(), &columns)
                 .map_err(self.fail(table, "Delta rejects its columns"))?;
             actions.push(Action::Metadata(metadata));
         }
         for file in state.log_data().iter() {
-            if wanted.remove(file.path().as_ref()).is_none() {
+            let is_whole = file.deletion_vector_descriptor().is_none();
+            if !is_whole || wanted.remove(file.path().as_ref()).is_none() {
                 actions.push(Action::Remove(file.remove_action(true)));
             }
         }
         actions.extend(wanted.values().map(|file| Action::Add(add(file))));
-        let previous = state.transaction_version(open.delta.log_store().as_ref(), FINGERPRINT).await;
-        let previous = previous.map_err(unreadable)?.unwrap_or(0);
         // The rows are the same as before, and so is the fingerprint.
-        if actions.is_empty() && fingerprint.is_none_or(|fingerprint| fingerprint == previous) {
+        if actions.is_empty() && marks.agree(fingerprint) {
             return Ok(true);
         }
-        self.commit(&open.delta, table, actions, Some(fingerprint.unwrap_or(0)), SaveMode::Overwrite).await
+        let mark = Mark::Set { fingerprint: fingerprint.unwrap_or(0), since: state.version() };
+        self.commit(&mut open, table, actions, mark, SaveMode::Overwrite).await
     }
 
-    /// Marks the table as completed by the step with `fingerprint`, and leaves its rows unchanged.
+    /// Marks the table as completed by the step with `fingerprint`, which has accounted for every row of the version
+    /// `since`, and leaves its rows unchanged. If another program, or [`Lake::reset`], has changed the table after that
+    /// version, it stays incomplete.
     ///
     /// # Errors
     /// Returns an error if the commit fails, or loses to other writers too often.
-    pub(crate) async fn complete(&self, table: &Table, fingerprint: i64) -> Result<()> {
+    pub(crate) async fn complete(&self, table: &Table, fingerprint: i64, since: u64) -> Result<()> {
+        self.mark(table, Mark::Set { fingerprint, since }).await
+    }
+
+    /// Marks the table as incomplete, so that what it lacks is looked for again, also by a run in progress.
+    ///
+    /// # Errors
+    /// Returns an error if the commit fails, or loses to other writers too often.
+    pub(crate) async fn reset(&self, table: &Table) -> Result<()> {
+        self.mark(table, Mark::Reset).await
+    }
+
+    async fn mark(&self, table: &Table, mark: Mark) -> Result<()> {
+        let commit =
+            async |mut open: OpenGuard<'_>| self.commit(&mut open, table, Vec::new(), mark, SaveMode::Append).await;
+        self.until_committed(table, commit).await
+    }
+
+    /// Calls `commit` with the latest version of the table until it returns true: it had nothing to do, or its commit exists.
+    pub(super) async fn until_committed(
+        &self,
+        table: &Table,
+        commit: impl AsyncFn(OpenGuard<'_>) -> Result<bool>,
+    ) -> Result<()> {
         for attempt in 0..MAX_COMMIT_ATTEMPTS {
             wait(attempt).await;
-            let open = self.prepare(table).await?;
-            if self.commit(&open.delta, table, Vec::new(), Some(fingerprint), SaveMode::Append).await? {
+            if commit(self.prepare(table).await?).await? {
                 return Ok(());
             }
         }
@@ -144,8 +175,9 @@ impl Lake {
     }
 
     /// Creates the table if it was never written, and brings it up to its latest version. If another writer created it
-    /// first, that table serves as well. If the store was too busy or its response was lost, it is tried again.
-    async fn prepare(&self, table: &Table) -> Result<MappedMutexGuard<'_, OpenTable>> {
+    /// first, that table serves as well. If the store was too busy or its response was lost, it is tried again. A table
+    /// that this program cannot write is an error.
+    async fn prepare(&self, table: &Table) -> Result<OpenGuard<'_>> {
         let mut tables = self.tables.lock().await;
         let mut failed = None;
         for attempt in 0..=MAX_CREATE_ATTEMPTS {
@@ -154,16 +186,19 @@ impl Lake {
             }
             if attempt < MAX_CREATE_ATTEMPTS {
                 wait(attempt).await;
+                self.probe().await?;
                 failed = self.create(table).await?.err();
             }
         }
-        MutexGuard::try_map(tables, |tables| tables.get_mut(&table.name)).map_err(|_| {
+        let open = MutexGuard::try_map(tables, |tables| tables.get_mut(&table.name)).map_err(|_| {
             let problem = "the table cannot be created; is the lake's root writable? `--lake` sets another";
             match failed {
                 Some(error) => self.fail(table, problem)(error).into(),
-                None => LakeError::Vanished { url: self.url(table) }.into(),
+                None => crate::error::Error::from(LakeError::Vanished { url: self.url(table) }),
             }
-        })
+        })?;
+        self.check_state(open.delta.snapshot().map_err(self.fail(table, "its log cannot be read"))?, table)?;
+        Ok(open)
     }
 
     async fn create(&self, table: &Table) -> Result<Result<DeltaTable, DeltaTableError>> {
@@ -172,7 +207,11 @@ impl Lake {
             .with_log_store(self.delta_table(table)?.log_store())
             .with_save_mode(SaveMode::Ignore)
             // No retries: the library would write the table's metadata again on top of another writer's commits.
-            .with_commit_properties(CommitProperties::default().with_max_retries(0))
+            .with_commit_properties(
+                CommitProperties::default()
+                    .with_max_retries(0)
+                    .with_application_transactions(Marks::default().transactions()),
+            )
             .with_columns(columns.fields().cloned())
             .with_configuration([("delta.checkpointInterval", Some(CHECKPOINT_INTERVAL))])
             .await;
@@ -180,7 +219,7 @@ impl Lake {
     }
 
     /// Returns the columns of `table` in Delta's types.
-    fn columns(&self, table: &Table) -> Result<StructType> {
+    pub(super) fn columns(&self, table: &Table) -> Result<StructType> {
         let columns = table.schema.as_ref().try_into_kernel();
         Ok(columns.map_err(|source| LakeError::Columns { url: self.url(table), source })?)
     }
@@ -194,29 +233,31 @@ impl Lake {
         Ok(put.map_err(|source| LakeError::WriteFile { url: self.url(table), source })?)
     }
 
-    /// Commits once on top of the version of `delta`. Returns false if another writer's commit came first, and if it is
+    /// Commits once on top of the version of `open`. Returns false if another writer's commit came first, and if it is
     /// unknown whether ours exists because the response was lost. Either way the caller looks at the table again, and
     /// finds its own rows if they are there.
-    async fn commit(
+    pub(super) async fn commit(
         &self,
-        delta: &DeltaTable,
+        open: &mut OpenTable,
         table: &Table,
         actions: Vec<Action>,
-        fingerprint: Option<i64>,
+        mark: Mark,
         mode: SaveMode,
     ) -> Result<bool> {
-        let state = delta.snapshot().map_err(self.fail(table, "its log cannot be read"))?;
-        let mark = fingerprint.map(|fingerprint| Transaction::new(FINGERPRINT, fingerprint));
+        let unreadable = self.fail(table, "its log cannot be read");
+        let marks = open.marks().await.map_err(&unreadable)?.after(mark);
+        let (state, log) = (open.delta.snapshot().map_err(unreadable)?, open.delta.log_store());
         // No retries: the library would rebase appends without noticing that two have the same id.
         let properties =
-            CommitProperties::default().with_max_retries(0).with_application_transactions(mark.into_iter().collect());
+            CommitProperties::default().with_max_retries(0).with_application_transactions(marks.transactions());
         let committed = CommitBuilder::from(properties)
             .with_actions(actions)
-            .build(Some(state), delta.log_store(), DeltaOperation::Write { mode, partition_by: None, predicate: None })
+            .build(Some(state), log, DeltaOperation::Write { mode, partition_by: None, predicate: None })
             .await;
         let failed = self.fail(table, "the commit failed");
         match committed {
             Ok(_) => {
+                open.marks = Some(marks);
                 self.lost_responses.store(0, Ordering::Relaxed);
                 Ok(true)
             }
@@ -268,6 +309,14 @@ fn has_unknown_outcome(error: &DeltaTableError) -> bool {
         _ => return false,
     };
     matches!(store, object_store::Error::Generic { .. })
+}
+
+/// Returns whether a table has the columns of its query. A table of the program's own may have further ones, which other
+/// writers added and which are null in our rows.
+fn has_columns(found: &StructType, columns: &StructType, table: &Table) -> bool {
+    let may_have_more = schema::find(&table.name).is_some();
+    let has = |column: &StructField| found.field(&column.name).is_some_and(|found| found == column);
+    columns.fields().all(has) && (may_have_more || found.num_fields() == columns.num_fields())
 }
 
 fn add(file: &DataFile) -> Add {

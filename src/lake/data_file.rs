@@ -105,12 +105,16 @@ fn unwritable(source: parquet::errors::ParquetError) -> LakeError {
     LakeError::WriteParquet { file: "rows with images".to_owned(), source }
 }
 
-/// Returns whether `bytes` have the digest in `name`, or `None` if the name is not one of ours, as after another writer's
+/// Returns the digest in the name of a data file, or `None` if the name is not one of ours, as after another writer's
 /// OPTIMIZE.
-pub(super) fn matches_name(name: &str, bytes: &[u8]) -> Option<bool> {
+pub(super) fn digest_in_name(name: &str) -> Option<&str> {
     let digest = name.strip_suffix(".parquet")?.rsplit_once('-')?.1;
-    let ours = digest.len() == 16 && digest.bytes().all(|digit| digit.is_ascii_hexdigit());
-    ours.then(|| identity::content_digest(bytes).starts_with(digest))
+    (digest.len() == 16 && digest.bytes().all(|digit| digit.is_ascii_hexdigit())).then_some(digest)
+}
+
+/// Returns whether `bytes` have the digest in `name`, or `None` if there is none.
+pub(super) fn matches_name(name: &str, bytes: &[u8]) -> Option<bool> {
+    digest_in_name(name).map(|digest| identity::content_digest(bytes).starts_with(digest))
 }
 
 fn properties(table_schema: &Schema) -> WriterProperties {

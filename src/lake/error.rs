@@ -15,10 +15,28 @@ pub(super) enum LakeError {
     Filter { url: String, source: arrow::error::ArrowError },
     #[error("`{url}`: the table does not exist although it was created")]
     Vanished { url: String },
+    /// The table is as another program, or another version of this one, left it.
     #[error(
-        "`{url}`: the table has the columns of another version of this program; set another location with `--lake`"
+        "`{url}`: {problem}, and this program cannot write such a table\nhint: undo what another program has changed, or \
+         set another lake with `--lake`"
     )]
-    OtherVersion { url: String },
+    Foreign { url: String, problem: String },
+    #[error("`{url}`: the rows of this file have no column `{column}`\nhint: set another lake with `--lake`")]
+    NoIdColumn { url: String, column: String },
+    #[error(
+        "`{url}`: two rows have the id `{id}`, which only another program can have added\nhint: delete the rows that it \
+         added, or restore the version before with Delta's RESTORE, and run again"
+    )]
+    Duplicate { url: String, id: String },
+    #[error(
+        "`{url}`: the store ignores `If-None-Match`, so two runs at once would lose commits\nhint: Amazon S3, Google Cloud \
+         Storage, Azure, Cloudflare R2 and current versions of MinIO keep lakes; or set a directory with `--lake`"
+    )]
+    Unconditional { url: String },
+    #[error(
+        "`{url}`: the store does not take conditional writes (`If-None-Match`), which a lake needs; is it writable?"
+    )]
+    Probe { url: String, source: object_store::Error },
     #[error("`{url}`: {attempts} commits in a row lost to other writers; run again")]
     Contended { url: String, attempts: u32 },
     #[error("`{url}`: a data file cannot be written; is the lake's root writable? `--lake` sets another")]
@@ -35,6 +53,9 @@ pub(super) enum LakeError {
 
 impl From<LakeError> for Error {
     fn from(error: LakeError) -> Self {
-        Self::failed(error)
+        match error {
+            LakeError::Foreign { .. } | LakeError::Unconditional { .. } => Self::input(error),
+            _ => Self::failed(error),
+        }
     }
 }

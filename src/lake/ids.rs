@@ -3,12 +3,19 @@
 //! Rows are exactly once by id and not by unit: two overlapping pipelines on one lake have the same rows, but in different
 //! units.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use arrow::{
     array::{AsArray, RecordBatch},
     compute::cast,
     datatypes::DataType,
+};
+use deltalake_core::{
+    DeltaTableError,
+    delta_datafusion::{DeltaScanConfig, DeltaScanNext, create_session},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use parquet::{
@@ -16,50 +23,132 @@ use parquet::{
     errors::ParquetError,
 };
 
-use super::error::LakeError;
-use crate::storage::{Location, StoredObject, Version};
+use super::{Lake, OpenTable, error::LakeError};
+use crate::{
+    error::Result,
+    schema::Table,
+    storage::{Location, StoredObject, Version},
+};
 
 /// Files that are read in parallel.
 const MAX_CONCURRENT_READS: usize = 16;
 
-/// The ids of the files that were read so far.
+/// The ids of the live files that were read so far.
 #[derive(Debug, Default)]
 pub(super) struct Ids {
+    /// [`LiveFile::key`] of each.
     files: HashSet<String>,
     ids: HashSet<String>,
+    /// An id that two rows have.
+    duplicate: Option<String>,
+}
+
+/// A live data file.
+#[derive(Debug)]
+struct LiveFile {
+    name: String,
+    size: u64,
+    /// Identifies the deletion vector by which another program has deleted rows of the file.
+    vector: Option<String>,
+}
+
+impl LiveFile {
+    /// Tells the file with its deletion vector from the same file with another one.
+    fn key(&self) -> String {
+        self.vector.as_ref().map_or_else(|| self.name.clone(), |vector| format!("{} {vector}", self.name))
+    }
+}
+
+/// For each file with a deletion vector, which of its rows are live.
+type LiveRows = BTreeMap<String, Vec<bool>>;
+
+impl Lake {
+    /// Reads the ids of the live files that are not known yet.
+    pub(super) async fn refresh_ids(&self, open: &mut OpenTable, table: &Table, column: &str) -> Result<()> {
+        let unreadable = self.fail(table, "its log cannot be read");
+        let live = open.live_with_vectors().map_err(&unreadable)?;
+        open.ids.forget_others(&live);
+        let new: Vec<LiveFile> = live.into_iter().filter(|file| !open.ids.files.contains(&file.key())).collect();
+        let live_rows = match new.iter().any(|file| file.vector.is_some()) {
+            true => self.live_rows(open).await.map_err(unreadable)?,
+            false => LiveRows::new(),
+        };
+        Ok(open.ids.read(&self.location, &table.name, column, &new, &live_rows).await?)
+    }
+
+    /// Reads the deletion vectors of a table.
+    async fn live_rows(&self, open: &OpenTable) -> Result<LiveRows, DeltaTableError> {
+        let context = create_session().into_inner();
+        context.register_object_store(&self.location.url, Arc::clone(&self.location.store));
+        let snapshot = open.delta.snapshot()?.snapshot().clone();
+        let scan = DeltaScanNext::new(snapshot, DeltaScanConfig::default())?;
+        let vectors = scan.deletion_vectors(&context.state()).await?;
+        let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
+        Ok(vectors.into_iter().map(|vector| (name(&vector.filepath), vector.keep_mask)).collect())
+    }
+}
+
+impl OpenTable {
+    fn live_with_vectors(&self) -> Result<Vec<LiveFile>, DeltaTableError> {
+        let files = self.delta.snapshot()?.log_data();
+        let live = files.iter().map(|file| LiveFile {
+            name: file.path().into_owned(),
+            size: u64::try_from(file.size()).unwrap_or(0),
+            vector: file
+                .deletion_vector_descriptor()
+                .map(|vector| format!("{} {:?}", vector.path_or_inline_dv, vector.offset)),
+        });
+        Ok(live.collect())
+    }
 }
 
 impl Ids {
-    /// Reads the ids of those `live` files, given by name and size, that are not known yet.
-    pub(super) async fn refresh(
+    /// Starts again if a file that was read is no longer live: another program has removed or compacted it.
+    fn forget_others(&mut self, live: &[LiveFile]) {
+        let live: HashSet<String> = live.iter().map(LiveFile::key).collect();
+        if !self.files.is_subset(&live) {
+            *self = Self::default();
+        }
+    }
+
+    async fn read(
         &mut self,
         location: &Location,
         table: &str,
         column: &str,
-        live: &BTreeMap<String, u64>,
+        new: &[LiveFile],
+        live_rows: &LiveRows,
     ) -> Result<(), LakeError> {
-        let new: Vec<_> = live.iter().filter(|(name, _)| !self.files.contains(*name)).collect();
         let mut reads = stream::iter(new)
-            .map(|(name, &size)| async move {
-                let file = location.object(&format!("{table}/{name}"), Version::immutable(size));
-                Ok::<_, LakeError>((name, read(file, column).await?))
+            .map(|file| async move {
+                let stored = location.object(&format!("{table}/{}", file.name), Version::immutable(file.size));
+                let live = live_rows.get(&file.name).filter(|_| file.vector.is_some());
+                Ok::<_, LakeError>((file.key(), read(stored, column, live.map(Vec::as_slice)).await?))
             })
             .buffer_unordered(MAX_CONCURRENT_READS);
-        while let Some((name, ids)) = reads.try_next().await? {
-            self.files.insert(name.clone());
-            self.ids.extend(ids);
+        while let Some((file, ids)) = reads.try_next().await? {
+            self.add(file, ids);
         }
         Ok(())
     }
 
-    /// Adds the ids of a file that this process has committed.
+    /// Adds the ids of a file, which may be one that this process has committed.
     pub(super) fn add(&mut self, file: String, ids: Vec<String>) {
         self.files.insert(file);
-        self.ids.extend(ids);
+        for id in ids {
+            if let Some(id) = self.ids.replace(id) {
+                self.duplicate = Some(id);
+            }
+        }
     }
 
     pub(super) fn all(&self) -> &HashSet<String> {
         &self.ids
+    }
+
+    /// Returns an id that two rows have.
+    pub(super) fn duplicate(&self) -> Option<&str> {
+        self.duplicate.as_deref()
     }
 }
 
@@ -68,7 +157,8 @@ pub(super) fn strings<'a>(rows: &'a RecordBatch, column: &str) -> Option<Vec<&'a
     rows.column_by_name(column)?.as_string_opt::<i32>()?.iter().collect()
 }
 
-async fn read(file: StoredObject, column: &str) -> Result<Vec<String>, LakeError> {
+/// Returns the values of `column` in the rows of a file that are `live`: all of them, if it is `None`.
+async fn read(file: StoredObject, column: &str, live: Option<&[bool]>) -> Result<Vec<String>, LakeError> {
     let url = file.url();
     let unreadable =
         |source: ParquetError| LakeError::ReadColumn { url: url.clone(), column: column.to_owned(), source };
@@ -78,14 +168,14 @@ async fn read(file: StoredObject, column: &str) -> Result<Vec<String>, LakeError
     let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(unreadable)?;
     let mut ids = Vec::new();
     for batch in batches {
-        // The file is of another version of this program.
         let Some(found) = batch.columns().first() else {
-            return Err(LakeError::OtherVersion { url });
+            return Err(LakeError::NoIdColumn { url, column: column.to_owned() });
         };
         let found = cast(found, &DataType::Utf8).map_err(|error| unreadable(error.into()))?;
-        ids.extend(found.as_string::<i32>().iter().flatten().map(str::to_owned));
+        ids.extend(found.as_string::<i32>().iter().map(|id| id.map(str::to_owned)));
     }
-    Ok(ids)
+    let is_live = |row: usize| live.is_none_or(|live| live.get(row).copied().unwrap_or(true));
+    Ok(ids.into_iter().enumerate().filter(|(row, _)| is_live(*row)).filter_map(|(_, id)| id).collect())
 }
 
 #[cfg(test)]

@@ -7,9 +7,14 @@
 mod commit;
 mod data_file;
 mod error;
+mod expel;
 mod gc;
 mod ids;
+mod log_entry;
 mod log_store;
+mod marks;
+mod probe;
+mod protocol;
 mod read;
 mod statistics;
 #[cfg(test)]
@@ -24,13 +29,13 @@ use tokio::sync::Mutex;
 pub(crate) use commit::UnitRows;
 pub(crate) use data_file::{DataFile, StreamingWriter};
 pub(crate) use gc::gc;
+pub(crate) use read::Reading;
 pub(crate) use verify::{Finding, verify_files};
 
-use self::{error::LakeError, ids::Ids};
+#[cfg(test)]
+use self::marks::FINGERPRINT;
+use self::{error::LakeError, ids::Ids, marks::Marks};
 use crate::{error::Result, schema::Table, storage::Location};
-
-/// The application id under which a table has the fingerprint of the step that completed it.
-const FINGERPRINT: &str = "discl-pipe/fingerprint";
 
 /// The tables of one pipeline.
 #[derive(Debug)]
@@ -45,8 +50,8 @@ pub(crate) struct Lake {
 #[derive(Debug)]
 struct OpenTable {
     delta: DeltaTable,
-    /// The fingerprint at a version.
-    fingerprint: Option<(u64, Option<i64>)>,
+    /// Its marks, at the version for which they were last needed.
+    marks: Option<Marks>,
     ids: Ids,
 }
 
@@ -102,7 +107,7 @@ impl Lake {
             if !delta.log_store().is_delta_table_location().await.map_err(&unreadable)? {
                 return Ok(None);
             }
-            tables.insert(table.name.clone(), OpenTable { delta, fingerprint: None, ids: Ids::default() });
+            tables.insert(table.name.clone(), OpenTable { delta, marks: None, ids: Ids::default() });
         }
         let Some(open) = tables.get_mut(&table.name) else { return Ok(None) };
         open.delta.update_state().await.map_err(&unreadable)?;

@@ -7,8 +7,11 @@ use std::{
 
 use datafusion::catalog::TableProvider;
 
-use super::{FINGERPRINT, Lake};
-use crate::{error::Result, schema::Table};
+use super::{Lake, error::LakeError};
+use crate::{
+    error::Result,
+    schema::{Kind, Table},
+};
 
 /// A table at one version.
 #[derive(Debug, Clone)]
@@ -19,6 +22,8 @@ pub(crate) struct Reading {
     pub(crate) version: u64,
     /// The fingerprint of the step that completed the table; `None` if its rows have changed since.
     pub(crate) fingerprint: Option<i64>,
+    /// The version in which another program has changed the table after its step completed it.
+    pub(crate) changed: Option<u64>,
 }
 
 /// The size of a table at one version.
@@ -42,20 +47,27 @@ impl Lake {
     pub(crate) async fn read(&self, table: &Table) -> Result<Option<Reading>> {
         let mut tables = self.tables.lock().await;
         let Some(open) = self.refresh(&mut tables, table).await? else { return Ok(None) };
-        let unreadable = self.fail(table, "its files cannot be listed");
-        let state = open.delta.snapshot().map_err(&unreadable)?;
-        let version = state.version();
+        let unreadable = self.fail(table, "its log cannot be read");
+        let marks = open.marks().await.map_err(&unreadable)?;
+        let version = open.delta.snapshot().map_err(unreadable)?.version();
         let provider = open.delta.table_provider().await.map_err(self.fail(table, "it cannot be queried"))?;
-        let fingerprint = match open.fingerprint {
-            Some((at, fingerprint)) if at == version => fingerprint,
-            _ => state
-                .transaction_version(open.delta.log_store().as_ref(), FINGERPRINT)
-                .await
-                .map_err(unreadable)?
-                .filter(|&fingerprint| fingerprint != 0),
-        };
-        open.fingerprint = Some((version, fingerprint));
-        Ok(Some(Reading { provider, version, fingerprint }))
+        Ok(Some(Reading {
+            provider,
+            version,
+            fingerprint: marks.complete(),
+            changed: marks.changed_after_completion(),
+        }))
+    }
+
+    /// Returns the version in which another program has changed the table, if nobody has accounted for it since.
+    ///
+    /// # Errors
+    /// Returns an error if its log cannot be read.
+    pub(crate) async fn changed(&self, table: &Table) -> Result<Option<u64>> {
+        let mut tables = self.tables.lock().await;
+        let Some(open) = self.refresh(&mut tables, table).await? else { return Ok(None) };
+        let marks = open.marks().await.map_err(self.fail(table, "its log cannot be read"))?;
+        Ok(marks.changed())
     }
 
     /// Returns version, live files and rows of the table, or `None` if it was never written.
@@ -69,7 +81,8 @@ impl Lake {
         let mut size = Size { version: state.version(), files: 0, rows: 0, bytes: 0 };
         for file in state.log_data().iter() {
             size.files += 1;
-            size.rows += file.num_records().unwrap_or(0);
+            let deleted = file.deletion_vector_descriptor().map_or(0, |vector| vector.cardinality);
+            size.rows += file.num_records().unwrap_or(0).saturating_sub(usize::try_from(deleted).unwrap_or(0));
             size.bytes += u64::try_from(file.size()).unwrap_or(0);
         }
         Ok(Some(size))
@@ -78,13 +91,15 @@ impl Lake {
     /// Returns the ids of all rows: the values of `column`.
     ///
     /// # Errors
-    /// Returns an error if the log or a data file cannot be read.
+    /// Returns an error if the log or a data file cannot be read, or if two rows of an incremental table have one id.
     pub(crate) async fn ids(&self, table: &Table, column: &str) -> Result<HashSet<String>> {
         let mut tables = self.tables.lock().await;
         let Some(open) = self.refresh(&mut tables, table).await? else { return Ok(HashSet::new()) };
-        let live = open.live_files().map_err(self.fail(table, "its log cannot be read"))?;
-        open.ids.refresh(&self.location, &table.name, column, &live).await?;
-        Ok(open.ids.all().clone())
+        self.refresh_ids(open, table, column).await?;
+        match open.ids.duplicate().filter(|_| matches!(table.kind, Kind::Incremental { .. })) {
+            Some(id) => Err(LakeError::Duplicate { url: self.url(table), id: id.to_owned() }.into()),
+            None => Ok(open.ids.all().clone()),
+        }
     }
 
     /// Returns name and size of every live data file, or `None` if the table was never written.

@@ -85,6 +85,18 @@ impl Project {
         self.session.tables().filter(|table| table.is_stored())
     }
 
+    /// Checks that this program can write every table of the pipeline as other programs left it.
+    ///
+    /// # Errors
+    /// Returns an error that names every table that it cannot write.
+    pub(crate) async fn check_lake(&self) -> Result<()> {
+        let mut problems = Problems::default();
+        for table in self.stored_tables() {
+            problems.keep(self.session.lake().check(table).await);
+        }
+        problems.finish()
+    }
+
     /// Runs the query `name` of the catalogue on the tables as they are now.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use super::Project;
 use crate::{
     error::{Error, Result},
     plan::Step,
-    schema::{self, columns::Answer},
+    schema::{self, Kind, REJECTS_TABLE, columns::Answer},
     session::Session,
 };
 
@@ -29,6 +29,7 @@ pub(crate) async fn reasons(project: &Project) -> Result<Vec<Option<String>>> {
         let reason = match (mark(session, step).await?, step.fingerprint.value) {
             (Mark::Missing, _) => Some(NEVER_RUN.into()),
             (Mark::Incomplete, _) => Some(INCOMPLETE.into()),
+            (Mark::Changed(reason), _) => Some(reason),
             (Mark::Complete(found), Some(value)) => changed_reason(step, found, value, &recorded),
             (Mark::Complete(found), None) => {
                 let parts = recorded.get(&(step.table.name.clone(), found));
@@ -49,6 +50,7 @@ pub(crate) async fn reason(session: &Session, step: &Step) -> Result<Option<Stri
     let (found, value) = match (mark(session, step).await?, step.fingerprint.mark()) {
         (Mark::Missing, _) => return Ok(Some(NEVER_RUN.into())),
         (Mark::Incomplete, _) => return Ok(Some(INCOMPLETE.into())),
+        (Mark::Changed(reason), _) => return Ok(Some(reason)),
         (Mark::Complete(found), value) if found == value => return Ok(None),
         (Mark::Complete(found), value) => (found, value),
     };
@@ -102,7 +104,7 @@ async fn input_fingerprint(project: &Project, name: &str, stale: &BTreeSet<&str>
     }
     match mark(&project.session, step).await? {
         Mark::Complete(found) => Ok(Some(format!("{found:016x}"))),
-        Mark::Incomplete | Mark::Missing => Ok(Some("incomplete".into())),
+        Mark::Changed(_) | Mark::Incomplete | Mark::Missing => Ok(Some("incomplete".into())),
     }
 }
 
@@ -110,16 +112,25 @@ async fn input_fingerprint(project: &Project, name: &str, stale: &BTreeSet<&str>
 enum Mark {
     Missing,
     Incomplete,
+    /// Complete once, but another program has changed it, for this reason.
+    Changed(String),
     /// With the fingerprint of the step that completed the table.
     Complete(i64),
 }
 
 async fn mark(session: &Session, step: &Step) -> Result<Mark> {
-    Ok(match session.lake().read(&step.table).await?.map(|reading| reading.fingerprint) {
-        None => Mark::Missing,
-        Some(None) => Mark::Incomplete,
-        Some(Some(found)) => Mark::Complete(found),
-    })
+    let Some(reading) = session.lake().read(&step.table).await? else { return Ok(Mark::Missing) };
+    if let Some(version) = reading.changed {
+        return Ok(Mark::Changed(format!("another program changed it in version {version}")));
+    }
+    let Some(found) = reading.fingerprint else { return Ok(Mark::Incomplete) };
+    // A row that is neither in the table nor in `rejects` is missing.
+    if let Kind::Incremental { .. } = step.table.kind
+        && let Some(version) = session.lake().changed(&REJECTS_TABLE).await?
+    {
+        return Ok(Mark::Changed(format!("another program changed `rejects` in version {version}")));
+    }
+    Ok(Mark::Complete(found))
 }
 
 /// The parts of the fingerprints with which steps were completed, by step and fingerprint, as the ledger recorded them.

@@ -1,10 +1,14 @@
-//! Checks whether a lake is sound: every file is intact, no row is duplicated or missing, and every step is complete.
+//! Checks whether a lake is sound: every file is intact, no row is duplicated or missing, every step is complete, and every
+//! full-refresh table has the rows of its query.
 
+use super::recompute::{self, Difference};
 pub(crate) use crate::lake::Finding;
 use crate::{
     error::Result,
     lake::verify_files,
     pipeline::{Project, staleness},
+    plan,
+    schema::Kind,
 };
 
 /// Returns everything that is wrong with the lake of `project`, or nothing if it is sound and complete. A `deep` check
@@ -17,10 +21,14 @@ pub(crate) async fn verify(project: &Project, deep: bool) -> Result<Vec<Finding>
     let mut findings = Vec::new();
     let lake = project.session.lake();
     for table in project.stored_tables() {
-        findings.extend(verify_files(lake, table).await?);
+        findings.extend(verify_files(lake, table, deep).await?);
     }
     let some_file_is_broken = !findings.is_empty();
-    let mut found = vec![stale_steps(project).await];
+    let reasons = staleness::reasons(project).await;
+    let mut found = match reasons {
+        Ok(reasons) => vec![Ok(stale_steps(project, &reasons)), other_rows(project, deep, &reasons).await],
+        Err(error) => vec![Err(error)],
+    };
     for query in ["verify/rows.sql", "verify/deep.sql"].into_iter().take(1 + usize::from(deep)) {
         found.push(verify_rows(project, query).await);
     }
@@ -36,13 +44,34 @@ pub(crate) async fn verify(project: &Project, deep: bool) -> Result<Vec<Finding>
 }
 
 /// Returns the steps that have to run.
-async fn stale_steps(project: &Project) -> Result<Vec<Finding>> {
-    let reasons = staleness::reasons(project).await?;
+fn stale_steps(project: &Project, reasons: &[Option<String>]) -> Vec<Finding> {
     let stale = project.plan.steps.iter().zip(reasons).filter_map(|(step, reason)| {
-        let problem = format!("the step has to run: {}", reason?);
+        let problem = format!("the step has to run: {}", reason.as_ref()?);
         Some(Finding { table: step.table.name.clone(), problem })
     });
-    Ok(stale.collect())
+    stale.collect()
+}
+
+/// Returns the full-refresh tables that do not have the rows of their queries. Of the steps that have to run, only those
+/// are compared whose tables another program has changed: nobody promises the rows of the others. Without a `deep` check,
+/// queries that need the source or the models are left out.
+async fn other_rows(project: &Project, deep: bool, reasons: &[Option<String>]) -> Result<Vec<Finding>> {
+    let snapshot = project.session.snapshot().await?;
+    let mut findings = Vec::new();
+    for (step, reason) in project.plan.steps.iter().zip(reasons) {
+        let table = &step.table.name;
+        let is_promised = reason.is_none() || snapshot.changed(table).is_some();
+        if step.table.kind != Kind::FullRefresh || !is_promised || !(deep || plan::needs_lake_alone(&step.query)) {
+            continue;
+        }
+        let Difference { missing, extra } = recompute::compare(&project.session, step, &snapshot).await?;
+        let counts =
+            [(missing, "a row that its query returns is missing"), (extra, "a row that its query does not return")];
+        for (rows, problem) in counts.into_iter().filter(|(rows, _)| *rows > 0) {
+            findings.push(Finding { table: table.clone(), problem: format!("{problem} ({rows})") });
+        }
+    }
+    Ok(findings)
 }
 
 /// Returns the problems that a query of `sql/verify` finds.

@@ -116,6 +116,9 @@ impl<'a> Accumulator<'a> {
 
     /// Generates units concurrently, and commits finished ones meanwhile.
     async fn add_own_units(&self) -> Result<RowCounts> {
+        if self.snapshot.version(&self.step.table.name).is_some() {
+            self.job.lake().expel(&self.step.table).await?;
+        }
         let missing = self.missing(self.job.options.shard).await?;
         let rejects = Rejects::new(self.job, self.step, &missing);
         rejects.check(&[])?;

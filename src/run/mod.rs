@@ -60,6 +60,8 @@ pub(crate) async fn run(pipeline: &Pipeline, options: &Options, progress: &dyn P
     let steps = &pipeline.project.plan.steps;
     let last = last_step(pipeline, options.until.as_deref())?;
     let last = steps[..=last].iter().filter_map(|step| step.repeats_to).fold(last, usize::max);
+    pipeline.project.check_lake().await?;
+    rejects::notice_changes(&pipeline.project).await?;
     report_device(job, last).await?;
     let runner = Runner::new(job);
     let mut outcomes: Vec<Outcome> = Vec::new();

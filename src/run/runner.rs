@@ -6,6 +6,7 @@ use super::{
     accumulate::{Accumulator, Work},
     job::{Job, Outcome},
     ledger,
+    rejects::reset,
     replace::{self, Computed},
 };
 use crate::{
@@ -61,6 +62,7 @@ impl<'a> Runner<'a> {
             let reason = staleness::reason(self.job.session(), step).await?;
             outcomes.push(Outcome::new(&step.table.name, reason));
         }
+        self.expect_other_rows(steps, last).await?;
         if outcomes.iter().any(|outcome| !outcome.skipped)
             && let Err(StaleInput(input)) = self.fill(index, steps, &mut outcomes).await?
         {
@@ -72,6 +74,17 @@ impl<'a> Runner<'a> {
             self.job.progress.ended(outcome);
         }
         Ok(RunResult::Complete(outcomes))
+    }
+
+    /// Marks all steps after the one at `last` as incomplete if another program has changed an incremental table of `steps`:
+    /// when it is filled again, a row may be rejected that was there before, or the other way round.
+    async fn expect_other_rows(&self, steps: &[Step], last: usize) -> Result<()> {
+        let snapshot = self.job.session().snapshot().await?;
+        let is_changed = |step: &Step| Work::of(step).is_some() && snapshot.changed(&step.table.name).is_some();
+        if steps.iter().any(is_changed) {
+            reset(self.job.lake(), &self.steps[last + 1..]).await?;
+        }
+        Ok(())
     }
 
     /// Returns the index of the step with which the one at `index` is repeated, or `index` itself.
@@ -103,8 +116,8 @@ impl<'a> Runner<'a> {
             Ok(snapshot) => snapshot,
             Err(stale) => return Ok(Err(stale)),
         };
-        outcome.added(Accumulator::new(self.job, step, work, snapshot).run().await?, started);
-        ledger::complete(self.job.lake(), step, outcome).await?;
+        outcome.added(Accumulator::new(self.job, step, work, snapshot.clone()).run().await?, started);
+        ledger::complete(self.job.lake(), step, outcome, &snapshot).await?;
         Ok(Ok(()))
     }
 
@@ -129,7 +142,8 @@ impl<'a> Runner<'a> {
         let (Some((first, rest)), Some((outcome, others))) = (steps.split_first(), outcomes.split_first_mut()) else {
             return Ok(Ok(()));
         };
-        let mut previous: Option<Computed> = None;
+        // The rows that the other steps were filled for, and the tables before that.
+        let mut previous: Option<(Computed, Snapshot)> = None;
         for _ in 0..MAX_ROUNDS {
             let started = Instant::now();
             let snapshot = match self.current(index, steps).await? {
@@ -137,16 +151,16 @@ impl<'a> Runner<'a> {
                 Err(stale) => return Ok(Err(stale)),
             };
             let computed = replace::compute(self.job.session(), first, &snapshot, true).await?;
-            if previous.as_ref().is_some_and(|previous| previous.has_same_rows(&computed)) {
+            let settled = previous.take_if(|(previous, _)| previous.has_same_rows(&computed));
+            if let Some((_, filled)) = settled {
                 if self.replace_and_complete(first, &computed, outcome, started).await? {
-                    self.complete_rest(first, &computed, rest, others).await?;
+                    self.complete_rest(first, &computed, rest, others, &filled).await?;
                     return Ok(Ok(()));
                 }
-                previous = None;
             } else if replace::replace(self.job.lake(), first, &computed, None).await? {
                 outcome.replaced(computed.rows(), started);
                 self.fill_rest(first, &computed, rest, others).await?;
-                previous = Some(computed);
+                previous = Some((computed, snapshot));
             } else {
                 previous = None;
             }
@@ -209,17 +223,19 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    /// Marks `rest` as complete, once the rows of `first` no longer change.
+    /// Marks `rest` as complete, once the rows of `first` no longer change. `filled` are the tables before `rest` was filled
+    /// for them.
     async fn complete_rest(
         &self,
         first: &Step,
         computed: &Computed,
         rest: &[Step],
         outcomes: &[Outcome],
+        filled: &Snapshot,
     ) -> Result<()> {
         for (step, outcome) in rest.iter().zip(outcomes) {
             if Work::of(step).is_some() {
-                ledger::complete(self.job.lake(), step, outcome).await?;
+                ledger::complete(self.job.lake(), step, outcome, filled).await?;
             } else {
                 ledger::record_completion(self.job.lake(), step, outcome).await?;
                 self.refresh_from(first, computed, step, step.fingerprint.value).await?;

@@ -7,8 +7,12 @@ use std::{
 };
 
 use object_store::{
-    ObjectStore, RetryConfig, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder,
-    local::LocalFileSystem, path::PathPart,
+    ObjectStore, RetryConfig,
+    aws::{AmazonS3Builder, AmazonS3ConfigKey},
+    azure::{AzureConfigKey, MicrosoftAzureBuilder},
+    gcp::GoogleCloudStorageBuilder,
+    local::LocalFileSystem,
+    path::PathPart,
 };
 use url::Url;
 
@@ -110,9 +114,13 @@ fn open_store(url: &Url) -> object_store::Result<Arc<dyn ObjectStore>> {
     Ok(match url.scheme() {
         "file" => Arc::new(LocalFileSystem::new()),
         "s3" => {
-            let builder = aws_profile::profile()
+            let mut builder = aws_profile::profile()
                 .into_iter()
                 .fold(AmazonS3Builder::from_env(), |builder, (key, value)| builder.with_config(key, value));
+            let endpoint = builder.get_config_value(&AmazonS3ConfigKey::S3Endpoint);
+            if is_plain_http(endpoint.or_else(|| builder.get_config_value(&AmazonS3ConfigKey::Endpoint))) {
+                builder = builder.with_allow_http(true);
+            }
             Arc::new(builder.with_url(url.as_str()).with_retry(retry).with_http_connector(http).build()?)
         }
         "gs" => {
@@ -120,10 +128,19 @@ fn open_store(url: &Url) -> object_store::Result<Arc<dyn ObjectStore>> {
             Arc::new(builder.with_retry(retry).with_http_connector(http).build()?)
         }
         _ => {
-            let builder = MicrosoftAzureBuilder::from_env().with_url(url.as_str());
+            let mut builder = MicrosoftAzureBuilder::from_env().with_url(url.as_str());
+            if is_plain_http(builder.get_config_value(&AzureConfigKey::Endpoint)) {
+                builder = builder.with_allow_http(true);
+            }
             Arc::new(builder.with_retry(retry).with_http_connector(http).build()?)
         }
     })
+}
+
+/// Returns whether the user has named an endpoint without encryption, which is as explicit as a permission to use it. The
+/// stores' own tools take it as one.
+fn is_plain_http(endpoint: Option<String>) -> bool {
+    endpoint.is_some_and(|endpoint| endpoint.trim_start().to_ascii_lowercase().starts_with("http://"))
 }
 
 /// Returns how much stores have throttled this process, or `None` if they have not.

@@ -10,6 +10,7 @@ mod edits; // what a change of the pipeline recomputes, and what it keeps
 mod end_to_end; // the digits pipeline as it ships
 mod experiment; // classifiers, the built-in learner, the experiment
 mod export; // manifests in the formats of trainers, and their readers
+mod foreign; // what other programs do to a lake, and what becomes of it
 mod hub; // models from Hugging Face's hub
 mod inspect; // `models inspect`
 mod layers; // modules use only those below them, without circles

@@ -1,6 +1,6 @@
 //! The maintenance of a lake: other writers, garbage collection, retried rejects.
 
-use std::{fs, process::Command};
+use std::{fs, path::PathBuf, process::Command};
 
 use serde_json::json;
 
@@ -83,13 +83,38 @@ fn a_deep_look_finds_an_image_that_is_another() {
     workspace.run();
     workspace.ok("verify", &["--deep"]);
     touch(&["shuffle", workspace.lake().join("digits_lt/spectrum").to_str().unwrap()]);
-    // Every file is intact and every id occurs once, so only the images themselves give it away.
-    workspace.ok("verify", &[]);
+    // Every file is intact and every id occurs once, so only the images themselves tell what is wrong with them.
     let output = workspace.command("verify", &["--deep"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("spectrum: an image that its prompt, guidance and noise do not reproduce ("), "{said}");
     assert!(said.contains("scores: a similarity that its image and prompt do not reproduce ("), "{said}");
+}
+
+/// Readers skip files by the ranges in the log, so a wrong range hides rows.
+#[test]
+fn a_deep_look_finds_statistics_that_hide_rows() {
+    let workspace = Workspace::small();
+    workspace.ok("run", &["--until", "images"]);
+    let log = workspace.lake().join("digits_lt/images/_delta_log");
+    let mut entries = fs::read_dir(log).unwrap().map(|entry| entry.unwrap().path());
+    let has_rows = |path: &PathBuf| fs::read_to_string(path).is_ok_and(|text| text.contains("maxValues"));
+    let entry = entries.find(has_rows).unwrap();
+    let text = fs::read_to_string(&entry).unwrap();
+    for (right, wrong, what) in [
+        (
+            "\\\"maxValues\\\":{\\\"source_id\\\":\\\"f",
+            "\\\"maxValues\\\":{\\\"source_id\\\":\\\"e",
+            "range of `source_id`",
+        ),
+        ("\\\"numRecords\\\":", "\\\"numRecords\\\":1", "number of rows"),
+    ] {
+        assert!(text.contains(right), "{text}");
+        fs::write(&entry, text.replace(right, wrong)).unwrap();
+        let output = workspace.command("verify", &["--deep"]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains(&format!("does not have the {what} that the log says")), "{said}");
+    }
 }
 
 #[test]

@@ -117,7 +117,6 @@ fn variables() -> Vec<(&'static str, String)> {
     let endpoint = format!("http://127.0.0.1:{}", server().port);
     vec![
         ("AWS_ENDPOINT_URL", endpoint),
-        ("AWS_ALLOW_HTTP", "true".into()),
         ("AWS_REGION", "us-east-1".into()),
         ("AWS_ACCESS_KEY_ID", KEY.into()),
         ("AWS_SECRET_ACCESS_KEY", SECRET.into()),
@@ -158,16 +157,16 @@ fn a_lake_in_s3_is_as_one_on_disk() {
     let again = skipped(&workspace.run());
     assert!(again.values().all(|skipped| *skipped), "{again:?}");
     assert_sound(&workspace);
-    // The same with a profile of AWS's own tools.
+    // The same with a profile of AWS's own tools, which also has the endpoint.
     let files = [
         (
             "AWS_SHARED_CREDENTIALS_FILE",
             "credentials",
             format!("aws_access_key_id={KEY}\naws_secret_access_key={SECRET}"),
         ),
-        ("AWS_CONFIG_FILE", "config", "region = us-east-1".to_owned()),
+        ("AWS_CONFIG_FILE", "config", format!("region = us-east-1\nendpoint_url = http://127.0.0.1:{}", server().port)),
     ];
-    workspace.variables.truncate(2);
+    workspace.variables.clear();
     workspace.variables.push(("AWS_PROFILE", "mine".into()));
     for (variable, name, text) in files {
         let section = if name == "config" { "profile mine" } else { "mine" };
@@ -182,6 +181,28 @@ fn a_lake_in_s3_is_as_one_on_disk() {
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(said.contains("does not have the content that its name promises"), "{said}");
     assert!(bucket.counts()["flip"] > 0);
+}
+
+/// A server that ignores `If-None-Match` would lose the commits of one of two runs without a word.
+#[test]
+fn a_store_that_ignores_conditions_is_refused_before_anything_is_there() {
+    let bucket = Bucket::new("deaf");
+    bucket.faults("deaf=1");
+    let workspace = bucket.workspace();
+    for _ in 0..2 {
+        let said = ended(&workspace.command("run", &[]).output().unwrap(), 2);
+        assert!(said.contains("the store ignores `If-None-Match`"), "{said}");
+        assert!(said.contains("Amazon S3, Google Cloud Storage, Azure, Cloudflare R2"), "{said}");
+        let listed = request("GET", "/deaf?list-type=2", &[]);
+        assert!(!listed.contains("<Key>"), "{listed}");
+    }
+    // The same store once it knows the condition: the probe leaves nothing, and a lake is probed once.
+    bucket.faults("");
+    workspace.ok("run", &["--until", "images"]);
+    let listed = request("GET", "/deaf?list-type=2", &[]);
+    assert!(listed.contains("_delta_log/") && !listed.contains("probe"), "{listed}");
+    bucket.faults("deaf=1");
+    workspace.ok("status", &[]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 started it. Without PORT any free one is taken. It knows one access key, `tester`, and looks at no signature.
 
     PUT /__faults__/BUCKET?rate=0.2&seed=1&flip=0   makes the bucket where it is missing, and sets its faults
+    PUT /__faults__/BUCKET?deaf=1                   as a server that does not know If-None-Match: it writes anyway
     GET /__faults__/BUCKET                          how many requests there were, and how many of each fault, as JSON
 
 At `rate` a request meets one of the faults that fit it, each as likely as the others but for slow-downs. At `flip` a
@@ -68,6 +69,7 @@ class Bucket:
 
     rate: float = 0.0
     flip: float = 0.0
+    deaf: bool = False
     seed: int = 0
     requests: int = 0
     counts: Counter[str] = field(default_factory=Counter)
@@ -125,6 +127,7 @@ class Faulty:
                 return made
             bucket = self.buckets.setdefault(name, Bucket())
             bucket.rate, bucket.flip = float(asked.get("rate", 0)), float(asked.get("flip", 0))
+            bucket.deaf = asked.get("deaf") == "1"
             bucket.seed = int(asked.get("seed", bucket.seed))
         bucket = self.buckets[name]
         return Response(json.dumps({"requests": bucket.requests, **bucket.counts}), mimetype="application/json")
@@ -134,6 +137,8 @@ class Faulty:
         if f"Credential={KEY}/" not in environ.get("HTTP_AUTHORIZATION", ""):
             return says(403, "InvalidAccessKeyId", {})
         bucket = self.buckets.get(path.split("/")[1], Bucket())
+        if bucket.deaf:
+            environ.pop("HTTP_IF_NONE_MATCH", None)
         with self.lock:
             fault, flip, draw = draws(bucket, environ)
         if fault in REFUSALS:

@@ -148,7 +148,7 @@ async fn compare(world: &Arc<World>) {
     let bare: Arc<dyn object_store::ObjectStore> = Arc::<object_store::memory::InMemory>::clone(&world.bare);
     let lake = pipeline::lake(bare);
     for table in model::TABLES.values() {
-        let message = match verify_files(&lake, table).await {
+        let message = match verify_files(&lake, table, true).await {
             Ok(findings) => findings.into_iter().map(|finding| finding.problem).collect(),
             Err(error) => vec![chain(&error)],
         };

@@ -184,7 +184,8 @@ impl Run<'_> {
 
     async fn complete(&self, name: &str) -> Result<()> {
         self.enter(name).await?;
-        self.lake.complete(model::table(name), self.mark(name)).await?;
+        let since = self.state(name).await?.0.unwrap_or(0);
+        self.lake.complete(model::table(name), self.mark(name), since).await?;
         self.world.check(|checker, _| checker.acknowledge_mark(name, self.mark(name)));
         Ok(())
     }
