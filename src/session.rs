@@ -5,9 +5,13 @@ use std::{
     sync::Arc,
 };
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use arrow::{
+    array::RecordBatch,
+    datatypes::{Field, SchemaRef},
+};
 use datafusion::{
     catalog::TableProvider,
+    common::ScalarValue,
     dataframe::DataFrame,
     datasource::{MemTable, ViewTable, provider_as_source},
     execution::{
@@ -16,7 +20,7 @@ use datafusion::{
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
     logical_expr::LogicalPlanBuilder,
-    prelude::{SQLOptions, SessionConfig, SessionContext, col, lit},
+    prelude::{Expr, SQLOptions, SessionConfig, SessionContext, col, ident, lit},
     sql::sqlparser::ast::Statement,
 };
 
@@ -129,7 +133,7 @@ impl Session {
                 Some(reading) => {
                     let Reading { provider, version, fingerprint, changed } = reading;
                     snapshot.found.insert(table.name.clone(), Found { version, fingerprint, changed });
-                    snapshot.providers.insert(table.name.clone(), provider);
+                    snapshot.providers.insert(table.name.clone(), with_new_columns(table, provider)?);
                 }
                 None => snapshot.set(&table.name, Arc::clone(&table.schema), Vec::new())?,
             }
@@ -249,6 +253,27 @@ impl Snapshot {
         self.providers.insert(name.to_owned(), Arc::new(ViewTable::new(plan, None)));
         Ok(())
     }
+}
+
+/// Adds the columns that an earlier version of this program did not write, as NULL.
+fn with_new_columns(table: &Table, provider: Arc<dyn TableProvider>) -> Result<Arc<dyn TableProvider>> {
+    let found = provider.schema();
+    let is_new = |field: &&Arc<Field>| found.field_with_name(field.name()).is_err();
+    let new: Vec<&Arc<Field>> = table.schema.fields().iter().filter(is_new).collect();
+    if new.is_empty() {
+        return Ok(provider);
+    }
+    let fail = |error| Error::query(&table.name, error);
+    let mut columns: Vec<Expr> = found.fields().iter().map(|field| ident(field.name())).collect();
+    for field in new {
+        let null = ScalarValue::try_from(field.data_type()).map_err(fail)?;
+        columns.push(lit(null).alias(field.name()));
+    }
+    let plan = LogicalPlanBuilder::scan(table.name.as_str(), provider_as_source(provider), None)
+        .and_then(|scan| scan.project(columns))
+        .and_then(LogicalPlanBuilder::build)
+        .map_err(fail)?;
+    Ok(Arc::new(ViewTable::new(plan, None)))
 }
 
 fn memory_table(name: &str, schema: SchemaRef, rows: Vec<RecordBatch>) -> Result<Arc<dyn TableProvider>> {

@@ -75,7 +75,10 @@ impl Lake {
                     files.push((file, ids));
                 }
             }
-            let actions: Vec<Action> = files.iter().map(|(file, _)| Action::Add(add(file))).collect();
+            let mut actions: Vec<Action> = files.iter().map(|(file, _)| Action::Add(add(file))).collect();
+            if !actions.is_empty() {
+                actions.extend(self.new_columns(&open, table)?);
+            }
             let committed =
                 actions.is_empty() || self.commit(&mut open, table, actions, Mark::Keep, SaveMode::Append).await?;
             for (file, ids) in files.into_iter().filter(|_| committed) {
@@ -84,6 +87,21 @@ impl Lake {
             Ok(committed)
         })
         .await
+    }
+
+    /// Returns the change of the table's columns, if an earlier version of this program wrote it without some of them.
+    fn new_columns(&self, open: &OpenTable, table: &Table) -> Result<Option<Action>> {
+        let state = open.delta.snapshot().map_err(self.fail(table, "its log cannot be read"))?;
+        let (found, columns) = (state.schema(), self.columns(table)?);
+        let new: Vec<StructField> =
+            columns.fields().filter(|column| found.field(&column.name).is_none()).cloned().collect();
+        if new.is_empty() {
+            return Ok(None);
+        }
+        let rejected = "Delta rejects its columns";
+        let all = StructType::try_new(found.fields().cloned().chain(new)).map_err(self.fail(table, rejected))?;
+        let metadata = MetadataExt::with_schema(state.metadata().clone(), &all).map_err(self.fail(table, rejected))?;
+        Ok(Some(Action::Metadata(metadata)))
     }
 
     /// Replaces the rows of the table by `files` in one commit. Files that the table already has stay in it, unless another

@@ -50,7 +50,7 @@ fn problem(state: &DeltaTableState, table: &Table, columns: &StructType) -> Opti
     unsupported_features(state)
         .or_else(|| unsupported_setting(state, is_replaced))
         .or_else(|| state.schema().fields().find_map(column_rule))
-        .or_else(|| if is_replaced { None } else { columns.fields().find_map(|column| missing(state, column)) })
+        .or_else(|| if is_replaced { None } else { columns.fields().find_map(|column| unfit(state, column)) })
         .or_else(
             || if keeps_columns { state.schema().fields().find_map(|field| required(columns, field)) } else { None },
         )
@@ -95,9 +95,10 @@ fn column_rule(field: &StructField) -> Option<String> {
 }
 
 /// Returns what is wrong with a column that this program writes.
-fn missing(state: &DeltaTableState, column: &StructField) -> Option<String> {
+fn unfit(state: &DeltaTableState, column: &StructField) -> Option<String> {
     match state.schema().field(&column.name) {
-        None => Some(format!("it has no column `{}`", column.name)),
+        // An earlier version of this program did not write it; the next commit adds it.
+        None => None,
         Some(found) if found.data_type != column.data_type => {
             Some(format!("its column `{}` is {}, expected {}", column.name, found.data_type, column.data_type))
         }
