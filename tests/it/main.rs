@@ -24,6 +24,7 @@ mod resume; // kills, orders and partitions give the same tables
 mod s3; // a lake and a source in S3, with faults; workers and signals
 mod sources; // lists, folders, tables and tars hold the same data set
 mod sql; // functions and golden queries
+mod strangers; // data sets as strangers have them: labels, names, shares, patterns, the census, warnings
 mod style; // one style of imports, derives, names and words
 mod support; // a temporary workspace and the program
 mod tidy; // rules of the code base that no compiler checks
