@@ -10,7 +10,7 @@ use super::{
     document::Node,
     key::{DefaultValue, Field, Key},
     reader::Section,
-    strings::{FILLED_LINE, LINE, LIST_PATH, LOCATION, RELATIVE_PATH, SQL_PATH, StringRule},
+    strings::{COLOR, FILLED_LINE, LINE, LIST_PATH, LOCATION, RELATIVE_PATH, SQL_PATH, StringRule, rgb},
     value_types::{LocalPath, OneOf, ValueType, one_or_list_of},
 };
 use crate::error::{diagnostics::Problems, text};
@@ -31,6 +31,15 @@ section! {
         /// A file with the class names: JSON (a list, or an object from number to name), `.txt` (a name on each line) or
         /// `.csv` (columns `label` or `y`, and `name`).
         classes: Option<PathBuf> = optional(LocalPath);
+        /// The color over which transparent images are composited.
+        background: String = or(COLOR, "#ffffff");
+    }
+}
+
+impl Source {
+    /// Returns the red, green and blue of `background`.
+    pub fn background(&self) -> [u8; 3] {
+        rgb(&self.background).unwrap_or([u8::MAX; 3])
     }
 }
 

@@ -306,6 +306,7 @@ mod tests {
             splits: vec![(config::Split::Train, vec![name.to_owned()])],
             sql: "pixels/embed.sql".to_owned(),
             classes: None,
+            background: "#ffffff".to_owned(),
         };
         ParquetFiles::open(&Location::open(&config.root)?, &config, "image", "label").await
     }

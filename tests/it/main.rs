@@ -11,6 +11,7 @@ mod end_to_end; // the digits pipeline as it ships
 mod experiment; // classifiers, the built-in learner, the experiment
 mod export; // manifests in the formats of trainers, and their readers
 mod hub; // models from Hugging Face's hub
+mod images; // the form in which images are stored
 mod inspect; // `models inspect`
 mod layers; // modules use only those below them, without circles
 mod links; // links of the documentation

@@ -13,27 +13,27 @@ fn of_source(keys: &str) -> String {
 #[test]
 fn each_kind_of_source_has_its_own_keys() {
     let source = |keys: &str| serde_json::to_string(&sound(&of_source(keys), &[]).source).unwrap();
-    assert_snapshot!(source("kind = \"list\"\nlists = \"s3://b/l\"\nsplits.train = \"t.txt\""), @r#"{"kind":{"list":{"lists":"s3://b/l"}},"root":"data","splits":[["train",["t.txt"]]],"sql":"pixels/embed.sql","classes":null}"#);
-    assert_snapshot!(source("kind = \"imagefolder\"\nsplits = { train = [\"a\", \"b/c\"], test = \"d\" }"), @r#"{"kind":{"imagefolder":{"label_column":"label"}},"root":"data","splits":[["train",["a","b/c"]],["test",["d"]]],"sql":"pixels/embed.sql","classes":null}"#);
-    assert_snapshot!(source("kind = \"csv\"\nsplits.train = \"t.csv\""), @r#"{"kind":{"csv":{"table":null,"split_column":null,"path_column":"path","path_prefix":"","label_column":"label"}},"root":"data","splits":[["train",["t.csv"]]],"sql":"pixels/embed.sql","classes":null}"#);
+    assert_snapshot!(source("kind = \"list\"\nlists = \"s3://b/l\"\nsplits.train = \"t.txt\""), @r##"{"kind":{"list":{"lists":"s3://b/l"}},"root":"data","splits":[["train",["t.txt"]]],"sql":"pixels/embed.sql","classes":null,"background":"#ffffff"}"##);
+    assert_snapshot!(source("kind = \"imagefolder\"\nsplits = { train = [\"a\", \"b/c\"], test = \"d\" }"), @r##"{"kind":{"imagefolder":{"label_column":"label"}},"root":"data","splits":[["train",["a","b/c"]],["test",["d"]]],"sql":"pixels/embed.sql","classes":null,"background":"#ffffff"}"##);
+    assert_snapshot!(source("kind = \"csv\"\nsplits.train = \"t.csv\""), @r##"{"kind":{"csv":{"table":null,"split_column":null,"path_column":"path","path_prefix":"","label_column":"label"}},"root":"data","splits":[["train",["t.csv"]]],"sql":"pixels/embed.sql","classes":null,"background":"#ffffff"}"##);
     let one = "kind = \"csv\"\ntable = \"m.csv\"\nsplit_column = \"split\"\npath_column = \"filename\"\n\
                path_prefix = \"train/\"\nlabel_column = \"y\"\nsplits = { train = \"train\", shifted_test = [\"test\", \"val: 2\"] }";
-    assert_snapshot!(source(one), @r#"{"kind":{"csv":{"table":"m.csv","split_column":"split","path_column":"filename","path_prefix":"train/","label_column":"y"}},"root":"data","splits":[["train",["train"]],["shifted_test",["test","val: 2"]]],"sql":"pixels/embed.sql","classes":null}"#);
+    assert_snapshot!(source(one), @r##"{"kind":{"csv":{"table":"m.csv","split_column":"split","path_column":"filename","path_prefix":"train/","label_column":"y"}},"root":"data","splits":[["train",["train"]],["shifted_test",["test","val: 2"]]],"sql":"pixels/embed.sql","classes":null,"background":"#ffffff"}"##);
     let tars = "kind = \"webdataset\"\nlabel_column = \"json:kind\"\nsplits = { train = \"t-{08..10}.tar\", test = \"v.tar\" }";
-    assert_snapshot!(source(tars), @r#"{"kind":{"webdataset":{"label_field":"kind"}},"root":"data","splits":[["train",["t-08.tar","t-09.tar","t-10.tar"]],["test",["v.tar"]]],"sql":"pixels/embed.sql","classes":null}"#);
+    assert_snapshot!(source(tars), @r##"{"kind":{"webdataset":{"label_field":"kind"}},"root":"data","splits":[["train",["t-08.tar","t-09.tar","t-10.tar"]],["test",["v.tar"]]],"sql":"pixels/embed.sql","classes":null,"background":"#ffffff"}"##);
 }
 
 #[test]
 fn keys_of_another_kind_of_source_are_refused() {
     let refused = |keys: &str| refused(&of_source(keys), &[]).to_string();
     assert_snapshot!(refused("kind = \"list\"\nlabel_column = \"y\"\nlist = \"l\"\nsplits.train = \"a:b\""), @r#"
-    x.toml:7: `source.label_column` is not a key of kind `list`; expected one of `kind`, `lists`, `root`, `splits`, `sql` or `classes`
+    x.toml:7: `source.label_column` is not a key of kind `list`; expected one of `kind`, `lists`, `root`, `splits`, `sql`, `classes` or `background`
     x.toml:8: unknown key `source.list`; did you mean `lists`?
     x.toml:9: `source.splits.train`: found "a:b", expected a path relative to `source.lists` (or `source.root` if that is not set), without empty, `.` or `..` parts
     3 problems; nothing was run
     "#);
     assert_snapshot!(refused("kind = \"csv\"\ntable = \"t.csv\"\nimage_column = \"i\"\nsplits.train = \"train\""), @r"
-    x.toml:8: `source.image_column` is not a key of kind `csv`; expected one of `kind`, `table`, `split_column`, `path_column`, `path_prefix`, `label_column`, `root`, `splits`, `sql` or `classes`
+    x.toml:8: `source.image_column` is not a key of kind `csv`; expected one of `kind`, `table`, `split_column`, `path_column`, `path_prefix`, `label_column`, `root`, `splits`, `sql`, `classes` or `background`
     x.toml: `source.split_column`: missing, expected the column with the split of a row because `source.table` is set
     2 problems; nothing was run
     ");
