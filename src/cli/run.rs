@@ -105,6 +105,7 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
         output::note(format!("retrying {}", output::count(cleared, "reject")));
     }
     let mut pipeline = target.open().await?;
+    pipeline.look_at_sizes().await?;
     let bars = Bars::new();
     let outcomes = match arguments.follow {
         true => run::follow(&mut pipeline, &options, &bars, note_awaited).await?,

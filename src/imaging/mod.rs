@@ -12,7 +12,7 @@ mod tensor;
 pub(crate) mod testing;
 mod wrapping;
 
-pub(crate) use decode::{Color, ImageInfo, Limits, decode, encode_png, info};
+pub(crate) use decode::{Color, ImageInfo, Limits, decode, encode_png, info, size};
 pub(crate) use error::ImageError;
 pub(crate) use resize::{Filter, Fit, center_crop, resize};
 pub(crate) use sniff::extension;

@@ -16,6 +16,7 @@ mod list;
 mod object;
 mod parquet_files;
 mod range_reader;
+mod sample;
 mod side_tables;
 mod tars;
 #[cfg(test)]
@@ -31,7 +32,8 @@ use arrow::{
 use rayon::prelude::*;
 use tokio::sync::oneshot;
 
-pub(crate) use side_tables::{CommonNames, Line, common_names, confidences, descriptions, lines};
+pub(crate) use sample::Sized;
+pub(crate) use side_tables::{CommonNames, Descriptions, Line, common_names, confidences, descriptions, lines};
 
 use self::{
     classes::Classes,

@@ -27,3 +27,4 @@ mod sql; // functions and golden queries
 mod style; // one style of imports, derives, names and words
 mod support; // a temporary workspace and the program
 mod tidy; // rules of the code base that no compiler checks
+mod warnings; // sizes, levels and prompts that the models do not take as they are

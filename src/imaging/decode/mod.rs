@@ -8,6 +8,7 @@ use std::{
 use image::{
     DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, Rgb, RgbImage, Rgba,
     codecs::png::{CompressionType, FilterType, PngEncoder},
+    metadata::Orientation,
 };
 use sha2::{Digest, Sha256};
 
@@ -97,6 +98,25 @@ pub(crate) fn info(bytes: &[u8], limits: &Limits) -> Result<ImageInfo, ImageErro
     let (image, format) = decode_with_format(bytes, limits)?;
     let digest = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(ImageInfo { width: image.width(), height: image.height(), format: name_of(format), digest })
+}
+
+/// Returns width and height of an image upright, from its header.
+///
+/// # Errors
+/// Returns an error if the file is no supported, complete image within the limits.
+pub(crate) fn size(bytes: &[u8], limits: &Limits) -> Result<(u32, u32), ImageError> {
+    let size = catch_unwind(|| {
+        let (decoder, format) = open(bytes, limits)?;
+        let (width, height) = decoder.dimensions();
+        Ok(match wrapping::orientation(bytes, format) {
+            Orientation::NoTransforms
+            | Orientation::Rotate180
+            | Orientation::FlipHorizontal
+            | Orientation::FlipVertical => (width, height),
+            _ => (height, width),
+        })
+    });
+    size.unwrap_or(Err(ImageError::Panicked))
 }
 
 /// Encodes 8-bit RGB as PNG. Equal pixels give equal bytes.

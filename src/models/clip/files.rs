@@ -86,6 +86,14 @@ impl ClipFiles {
         self.dir.join("model.onnx")
     }
 
+    /// Reads the tokenizer.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Tokenizer::from_dir`].
+    pub(crate) fn tokenizer(&self) -> Result<Tokenizer, ClipError> {
+        Ok(Tokenizer::from_dir(&self.dir)?)
+    }
+
     /// Returns the directory, which is also the tokenizer's.
     pub(super) fn dir(&self) -> &Path {
         &self.dir
