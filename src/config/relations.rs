@@ -130,8 +130,8 @@ fn check_levels(config: &Config, file: &mut File<'_>) {
     let most = (0..100).rev().find(|level| run(*level) > 0).unwrap_or(0);
     let found: Vec<String> = empty.iter().map(i64::to_string).collect();
     let message = format!(
-        "found {}, which leaves none of the {timesteps} timesteps of `spectrum.timesteps` to run; expected 100 (the real \
-         image) or at most {most}",
+        "found {}, but `spectrum.timesteps` ({timesteps}) leaves no timestep to run; expected 100 (the real image) or at \
+         most {most}",
         text::join(&found, "and"),
     );
     let help = format!("{highest} needs at least {} timesteps", (100 + 99 - highest) / (100 - highest));

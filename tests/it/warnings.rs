@@ -131,7 +131,7 @@ fn levels_without_a_timestep_are_refused_and_equal_ones_warn() {
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(
-        said.contains("`spectrum.image_guidance`: found 20 and 60, which leaves none of the 1 timesteps"),
+        said.contains("`spectrum.image_guidance`: found 20 and 60, but `spectrum.timesteps` (1) leaves no"),
         "{said}"
     );
     assert!(said.contains("expected 100 (the real image) or at most 0"), "{said}");
