@@ -1,6 +1,6 @@
 -- The rows of an export in training order: the manifest's rows for the requested epochs, curriculum and trial (NULL
 -- matches any), each with its image. `images` counts the rows of `pixels` and `spectrum` that hold the image, which
--- must be 1. `path` and `digest` are set for real images.
+-- must be 1. `path` is set for real images.
 WITH wanted AS (
     SELECT *
     FROM manifest
@@ -23,8 +23,7 @@ SELECT
     w.curriculum, w.trial, w.epoch, w.position, w.sample_id, w.source_id, w.label, i.class_name,
     w.origin, w.image_guidance, w.seed, w.attempt,
     p.image_id, coalesce(p.images, 0) AS images,
-    CASE WHEN w.sample_id = w.source_id THEN i.path END AS path,
-    CASE WHEN w.sample_id = w.source_id THEN i.digest END AS digest
+    CASE WHEN w.sample_id = w.source_id THEN i.path END AS path
 FROM wanted w
 LEFT JOIN resolved p ON p.sample_id = w.sample_id
 LEFT JOIN images i ON i.source_id = w.source_id

@@ -11,8 +11,9 @@ use super::{
 use crate::error::Result;
 
 pub(super) async fn execute(target: &LakeTarget) -> Result<ExitCode> {
-    let pipeline = target.open().await?;
+    let mut pipeline = target.open().await?;
     pipeline.project.check_lake().await?;
+    pipeline.look_at_sizes().await?;
     let steps: Vec<_> = pipeline.project.plan.steps.iter().map(|step| step.table.name.as_str()).collect();
     match target.format {
         Format::Text => {

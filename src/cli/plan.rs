@@ -14,7 +14,8 @@ use crate::{
 };
 
 pub(super) async fn execute(target: &LakeTarget) -> Result<ExitCode> {
-    let pipeline = target.open().await?;
+    let mut pipeline = target.open().await?;
+    pipeline.look_at_sizes().await?;
     let forecasts = forecast(&pipeline).await?;
     if target.format == Format::Json {
         output::json(&json!({

@@ -123,6 +123,7 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
     }
     let mut pipeline = target.open().await?;
     output::note(census::text(pipeline.source.census()));
+    pipeline.look_at_sizes().await?;
     let bars = Bars::new();
     let outcomes = match arguments.follow {
         true => run::follow(&mut pipeline, &options, &bars, note_awaited).await?,

@@ -35,6 +35,7 @@ pub use sections::{
     Cuda, Curriculum, Expect, Filter, HardSamples, Models, Prompts, Queries, Rejects, Spectrum, UserStep, Validation,
 };
 pub use source::{LabelKind, Source, SourceKind, Split, Splits};
+pub use timesteps::timesteps_run;
 pub use user_parameters::ComputedParameter;
 
 use declaration::{Declared, inside, nested, optional, or, required, section, sections};
@@ -58,6 +59,7 @@ mod strings;
 mod template;
 #[cfg(test)]
 mod tests;
+mod timesteps;
 mod user_parameters;
 mod value_types;
 

@@ -3,7 +3,7 @@
 //! They are checked when everything is read. A relation is skipped if one of its keys has a problem already, since its
 //! value is then a stand-in.
 
-use super::{Config, SourceKind, document::Table, template::has_placeholder};
+use super::{Config, SourceKind, document::Table, template::has_placeholder, timesteps::timesteps_run};
 use crate::error::{
     diagnostics::{Place, Problems},
     text,
@@ -20,6 +20,7 @@ pub(super) fn check(config: &Config, root: &Table, problems: &mut Problems) {
     check_hard_samples(config, file);
     check_prompts(config, file);
     check_size(file);
+    check_levels(config, file);
     check_epochs(config, file);
     check_strategy(config, file);
 }
@@ -111,6 +112,30 @@ fn check_prompts(config: &Config, file: &mut File<'_>) {
 
 fn check_size(file: &mut File<'_>) {
     file.check_pair("spectrum.width", "spectrum.height", ["a width", "a height"]);
+}
+
+/// Checks that every level but the real image runs a timestep: otherwise its images would be the real ones.
+fn check_levels(config: &Config, file: &mut File<'_>) {
+    let (key, timesteps) = ("spectrum.image_guidance", config.spectrum.timesteps);
+    if !file.is_valid(&[key, "spectrum.timesteps"]) {
+        return;
+    }
+    let run = |level: i64| match (u32::try_from(timesteps), u8::try_from(level)) {
+        (Ok(timesteps), Ok(level)) => timesteps_run(timesteps, level),
+        _ => 0,
+    };
+    let levels = config.spectrum.image_guidance.iter().copied().filter(|level| *level < 100);
+    let empty: Vec<i64> = levels.filter(|level| run(*level) == 0).collect();
+    let Some(highest) = empty.iter().max() else { return };
+    let most = (0..100).rev().find(|level| run(*level) > 0).unwrap_or(0);
+    let found: Vec<String> = empty.iter().map(i64::to_string).collect();
+    let message = format!(
+        "found {}, but `spectrum.timesteps` ({timesteps}) leaves no timestep to run; expected 100 (the real image) or at \
+         most {most}",
+        text::join(&found, "and"),
+    );
+    let help = format!("{highest} needs at least {} timesteps", (100 + 99 - highest) / (100 - highest));
+    file.problems.add_with_help(file.place(key), key, message, Some(help));
 }
 
 fn check_epochs(config: &Config, file: &mut File<'_>) {

@@ -110,7 +110,8 @@ section! {
     /// `[spectrum]`: which images are generated, and how.
     #[derive(Debug, Clone, PartialEq, Serialize)]
     pub struct Spectrum {
-        /// The levels of the spectrum: 100 is the real image, 0 keeps nothing of it.
+        /// The levels of the spectrum: 100 is the real image, 0 keeps nothing of it. Every other level runs at least one of
+        /// `timesteps`.
         image_guidance: Vec<i64> = required(list_of(integer(0..=100, "percent of the real image kept"))),
             sql "image_guidance";
         /// Noise seeds: an image is generated for each hard image, level and seed.
@@ -129,8 +130,8 @@ section! {
         noise: String = or(OneOf(&["counter", "torch"]), "counter");
         /// Whether level 0 starts from noise alone. Diffusers leaves a trace of the image in it.
         pure_noise_at_zero: bool = or(Boolean, false);
-        /// The width to which images are resized first; every side is then cropped to whole latents. If it is not set,
-        /// images keep their size.
+        /// The width to which images are resized first; every side is then resized to a multiple that the UNet takes. If it
+        /// is not set, images keep their size.
         size: Option<(i64, i64)> = Size;
         /// Whether an image is resized to the largest size inside `width` × `height` that has its aspect ratio.
         keep_aspect: bool = or(Boolean, true);

@@ -10,7 +10,7 @@ use super::{
     document::{Node, Value},
     key::{DefaultValue, Field, Key},
     reader::Section,
-    strings::{FILLED_LINE, FOLDER_PATH, LINE, LIST_PATH, LOCATION, RELATIVE_PATH, SQL_PATH, StringRule},
+    strings::{COLOR, FILLED_LINE, FOLDER_PATH, LINE, LIST_PATH, LOCATION, RELATIVE_PATH, SQL_PATH, StringRule, rgb},
     value_types::{DistinctList, LocalPath, Number, OneOf, ValueType, number, one_or_list_of},
 };
 use crate::error::{diagnostics::Problems, text};
@@ -33,6 +33,15 @@ section! {
         classes: Option<PathBuf> = optional(LocalPath);
         /// Whether labels are names, or numbers of classes. If it is not set, they are numbers if all are integers.
         label_kind: Option<LabelKind> = LabelKindKey;
+        /// The color over which transparent images are composited.
+        background: String = or(COLOR, "#ffffff");
+    }
+}
+
+impl Source {
+    /// Returns the red, green and blue of `background`.
+    pub fn background(&self) -> [u8; 3] {
+        rgb(&self.background).unwrap_or([u8::MAX; 3])
     }
 }
 

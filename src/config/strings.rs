@@ -82,6 +82,10 @@ pub(super) const SQL_PATH: StringRule = StringRule {
     },
 };
 
+/// A color, as in CSS.
+pub(super) const COLOR: StringRule =
+    StringRule { expected: "a color of the form `#rrggbb`, in hexadecimal digits", holds: |text| rgb(text).is_some() };
+
 /// An edit of a pipeline.
 pub(super) const EDIT: StringRule = StringRule {
     expected: "an edit of the form `section.key=value`, without control characters",
@@ -112,4 +116,14 @@ fn is_location(text: &str) -> bool {
 fn is_relative(text: &str) -> bool {
     // A backslash separates folders on some machines, and a colon ends a drive or a scheme.
     is_filled_line(text) && !text.contains(['\\', ':']) && text.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
+/// Returns the red, green and blue of a [`COLOR`].
+pub(super) fn rgb(color: &str) -> Option<[u8; 3]> {
+    let digits = color.strip_prefix('#').filter(|digits| digits.len() == 6)?;
+    let channel = |at: usize| {
+        let digits = digits.get(at..at + 2)?;
+        digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then(|| u8::from_str_radix(digits, 16).ok())?
+    };
+    Some([channel(0)?, channel(2)?, channel(4)?])
 }

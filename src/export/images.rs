@@ -1,6 +1,6 @@
 //! The images of an export, fetched by their ids, chunk by chunk.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
@@ -10,7 +10,6 @@ use tokio::sync::OnceCell;
 use super::{Sample, error::ExportError, rows::Row};
 use crate::{
     error::{Error, Result},
-    identity,
     pipeline::Project,
     plan,
     schema::{self, columns::Columns},
@@ -34,8 +33,8 @@ const SOURCE_CHUNK: usize = 16;
 pub(super) struct Images<'a> {
     project: &'a Project,
     snapshot: &'a Snapshot,
-    /// Opened when the lake only refers to an image.
-    source: OnceCell<Source>,
+    /// Opened when the lake only refers to an image, with the `pixel_id`s of its images as they are now.
+    source: OnceCell<(Source, HashSet<String>)>,
     /// Rows of the next chunk.
     size: usize,
 }
@@ -68,9 +67,14 @@ impl<'a> Images<'a> {
         Ok(images)
     }
 
-    async fn source(&self) -> Result<&Source> {
+    async fn source(&self) -> Result<&(Source, HashSet<String>)> {
         let Project { config, catalogue, .. } = self.project;
-        let open = || async { Source::open(&config.source, &plan::reader(config, catalogue)?).await };
+        let open = || async {
+            let source = Source::open(&config.source, &plan::reader(config, catalogue)?).await?;
+            let ids = Columns::new(schema::LISTING, source.listing()).strings("pixel_id")?;
+            let ids = ids.iter().flatten().map(str::to_owned).collect();
+            Ok((source, ids))
+        };
         self.source.get_or_try_init(open).await
     }
 
@@ -136,19 +140,21 @@ impl<'a> Images<'a> {
     /// Reads the images of `rows`, which the lake only refers to, from the source.
     async fn read(&self, rows: &[&Row], found: &mut Found) -> Result<()> {
         let paths: Vec<Option<&str>> = rows.iter().map(|row| row.path.as_deref()).collect();
-        let images = self.source().await?.read(&paths).await?;
+        let (source, ids) = self.source().await?;
+        let images = source.read(&paths).await?;
         for (row, image) in rows.iter().zip(images) {
             let wrong = |problem: &str| ExportError::SourceImage {
                 row: row.name(),
                 path: row.path.clone().unwrap_or_default(),
                 problem: problem.to_owned(),
             };
+            // The id says which version of the file was read.
+            if !ids.contains(&row.image_id) {
+                return Err(wrong("has changed since it was read; `discl-pipe run` reads it again").into());
+            }
             let image = image
                 .map_err(|reason| wrong(&format!("cannot be read: {reason}")))?
                 .ok_or_else(|| wrong("does not exist"))?;
-            if row.digest.as_ref().is_some_and(|digest| *digest != identity::content_digest(&image)) {
-                return Err(wrong("has changed since it was read; `discl-pipe run` reads it again").into());
-            }
             found.put(&row.image_id, image.into());
         }
         Ok(())

@@ -39,9 +39,6 @@ pub(super) struct Row {
     /// The path of a real image in the source.
     #[serde(skip)]
     pub(super) path: Option<String>,
-    /// The SHA-256 of a real image.
-    #[serde(skip)]
-    pub(super) digest: Option<String>,
 }
 
 impl Row {
@@ -200,9 +197,8 @@ fn manifest_rows(columns: Columns<'_>) -> Result<Vec<Row>> {
     let (labels, classes) = (columns.integers("label")?, columns.strings("class_name")?);
     let (origins, guidances) = (columns.strings("origin")?, columns.integers("image_guidance")?);
     let (seeds, attempts) = (columns.integers("seed")?, columns.integers("attempt")?);
-    let (images, paths, digests) = (columns.strings("image_id")?, columns.strings("path")?, columns.strings("digest")?);
+    let (images, paths) = (columns.strings("image_id")?, columns.strings("path")?);
     let text = |column: &StringArray, row| column.value(row).to_owned();
-    let optional_text = |column: &StringArray, row| column.is_valid(row).then(|| column.value(row).to_owned());
     let optional = |column: &Int64Array, row| column.is_valid(row).then(|| column.value(row));
     let row = |row| Row {
         curriculum: text(&curricula, row),
@@ -218,8 +214,7 @@ fn manifest_rows(columns: Columns<'_>) -> Result<Vec<Row>> {
         seed: optional(&seeds, row),
         attempt: optional(&attempts, row),
         image_id: text(&images, row),
-        path: optional_text(&paths, row),
-        digest: optional_text(&digests, row),
+        path: paths.is_valid(row).then(|| text(&paths, row)),
     };
     Ok((0..columns.rows()).map(row).collect())
 }

@@ -19,11 +19,16 @@ pub(crate) enum ImageError {
         looks_like: &'static str,
     },
     /// An image in an unsupported format.
-    #[error("the image format `{format}` is not supported; supported are `png`, `jpeg` and `webp`")]
+    #[error(
+        "the image format `{format}` is not supported; supported are `png`, `jpeg`, `webp`, `gif`, `bmp` and `tiff`"
+    )]
     Unsupported { format: &'static str },
     /// A supported format whose contents are truncated or contradictory.
     #[error("the `{format}` image is truncated or corrupt")]
     Corrupt { format: &'static str, source: Box<dyn Error + Send + Sync> },
+    /// A decoder's bug on a corrupt file.
+    #[error("the image is corrupt: its decoder panicked")]
+    Panicked,
     #[error("the file has {bytes} bytes, more than the limit of {limit}")]
     TooManyBytes { bytes: u64, limit: u64 },
     #[error("the image is {width} x {height} pixels, more than the limit of {limit} pixels")]
@@ -39,8 +44,8 @@ pub(crate) enum ImageError {
     /// A tensor with a NaN or an infinity.
     #[error("the image has values that are not finite")]
     NotFinite,
-    #[error("cannot encode the image as png")]
-    Encode { source: Box<dyn Error + Send + Sync> },
+    #[error("cannot encode the image as {format}")]
+    Encode { format: &'static str, source: Box<dyn Error + Send + Sync> },
 }
 
 impl ImageError {

@@ -6,12 +6,15 @@ mod decode;
 mod error;
 mod resize;
 mod sniff;
+mod standard;
 mod tensor;
 #[cfg(test)]
 pub(crate) mod testing;
+mod wrapping;
 
-pub(crate) use decode::{ImageInfo, Limits, decode, decode_on_white, encode_png, info};
+pub(crate) use decode::{Color, ImageInfo, Limits, decode, encode_png, info, size};
 pub(crate) use error::ImageError;
 pub(crate) use resize::{Filter, Fit, center_crop, resize};
 pub(crate) use sniff::extension;
+pub(crate) use standard::standardize;
 pub(crate) use tensor::{from_chw, to_chw};

@@ -1,17 +1,25 @@
 //! Detects the format of a file by its first bytes. Names and extensions are ignored.
 
+use std::error::Error;
+
 use image::ImageFormat;
 
 use super::ImageError;
 use crate::limited_read::{StandIn, looks_like};
 
+/// Formats that start with these bytes.
+const SUPPORTED: &[(&[u8], ImageFormat)] = &[
+    (b"\x89PNG\r\n\x1a\n", ImageFormat::Png),
+    (b"\xff\xd8\xff", ImageFormat::Jpeg),
+    (b"GIF87a", ImageFormat::Gif),
+    (b"GIF89a", ImageFormat::Gif),
+    (b"BM", ImageFormat::Bmp),
+    (b"II*\0", ImageFormat::Tiff),
+    (b"MM\0*", ImageFormat::Tiff),
+];
+
 /// Formats that are recognized but not supported: offset, magic bytes, name.
 const UNSUPPORTED: &[(usize, &[u8], &str)] = &[
-    (0, b"GIF87a", "gif"),
-    (0, b"GIF89a", "gif"),
-    (0, b"BM", "bmp"),
-    (0, b"II*\0", "tiff"),
-    (0, b"MM\0*", "tiff"),
     (4, b"ftypavif", "avif"),
     (4, b"ftypheic", "heic"),
     (4, b"ftypmif1", "heif"),
@@ -28,11 +36,8 @@ const UNSUPPORTED: &[(usize, &[u8], &str)] = &[
 /// Returns [`ImageError::Empty`], [`ImageError::StandIn`], [`ImageError::Unsupported`] or [`ImageError::NotAnImage`].
 pub(super) fn format_of(bytes: &[u8]) -> Result<ImageFormat, ImageError> {
     let has = |offset: usize, magic: &[u8]| bytes.get(offset..).is_some_and(|tail| tail.starts_with(magic));
-    if has(0, b"\x89PNG\r\n\x1a\n") {
-        return Ok(ImageFormat::Png);
-    }
-    if has(0, b"\xff\xd8\xff") {
-        return Ok(ImageFormat::Jpeg);
+    if let Some((_, format)) = SUPPORTED.iter().find(|(magic, _)| has(0, magic)) {
+        return Ok(*format);
     }
     if has(0, b"RIFF") && has(8, b"WEBP") {
         return Ok(ImageFormat::WebP);
@@ -47,7 +52,7 @@ pub(super) fn format_of(bytes: &[u8]) -> Result<ImageFormat, ImageError> {
     })
 }
 
-/// Returns the extension of a file with these contents: `png`, `jpg` or `webp`.
+/// Returns the extension of a file with these contents, without its dot.
 ///
 /// # Errors
 /// Returns an error if the contents are not a supported image.
@@ -58,11 +63,19 @@ pub(crate) fn extension(bytes: &[u8]) -> Result<&'static str, ImageError> {
     })
 }
 
+/// Returns the error of a file of a supported format.
+pub(super) fn corrupt(format: ImageFormat, source: impl Into<Box<dyn Error + Send + Sync>>) -> ImageError {
+    ImageError::Corrupt { format: name_of(format), source: source.into() }
+}
+
 /// Returns the lower-case name of a supported format in messages and tables.
 pub(super) fn name_of(format: ImageFormat) -> &'static str {
     match format {
         ImageFormat::Png => "png",
         ImageFormat::Jpeg => "jpeg",
+        ImageFormat::Gif => "gif",
+        ImageFormat::Bmp => "bmp",
+        ImageFormat::Tiff => "tiff",
         _ => "webp",
     }
 }

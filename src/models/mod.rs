@@ -20,17 +20,18 @@ use tokio::sync::OnceCell;
 use self::{
     classifier::{Classifier, ClassifierFiles},
     clip::{ClipEngine, ClipFiles, ClipSettings, ClipStats},
-    diffusion::{DiffusionFiles, Engine, Scheduler, SchedulerName, Settings, Stats, rows_per_sample, timesteps_run},
+    diffusion::{DiffusionFiles, Engine, Scheduler, SchedulerName, Settings, Sides, Stats, rows_per_sample},
     error::ModelError,
     onnx::{Chosen, Device, OnnxError, Runtime},
 };
 use crate::{
-    config::Config,
+    config::{Config, timesteps_run},
     error::{Error, Result},
 };
 
 pub(crate) use describe::{Description, Graph, Kind, describe};
 pub(crate) use hub::FetchProgress;
+pub(crate) use tokenizer::Tokenizer;
 
 /// How models run on this machine. Not part of a fingerprint: with the same provider, number of threads and batch size,
 /// results on one machine are bit-identical.
@@ -115,6 +116,38 @@ impl Models {
         let run = timesteps_run(self.settings.timesteps.get(), level);
         let calls = if run == 0 { 0 } else { self.schedule.calls(run as usize).len() };
         calls as i64 * i64::from(rows_per_sample(self.settings.guidance_scale))
+    }
+
+    /// Returns the sides of images that the diffusion model takes.
+    pub(crate) fn sides(&self) -> Sides {
+        self.diffusion.files.sides()
+    }
+
+    /// Returns the side of the images that the diffusion model was trained with, in pixels, if its files say so.
+    pub(crate) fn trained_side(&self) -> Option<u32> {
+        self.diffusion.files.trained_side()
+    }
+
+    /// Returns the sides of the synthetic images of an image of `width` x `height`.
+    pub(crate) fn resized(&self, width: u32, height: u32) -> (u32, u32) {
+        let (width, height) = self.settings.size.map_or((width, height), |size| size.sides(width, height));
+        (self.sides().of(width), self.sides().of(height))
+    }
+
+    /// Reads the tokenizers of the diffusion model, one for each of its text encoders.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be read.
+    pub(crate) fn diffusion_tokenizers(&self) -> Result<Vec<Tokenizer>> {
+        self.diffusion.files.tokenizers().map_err(failed)
+    }
+
+    /// Reads the tokenizer of the CLIP.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be read.
+    pub(crate) fn clip_tokenizer(&self) -> Result<Tokenizer> {
+        self.clip.files.tokenizer().map_err(failed)
     }
 
     /// Returns what the models run on, once one is loaded.

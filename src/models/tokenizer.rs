@@ -166,16 +166,26 @@ impl Tokenizer {
         self.length
     }
 
+    /// Returns the number of ids of a prompt, with start and end, before it is cut to [`Tokenizer::length`].
+    ///
+    /// # Errors
+    /// Returns the errors of [`Tokenizer::encode`].
+    pub(crate) fn count(&self, prompt: &str) -> Result<usize, TokenizerError> {
+        Ok(self.split(prompt)?.len())
+    }
+
+    fn split(&self, prompt: &str) -> Result<tokenizers::Encoding, TokenizerError> {
+        let encoding = self.inner.encode_fast(prompt, true);
+        encoding.map_err(|error| TokenizerError::Encode { reason: error.to_string() })
+    }
+
     /// Encodes a prompt: start, prompt, end and padding. A prompt that is too long is truncated but keeps its end
     /// token.
     ///
     /// # Errors
     /// Returns [`TokenizerError::Encode`] if the library fails. No known prompt causes this.
     pub(crate) fn encode(&self, prompt: &str) -> Result<Tokens, TokenizerError> {
-        let encoding = self
-            .inner
-            .encode_fast(prompt, true)
-            .map_err(|error| TokenizerError::Encode { reason: error.to_string() })?;
+        let encoding = self.split(prompt)?;
         let all = encoding.get_ids();
         let mut ids: Vec<i64> = all.iter().take(self.length).map(|id| i64::from(*id)).collect();
         if all.len() > self.length

@@ -8,6 +8,7 @@ mod project;
 pub(crate) mod staleness;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 use std::{path::Path, sync::Arc};
 
@@ -83,6 +84,9 @@ impl Pipeline {
         problems.keep(descriptions.cover(&source, excluded));
         problems.keep(common_names.check(&source));
         problems.keep(source::check_excluded(&source, excluded));
+        let mut found = warnings::of_settings(&config, &models);
+        let of_prompts = warnings::of_prompts(&config, &models, &source, &descriptions, &common_names);
+        found.extend(problems.keep(of_prompts).unwrap_or_default());
         problems.finish()?;
         let levels = &config.spectrum.image_guidance;
         let outside = Outside {
@@ -107,8 +111,17 @@ impl Pipeline {
         let settings = session::Settings { memory_limit: memory_limit(&config), ..options.session };
         let session = session::Session::new(Arc::new(lake), Some(functions), inputs, settings)?;
         let project = Project::assemble(config, catalogue, session, Some(outside)).await?;
-        let warnings = source.warnings().to_vec();
-        Ok(Self { project, models, source, warnings })
+        found.splice(0..0, source.warnings().iter().cloned());
+        Ok(Self { project, models, source, warnings: found })
+    }
+
+    /// Looks at the sizes of some training images, and adds warnings about what becomes of them.
+    ///
+    /// # Errors
+    /// Returns an error if the source cannot be read.
+    pub(crate) async fn look_at_sizes(&mut self) -> Result<()> {
+        self.warnings.extend(warnings::of_sizes(&self.project.config, &self.models, &self.source).await?);
+        Ok(())
     }
 }
 

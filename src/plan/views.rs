@@ -137,7 +137,7 @@ fn feedback() -> Vec<(&'static str, DataType)> {
 
 /// Returns the columns of an exported row.
 fn manifest() -> Vec<(&'static str, DataType)> {
-    let texts = ["curriculum", "trial", "sample_id", "source_id", "class_name", "origin", "image_id", "path", "digest"];
+    let texts = ["curriculum", "trial", "sample_id", "source_id", "class_name", "origin", "image_id", "path"];
     let integers = ["epoch", "position", "label", "image_guidance", "seed", "attempt", "images"];
     texts.map(|name| (name, TEXT)).into_iter().chain(integers.map(|name| (name, INTEGER))).collect()
 }

@@ -68,6 +68,8 @@ pub(super) enum SourceError {
     NotImages { url: String, column: String },
     #[error("`{url}`: column `{column}` has more rows than the {rows} of the file")]
     MoreRows { url: String, column: String, rows: usize },
+    #[error("images that were read got lost on their way")]
+    Lost,
     #[error("`{folder}` has both `metadata.csv` and `metadata.jsonl`; remove the one that does not have the labels")]
     TwoMetadataFiles { folder: String },
 
@@ -173,6 +175,7 @@ impl From<SourceError> for Error {
             | SourceError::ReadColumn { .. }
             | SourceError::NotImages { .. }
             | SourceError::MoreRows { .. }
+            | SourceError::Lost
             | SourceError::Table { .. } => Self::failed(error),
             _ => Self::input(error),
         }

@@ -20,6 +20,7 @@ mod object;
 mod parquet_files;
 mod patterns;
 mod range_reader;
+mod sample;
 mod shares;
 mod side_tables;
 mod tars;
@@ -36,26 +37,34 @@ use arrow::{
     datatypes::SchemaRef,
     error::ArrowError,
 };
+use rayon::prelude::*;
+use tokio::sync::oneshot;
 
 pub(crate) use census::{Census, ClassSize, SplitCensus, listed};
-pub(crate) use side_tables::{CommonNames, Line, common_names, confidences, descriptions, lines};
+pub(crate) use sample::Sized;
+pub(crate) use side_tables::{CommonNames, Descriptions, Line, common_names, confidences, descriptions, lines};
 
 use self::{
     classes::Classes,
     entry::{Collected, Entry},
     error::SourceError,
-    object::too_large,
+    object::{MAX_IMAGE_BYTES, too_large},
 };
 use crate::{
     config::{self, SourceKind, Split},
     error::{Result, Warning, text},
     identity::{self, Digest},
+    imaging::{self, Color, Limits},
     schema::{self, columns::Columns},
     storage::{Location, Version},
 };
 
 /// The version, in a listing, of a file that does not exist. It is part of ids: never change it.
 const MISSING: &str = "missing";
+
+/// Names the form in which images are read. It is part of `pixel_id`s and changes with the form, so that images are read
+/// again.
+const FORM: &str = "8-bit rgb, upright, 1";
 
 /// The bytes of an image, `None` if no path was given, or why the image cannot be read.
 pub(crate) type Read = Result<Option<Vec<u8>>, String>;
@@ -68,6 +77,7 @@ pub(crate) struct Source {
     fingerprint: String,
     census: Census,
     warnings: Vec<Warning>,
+    background: Color,
 }
 
 #[derive(Debug)]
@@ -113,9 +123,11 @@ impl Source {
         let census = census::census(&out.entries, &labels, &classes, &out.skips);
         warnings.extend(census::warnings(&census, &out.skips));
         let (rows, digest) = rows(out.entries, &labels);
-        let listing = listing(&rows, &classes, reader)?;
-        let fingerprint = digest.text(&classes.text()).id();
-        Ok(Self { reader: files, listing, fingerprint, census, warnings })
+        let background = config.background();
+        let reader = Digest::new("reader").text(reader).text(FORM).part(&background).id();
+        let listing = listing(&rows, &classes, &reader)?;
+        let fingerprint = digest.text(&classes.text()).text(&reader).id();
+        Ok(Self { reader: files, listing, fingerprint, census, warnings, background })
     }
 
     /// Returns what the data set holds.
@@ -133,7 +145,8 @@ impl Source {
         &self.listing
     }
 
-    /// Returns a digest of the listing: the path, size and entity tag or time of each file, and the class names.
+    /// Returns a digest of the listing: the path, size and entity tag or time of each file, the class names, and how the
+    /// files are read.
     pub(crate) fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -166,11 +179,28 @@ impl Source {
         (self.listing.num_rows() > 0).then(|| bytes as f64 / self.listing.num_rows() as f64)
     }
 
-    /// Reads the images at `paths` of the listing, in their order. An image that does not exist is an error of its row.
+    /// Reads the images at `paths` of the listing, in their order and in their standard form: see
+    /// [`standardize`](imaging::standardize). An image that does not exist or is corrupt is an error of its row.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read or has changed since it was listed.
     pub(crate) async fn read(&self, paths: &[Option<&str>]) -> Result<Vec<Read>> {
+        let (files, background) = (self.read_files(paths).await?, self.background);
+        let (sender, receiver) = oneshot::channel();
+        rayon::spawn(move || {
+            let standard = |file: Read| -> Read {
+                let Some(bytes) = file? else { return Ok(None) };
+                let image = imaging::standardize(bytes, &Limits::default(), background, MAX_IMAGE_BYTES);
+                image.map(Some).map_err(|error| error.chain())
+            };
+            // The caller may have gone away.
+            let _ = sender.send(files.into_par_iter().map(standard).collect());
+        });
+        receiver.await.map_err(|_| SourceError::Lost.into())
+    }
+
+    /// Reads the files as they are.
+    async fn read_files(&self, paths: &[Option<&str>]) -> Result<Vec<Read>> {
         let mut found = match &self.reader {
             Reader::Parquet(files) => files.read(paths).await?,
             Reader::Files(files) => files.read(paths).await?,

@@ -10,7 +10,7 @@ use arrow::{
 use datafusion::{error::Result, logical_expr::ScalarUDF};
 
 use super::function::{Arguments, Kernel, Shape, argument, integers, plain};
-use crate::models::diffusion;
+use crate::config::timesteps_run;
 
 const NAME: &str = "timesteps_run";
 
@@ -32,7 +32,7 @@ impl Kernel for TimestepsRun {
 
 fn run(timesteps: i64, image_guidance: i64) -> Option<i64> {
     let level = u8::try_from(image_guidance).ok().filter(|level| *level <= 100)?;
-    Some(diffusion::timesteps_run(u32::try_from(timesteps).ok()?, level).into())
+    Some(timesteps_run(u32::try_from(timesteps).ok()?, level).into())
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod experiment; // classifiers, the built-in learner, the experiment
 mod export; // manifests in the formats of trainers, and their readers
 mod foreign; // what other programs do to a lake, and what becomes of it
 mod hub; // models from Hugging Face's hub
+mod images; // the form in which images are stored
 mod inspect; // `models inspect`
 mod layers; // modules use only those below them, without circles
 mod links; // links of the documentation
@@ -29,3 +30,4 @@ mod strangers; // data sets as strangers have them: labels, names, shares, patte
 mod style; // one style of imports, derives, names and words
 mod support; // a temporary workspace and the program
 mod tidy; // rules of the code base that no compiler checks
+mod warnings; // sizes, levels and prompts that the models do not take as they are

@@ -29,7 +29,7 @@ seeds = [1, 2]
 "#;
 
 /// A pipeline with everything.
-const FULL: &str = r#"name = "full-1"
+const FULL: &str = r##"name = "full-1"
 seed = -7
 sql_dir = "my_sql"
 [lake]
@@ -41,6 +41,7 @@ image_column = "photo"
 label_column = "digit"
 sql = "pixels/reference.sql"
 classes = "classes.json"
+background = "#102030"
 [source.splits]
 test = ["test/0.parquet", "test/1.parquet"]
 train = "train.parquet"
@@ -126,7 +127,7 @@ name = "no empty class"
 sql = """
 SELECT 1
 WHERE false"""
-"#;
+"##;
 
 fn edits(set: &[&str]) -> Vec<String> {
     set.iter().map(|&edit| edit.to_owned()).collect()

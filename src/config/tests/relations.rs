@@ -23,6 +23,21 @@ fn prompts_have_only_known_placeholders() {
 }
 
 #[test]
+fn every_level_runs_a_timestep() {
+    let levels = |timesteps: u32| format!("timesteps = {timesteps}\n");
+    assert_snapshot!(wrong(&levels(1), &["spectrum.image_guidance=[0,20,99,100]"]), @r"
+    --set spectrum.image_guidance=[0,20,99,100]: `spectrum.image_guidance`: found 20 and 99, but `spectrum.timesteps` (1) leaves no timestep to run; expected 100 (the real image) or at most 0; 99 needs at least 100 timesteps
+    1 problem; nothing was run
+    ");
+    assert_snapshot!(wrong(&levels(6), &["spectrum.image_guidance=[84]"]), @r"
+    --set spectrum.image_guidance=[84]: `spectrum.image_guidance`: found 84, but `spectrum.timesteps` (6) leaves no timestep to run; expected 100 (the real image) or at most 83; 84 needs at least 7 timesteps
+    1 problem; nothing was run
+    ");
+    sound(&format!("{SMALL}{}", levels(6)), &["spectrum.image_guidance=[83,100]"]);
+    sound(&format!("{SMALL}{}", levels(1)), &["spectrum.image_guidance=[0,100]"]);
+}
+
+#[test]
 fn curriculum_epochs_are_at_most_the_epochs() {
     assert_snapshot!(wrong("[curriculum]\nepochs = 10\ncurriculum_epochs = 11\n", &[]), @r"
     x.toml:16: `curriculum.curriculum_epochs`: found 11, expected at most `curriculum.epochs` (10)

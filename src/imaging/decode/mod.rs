@@ -1,7 +1,6 @@
 //! Decodes image files to pixels, and encodes pixels as PNG.
 
 use std::{
-    error::Error,
     io::Cursor,
     panic::{AssertUnwindSafe, catch_unwind},
 };
@@ -9,12 +8,14 @@ use std::{
 use image::{
     DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, Rgb, RgbImage, Rgba,
     codecs::png::{CompressionType, FilterType, PngEncoder},
+    metadata::Orientation,
 };
 use sha2::{Digest, Sha256};
 
 use super::{
     ImageError,
-    sniff::{format_of, name_of},
+    sniff::{corrupt, format_of, name_of},
+    wrapping,
 };
 
 /// Limits on images that are opened. They are compared with the file's length and header before anything is decoded, so
@@ -38,47 +39,55 @@ impl Default for Limits {
 /// Facts about an image, known once it was decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ImageInfo {
+    /// Of the image upright, as the height.
     pub(crate) width: u32,
     pub(crate) height: u32,
-    /// `png`, `jpeg` or `webp`, detected from the contents.
+    /// `png`, `jpeg`, `webp`, `gif`, `bmp` or `tiff`, detected from the contents.
     pub(crate) format: &'static str,
     /// SHA-256 of the file's bytes, in lower-case hex.
     pub(crate) digest: String,
 }
 
-/// Decodes a PNG, JPEG or WebP file, detected from its contents, to 8-bit RGB.
+/// A color: red, green, blue.
+pub(crate) type Color = [u8; 3];
+
+const WHITE: Color = [255; 3];
+
+/// Decodes an image file, whose format is detected from its contents, to 8-bit RGB.
 ///
-/// As in Pillow's `convert("RGB")`, palettes are looked up, grayscale is repeated, an alpha channel is dropped and not
-/// composited, and an EXIF orientation is not applied. CMYK is converted. 16-bit samples are scaled to 8 bits, whereas
-/// Pillow clips grayscale ones at 255. An animation gives its first frame.
+/// The image is turned upright, as its EXIF or XMP orientation says, and transparency is composited over white. Palettes
+/// are looked up, grayscale is repeated, CMYK is converted, 16-bit samples are scaled to 8 bits (Pillow clips grayscale
+/// ones at 255). An animation gives its first frame.
 ///
 /// # Errors
 /// Returns an error if the bytes are not a supported, complete image within the limits. A file that ends before its
 /// format's end marker is corrupt, even if a lenient decoder would fill the rest with gray.
 pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
-    decode_with_format(bytes, limits).map(|(image, _)| image.into_rgb8())
+    decode_over(bytes, limits, WHITE)
 }
 
-/// As [`decode`], but composites transparency on white, as transformers' image processors do.
+/// As [`decode`], over another color than white.
 ///
 /// # Errors
 /// Returns the errors of [`decode`].
-pub(crate) fn decode_on_white(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
+pub(super) fn decode_over(bytes: &[u8], limits: &Limits, background: Color) -> Result<RgbImage, ImageError> {
     let (image, _) = decode_with_format(bytes, limits)?;
     if !image.color().has_alpha() {
         return Ok(image.into_rgb8());
     }
     let image = image.into_rgba8();
-    Ok(RgbImage::from_fn(image.width(), image.height(), |x, y| {
+    let (width, height) = image.dimensions();
+    Ok(RgbImage::from_fn(width, height, |x, y| {
         let &Rgba([red, green, blue, alpha]) = image.get_pixel(x, y);
-        Rgb([red, green, blue].map(|value| over_white(value, alpha)))
+        let [r, g, b] = background;
+        Rgb([(red, r), (green, g), (blue, b)].map(|(value, behind)| over(value, behind, alpha)))
     }))
 }
 
-fn over_white(value: u8, alpha: u8) -> u8 {
-    let [value, alpha] = [value, alpha].map(u32::from);
+fn over(value: u8, behind: u8, alpha: u8) -> u8 {
+    let [value, behind, alpha] = [value, behind, alpha].map(u32::from);
     // At most 255, rounded.
-    ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+    ((value * alpha + behind * (255 - alpha) + 127) / 255) as u8
 }
 
 /// Decodes an image and returns facts about it.
@@ -91,6 +100,25 @@ pub(crate) fn info(bytes: &[u8], limits: &Limits) -> Result<ImageInfo, ImageErro
     Ok(ImageInfo { width: image.width(), height: image.height(), format: name_of(format), digest })
 }
 
+/// Returns width and height of an image upright, from its header.
+///
+/// # Errors
+/// Returns an error if the file is no supported, complete image within the limits.
+pub(crate) fn size(bytes: &[u8], limits: &Limits) -> Result<(u32, u32), ImageError> {
+    let size = catch_unwind(|| {
+        let (decoder, format) = open(bytes, limits)?;
+        let (width, height) = decoder.dimensions();
+        Ok(match wrapping::orientation(bytes, format) {
+            Orientation::NoTransforms
+            | Orientation::Rotate180
+            | Orientation::FlipHorizontal
+            | Orientation::FlipVertical => (width, height),
+            _ => (height, width),
+        })
+    });
+    size.unwrap_or(Err(ImageError::Panicked))
+}
+
 /// Encodes 8-bit RGB as PNG. Equal pixels give equal bytes.
 ///
 /// # Errors
@@ -99,34 +127,46 @@ pub(crate) fn encode_png(image: &RgbImage) -> Result<Vec<u8>, ImageError> {
     let mut png = Vec::new();
     PngEncoder::new_with_quality(&mut png, CompressionType::Default, FilterType::Adaptive)
         .write_image(image.as_raw(), image.width(), image.height(), ExtendedColorType::Rgb8)
-        .map_err(|error| ImageError::Encode { source: error.into() })?;
+        .map_err(|error| ImageError::Encode { format: "png", source: error.into() })?;
     Ok(png)
 }
 
-/// Catches panics of decoders: one image must not end a run.
+/// Decodes an image and turns it upright. Catches panics of decoders: one image must not end a run.
 fn decode_with_format(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, ImageFormat), ImageError> {
-    std::panic::catch_unwind(|| decode_checked(bytes, limits))
-        .unwrap_or_else(|_| Err(ImageError::Corrupt { format: "image", source: "its decoder panicked".into() }))
+    std::panic::catch_unwind(|| decode_checked(bytes, limits)).unwrap_or_else(|_| Err(ImageError::Panicked))
 }
 
 fn decode_checked(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, ImageFormat), ImageError> {
+    let (decoder, format) = open(bytes, limits)?;
+    // A decoder's bug on a corrupt file concerns only that file; on rayon a panic would end the process.
+    let decoded = catch_unwind(AssertUnwindSafe(|| DynamicImage::from_decoder(decoder)));
+    let image = decoded.map_err(|_| corrupt(format, "the decoder panicked"))?;
+    let mut image = image.map_err(|error| corrupt(format, error))?;
+    image.apply_orientation(wrapping::orientation(bytes, format));
+    Ok((image, format))
+}
+
+/// Opens a file: its header is read and is within the limits, and its end is there. Nothing is decoded.
+///
+/// # Errors
+/// Returns an error if the bytes are not a supported, complete image within the limits.
+pub(super) fn open<'a>(
+    bytes: &'a [u8],
+    limits: &Limits,
+) -> Result<(impl ImageDecoder + use<'a>, ImageFormat), ImageError> {
     let length = bytes.len() as u64;
     if length > limits.max_bytes {
         return Err(ImageError::TooManyBytes { bytes: length, limit: limits.max_bytes });
     }
     let format = format_of(bytes)?;
-    let corrupt = |source: Box<dyn Error + Send + Sync>| ImageError::Corrupt { format: name_of(format), source };
-    let decoder =
-        ImageReader::with_format(Cursor::new(bytes), format).into_decoder().map_err(|error| corrupt(error.into()))?;
+    let decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder();
+    let decoder = decoder.map_err(|error| corrupt(format, error))?;
     let (width, height) = decoder.dimensions();
     check_size(width, height, limits)?;
     if !is_complete(bytes, format) {
-        return Err(corrupt("its end is missing".into()));
+        return Err(corrupt(format, "its end is missing"));
     }
-    // A decoder's bug on a corrupt file concerns only that file; on rayon a panic would end the process.
-    let decoded = catch_unwind(AssertUnwindSafe(|| DynamicImage::from_decoder(decoder)));
-    let image = decoded.map_err(|_| corrupt("the decoder panicked".into()))?.map_err(|error| corrupt(error.into()))?;
-    Ok((image, format))
+    Ok((decoder, format))
 }
 
 fn check_size(width: u32, height: u32, limits: &Limits) -> Result<(), ImageError> {
@@ -148,7 +188,9 @@ fn is_complete(bytes: &[u8], format: ImageFormat) -> bool {
     match format {
         ImageFormat::Jpeg => jpeg_reaches_end(bytes),
         ImageFormat::Png => png_reaches_end(bytes),
-        _ => webp_reaches_end(bytes),
+        ImageFormat::WebP => webp_reaches_end(bytes),
+        // Their decoders fail if something is missing.
+        _ => true,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Tests on images that Pillow wrote (`tests/fixtures/imaging`), and on broken ones.
 
+use image::RgbaImage;
+
 use super::*;
 use crate::imaging::{Filter, resize};
 
@@ -22,8 +24,7 @@ fn every_kind_of_image_becomes_rgb() {
     let reference = load("rgb.png");
     assert_eq!(reference.dimensions(), (53, 37));
     assert_eq!(reference.get_pixel(3, 2).0, [12, 12, 13]);
-    assert_eq!(largest_difference(&load("alpha.png"), &reference), 0, "alpha is dropped, not composited");
-    assert_eq!(largest_difference(&load("lossless.webp"), &reference), 0);
+    assert_eq!(largest_difference(&load("lossless.webp"), &load("alpha.png")), 0);
     assert_eq!(largest_difference(&load("animated.webp"), &reference), 0, "the first frame");
     for lossy in ["cmyk.jpg", "progressive.jpg", "lossy.webp", "palette.png"] {
         let other = load(lossy);
@@ -33,6 +34,17 @@ fn every_kind_of_image_becomes_rgb() {
     }
     let grayscale = load("grey16.png");
     assert!(grayscale.pixels().zip(reference.pixels()).all(|(gray, rgb)| gray.0 == [rgb.0[0]; 3]));
+}
+
+#[test]
+fn transparency_hides_what_lies_under_it() {
+    let pixels = [[200, 0, 100, 255], [200, 0, 100, 128], [200, 0, 100, 0]];
+    let image = RgbaImage::from_fn(3, 1, |x, _| Rgba(pixels[x as usize]));
+    let mut png = Vec::new();
+    PngEncoder::new(&mut png).write_image(image.as_raw(), 3, 1, ExtendedColorType::Rgba8).unwrap();
+    let over = |color| decode_over(&png, &Limits::default(), color).unwrap().into_raw();
+    assert_eq!(over(WHITE), [200, 0, 100, 227, 127, 177, 255, 255, 255]);
+    assert_eq!(over([0, 10, 20]), [200, 0, 100, 100, 5, 60, 0, 10, 20]);
 }
 
 #[test]
@@ -76,8 +88,8 @@ fn messages_state_what_is_wrong() {
     assert_eq!(message(b"%PDF-1.7"), "not an image: it looks like a pdf document");
     assert_eq!(message(&[0, 1, 2, 3]), "not an image: it looks like binary data of unknown kind");
     assert_eq!(
-        message(b"GIF89a......"),
-        "the image format `gif` is not supported; supported are `png`, `jpeg` and `webp`"
+        message(b"\0\0\0\x1cftypheic...."),
+        "the image format `heic` is not supported; supported are `png`, `jpeg`, `webp`, `gif`, `bmp` and `tiff`"
     );
     assert_eq!(message(&fixture("rgb.png")[..100]), "the `png` image is truncated or corrupt");
 }

@@ -17,7 +17,7 @@ use super::{
     model::{Clip, ROWS},
 };
 use crate::{
-    imaging::{Limits, decode_on_white},
+    imaging::{Limits, decode},
     models::{
         onnx::{Busy, Cache, Chosen, CudaOptions, Device, Inbox, Loader, Reply, Runtime, Service, default_threads},
         preprocess::Preprocess,
@@ -128,7 +128,7 @@ impl ClipEngine {
         self.service.call(|reply| Event::Text(text, reply)).await.map_err(EmbedError::Stopped)?
     }
 
-    /// Embeds an image file (PNG, JPEG or WebP) as a unit vector. Equal images that are requested at the same time are
+    /// Embeds an image file as a unit vector. Equal images that are requested at the same time are
     /// embedded once.
     ///
     /// # Errors
@@ -272,6 +272,6 @@ impl Worker {
 
 /// Decodes and preprocesses an image.
 fn prepare(bytes: &[u8], limits: &Limits, preprocess: &Preprocess) -> Result<Vec<f32>, String> {
-    let image = decode_on_white(bytes, limits).map_err(|error| error.chain())?;
+    let image = decode(bytes, limits).map_err(|error| error.chain())?;
     preprocess.apply(&image).map_err(|error| error.chain())
 }

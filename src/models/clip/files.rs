@@ -111,7 +111,7 @@ impl ClipFiles {
     ///
     /// # Errors
     /// Returns an error if a file has changed and cannot be read.
-    pub(super) fn tokenizer(&self) -> Result<Tokenizer, ClipError> {
+    pub(crate) fn tokenizer(&self) -> Result<Tokenizer, ClipError> {
         Ok(Tokenizer::from_dir(&self.dir, &config(&self.dir))?)
     }
 }

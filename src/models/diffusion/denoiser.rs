@@ -81,7 +81,7 @@ impl Denoiser {
     /// # Errors
     /// Returns the errors of [`Model::run`].
     pub(super) fn decode(&mut self, latents: &[f32], size: Size) -> Result<Planes, OnnxError> {
-        let [width, height] = [size.width, size.height].map(|side| side * self.files.pixels_per_latent);
+        let [width, height] = [size.width, size.height].map(|side| side * self.files.sides.pixels_per_latent);
         let shape = [1, self.files.latent_channels, size.height as usize, size.width as usize];
         let mut latents = latents.to_vec();
         self.files.scaling.undo(&mut latents);
@@ -124,7 +124,7 @@ impl Denoiser {
                 None => pooled.extend(std::iter::repeat_n(0.0, width)),
             }
             let conditional = row.as_ref().is_none_or(|row| row.conditional);
-            ids.extend(time_ids.of(size, self.files.pixels_per_latent, conditional));
+            ids.extend(time_ids.of(size, self.files.sides.pixels_per_latent, conditional));
         }
         vec![
             ("text_embeds", Tensor::f32([rows.len(), width], pooled)),

@@ -13,6 +13,7 @@ use super::{
     queue::{AdmissionQueue, Reservation},
     request::{EncodedRequest, Request, Response},
     settings::Settings,
+    sides::Sides,
 };
 use crate::{
     imaging::{Filter, Fit, Limits, decode, resize},
@@ -103,9 +104,9 @@ impl EncodeStage {
         let waiting = self.decoding.entry(digest).or_default();
         waiting.push(pending);
         if waiting.len() == 1 {
-            let (limits, size, pixels_per_latent) = (self.limits, self.size, self.encoders.files.pixels_per_latent);
+            let (limits, size, sides) = (self.limits, self.size, self.encoders.files.sides);
             let events = inbox.sender();
-            rayon::spawn(move || events.send(Event::Decoded(digest, open(&image, &limits, size, pixels_per_latent))));
+            rayon::spawn(move || events.send(Event::Decoded(digest, open(&image, &limits, size, sides))));
         }
         Ok(())
     }
@@ -151,16 +152,12 @@ impl EncodeStage {
     }
 }
 
-fn open(image: &[u8], limits: &Limits, size: Option<Fit>, pixels_per_latent: u32) -> Result<Pixels, String> {
+fn open(image: &[u8], limits: &Limits, size: Option<Fit>, sides: Sides) -> Result<Pixels, String> {
     let mut image = decode(image, limits).map_err(|error| error.chain())?;
     if let Some(size) = size {
         let (width, height) = size.sides(image.width(), image.height());
         // Bicubic is the default of Pillow's `Image.resize`.
         image = resize(&image, width, height, Filter::Bicubic).map_err(|error| error.chain())?;
     }
-    let pixels = prepare(&image, pixels_per_latent).map_err(|error| error.chain())?;
-    pixels.ok_or_else(|| {
-        let (width, height) = image.dimensions();
-        format!("the image is {width} x {height} pixels; each side needs at least {pixels_per_latent}")
-    })
+    prepare(&image, sides).map_err(|error| error.chain())
 }

@@ -93,7 +93,8 @@ impl Encoders {
     /// Returns an error if the VAE fails.
     pub(super) fn encode_image(&mut self, pixels: Pixels) -> Result<Posterior, OnnxError> {
         let Pixels { planes, size } = pixels;
-        let [width, height] = [size.width, size.height].map(|side| (side * self.files.pixels_per_latent) as usize);
+        let [width, height] =
+            [size.width, size.height].map(|side| (side * self.files.sides.pixels_per_latent) as usize);
         let input = Tensor::f32([1, 3, height, width], planes);
         let mut outputs = self.vae_encoder.run(vec![("sample", input)])?;
         let count = self.files.latent_channels * size.area();

@@ -19,12 +19,12 @@ use super::{
     noise::Normals,
     queue::AdmissionQueue,
     request::{EncodedRequest, Generated, Request},
-    settings::Settings,
+    settings::{Settings, rows_per_sample},
     stats::{Counters, Stats},
-    timesteps::{rows_per_sample, timesteps_run},
     worker::{Shared, Worker},
 };
 use crate::{
+    config::timesteps_run,
     imaging::{Limits, decode, encode_png},
     models::onnx::{Chosen, Device, Inbox, Loader, Provider, Runtime, Service},
 };
@@ -78,7 +78,7 @@ impl Engine {
     /// no model runs. Dropping the future cancels the request.
     ///
     /// # Errors
-    /// Returns [`EngineError::Image`] if the source cannot be opened or is too small, or if the result has values that
+    /// Returns [`EngineError::Image`] if the source cannot be opened, or if the result has values that
     /// are not finite; [`EngineError::Stopped`] if a model failed.
     pub(crate) async fn img2img(&self, request: Request) -> Result<Generated, EngineError> {
         let run = timesteps_run(self.settings.timesteps.get(), request.image_guidance);

@@ -15,10 +15,12 @@ use super::{
     family::{ModelIndex, TextEncoders, TimeIds},
     latents::Scaling,
     schedulers::{Scheduler, SchedulerConfig, SchedulerName},
+    sides::Sides,
 };
 use crate::models::{
     model_dir::{FileError, digest_of_files, file_names, read_config},
     onnx::{Element, OnnxError, Signature, Want, graph_file},
+    tokenizer::Tokenizer,
 };
 
 /// The folders that a model may have. Their order is part of the digest.
@@ -51,8 +53,8 @@ pub(crate) struct DiffusionFiles {
     graphs: BTreeMap<&'static str, Graph>,
     /// Channels of the latents.
     pub(super) latent_channels: usize,
-    /// Image pixels per latent pixel, along one side.
-    pub(super) pixels_per_latent: u32,
+    pub(super) sides: Sides,
+    trained_side: Option<u32>,
     /// Latents whose sides are multiples of this halve evenly in the UNet.
     pub(super) unet_multiple: u32,
     pub(super) text: TextEncoders,
@@ -85,6 +87,8 @@ impl Graph {
 struct UnetConfig {
     in_channels: usize,
     block_out_channels: Vec<usize>,
+    /// The side of the latents that it was trained with; a list of both for some models.
+    sample_size: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -154,7 +158,7 @@ impl DiffusionFiles {
         let text = problems.keep_all(TextEncoders::inspect(dir, &index));
         let scaling = vae.as_ref().and_then(|vae| problems.keep(vae.scaling(&vae_path)));
         let expected = Expected { latents: latents(channels), is_xl: index.is_xl(), text: text.as_ref() };
-        check_unet(dir, &expected, index.time_ids(), &mut problems);
+        let measures_sizes = check_unet(dir, &expected, index.time_ids(), &mut problems);
         // Every VAE has this key, but diffusers reads it only in its SDXL pipelines.
         let force_upcast = index.is_xl() && vae.as_ref().is_some_and(|vae| vae.force_upcast);
         let mean_only = check_vae(dir, channels, force_upcast, &mut problems);
@@ -163,7 +167,8 @@ impl DiffusionFiles {
                 dir: dir.to_owned(),
                 graphs: graphs(dir).map(|(part, graph)| (part, Graph::new(&graph, &dir.join(part)))).collect(),
                 latent_channels: vae.latent_channels,
-                pixels_per_latent: halvings(vae.block_out_channels.len()),
+                sides: sides(&unet, &vae, measures_sizes),
+                trained_side: unet.trained_side(&vae),
                 unet_multiple: halvings(unet.block_out_channels.len()),
                 text,
                 time_ids: index.time_ids(),
@@ -209,6 +214,24 @@ impl DiffusionFiles {
             names.extend(affecting.into_iter().map(|name| format!("{part}/{name}")));
         }
         Ok(digest_of_files(&self.dir, &names)?)
+    }
+
+    /// Reads the tokenizers of the text encoders.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Tokenizer::from_dir`].
+    pub(crate) fn tokenizers(&self) -> Result<Vec<Tokenizer>, DiffusionError> {
+        self.text.encoders.iter().map(|encoder| Ok(Tokenizer::from_dir(&encoder.tokenizer, &encoder.config)?)).collect()
+    }
+
+    /// Returns the sides of images that the models take.
+    pub(crate) fn sides(&self) -> Sides {
+        self.sides
+    }
+
+    /// Returns the side of the images that the model was trained with, in pixels, if its configuration says so.
+    pub(crate) fn trained_side(&self) -> Option<u32> {
+        self.trained_side
     }
 
     /// Returns the path of a part's graph.
@@ -257,9 +280,9 @@ struct Expected<'a> {
     text: Option<&'a TextEncoders>,
 }
 
-/// Checks the inputs and outputs of the UNet.
-fn check_unet(dir: &Path, expected: &Expected<'_>, time_ids: TimeIds, problems: &mut Problems) {
-    let Some(unet) = problems.keep(Signature::find(&dir.join("unet"), GRAPH)) else { return };
+/// Checks the inputs and outputs of the UNet. Returns whether it measures sizes: see [`Signature::measures_sizes`].
+fn check_unet(dir: &Path, expected: &Expected<'_>, time_ids: TimeIds, problems: &mut Problems) -> bool {
+    let Some(unet) = problems.keep(Signature::find(&dir.join("unet"), GRAPH)) else { return false };
     let hidden = [BATCH, Want::Any("tokens"), Want::Any("width")];
     let hidden = expected.text.map_or(hidden, TextEncoders::hidden_shape);
     let mut known = vec!["sample", "timestep", "encoder_hidden_states"];
@@ -274,6 +297,7 @@ fn check_unet(dir: &Path, expected: &Expected<'_>, time_ids: TimeIds, problems: 
     problems.keep(unet.expect_only(&known));
     problems.keep(unet.expect_batched("timestep"));
     problems.keep(unet.expect_output("out_sample", FLOATS, &expected.latents));
+    unet.measures_sizes()
 }
 
 /// Checks both halves of the VAE. Returns whether the encoder returns only the mean.
@@ -307,6 +331,21 @@ fn check_vae(dir: &Path, channels: Option<usize>, force_upcast: bool, problems: 
         problems.keep(decoder.expect_output("sample", floats, &pixels));
     }
     mean_only
+}
+
+impl UnetConfig {
+    fn trained_side(&self, vae: &VaeConfig) -> Option<u32> {
+        let latents = u32::try_from(self.sample_size.as_ref()?.as_u64()?).ok()?;
+        latents.checked_mul(halvings(vae.block_out_channels.len()))
+    }
+}
+
+/// Returns the sides that the models take. On the way up a UNet doubles its latents. Unless it measures them on the way
+/// down, they must have halved evenly.
+fn sides(unet: &UnetConfig, vae: &VaeConfig, measures_sizes: bool) -> Sides {
+    let pixels_per_latent = halvings(vae.block_out_channels.len());
+    let even = if measures_sizes { 1 } else { halvings(unet.block_out_channels.len()) };
+    Sides { pixels_per_latent, multiple: pixels_per_latent.saturating_mul(even) }
 }
 
 /// Returns the shape of latents, whose number of channels may be unknown.

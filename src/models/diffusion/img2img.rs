@@ -5,6 +5,7 @@ use image::RgbImage;
 use super::{
     latents::{Scaling, Size},
     noise::{Normals, Purpose},
+    sides::Sides,
 };
 use crate::imaging::{Filter, ImageError, resize, to_chw};
 
@@ -25,18 +26,16 @@ pub(super) struct Posterior {
     pub(super) size: Size,
 }
 
-/// Resizes an image down to whole latents with Lanczos, as diffusers' `VaeImageProcessor` does, and scales it to -1..1.
-/// Returns `None` if the image is smaller than one latent.
+/// Resizes an image to sides that the models take with Lanczos, as diffusers' `VaeImageProcessor` does, and scales it to
+/// -1..1.
 ///
 /// # Errors
 /// Returns the errors of [`resize`].
-pub(super) fn prepare(image: &RgbImage, pixels_per_latent: u32) -> Result<Option<Pixels>, ImageError> {
-    let size = Size { width: image.width() / pixels_per_latent, height: image.height() / pixels_per_latent };
-    if size.area() == 0 {
-        return Ok(None);
-    }
-    let resized = resize(image, size.width * pixels_per_latent, size.height * pixels_per_latent, Filter::Lanczos)?;
-    Ok(Some(Pixels { planes: to_chw(&resized, [0.5; 3], [0.5; 3]), size }))
+pub(super) fn prepare(image: &RgbImage, sides: Sides) -> Result<Pixels, ImageError> {
+    let (width, height) = (sides.of(image.width()), sides.of(image.height()));
+    let size = Size { width: width / sides.pixels_per_latent, height: height / sides.pixels_per_latent };
+    let resized = resize(image, width, height, Filter::Lanczos)?;
+    Ok(Pixels { planes: to_chw(&resized, [0.5; 3], [0.5; 3]), size })
 }
 
 /// Draws latents from the posterior and scales them for the UNet, as diffusers' `DiagonalGaussianDistribution.sample`
@@ -65,10 +64,9 @@ mod tests {
 
     #[test]
     fn sources_shrink_to_whole_latents() {
-        let pixels = prepare(&RgbImage::new(33, 47), 8).unwrap().unwrap();
+        let pixels = prepare(&RgbImage::new(33, 47), Sides { pixels_per_latent: 8, multiple: 8 }).unwrap();
         assert_eq!(pixels.size, Size { width: 4, height: 5 });
         assert_eq!(pixels.planes.len(), 3 * 32 * 40);
-        assert!(prepare(&RgbImage::new(7, 100), 8).unwrap().is_none());
     }
 
     #[test]

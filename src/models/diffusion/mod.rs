@@ -39,8 +39,8 @@ mod queue;
 mod request;
 mod schedulers;
 mod settings;
+mod sides;
 mod stats;
-mod timesteps;
 mod torch;
 mod worker;
 
@@ -51,9 +51,9 @@ pub(crate) use files::{DiffusionFiles, PARTS, graph_paths};
 pub(crate) use noise::NoiseGenerator;
 pub(crate) use request::Request;
 pub(crate) use schedulers::{Scheduler, SchedulerName};
-pub(crate) use settings::Settings;
+pub(crate) use settings::{Settings, rows_per_sample};
+pub(crate) use sides::Sides;
 pub(crate) use stats::Stats;
-pub(crate) use timesteps::{rows_per_sample, timesteps_run};
 
 #[cfg(test)]
 mod tests;

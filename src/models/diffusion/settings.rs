@@ -37,6 +37,12 @@ pub(crate) struct Settings {
     pub(crate) size: Option<Fit>,
 }
 
+/// Returns the rows of a UNet call that one sample takes. Classifier-free guidance, which is on for a `guidance_scale`
+/// above 1, adds a second row for the negative prompt.
+pub(crate) fn rows_per_sample(guidance_scale: f64) -> u32 {
+    if guidance_scale > 1.0 { 2 } else { 1 }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {

@@ -76,9 +76,11 @@ impl Worker {
     fn admit(&mut self, size: Size, request: EncodedRequest) {
         let EncodedRequest { posterior, prompt, image_guidance, mut normals, run, reply } = request;
         if !self.accepts(size, &prompt) {
-            let pixels = self.denoiser.files.unet_multiple * self.denoiser.files.pixels_per_latent;
+            let pixels = self.denoiser.files.sides.pixels_per_latent;
+            let (width, height, multiple) = (size.width * pixels, size.height * pixels, pixels * self.even());
             let reason = format!(
-                "the UNet accepts only images whose sides are multiples of {pixels} pixels; see docs/models.md"
+                "the UNet fails on {width} x {height} pixels; set `spectrum.width` and `spectrum.height` to multiples of \
+                 {multiple} and `keep_aspect = false`"
             );
             return reply.send(Err(EngineError::Image(reason)));
         }
@@ -92,12 +94,17 @@ impl Worker {
         let _ = batch.admit(Sample { denoising, prompt, ticket: reply });
     }
 
-    /// Whether the UNet accepts latents of a size. Exported graphs may fail on sizes that do not halve evenly. That must
-    /// reject one image and not stop the engine, so such a size is tried before it is used.
+    /// Whether the UNet accepts latents of a size. A graph may fail on sizes that do not halve evenly even if it seems to
+    /// take them. That must reject one image and not stop the engine, so such a size is tried before it is used.
     fn accepts(&mut self, size: Size, prompt: &Prompt) -> bool {
-        let multiple = self.denoiser.files.unet_multiple;
+        let multiple = self.even();
         let halves = size.width.is_multiple_of(multiple) && size.height.is_multiple_of(multiple);
         halves || *self.accepted.entry(size).or_insert_with(|| self.denoiser.accepts(size, prompt))
+    }
+
+    /// Returns the number of which sides of latents are multiples that halve evenly in the UNet.
+    fn even(&self) -> u32 {
+        self.denoiser.files.unet_multiple
     }
 
     /// Moves every sample forward by one timestep, and replies with those that are finished.

@@ -1,6 +1,6 @@
 //! The descriptions of classes for the generation prompt, as a table.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::array::{ArrayRef, ListBuilder, RecordBatch, StringArray, StringBuilder};
 
@@ -20,8 +20,8 @@ pub(crate) struct Descriptions {
     pub(crate) rows: RecordBatch,
     /// A digest of the table.
     pub(crate) digest: String,
-    /// The classes with descriptions; `None` if the pipeline names no file.
-    classes: Option<BTreeSet<String>>,
+    /// The descriptions by class; `None` if the pipeline names no file.
+    texts: Option<BTreeMap<String, Vec<String>>>,
 }
 
 /// Reads the descriptions that the pipeline names. Without a file the table is empty.
@@ -44,18 +44,23 @@ pub(crate) fn descriptions(config: &Config) -> Result<Descriptions> {
     }
     let columns: Vec<ArrayRef> = vec![Arc::new(names), Arc::new(lists.finish())];
     let rows = table(schema::DESCRIPTIONS, columns)?;
-    Ok(Descriptions { rows, digest: digest.id(), classes: path.map(|_| found.into_keys().collect()) })
+    Ok(Descriptions { rows, digest: digest.id(), texts: path.map(|_| found) })
 }
 
 impl Descriptions {
+    /// Returns the descriptions of `class`.
+    pub(crate) fn of(&self, class: &str) -> &[String] {
+        self.texts.as_ref().and_then(|texts| texts.get(class)).map_or(&[], Vec::as_slice)
+    }
+
     /// Checks that every class of `source` has a description, except the `excluded` ones, which get no images.
     ///
     /// # Errors
     /// Returns an error that names the first classes without one.
     pub(crate) fn cover(&self, source: &Source, excluded: &[String]) -> Result<()> {
-        let Some(described) = &self.classes else { return Ok(()) };
+        let Some(described) = &self.texts else { return Ok(()) };
         let needed = source.class_names().into_iter().filter(|name| !excluded.iter().any(|class| class == name));
-        let missing: Vec<&str> = needed.filter(|name| !described.contains(*name)).collect();
+        let missing: Vec<&str> = needed.filter(|name| !described.contains_key(*name)).collect();
         if missing.is_empty() {
             return Ok(());
         }

@@ -10,4 +10,4 @@ pub(crate) use class_text::{Line, lines};
 pub(super) use class_text::{read_json, read_text};
 pub(crate) use common_names::{CommonNames, common_names};
 pub(crate) use confidences::confidences;
-pub(crate) use descriptions::descriptions;
+pub(crate) use descriptions::{Descriptions, descriptions};

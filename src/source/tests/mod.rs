@@ -115,10 +115,10 @@ fn rows(source: &Source) -> Vec<String> {
         .collect()
 }
 
-/// Returns the bytes of every image, as text, or why they cannot be read.
+/// Returns the contents of every file, as text, or why they cannot be read.
 async fn read(source: &Source) -> Vec<Result<String, String>> {
     let paths: Vec<Option<&str>> = column(source, "path").into_iter().map(Some).collect();
-    let images = source.read(&paths).await.unwrap();
+    let images = source.read_files(&paths).await.unwrap();
     images.into_iter().map(|image| Ok(String::from_utf8(image?.unwrap()).unwrap())).collect()
 }
 

@@ -159,7 +159,7 @@ fn bad_images() -> Vec<Option<Vec<u8>>> {
         Some(Vec::new()),
         None,
         Some(huge_png()),
-        Some(b"GIF89a\x01\x00\x01\x00\x80\x00\x00\xff\xff\xff\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;".to_vec()),
+        Some(b"\0\0\0\x1cftypheic\0\0\0\0mif1heic".to_vec()),
     ]
 }
 
@@ -196,7 +196,7 @@ fn bad_images_are_rejects_up_to_a_ceiling() {
     the `jpeg` image is truncated or corrupt: its end is missing
     the `png` image is truncated or corrupt: its end is missing
     the file is empty
-    the image format `gif` is not supported; supported are `png`, `jpeg` and `webp`
+    the image format `heic` is not supported; supported are `png`, `jpeg`, `webp`, `gif`, `bmp` and `tiff`
     the image is 30000 x 30000 pixels; a side may have at most 16384
     the source has no bytes for it, only the path "a.png"; write the bytes too: `dataset.with_format("arrow").map(datasets.table.embed_table_storage, batched=True)`, then `to_parquet`
     "#);

@@ -204,10 +204,8 @@ async fn sizes_share_an_engine_and_bad_images_affect_no_others() {
     ];
     let results = generate_all(&engine, requests).await;
     let sides = |index: usize| decode(&results[index].as_ref().unwrap().png, &Limits::default()).unwrap().dimensions();
-    assert_eq!((sides(0), sides(1), sides(2)), ((32, 32), (48, 24), (32, 32)));
+    assert_eq!([sides(0), sides(1), sides(2), sides(3)], [(32, 32), (48, 24), (32, 32), (8, 40)]);
     let reason = |index: usize| results[index].as_ref().unwrap_err().clone();
-    let too_small = "the image is 3 x 40 pixels; each side needs at least 4";
-    assert_eq!(reason(3), EngineError::Image(too_small.to_owned()));
     assert!(matches!(reason(4), EngineError::Image(reason) if reason.starts_with("the `png` image is truncated")));
     assert_eq!(reason(5), EngineError::Image("not an image: it looks like `text`".to_owned()));
     assert_eq!(engine.img2img(of(source(0, 32, 32))).await, results[0].clone());

@@ -25,6 +25,7 @@ use super::{
     *,
 };
 use crate::{
+    config::timesteps_run,
     imaging::{Limits, decode, encode_png, from_chw, testing::base64},
     models::onnx::{CudaOptions, Device, Loader, Provider, Runtime},
 };

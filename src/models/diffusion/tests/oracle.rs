@@ -139,11 +139,11 @@ fn follow(
         assert!(ours.to_bits().abs_diff(theirs.to_bits()) <= ulps, "{what}: {ours} for {theirs}");
     }
     let source = decode(&base64(&source.png), &Limits::default()).unwrap();
-    let posterior = encoders.encode_image(prepare(&source, files.pixels_per_latent).unwrap().unwrap()).unwrap();
+    let posterior = encoders.encode_image(prepare(&source, files.sides).unwrap()).unwrap();
     let mut normals = NoiseGenerator::Torch.start(case.seed);
     let z0 = latents(&files.scaling, &posterior, &mut *normals);
     assert_close(&z0, &floats(&case.z0), &format!("latents of {what}"));
-    let ids = |conditional| files.time_ids.of(posterior.size, files.pixels_per_latent, conditional);
+    let ids = |conditional| files.time_ids.of(posterior.size, files.sides.pixels_per_latent, conditional);
     assert_eq!(ids(true), case.time_ids.clone().unwrap_or_default(), "{what}");
     assert_eq!(ids(false), case.negative_time_ids.clone().unwrap_or_default(), "{what}");
 

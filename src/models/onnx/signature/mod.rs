@@ -109,6 +109,9 @@ pub(crate) struct Signature {
 const RANDOM: [&str; 6] =
     ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"];
 
+/// Operators that resize images.
+const RESIZES: [&str; 2] = ["Resize", "Upsample"];
+
 impl Signature {
     /// Reads the signature of the graph called `stem` in the folder of a model.
     ///
@@ -168,6 +171,14 @@ impl Signature {
     /// Returns an operator that draws random numbers, if there is one: the results of such a graph differ each time.
     pub(crate) fn random_operator(&self) -> Option<&str> {
         self.nodes.iter().map(|node| node.operator.as_str()).find(|operator| RANDOM.contains(operator))
+    }
+
+    /// Whether every operator that resizes does so to a size that the graph computes, and not by a fixed factor. Only such a
+    /// UNet takes latents that do not halve evenly: it restores the size that it measured.
+    pub(crate) fn measures_sizes(&self) -> bool {
+        let mut resizes = self.nodes.iter().filter(|node| RESIZES.contains(&node.operator.as_str())).peekable();
+        // Inputs of `Resize`: data, region, factors, sizes. An input that is left out has no name.
+        resizes.peek().is_some() && resizes.all(|node| node.inputs.get(3).is_some_and(|sizes| !sizes.is_empty()))
     }
 
     /// Returns the output with this name.

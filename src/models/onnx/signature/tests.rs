@@ -75,6 +75,22 @@ fn what_is_in_place_of_a_graph_is_named() {
     }
 }
 
+#[test]
+fn a_graph_measures_sizes_if_every_resize_takes_one() {
+    let graph = |operators: &[(&str, &[&str])]| {
+        let node = |(operator, inputs): &(&str, &[&str])| Node {
+            operator: (*operator).to_owned(),
+            inputs: inputs.iter().map(|input| (*input).to_owned()).collect(),
+        };
+        Signature { nodes: operators.iter().map(node).collect(), ..Signature::read(&path()).unwrap() }
+    };
+    let (by_factor, to_size) = (("Resize", &["x", "", "two"][..]), ("Resize", &["x", "", "", "size"][..]));
+    assert!(graph(&[to_size, ("Conv", &["x", "w"]), to_size]).measures_sizes());
+    assert!(!graph(&[to_size, by_factor]).measures_sizes());
+    assert!(!graph(&[("Upsample", &["x", "two"])]).measures_sizes());
+    assert!(!graph(&[("ConvTranspose", &["x", "w"])]).measures_sizes(), "it is not known how it gets larger");
+}
+
 fn axis(signature: &Signature, axis: usize) -> Dim {
     signature.input("x").unwrap().dims.clone().unwrap()[axis].clone()
 }

@@ -5,16 +5,10 @@
 
 /// Returns how many timesteps of a schedule run: the last `timesteps` * (100 - `image_guidance`) / 100, rounded down.
 /// 0 means that the source passes through unchanged and no model runs. Guidance above 100 counts as 100.
-pub(crate) fn timesteps_run(timesteps: u32, image_guidance: u8) -> u32 {
+pub fn timesteps_run(timesteps: u32, image_guidance: u8) -> u32 {
     let percent = u64::from(100_u8.saturating_sub(image_guidance));
     // At most `timesteps`, since the percentage is at most 100.
     u32::try_from(u64::from(timesteps) * percent / 100).unwrap_or(timesteps)
-}
-
-/// Returns the rows of a UNet call that one sample takes. Classifier-free guidance, which is on for a `guidance_scale`
-/// above 1, adds a second row for the negative prompt.
-pub(crate) fn rows_per_sample(guidance_scale: f64) -> u32 {
-    if guidance_scale > 1.0 { 2 } else { 1 }
 }
 
 #[cfg(test)]
@@ -35,10 +29,5 @@ mod tests {
         assert_eq!(timesteps_run(1000, 100), 0);
         assert_eq!(timesteps_run(1000, 255), 0);
         assert_eq!(timesteps_run(50, 99), 0, "half a timestep rounds down to none");
-    }
-
-    #[test]
-    fn classifier_free_guidance_doubles_the_rows() {
-        assert_eq!((rows_per_sample(10.0), rows_per_sample(1.0)), (2, 1));
     }
 }
