@@ -426,7 +426,8 @@ fn what_the_hub_refuses_says_what_to_do() {
     hint: the repository is private, its terms must be accepted on its page, or it does not exist; set `HF_TOKEN` to the token of an account with access (a token was sent)
     `models.clip`: `hf://tests/digits@main/clip`: HUB denies access (401)
     hint: the repository is private, its terms must be accepted on its page, or it does not exist; set `HF_TOKEN` to the token of an account with access (a token was sent)
-    `file://ROOT/nowhere/train.parquet`: there is no such file; it is one of `source.splits`, below `source.root`
+    `source.root` is `nowhere`, and there is no directory `ROOT/nowhere/`
+    hint: relative paths of a pipeline file start at the directory where the command runs
     3 problems; nothing was run
     ");
     workspace.variables.push(("HF_TOKEN", TOKEN.into()));

@@ -13,7 +13,7 @@ fn of_source(keys: &str) -> String {
 #[test]
 fn each_kind_of_source_has_its_own_keys() {
     let source = |keys: &str| serde_json::to_string(&sound(&of_source(keys), &[]).source).unwrap();
-    assert_snapshot!(source("kind = \"list\"\nlists = \"s3://b/l\"\nsplits.train = \"t.txt\""), @r#"{"kind":{"list":{"lists":"s3://b/l"}},"root":"data","splits":{"names":[["train",["t.txt"]]],"shares":[]},"sql":"pixels/embed.sql","classes":null,"label_kind":null}"#);
+    assert_snapshot!(source("kind = \"list\"\nlists = \"s3://b/l\"\nsplits.train = \"t.txt\""), @r##"{"kind":{"list":{"lists":"s3://b/l"}},"root":"data","splits":{"names":[["train",["t.txt"]]],"shares":[]},"sql":"pixels/embed.sql","classes":null,"label_kind":null,"background":"#ffffff"}"##);
     assert_snapshot!(source("kind = \"imagefolder\"\nsplits = { train = [\"a\", \"b/c\"], test = \"d\" }"), @r#"{"kind":{"imagefolder":{"label_column":"label"}},"root":"data","splits":{"names":[["train",["a","b/c"]],["test",["d"]]],"shares":[]},"sql":"pixels/embed.sql","classes":null,"label_kind":null}"#);
     assert_snapshot!(source("kind = \"csv\"\nsplits.train = \"t.csv\""), @r#"{"kind":{"csv":{"table":null,"split_column":null,"path_column":"path","path_prefix":"","label_column":"label"}},"root":"data","splits":{"names":[["train",["t.csv"]]],"shares":[]},"sql":"pixels/embed.sql","classes":null,"label_kind":null}"#);
     let one = "kind = \"csv\"\ntable = \"m.csv\"\nsplit_column = \"split\"\npath_column = \"filename\"\n\
@@ -27,7 +27,7 @@ fn each_kind_of_source_has_its_own_keys() {
 fn keys_of_another_kind_of_source_are_refused() {
     let refused = |keys: &str| refused(&of_source(keys), &[]).to_string();
     assert_snapshot!(refused("kind = \"list\"\nlabel_column = \"y\"\nlist = \"l\"\nsplits.train = \"a:b\""), @r#"
-    x.toml:7: `source.label_column` is not a key of kind `list`; expected one of `kind`, `lists`, `root`, `splits`, `sql`, `classes` or `label_kind`
+    x.toml:7: `source.label_column` is not a key of kind `list`; expected one of `kind`, `lists`, `root`, `splits`, `sql`, `classes`, `label_kind` or `background`
     x.toml:8: unknown key `source.list`; did you mean `lists`?
     x.toml:9: `source.splits.train`: found "a:b", expected a path relative to `source.lists` (or `source.root` if that is not set), without empty, `.` or `..` parts
     3 problems; nothing was run

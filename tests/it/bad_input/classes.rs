@@ -35,11 +35,11 @@ fn class_names_that_are_none() {
     1 problem; nothing was run
 
     exit code 2
-    error: `[dir]/file.json` (`source.classes`): it is not a list of class names, or an object from number to name
+    error: `[dir]/file.json` (`source.classes`): it is not a list of class names, or an object from number or class to name
     1 problem; nothing was run
 
     exit code 2
-    error: `[dir]/file.json` (`source.classes`): it is not a list of class names, or an object from number to name: EOF while parsing a list at line 1 column 7
+    error: `[dir]/file.json` (`source.classes`): it is not a list of class names, or an object from number or class to name: EOF while parsing a list at line 1 column 7
     1 problem; nothing was run
 
     exit code 2
@@ -47,7 +47,7 @@ fn class_names_that_are_none() {
     1 problem; nothing was run
 
     exit code 2
-    error: `[dir]/file.json` (`source.classes`): it is not a list of class names, or an object from number to name
+    error: `test.parquet#0` has the label 5, and `[dir]/file.json` (`source.classes`) has names for class names, not for numbers
     1 problem; nothing was run
 
     exit code 2

@@ -128,6 +128,10 @@ fn cuda_by_name_without_cuda() {
     assert!(why.contains("\nhint: "), "{why}");
     assert_snapshot!(run, @r"
     exit code 1
+    split       images  classes  smallest class  largest class  skipped
+    train          337       10  eight (3)       zero (70)            0
+    validation      43       10  one (2)         zero (8)             0
+    test           400       10  zero (40)       zero (40)            0
     error: device `cuda:99` was requested, but its provider
     ");
     assert!(!workspace.lake().exists(), "it began to work without the device that was asked for");
@@ -143,6 +147,10 @@ fn no_runtime() {
     };
     assert_snapshot!(said(run().env("ORT_DYLIB_PATH", workspace.path("none.so"))), @r"
     exit code 1
+    split       images  classes  smallest class  largest class  skipped
+    train          337       10  eight (3)       zero (70)            0
+    validation      43       10  one (2)         zero (8)             0
+    test           400       10  zero (40)       zero (40)            0
     error: the ONNX Runtime library `[dir]/none.so`, named by `ORT_DYLIB_PATH`, does not exist
     ");
     assert_snapshot!(said(run().env("PATH", workspace.path("empty"))), @r"

@@ -219,6 +219,10 @@ fn an_expectation_that_fails_shows_its_rows() {
     workspace.edit(&asked(20));
     assert_snapshot!(said(&mut workspace.command("run", &["--until", "images"])), @r"
     exit code 1
+    split       images  classes  smallest class  largest class  skipped
+    train          337       10  eight (3)       zero (70)            0
+    validation      43       10  one (2)         zero (8)             0
+    test           400       10  zero (40)       zero (40)            0
     pixels: 780 rows in [time]
     images: 780 rows in [time]
     error: expectation `no class is small` failed: 4 rows, none expected
@@ -247,6 +251,10 @@ fn two_rows_of_one_key() {
     replace(&mut workspace, "hard_samples/few_shot.sql", &twice("hard_samples/few_shot.sql"));
     assert_snapshot!(said(&mut workspace.command("run", &["--until", "hard_samples"])), @r"
     exit code 2
+    split       images  classes  smallest class  largest class  skipped
+    train          337       10  eight (3)       zero (70)            0
+    validation      43       10  one (2)         zero (8)             0
+    test           400       10  zero (40)       zero (40)            0
     pixels: 780 rows in [time]
     images: 780 rows in [time]
     error: query `hard_samples/few_shot.sql`: it returns two rows with the same (source_id); `hard_samples` allows one row per key

@@ -53,7 +53,7 @@ fn sources_that_are_no_parquet() {
     1 problem; nothing was run
 
     exit code 2
-    error: `file://[dir]/train.parquet` is an empty file, not the file itself
+    error: `file://[dir]/train.parquet`: it is an empty file
     hint: download or copy the file again
     1 problem; nothing was run
 
@@ -184,7 +184,7 @@ fn bad_images_are_rejects_up_to_a_ceiling() {
     error: step `pixels`: 7 of 27 rows failed, 1 are allowed (`rejects.max_fraction`)
       "train.parquet#0": the `jpeg` image is truncated or corrupt: its end is missing
       "train.parquet#10": the image is 30000 x 30000 pixels; a side may have at most 16384
-      "train.parquet#12": the image format `gif` is not supported; supported are `png`, `jpeg` and `webp`
+      "train.parquet#12": the image format `heic` is not supported; supported are `png`, `jpeg`, `webp`, `gif`, `bmp` and `tiff`
     hint: `SELECT path, reason FROM rejects` in `discl-pipe sql` shows all
     "#);
     workspace.edit("rejects.max_fraction=1.0");
