@@ -17,7 +17,7 @@ extern crate self as arrow;
 extern crate self as parquet;
 extern crate self as tokio;
 
-#[path = "../../src/limited_read.rs"]
+#[path = "../../src/limited_read/mod.rs"]
 mod limited_read;
 
 #[path = "../../src/config/brace_expansion.rs"]

@@ -23,7 +23,7 @@ mod error {
     pub use diagnostics::{Diagnostic, Diagnostics};
 }
 
-#[path = "../../src/limited_read.rs"]
+#[path = "../../src/limited_read/mod.rs"]
 mod limited_read;
 
 use config::Config;

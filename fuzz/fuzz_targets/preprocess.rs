@@ -10,7 +10,7 @@ use std::path::Path;
 use image::{Rgb, RgbImage};
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../src/limited_read.rs"]
+#[path = "../../src/limited_read/mod.rs"]
 mod limited_read;
 
 #[path = "../../src/imaging/mod.rs"]

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../src/limited_read.rs"]
+#[path = "../../src/limited_read/mod.rs"]
 mod limited_read;
 
 #[path = "../../src/models"]

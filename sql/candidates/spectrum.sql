@@ -1,5 +1,6 @@
 -- Every image to generate: hard sample × guidance level × seed × attempt.
--- A slot's next attempt becomes due when every earlier one has failed: it scored below the threshold or was rejected.
+-- A slot's next attempt becomes due when every earlier one has failed: its image scored below the threshold, or could
+-- not be generated. An image that could not be scored says nothing about the slot, so it causes no further attempt.
 -- Prompts use a class's common name if it has one.
 WITH slots AS (
     SELECT
@@ -46,16 +47,15 @@ scorable AS (
 judged AS (
     SELECT
         c.*,
-        s.text_similarity IS NOT NULL AND s.text_similarity >= $min_text_similarity AS passed,
-        s.score_id IS NOT NULL OR r.id IS NOT NULL AS tried
+        coalesce(s.text_similarity < $min_text_similarity, false) OR r.id IS NOT NULL AS failed
     FROM scorable c
     LEFT JOIN scores s ON s.score_id = c.score_id
-    LEFT JOIN (SELECT DISTINCT id FROM rejects WHERE step = 'scores') r ON r.id = c.score_id
+    LEFT JOIN (SELECT DISTINCT id FROM rejects WHERE step = 'spectrum') r ON r.id = c.sample_id
 ),
 counted AS (
     SELECT
         judged.*,
-        coalesce(sum(CASE WHEN tried AND NOT passed THEN 1 ELSE 0 END) OVER (
+        coalesce(sum(CASE WHEN failed THEN 1 ELSE 0 END) OVER (
             PARTITION BY source_id, image_guidance, seed ORDER BY attempt
             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
         ), 0) AS earlier_failures

@@ -1,6 +1,7 @@
 //! Reads whole files with a size limit, so that a file that is much too large never fills the memory. Recognises what
 //! stands in for a file that was never downloaded.
 
+mod python_json;
 mod stand_in;
 
 use std::{
@@ -11,7 +12,8 @@ use std::{
 
 use stand_in::HEAD_BYTES;
 
-pub(crate) use stand_in::{StandIn, looks_like};
+pub(crate) use python_json::from_python;
+pub(crate) use stand_in::{StandIn, UNKNOWN, looks_like};
 
 /// The most bytes of a configuration. The largest known one, a scheduler's with its betas, has about 100 KiB.
 pub(crate) const CONFIGURATION: u64 = 16 << 20;
@@ -42,11 +44,18 @@ pub(crate) fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     }
     match StandIn::of(bytes.get(..HEAD_BYTES).unwrap_or(&bytes)) {
         None | Some(StandIn::Empty) => Ok(bytes),
-        Some(found) => Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("it is {found}, not the file itself\nhint: {}", found.remedy()),
-        )),
+        Some(found) => Err(io::Error::new(io::ErrorKind::InvalidData, found.instead_of_the_file())),
     }
+}
+
+/// Returns the first [`HEAD_BYTES`] of a file, or fewer if it is shorter.
+///
+/// # Errors
+/// Returns the error of the file system.
+pub(crate) fn head(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(HEAD_BYTES as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Reads a UTF-8 file of at most `max` bytes.
@@ -87,6 +96,7 @@ mod tests {
         std::fs::write(file.path(), pointer).unwrap();
         let message = read_text(file.path(), 1000).unwrap_err().to_string();
         assert!(message.starts_with("it is a Git LFS pointer, not the file itself\nhint: run `git lfs"), "{message}");
+        assert_eq!(head(file.path()).unwrap(), pointer.as_bytes());
         std::fs::write(file.path(), "").unwrap();
         assert_eq!(read_text(file.path(), 1000).unwrap(), "");
     }

@@ -43,6 +43,12 @@ impl StandIn {
         }
     }
 
+    /// Returns the end of a message about a file that holds this: what it is, and what to do.
+    pub(crate) fn instead_of_the_file(self) -> String {
+        let not = if self == Self::Empty { "" } else { ", not the file itself" };
+        format!("it is {self}{not}\nhint: {}", self.remedy())
+    }
+
     /// Returns how to get the file itself.
     pub(crate) fn remedy(self) -> &'static str {
         match self {
@@ -94,6 +100,9 @@ const FORMATS: &[(usize, &[u8], &str)] = &[
     (4, b"ftyp", "a video"),
 ];
 
+/// What [`looks_like`] returns for bytes that it does not recognise.
+pub(crate) const UNKNOWN: &str = "binary data of unknown kind";
+
 /// Returns what a file looks like by its first [`HEAD_BYTES`], for the message about one that is not what it should be.
 pub(crate) fn looks_like(head: &[u8]) -> &'static str {
     let is_safetensors = |offset: usize| offset != 8 || head.get(4..8) == Some(&[0; 4]);
@@ -105,7 +114,7 @@ pub(crate) fn looks_like(head: &[u8]) -> &'static str {
     if head.iter().all(|byte| *byte == 0) {
         return "zeros, as an interrupted download leaves them";
     }
-    let Some(text) = as_text(head) else { return "binary data of unknown kind" };
+    let Some(text) = as_text(head) else { return UNKNOWN };
     if text.starts_with('<') {
         "`html` or `xml`"
     } else if text.starts_with(['{', '[']) {

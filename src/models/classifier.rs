@@ -10,7 +10,7 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use crate::{
     imaging::{Limits, decode},
     models::{
-        model_dir::{FileError, Problems, digest_of_files, file_names},
+        model_dir::{FileError, Problems, digest_of_files},
         onnx::{
             Busy, CudaOptions, Device, Element, Loader, Model, OnnxError, Runtime, Signature, Tensor, Want,
             default_threads,
@@ -33,11 +33,17 @@ pub(crate) enum ClassifierError {
     File(#[from] FileError),
 }
 
+/// The name of the graph, without `.onnx`.
+pub(crate) const GRAPH: &str = "model";
+
 /// A classifier's directory, in the layout that `optimum-cli export onnx --task image-classification` writes:
 /// `model.onnx` with `pixel_values` and `logits`, and `preprocessor_config.json`. Weights are not loaded.
 #[derive(Debug, Clone)]
 pub(crate) struct ClassifierFiles {
     dir: PathBuf,
+    graph: PathBuf,
+    /// The files that affect a probability, relative to the directory, in order.
+    files: Vec<String>,
     preprocess: Preprocess,
     /// Height and width of the images that the graph expects.
     sides: (usize, usize),
@@ -50,16 +56,21 @@ impl ClassifierFiles {
     /// Returns every file that is missing, broken or does not fit.
     pub(crate) fn inspect(dir: &Path) -> Result<Self, Vec<ClassifierError>> {
         let mut problems = Problems::default();
-        let path = dir.join("preprocessor_config.json");
-        let preprocess = problems.keep(Preprocess::read(&path).and_then(|preprocess| {
-            let (width, height) = preprocess.fixed_output(&path)?;
-            Ok((preprocess, (height as usize, width as usize)))
+        let preprocess = problems.keep(Preprocess::file_in(dir).and_then(|file| {
+            let preprocess = Preprocess::read(&dir.join(file))?;
+            let (width, height) = preprocess.fixed_output(&dir.join(file))?;
+            Ok((file, preprocess, (height as usize, width as usize)))
         }));
-        if let Some(graph) = problems.keep(Signature::read(&dir.join("model.onnx"))) {
-            check(&graph, preprocess.as_ref().map(|(_, sides)| *sides), &mut problems);
+        let graph = problems.keep(Signature::find(dir, GRAPH));
+        if let Some(graph) = &graph {
+            check(graph, preprocess.as_ref().map(|(_, _, sides)| *sides), &mut problems);
         }
-        match preprocess {
-            Some((preprocess, sides)) if problems.is_empty() => Ok(Self { dir: dir.to_owned(), preprocess, sides }),
+        match (graph, preprocess) {
+            (Some(graph), Some((file, preprocess, sides))) if problems.is_empty() => {
+                let mut files: Vec<String> = graph.files(dir).into_iter().chain([file.to_owned()]).collect();
+                files.sort();
+                Ok(Self { dir: dir.to_owned(), graph: graph.path, files, preprocess, sides })
+            }
             _ => Err(problems.into_vec()),
         }
     }
@@ -69,11 +80,7 @@ impl ClassifierFiles {
     /// # Errors
     /// Returns an error if a file cannot be read.
     pub(crate) fn digest(&self) -> Result<String, ClassifierError> {
-        let mut names = vec!["preprocessor_config.json".to_owned()];
-        // Large exports keep their weights in another file, such as `model.onnx_data`.
-        names.extend(file_names(&self.dir)?.into_iter().filter(|name| name.starts_with("model.onnx")));
-        names.sort();
-        Ok(digest_of_files(&self.dir, &names)?)
+        Ok(digest_of_files(&self.dir, &self.files)?)
     }
 }
 
@@ -109,7 +116,7 @@ impl Classifier {
         let provider = device.choose(runtime)?.provider;
         let (threads, busy) = (threads.unwrap_or_else(default_threads), Arc::new(Busy::default()));
         let loader = Loader { runtime, provider, cuda, threads, busy: &busy };
-        let model = Mutex::new(loader.open(&files.dir.join("model.onnx"))?);
+        let model = Mutex::new(loader.open(&files.graph)?);
         Ok(Self { model, files: files.clone() })
     }
 
@@ -150,7 +157,7 @@ impl Classifier {
             _ => None,
         });
         let (classes, values) = logits.ok_or_else(|| OnnxError::Run {
-            path: self.files.dir.join("model.onnx"),
+            path: self.files.graph.clone(),
             reason: format!("output `logits` does not have {ROWS} rows of floats"),
         })?;
         Ok(values.chunks_exact(classes).take(count).map(softmax).collect())

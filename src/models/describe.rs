@@ -2,18 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
     error::{self, Error, Result},
     models::{
-        classifier::ClassifierFiles,
-        clip::ClipFiles,
+        classifier::{self, ClassifierFiles},
+        clip::{self, ClipFiles},
         diffusion,
         error::ModelError,
         hub::{self, FetchProgress},
-        onnx::{Port, Signature},
+        model_dir::read_config,
+        onnx::{OnnxError, Port, Signature, check_versions},
         preprocess::Preprocess,
         tokenizer::Tokenizer,
     },
@@ -86,12 +87,15 @@ pub(crate) async fn describe(location: &str, progress: &FetchProgress) -> Result
     let fetched = hub::directory(location, progress).await;
     let directory = fetched.map_err(|error| Error::input(ModelError::from(error)))?;
     let dir = directory.as_path();
-    match kind(dir) {
-        Some(Kind::Diffusion) => Ok(of_diffusion(dir)),
-        Some(Kind::Clip) => Ok(of_clip(dir)),
-        Some(Kind::Classifier) => Ok(of_classifier(dir)),
-        None => Err(Error::input(ModelError::NotAModel { location: location.to_owned() })),
-    }
+    let mut description = match kind(dir) {
+        Some(Kind::Diffusion) => of_diffusion(dir),
+        Some(Kind::Clip) => of_clip(dir),
+        Some(Kind::Classifier) => of_classifier(dir),
+        None => return Err(Error::input(ModelError::NotAModel { location: location.to_owned() })),
+    };
+    let graphs: Vec<PathBuf> = description.graphs.iter().map(|graph| dir.join(&graph.file)).collect();
+    description.problems.extend(messages(&check_versions(&graphs, None)));
+    Ok(description)
 }
 
 fn kind(dir: &Path) -> Option<Kind> {
@@ -99,11 +103,13 @@ fn kind(dir: &Path) -> Option<Kind> {
     if has("model_index.json") {
         return Some(Kind::Diffusion);
     }
-    if !has("model.onnx") && !has("preprocessor_config.json") {
+    let graphs = clip::graph_paths(dir);
+    let is_model = matches!(graphs, Ok(_) | Err(OnnxError::SeveralGraphs { .. } | OnnxError::NotExported { .. }));
+    if !is_model && !has("preprocessor_config.json") && !has("processor_config.json") {
         return None;
     }
-    let graph = Signature::read(&dir.join("model.onnx")).ok();
-    let has_prompts = graph.map(|graph| graph.input("input_ids").is_some());
+    let text = graphs.ok().and_then(|graphs| Signature::read(graphs.first()?).ok());
+    let has_prompts = text.map(|graph| graph.input("input_ids").is_some());
     let is_clip = has_prompts.unwrap_or_else(|| has("tokenizer_config.json") || has("tokenizer.json"));
     Some(if is_clip { Kind::Clip } else { Kind::Classifier })
 }
@@ -115,16 +121,18 @@ fn of_diffusion(dir: &Path) -> Description {
         kind: Kind::Diffusion,
         facts: json!(found.facts),
         tokenizers: found.tokenizers.iter().map(|(folder, length)| tokenizer(folder, *length)).collect(),
-        graphs: found.graphs.iter().map(|(part, signature)| graph(format!("{part}/model.onnx"), signature)).collect(),
+        graphs: found.graphs.iter().map(|(_, signature)| graph(dir, signature)).collect(),
         problems: messages(&found.problems),
     }
 }
 
 fn of_clip(dir: &Path) -> Description {
-    let signature = Signature::read(&dir.join("model.onnx")).ok();
-    let width = last_axis(signature.as_ref(), "image_embeds");
+    let graphs = clip::graph_paths(dir).unwrap_or_default();
+    let graphs: Vec<Signature> = graphs.iter().filter_map(|path| Signature::read(path).ok()).collect();
+    let width = last_axis(graphs.last(), "image_embeds");
     let (size, mean, std) = preprocessing(dir);
-    let length = Tokenizer::from_dir(dir).ok().map(|tokenizer| tokenizer.length());
+    let tokenizer_of = |dir: &Path| Tokenizer::from_dir(dir, &dir.join("config.json"));
+    let length = tokenizer_of(dir).ok().map(|tokenizer| tokenizer.length());
     Description {
         directory: dir.to_owned(),
         kind: Kind::Clip,
@@ -135,13 +143,13 @@ fn of_clip(dir: &Path) -> Description {
             "std": std,
         }),
         tokenizers: length.into_iter().map(|length| tokenizer("", length)).collect(),
-        graphs: signature.iter().map(|signature| graph("model.onnx".to_owned(), signature)).collect(),
+        graphs: graphs.iter().map(|signature| graph(dir, signature)).collect(),
         problems: messages(&ClipFiles::inspect(dir, false).err().unwrap_or_default()),
     }
 }
 
 fn of_classifier(dir: &Path) -> Description {
-    let signature = Signature::read(&dir.join("model.onnx")).ok();
+    let signature = Signature::find(dir, classifier::GRAPH).ok();
     let classes = last_axis(signature.as_ref(), "logits");
     let (size, mean, std) = preprocessing(dir);
     Description {
@@ -154,7 +162,7 @@ fn of_classifier(dir: &Path) -> Description {
             "std": std,
         }),
         tokenizers: Vec::new(),
-        graphs: signature.iter().map(|signature| graph("model.onnx".to_owned(), signature)).collect(),
+        graphs: signature.iter().map(|signature| graph(dir, signature)).collect(),
         problems: messages(&ClassifierFiles::inspect(dir).err().unwrap_or_default()),
     }
 }
@@ -167,11 +175,11 @@ fn tokenizer(folder: &str, length: usize) -> TokenizerFacts {
     TokenizerFacts { folder: folder.to_owned(), length }
 }
 
-fn graph(file: String, signature: &Signature) -> Graph {
+fn graph(dir: &Path, signature: &Signature) -> Graph {
     let tensors =
         |ports: &[Port]| ports.iter().map(|port| Tensor { name: port.name.clone(), shape: port.to_string() }).collect();
     Graph {
-        file,
+        file: signature.path.strip_prefix(dir).unwrap_or(&signature.path).display().to_string(),
         bytes: signature.weights.size_with(&signature.path),
         precision: signature.weights.precision().map(|element| element.to_string()),
         inputs: tensors(&signature.inputs),
@@ -186,27 +194,19 @@ fn last_axis(signature: Option<&Signature>, output: &str) -> Option<u64> {
 
 /// Returns a number of `config.json`, or the number of entries if the value is an object.
 fn in_config(dir: &Path, key: &str) -> Option<u64> {
-    let value = in_json(&dir.join("config.json"), key)?;
+    let config: Value = read_config(&dir.join("config.json")).ok()?;
+    let value = config.get(key)?;
     value.as_u64().or_else(|| Some(value.as_object()?.len() as u64))
 }
 
-fn in_json(path: &Path, key: &str) -> Option<Value> {
-    let mut config: Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
-    config.get_mut(key).map(Value::take)
-}
-
 /// Returns the width × height of the images that the model sees, and the mean and deviation by which values are
-/// normalized, as the file writes them if it has them.
+/// normalized.
 fn preprocessing(dir: &Path) -> (Option<String>, Value, Value) {
-    let path = dir.join("preprocessor_config.json");
-    let Ok(preprocess) = Preprocess::read(&path) else { return (None, Value::Null, Value::Null) };
+    let read = Preprocess::file_in(dir).and_then(|file| Preprocess::read(&dir.join(file)));
+    let Ok(preprocess) = read else { return (None, Value::Null, Value::Null) };
     let (mean, std) = preprocess.normalization();
-    let written = |key, used: [f32; 3]| {
-        let same = |value: &Value| <[f32; 3]>::deserialize(value).is_ok_and(|written| written == used);
-        in_json(&path, key).filter(same).unwrap_or_else(|| json!(used))
-    };
     let size = preprocess.output().map(|(width, height)| format!("{width}×{height}"));
-    (size, written("image_mean", mean), written("image_std", std))
+    (size, json!(mean), json!(std))
 }
 
 #[cfg(test)]

@@ -1,16 +1,20 @@
 //! Reads the models that a pipeline names: their configurations and digests, but no weights.
 
-use std::{collections::BTreeMap, num::NonZeroU32, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+};
 
 use super::{
     ModelOptions,
-    classifier::ClassifierFiles,
-    clip::ClipFiles,
-    diffusion::{DiffusionError, DiffusionFiles, NoiseGenerator, Scheduler, SchedulerName, Settings},
+    classifier::{self, ClassifierFiles},
+    clip::{self, ClipFiles},
+    diffusion::{self, DiffusionError, DiffusionFiles, NoiseGenerator, Scheduler, SchedulerName, Settings},
     error::ModelError,
     hub::{self, FetchProgress},
     model_dir::Problems,
-    onnx::CudaOptions,
+    onnx::{CudaOptions, check_versions, graph_file},
 };
 use crate::{
     config::{Config, Spectrum},
@@ -60,8 +64,8 @@ pub(super) async fn inspect(
 ) -> Result<Inspected, Vec<ModelError>> {
     let mut problems = Problems::default();
     let diffusion = problems.keep_all(inspect_diffusion(config, options, progress).await);
-    let clip = problems.keep_all(inspect_clip(config, progress).await);
-    let classifiers = problems.keep_all(inspect_classifiers(config, progress).await);
+    let clip = problems.keep_all(inspect_clip(config, options, progress).await);
+    let classifiers = problems.keep_all(inspect_classifiers(config, options, progress).await);
     match (diffusion, clip, classifiers) {
         (Some(diffusion), Some(clip), Some(classifiers)) => Ok(Inspected { diffusion, clip, classifiers }),
         _ => Err(problems.into_vec()),
@@ -75,7 +79,7 @@ async fn inspect_diffusion(
 ) -> Result<InspectedDiffusion, Vec<ModelError>> {
     let key = "models.diffusion";
     let dir = directory(key, &config.models.diffusion, progress).await?;
-    let files = DiffusionFiles::inspect(&dir).map_err(ModelError::at(key))?;
+    let files = supported(key, DiffusionFiles::inspect(&dir), &diffusion::graph_paths(&dir), options)?;
     with_settings(config, options, files).map_err(|error| vec![error.into()])
 }
 
@@ -130,11 +134,16 @@ fn settings(spectrum: &Spectrum, options: &ModelOptions) -> Result<Settings, Dif
     })
 }
 
-async fn inspect_clip(config: &Config, progress: &FetchProgress) -> Result<InspectedClip, Vec<ModelError>> {
+async fn inspect_clip(
+    config: &Config,
+    options: &ModelOptions,
+    progress: &FetchProgress,
+) -> Result<InspectedClip, Vec<ModelError>> {
     let key = "models.clip";
     let dir = directory(key, &config.models.clip, progress).await?;
     let whole_frame = config.filter.frame == "whole";
-    let files = ClipFiles::inspect(&dir, whole_frame).map_err(ModelError::at(key))?;
+    let graphs = clip::graph_paths(&dir).unwrap_or_default();
+    let files = supported(key, ClipFiles::inspect(&dir, whole_frame), &graphs, options)?;
     let of_files = files.digest().map_err(|error| ModelError::at(key)(vec![error]))?;
     let digest = Digest::new("clip").text(&of_files).part(&[u8::from(whole_frame)]).id();
     Ok(InspectedClip { files, digest })
@@ -142,12 +151,14 @@ async fn inspect_clip(config: &Config, progress: &FetchProgress) -> Result<Inspe
 
 async fn inspect_classifiers(
     config: &Config,
+    options: &ModelOptions,
     progress: &FetchProgress,
 ) -> Result<InspectedClassifiers, Vec<ModelError>> {
     let (mut all, mut problems, mut digest) = (BTreeMap::new(), Problems::default(), Digest::new("classifiers"));
     for (name, location) in &config.models.classifiers {
         let key = format!("models.classifiers.{name}");
-        if let Some((files, of_files)) = problems.keep_all(inspect_classifier(&key, location, progress).await) {
+        if let Some((files, of_files)) = problems.keep_all(inspect_classifier(&key, location, options, progress).await)
+        {
             digest = digest.text(name).text(&of_files);
             all.insert(name.clone(), files);
         }
@@ -163,12 +174,33 @@ async fn inspect_classifiers(
 async fn inspect_classifier(
     key: &str,
     location: &str,
+    options: &ModelOptions,
     progress: &FetchProgress,
 ) -> Result<(ClassifierFiles, String), Vec<ModelError>> {
     let dir = directory(key, location, progress).await?;
-    let files = ClassifierFiles::inspect(&dir).map_err(ModelError::at(key))?;
+    let graph: Vec<PathBuf> = graph_file::find(&dir, classifier::GRAPH).into_iter().collect();
+    let files = supported(key, ClassifierFiles::inspect(&dir), &graph, options)?;
     let digest = files.digest().map_err(|error| ModelError::at(key)(vec![error]))?;
     Ok((files, digest))
+}
+
+/// Returns the files of the model that `key` names if they fit and the runtime supports their graphs.
+fn supported<F, E: Into<ModelError>>(
+    key: &str,
+    files: Result<F, Vec<E>>,
+    graphs: &[impl AsRef<Path>],
+    options: &ModelOptions,
+) -> Result<F, Vec<ModelError>> {
+    let mut problems = Problems::default();
+    let files = problems.keep_all(files.map_err(ModelError::at(key)));
+    let too_new = check_versions(graphs, options.library.as_deref());
+    match files {
+        Some(files) if too_new.is_empty() => Ok(files),
+        _ => {
+            ModelError::at(key)(too_new).into_iter().for_each(|problem| problems.add(problem));
+            Err(problems.into_vec())
+        }
+    }
 }
 
 /// Returns the local directory of the model that `key` names.

@@ -6,7 +6,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokenizers::AddedToken;
 
-use crate::{limited_read, models::model_dir::FileError};
+use crate::{
+    limited_read::{self, from_python},
+    models::model_dir::{self, FileError},
+};
 
 /// Splits a prompt into words as transformers' `CLIPTokenizer` does.
 const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
@@ -21,6 +24,17 @@ pub(crate) enum TokenizerError {
     File(#[from] FileError),
     #[error("`{}` is not a usable tokenizer file: {reason}", path.display())]
     Invalid { path: PathBuf, reason: String },
+    #[error(
+        "`{}` has neither `tokenizer.json` nor `vocab.json` with `merges.txt`{other}\n\
+         hint: `AutoTokenizer.from_pretrained(MODEL).save_pretrained(DIRECTORY)` of transformers writes them",
+        path.display()
+    )]
+    Missing {
+        /// The tokenizer's directory.
+        path: PathBuf,
+        /// Empty, or what is there instead.
+        other: &'static str,
+    },
     /// The vocabulary lacks a special token that the config names.
     #[error("`{}`: the token `{token}` is not in the vocabulary", path.display())]
     NoSuchToken {
@@ -37,7 +51,7 @@ pub(crate) enum TokenizerError {
 pub(crate) struct Tokens {
     /// Token ids: start, prompt, end, then padding.
     pub(crate) ids: Vec<i64>,
-    /// 1 for every id up to and including the end token, 0 for padding.
+    /// 1 for every id up to and including the end token; for padding 0, or 1 if the model attends to it.
     pub(crate) attention_mask: Vec<i64>,
 }
 
@@ -47,16 +61,45 @@ pub(crate) struct Tokenizer {
     inner: tokenizers::Tokenizer,
     length: usize,
     pad: i64,
+    /// Whether padding is masked. SigLIP attends to it.
+    masks: bool,
 }
 
 /// The relevant keys of `tokenizer_config.json`. A token is a string, or an object that contains it.
 #[derive(Deserialize)]
 struct Config {
-    model_max_length: f64,
+    model_max_length: Option<f64>,
     bos_token: Option<Token>,
     eos_token: Option<Token>,
     pad_token: Option<Token>,
     unk_token: Option<Token>,
+    /// What the model takes besides the ids.
+    model_input_names: Option<Vec<String>>,
+}
+
+impl Config {
+    /// Returns the number of ids of every encoded prompt: `model_max_length`, or the number of positions in the
+    /// configuration of the text encoder at `model` if the file at `path` does not limit it.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "3 to 4096")]
+    fn length(&self, path: &Path, model: &Path) -> Result<usize, TokenizerError> {
+        let found = self.model_max_length.filter(|length| *length <= MAX_LENGTH);
+        let length = found.or_else(|| positions(model)).filter(|length| (3.0..=MAX_LENGTH).contains(length));
+        length.map(|length| length as usize).ok_or_else(|| {
+            let found = self.model_max_length.map_or_else(|| "missing".to_owned(), |length| length.to_string());
+            let reason = format!(
+                "`model_max_length` is {found}, expected 3 to {MAX_LENGTH}, and `{}` has no `max_position_embeddings`",
+                model.display()
+            );
+            TokenizerError::Invalid { path: path.to_owned(), reason }
+        })
+    }
+}
+
+/// Returns the number of positions of the text encoder with this configuration.
+fn positions(model: &Path) -> Option<f64> {
+    const KEY: &str = "max_position_embeddings";
+    let config: Value = model_dir::read_config(model).ok()?;
+    config.get(KEY).or_else(|| config.get("text_config")?.get(KEY))?.as_f64()
 }
 
 #[derive(Deserialize)]
@@ -83,19 +126,16 @@ impl Token {
 
 impl Tokenizer {
     /// Reads a tokenizer's directory: `tokenizer_config.json`, and `tokenizer.json` or, if that is absent, `vocab.json`
-    /// and `merges.txt`, from which it builds the byte-level BPE of transformers' `CLIPTokenizer`.
+    /// and `merges.txt`, from which it builds the byte-level BPE of transformers' `CLIPTokenizer`. `model` is the path of
+    /// the text encoder's configuration, which is read if the tokenizer's has no length.
     ///
     /// # Errors
     /// Returns an error if a file is missing or invalid, or if the vocabulary lacks a special token.
-    pub(crate) fn from_dir(dir: &Path) -> Result<Self, TokenizerError> {
+    pub(crate) fn from_dir(dir: &Path, model: &Path) -> Result<Self, TokenizerError> {
         let config_path = dir.join("tokenizer_config.json");
         let config: Config = parse(&config_path)?;
-        if !(3.0..=MAX_LENGTH).contains(&config.model_max_length) {
-            let reason = format!("`model_max_length` is {}, expected 3 to {MAX_LENGTH}", config.model_max_length);
-            return Err(TokenizerError::Invalid { path: config_path, reason });
-        }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "3 to 4096")]
-        let length = config.model_max_length as usize;
+        let length = config.length(&config_path, model)?;
+        let masks = config.model_input_names.is_none_or(|names| names.iter().any(|name| name == "attention_mask"));
         let bos = Token::or(config.bos_token, "<|startoftext|>");
         let eos = Token::or(config.eos_token, "<|endoftext|>");
         let (unk, _) = Token::or(config.unk_token, &eos.0);
@@ -104,6 +144,7 @@ impl Tokenizer {
         let mut inner = if ready_made.is_file() {
             from_json(&ready_made, &read(&ready_made)?)?
         } else {
+            check_vocabulary(dir)?;
             let json = clip_bpe(dir, &bos, &eos, &unk)?;
             from_json(&dir.join("vocab.json"), json.to_string().as_bytes())?
         };
@@ -117,7 +158,7 @@ impl Tokenizer {
             .add_special_tokens(special)
             .and_then(|_| inner.with_truncation(None).map(|inner| inner.with_padding(None)).map(|_| ()))
             .map_err(|error| TokenizerError::Invalid { path: ready_made, reason: error.to_string() })?;
-        Ok(Self { inner, length, pad: i64::from(id) })
+        Ok(Self { inner, length, pad: i64::from(id), masks })
     }
 
     /// Returns the number of ids of every encoded prompt.
@@ -144,9 +185,22 @@ impl Tokenizer {
         }
         let mut attention_mask = vec![1; ids.len()];
         ids.resize(self.length, self.pad);
-        attention_mask.resize(self.length, 0);
+        attention_mask.resize(self.length, i64::from(!self.masks));
         Ok(Tokens { ids, attention_mask })
     }
+}
+
+/// Checks that a directory without `tokenizer.json` has the files from which it can be built.
+fn check_vocabulary(dir: &Path) -> Result<(), TokenizerError> {
+    if dir.join("vocab.json").is_file() && dir.join("merges.txt").is_file() {
+        return Ok(());
+    }
+    let sentencepiece = ["spiece.model", "sentencepiece.bpe.model", "tokenizer.model"];
+    let other = match sentencepiece.iter().any(|name| dir.join(name).is_file()) {
+        true => ", but a SentencePiece model, which is not read",
+        false => "",
+    };
+    Err(TokenizerError::Missing { path: dir.to_owned(), other })
 }
 
 /// Returns the `tokenizer.json` that transformers would write for CLIP's vocabulary and merges.
@@ -195,11 +249,11 @@ fn from_json(path: &Path, json: &[u8]) -> Result<tokenizers::Tokenizer, Tokenize
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TokenizerError> {
-    Ok(limited_read::read(path, limited_read::TABLE).map_err(FileError::io("read", path))?)
+    Ok(model_dir::read(path, limited_read::TABLE)?)
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, TokenizerError> {
-    serde_json::from_slice(&read(path)?)
+    serde_json::from_slice(&from_python(&read(path)?))
         .map_err(|error| TokenizerError::Invalid { path: path.to_owned(), reason: error.to_string() })
 }
 
@@ -222,7 +276,7 @@ mod tests {
         let mut config: Value = parse(&bundle().join("tokenizer_config.json")).unwrap();
         edit(&mut config);
         fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
-        Tokenizer::from_dir(dir.path())
+        Tokenizer::from_dir(dir.path(), &dir.path().join("config.json"))
     }
 
     #[derive(Deserialize)]
@@ -243,7 +297,7 @@ mod tests {
 
     #[test]
     fn ids_equal_transformers_from_either_kind_of_file() {
-        let ready_made = Tokenizer::from_dir(&bundle()).unwrap();
+        let ready_made = Tokenizer::from_dir(&bundle(), Path::new("none")).unwrap();
         let from_vocabulary = from_vocabulary(|_| ()).unwrap();
         let golden = golden();
         assert!(golden.len() >= 10);
@@ -305,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_long_prompt_keeps_its_end_and_a_short_one_is_masked() {
-        let tokenizer = Tokenizer::from_dir(&bundle()).unwrap();
+        let tokenizer = Tokenizer::from_dir(&bundle(), Path::new("none")).unwrap();
         let end = *tokenizer.encode("").unwrap().ids.get(1).unwrap();
         let long = tokenizer.encode(&"zero ".repeat(100)).unwrap();
         assert_eq!((long.ids.len(), long.ids.last()), (tokenizer.length(), Some(&end)));
@@ -335,7 +389,7 @@ mod tests {
         );
         let absent = message(&|config| config["pad_token"] = json!("<pad>"));
         assert!(absent.ends_with("the token `<pad>` is not in the vocabulary"), "{absent}");
-        let error = Tokenizer::from_dir(Path::new("/no/such")).unwrap_err();
+        let error = Tokenizer::from_dir(Path::new("/no/such"), Path::new("none")).unwrap_err();
         assert_eq!(error.to_string(), "cannot read `/no/such/tokenizer_config.json`");
     }
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, StructArray, UInt32Array},
     compute::{SortColumn, cast, concat_batches, lexsort_to_indices, take_record_batch},
-    datatypes::{DataType, Schema, SchemaRef},
+    datatypes::{DataType, Float64Type, Schema, SchemaRef},
     error::ArrowError,
 };
 
-use super::{ERROR_FIELD, Table, is_image};
+use super::{ERROR_FIELD, SIMILARITIES, Table, is_image};
 use crate::error::{Error, Result};
 
 /// Checks that a query has exactly the columns of its table, by name, with types that fit.
@@ -127,7 +127,10 @@ pub(crate) fn conform(query: &str, batch: &RecordBatch, table: &SchemaRef) -> Re
         })?;
         columns.push(conform_column(column, field.data_type()).map_err(fail)?);
     }
-    Ok(Rows { batch: RecordBatch::try_new(Arc::clone(table), columns).map_err(fail)?, errors: first_errors(batch) })
+    Ok(Rows {
+        batch: RecordBatch::try_new(Arc::clone(table), columns).map_err(fail)?,
+        errors: first_errors(batch, table),
+    })
 }
 
 /// Converts batches like [`conform`], for queries whose rows cannot fail.
@@ -156,17 +159,28 @@ fn conform_column(column: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, A
     }
 }
 
-/// Returns the first `error` among the structs of each row.
-fn first_errors(batch: &RecordBatch) -> StringArray {
+/// Returns for each row the first `error` among its structs, or else why it has no score.
+fn first_errors(batch: &RecordBatch, table: &SchemaRef) -> StringArray {
     let columns: Vec<StringArray> = batch
         .columns()
         .iter()
         .filter_map(|column| column.as_struct_opt()?.column_by_name(ERROR_FIELD))
         .filter_map(|errors| Some(cast(errors, &DataType::Utf8).ok()?.as_string::<i32>().clone()))
+        .chain(SIMILARITIES.into_iter().filter_map(|(name, reason)| missing_scores(batch, table, name, reason)))
         .collect();
     (0..batch.num_rows())
         .map(|row| columns.iter().find(|errors| errors.is_valid(row)).map(|errors| errors.value(row)))
         .collect()
+}
+
+/// Returns `reason` for each row whose similarity `name` is NULL or not finite. A query that writes `NULL` for a similarity
+/// has none, which is no failure; it shows in the type of the column.
+fn missing_scores(batch: &RecordBatch, table: &SchemaRef, name: &str, reason: &'static str) -> Option<StringArray> {
+    table.field_with_name(name).ok()?;
+    let scores = batch.column_by_name(name).filter(|scores| *scores.data_type() != DataType::Null)?;
+    let scores = cast(scores, &DataType::Float64).ok()?;
+    let scores = scores.as_primitive::<Float64Type>().iter();
+    Some(scores.map(|score| (!score.is_some_and(f64::is_finite)).then_some(reason)).collect())
 }
 
 /// Concatenates `batches`, sorted by the columns of `key`.

@@ -111,6 +111,18 @@ pub(crate) fn info_fields() -> Fields {
 /// The field that a function adds to its struct for an image that failed: such a row is rejected.
 pub(crate) const ERROR_FIELD: &str = "error";
 
+/// The columns of `scores` that must be numbers, each with the reason of a row in which it is not: such a row is rejected.
+const SIMILARITIES: [(&str, &str); 2] = [
+    (
+        "text_similarity",
+        "no `text_similarity`: the CLIP's embedding of the image or of its filter prompt is not finite or is zero",
+    ),
+    (
+        "image_similarity",
+        "no `image_similarity`: the CLIP's embedding of the image or of its real image is not finite or is zero",
+    ),
+];
+
 /// Whether `data_type` is [`image_type`].
 pub(crate) fn is_image(data_type: &DataType) -> bool {
     *data_type == image_type()

@@ -1,5 +1,5 @@
 //! `classify(name, image)`: class probabilities by the classifier `name` of `[models.classifiers]`, from class 0 on. NULL
-//! if the image is NULL or cannot be decoded.
+//! if the image is NULL or cannot be decoded, or if the classifier's output is not finite.
 
 use std::sync::Arc;
 

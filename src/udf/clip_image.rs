@@ -1,5 +1,5 @@
 //! `clip_image(image)`: the L2-normalized CLIP embedding of an image. NULL if the image is NULL or cannot be decoded
-//! (`image_info` has the reason).
+//! (`image_info` has the reason), or if the model fails on it: its output is not finite, or zero.
 
 use std::sync::Arc;
 

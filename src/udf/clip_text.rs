@@ -1,4 +1,5 @@
-//! `clip_text(prompt)`: the L2-normalized CLIP embedding of a prompt. Each distinct prompt is embedded once.
+//! `clip_text(prompt)`: the L2-normalized CLIP embedding of a prompt. Each distinct prompt is embedded once. NULL if
+//! the prompt is NULL or the model fails on it: its output is not finite, or zero.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! `cosine_similarity(a, b)`: the cosine of two embeddings, in −1..=1. NULL if one is NULL or zero.
+//! `cosine_similarity(a, b)`: the cosine of two embeddings, in −1..=1. NULL if one is NULL, zero, or not
+//! finite.
 
 use std::sync::Arc;
 
@@ -64,5 +65,7 @@ mod tests {
         assert_eq!(cosine(&[1.0, 0.0], &[0.0, 2.0]), Some(0.0));
         assert_eq!(cosine(&[1.0, 1.0], &[-1.0, -1.0]), Some(-1.0));
         assert_eq!(cosine(&[0.0], &[1.0]), None);
+        assert_eq!(cosine(&[f32::NAN], &[1.0]), None);
+        assert_eq!(cosine(&[f32::INFINITY], &[1.0]), None);
     }
 }

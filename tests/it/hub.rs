@@ -39,8 +39,12 @@ struct State {
     token: Option<&'static str>,
     /// Close connections without a response.
     down: bool,
-    /// A file whose responses never end if they start at this byte or later.
+    /// A file of which no byte from this one on is ever sent.
     stalls: Option<(&'static str, usize)>,
+    /// The host to which all requests for files are redirected, as mirrors do.
+    mirrored: Option<String>,
+    /// The tokens that arrived at the other host.
+    leaked: Vec<String>,
     /// A file that is sent with a wrong byte once.
     flips: Option<&'static str>,
     /// Requested paths, with the bytes of each response.
@@ -150,39 +154,46 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, port: u16) -> std::io::Re
         };
     }
     let resolved = path.strip_prefix(&format!("/tests/digits/resolve/{COMMIT}/"));
-    let (name, redirected) = match (resolved, path.strip_prefix("/cdn/")) {
-        (Some(name), _) if allowed => (name, false),
-        (None, Some(name)) => (name, true),
+    let elsewhere = path.strip_prefix("/cdn/");
+    if elsewhere.is_some() {
+        locked.leaked.extend(header("authorization"));
+    }
+    let name = match (resolved, elsewhere) {
+        (Some(name), _) if allowed => name,
+        (None, Some(name)) => name,
         _ => return end(&mut stream, "404 Not Found", "", b""),
     };
+    if let Some(host) = locked.mirrored.as_ref().filter(|_| elsewhere.is_none()) {
+        // A mirror says nothing about the file.
+        let to = format!("location: http://{host}/cdn/{name}?X-Signature={TOKEN}\r\n");
+        return end(&mut stream, "308 Permanent Redirect", &to, b"");
+    }
     let Some(bytes) = locked.files.get(name).cloned() else { return end(&mut stream, "404 Not Found", "", b"") };
     let facts = format!("x-repo-commit: {COMMIT}\r\netag: \"{}\"\r\n", blob(&bytes));
-    if !redirected && is_large(name) {
+    if elsewhere.is_none() && is_large(name) {
         // Like the hub, redirect large files to another host, with a secret in the URL.
         let to = format!("location: http://localhost:{port}/cdn/{name}?X-Signature={TOKEN}\r\n");
-        let linked = format!("x-linked-etag: \"{}\"\r\nx-linked-size: {}\r\n", blob(&bytes), bytes.len());
-        return end(&mut stream, "302 Found", &(to + &linked + &facts), b"");
+        return end(&mut stream, "302 Found", &(to + &facts), b"");
     }
-    let range = header("range").unwrap();
-    let (from, to) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
-    let (from, to) = (from.parse::<usize>().unwrap(), to.parse::<usize>().unwrap().min(bytes.len() - 1));
-    let mut piece = bytes[from..=to].to_vec();
-    if to > 0 {
-        locked.asked.push((name.to_owned(), piece.len()));
-        if locked.flips == Some(name) {
-            locked.flips = None;
-            piece[0] ^= 1;
-        }
+    let from = header("range").map_or(0, |range| {
+        range.strip_prefix("bytes=").and_then(|range| range.strip_suffix('-')).unwrap().parse::<usize>().unwrap()
+    });
+    let mut rest = bytes[from..].to_vec();
+    locked.asked.push((name.to_owned(), rest.len()));
+    if locked.flips == Some(name) {
+        locked.flips = None;
+        rest[0] ^= 1;
     }
-    let stalls = locked.stalls.is_some_and(|(stalls, first)| stalls == name && from >= first && to > 0);
+    let stalls = locked.stalls.filter(|(stalls, _)| *stalls == name);
     drop(locked);
-    let range = format!("content-range: bytes {from}-{to}/{}\r\n", bytes.len());
-    if stalls {
-        write!(stream, "HTTP/1.1 206 Partial Content\r\n{range}content-length: {}\r\n\r\n", piece.len())?;
-        stream.write_all(&piece[..piece.len() / 2])?;
+    let range = format!("content-range: bytes {from}-{}/{}\r\n", bytes.len() - 1, bytes.len());
+    let (status, facts) = if from > 0 { ("206 Partial Content", range + &facts) } else { ("200 OK", facts) };
+    if let Some((_, last)) = stalls {
+        write!(stream, "HTTP/1.1 {status}\r\n{facts}content-length: {}\r\n\r\n", rest.len())?;
+        stream.write_all(&rest[..last - from])?;
         std::thread::sleep(Duration::from_secs(600));
     }
-    end(&mut stream, "206 Partial Content", &(range + &facts), &piece)
+    end(&mut stream, status, &facts, &rest)
 }
 
 fn end(stream: &mut TcpStream, status: &str, headers: &str, body: &[u8]) -> std::io::Result<()> {
@@ -288,20 +299,23 @@ fn what_is_in_the_cache_needs_no_network() {
 fn a_fetch_that_was_killed_goes_on() {
     const WEIGHTS: &str = "unet/model.onnx_data";
     let server = Server::new();
-    // A part has ten million bytes.
     let bytes: Vec<u8> = (0..25_000_000_u32).map(|at| (at % 251) as u8).collect();
     server.state().files.insert(WEIGHTS.to_owned(), bytes.clone());
     server.state().stalls = Some((WEIGHTS, 20_000_000));
     server.state().flips = Some("vae_decoder/model.onnx");
     let workspace = server.workspace();
     let mut check = workspace.command("check", &[]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let blobs = workspace.path("hf/hub/models--tests--digits/blobs");
+    let part = || {
+        let parts = std::fs::read_dir(&blobs).into_iter().flatten().map(|entry| entry.unwrap().path());
+        let parts = parts.filter(|path| path.extension().is_some_and(|extension| extension == "part"));
+        parts.map(|path| std::fs::metadata(path).map_or(0, |found| found.len())).max().unwrap_or(0)
+    };
     let begun = Instant::now();
-    while server.state().asked.iter().filter(|(path, _)| path == WEIGHTS).count() < 3 {
+    while part() < 20_000_000 {
         assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", server.asked());
         std::thread::sleep(Duration::from_millis(50));
     }
-    // Meanwhile the first two parts are written.
-    std::thread::sleep(Duration::from_secs(2));
     check.kill().unwrap();
     check.wait().unwrap();
     let snapshot = workspace.path(&format!("hf/hub/models--tests--digits/snapshots/{COMMIT}"));
@@ -315,6 +329,74 @@ fn a_fetch_that_was_killed_goes_on() {
     // The file with the wrong byte was fetched again.
     let decoder = std::fs::read(snapshot.join("vae_decoder/model.onnx")).unwrap();
     assert!(decoder == std::fs::read(root().join("models/digits/vae_decoder/model.onnx")).unwrap());
+}
+
+#[test]
+fn a_token_stays_with_the_hub() {
+    let server = Server::new();
+    server.state().token = Some(TOKEN);
+    let mut workspace = server.workspace();
+    workspace.variables.push(("HF_TOKEN", TOKEN.into()));
+    said(&workspace, "check", 0);
+    assert!(server.asked().iter().any(|(path, _)| path == "unet/model.onnx"), "it came from the other host");
+    assert_eq!(server.state().leaked, Vec::<String>::new());
+}
+
+#[test]
+fn a_mirror_that_redirects_is_followed_or_named() {
+    let server = Server::new();
+    // The same server under another name.
+    server.state().mirrored = Some(format!("localhost:{}", server.port));
+    let mut workspace = server.workspace();
+    workspace.variables.push(("HF_TOKEN", TOKEN.into()));
+    said(&workspace, "check", 0);
+    assert_eq!(server.state().leaked, Vec::<String>::new());
+    let elsewhere = |host: &str| {
+        std::fs::remove_dir_all(workspace.path("hf")).unwrap();
+        server.state().mirrored = Some(host.to_owned());
+        said(&workspace, "check", 2)
+    };
+    let gone = elsewhere(&format!("localhost:{}/gone", server.port));
+    assert!(gone.contains("HUB, which redirects to localhost:"), "{gone}");
+    assert!(gone.contains(", has no such repository or revision (404)"), "{gone}");
+    // Nothing listens there.
+    let closed = elsewhere("localhost:1");
+    assert!(closed.contains(": it redirects to localhost:1: "), "{closed}");
+}
+
+#[test]
+fn a_repository_that_is_not_exported_says_so() {
+    let server = Server::new();
+    let mut workspace = server.workspace();
+    let pytorch = |name: &String| name.ends_with(".onnx") || name.ends_with(".onnx_data");
+    server.state().files.retain(|name, _| !pytorch(name));
+    workspace.edit("models.clip=hf://tests/digits/clip");
+    assert_snapshot!(said(&workspace, "check", 2), @"");
+    // As of a directory.
+    server.state().files.clear();
+    workspace.edit(&format!("models.clip={:?}", workspace.path("clip")));
+    std::fs::create_dir(workspace.path("clip")).unwrap();
+    std::fs::write(workspace.path("clip/model.safetensors"), "no").unwrap();
+    let local = said(&workspace, "check", 2);
+    assert!(local.contains("`DIR/clip` is not exported: `model.safetensors` holds weights of PyTorch"), "{local}");
+}
+
+#[test]
+fn graphs_in_a_folder_of_a_repository_are_fetched_alone() {
+    let server = Server::new();
+    {
+        let mut state = server.state();
+        let graph = state.files.remove("clip/model.onnx").unwrap();
+        state.files.insert("clip/onnx/model.onnx".to_owned(), graph);
+        for name in ["clip/onnx/model_q4.onnx", "clip/onnx/model_fp16.onnx_data", "clip/onnx/text_model.onnx"] {
+            state.files.insert(name.to_owned(), b"no".to_vec());
+        }
+    }
+    let workspace = server.workspace();
+    said(&workspace, "check", 0);
+    let asked: Vec<String> = server.asked().into_iter().map(|(name, _)| name).collect();
+    let graphs: Vec<&String> = asked.iter().filter(|name| name.starts_with("clip/onnx/")).collect();
+    assert_eq!(graphs, ["clip/onnx/model.onnx"]);
 }
 
 #[test]

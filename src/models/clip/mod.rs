@@ -10,7 +10,7 @@ mod model;
 
 pub(crate) use engine::{ClipEngine, ClipSettings, ClipStats};
 pub(crate) use error::{ClipError, EmbedError};
-pub(crate) use files::ClipFiles;
+pub(crate) use files::{ClipFiles, graph_names, graph_paths};
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,9 @@
 //! The CLIP model. Texts and images each run with a fixed batch shape.
 
-use super::{ClipError, files::ClipFiles};
+use super::{
+    ClipError,
+    files::{ClipFiles, Tower},
+};
 use crate::models::{
     onnx::{Element, Loader, Model, OnnxError, Tensor},
     tokenizer::Tokenizer,
@@ -9,23 +12,27 @@ use crate::models::{
 /// Rows of one call. Short batches are padded, since a runtime may round a row differently in a batch of another size.
 pub(super) const ROWS: usize = 8;
 
-/// A loaded CLIP model. Embeddings are unit vectors and batch-invariant.
+/// A loaded CLIP model. Embeddings are batch-invariant, and unit vectors unless the model fails.
 #[derive(Debug)]
 pub(crate) struct Clip {
-    model: Model,
+    text: Model,
+    /// The tower of images, if it is a graph of its own.
+    vision: Option<Model>,
     tokenizer: Tokenizer,
     files: ClipFiles,
 }
 
 impl Clip {
-    /// Loads the graph with its weights.
+    /// Loads the graphs with their weights.
     ///
     /// # Errors
-    /// Returns an error if the runtime rejects the graph or the tokenizer cannot be read.
+    /// Returns an error if the runtime rejects a graph or the tokenizer cannot be read.
     pub(crate) fn load(loader: &Loader<'_>, files: &ClipFiles) -> Result<Self, ClipError> {
+        let vision = (files.vision.graph != files.text.graph).then(|| loader.open(&files.vision.graph));
         Ok(Self {
-            model: loader.open(&files.graph())?,
-            tokenizer: Tokenizer::from_dir(files.dir())?,
+            text: loader.open(&files.text.graph)?,
+            vision: vision.transpose()?,
+            tokenizer: files.tokenizer()?,
             files: files.clone(),
         })
     }
@@ -44,9 +51,10 @@ impl Clip {
                 ids.extend(tokens.ids);
                 mask.extend(tokens.attention_mask);
             }
-            let images = if self.files.paired { ROWS } else { 1 };
+            let images = if self.files.text.paired { ROWS } else { 1 };
             let pixels = Tensor::zeros(Element::F32, self.pixel_shape(images));
-            let rows = self.run(ids, mask, ROWS, pixels, "text_embeds")?;
+            let inputs = self.inputs(ids, mask, pixels);
+            let rows = run(&mut self.text, &self.files.text, inputs)?;
             embeddings.extend(rows.into_iter().take(texts.len()));
         }
         Ok(embeddings)
@@ -65,10 +73,11 @@ impl Clip {
                 pixels.extend_from_slice(tensor.as_ref());
             }
             pixels.resize(shape.iter().product(), 0.0);
-            let texts = if self.files.paired { ROWS } else { 1 };
+            let texts = if self.files.vision.paired { ROWS } else { 1 };
             let ids = vec![0; texts * self.tokenizer.length()];
             let mask = vec![1; ids.len()];
-            let rows = self.run(ids, mask, texts, Tensor::f32(shape, pixels), "image_embeds")?;
+            let inputs = self.inputs(ids, mask, Tensor::f32(shape, pixels));
+            let rows = run(self.vision.as_mut().unwrap_or(&mut self.text), &self.files.vision, inputs)?;
             embeddings.extend(rows.into_iter().take(tensors.len()));
         }
         Ok(embeddings)
@@ -79,30 +88,30 @@ impl Clip {
         [images, 3, height as usize, width as usize]
     }
 
-    fn run(
-        &mut self,
-        ids: Vec<i64>,
-        mask: Vec<i64>,
-        texts: usize,
-        pixels: Tensor,
-        output: &str,
-    ) -> Result<Vec<Vec<f32>>, OnnxError> {
-        let shape = [texts, self.tokenizer.length()];
-        let mut inputs = vec![("input_ids", Tensor::i64(shape, ids)), ("pixel_values", pixels)];
-        if self.files.masked {
-            inputs.push(("attention_mask", Tensor::i64(shape, mask)));
-        }
-        let taken = self.model.run(inputs)?.take(output);
-        let widths = taken.and_then(|(shape, values)| match shape.as_slice() {
-            [rows, width] if *rows == ROWS && *width > 0 => Some((*width, values)),
-            _ => None,
-        });
-        let (width, values) = widths.ok_or_else(|| OnnxError::Run {
-            path: self.files.graph(),
-            reason: format!("output `{output}` does not have {ROWS} rows of floats"),
-        })?;
-        Ok(values.chunks_exact(width).map(normalize).collect())
+    /// Returns every input that a graph may have.
+    fn inputs(&self, ids: Vec<i64>, mask: Vec<i64>, pixels: Tensor) -> Vec<(&'static str, Tensor)> {
+        let shape = [ids.len() / self.tokenizer.length().max(1), self.tokenizer.length()];
+        vec![
+            ("input_ids", Tensor::i64(shape, ids)),
+            ("attention_mask", Tensor::i64(shape, mask)),
+            ("pixel_values", pixels),
+        ]
     }
+}
+
+/// Runs a tower on [`ROWS`] rows, with those of the inputs that its graph has.
+fn run(model: &mut Model, tower: &Tower, mut inputs: Vec<(&str, Tensor)>) -> Result<Vec<Vec<f32>>, OnnxError> {
+    inputs.retain(|(name, _)| tower.inputs.contains(name));
+    let taken = model.run(inputs)?.take(&tower.output);
+    let widths = taken.and_then(|(shape, values)| match shape.as_slice() {
+        [rows, width] if *rows == ROWS && *width > 0 => Some((*width, values)),
+        _ => None,
+    });
+    let (width, values) = widths.ok_or_else(|| OnnxError::Run {
+        path: tower.graph.clone(),
+        reason: format!("output `{}` does not have {ROWS} rows of floats", tower.output),
+    })?;
+    Ok(values.chunks_exact(width).map(normalize).collect())
 }
 
 /// Scales a vector to length 1. Exports normalize too; this makes the length exact to f32 for every export.

@@ -12,3 +12,6 @@ pub(super) type Problems = model_dir::Problems<super::DiffusionError>;
 pub(super) const BATCH: Want = Want::Any("batch");
 
 pub(super) const FLOATS: &[Element] = &[Element::F32, Element::F16];
+
+/// The name of each part's graph, without `.onnx`.
+pub(super) const GRAPH: &str = "model";

@@ -9,7 +9,7 @@ use super::{
     DiffusionError,
     checks::Problems,
     family::ModelIndex,
-    files::{DiffusionFiles, PARTS, halvings, vae_scale},
+    files::{self, DiffusionFiles, PARTS, halvings, vae_scale},
     schedulers::SchedulerConfig,
 };
 use crate::models::{model_dir::read_config, onnx::Signature, tokenizer::Tokenizer};
@@ -53,10 +53,12 @@ pub(crate) struct DiffusionDescription {
 pub(crate) fn describe(dir: &Path) -> DiffusionDescription {
     let mut problems = Problems::default();
     problems.keep_all(DiffusionFiles::inspect(dir));
-    let graph = |part: &'static str| Some((part, Signature::read(&dir.join(part).join("model.onnx")).ok()?));
-    let graphs: Vec<_> = PARTS.into_iter().filter_map(graph).collect();
-    let tokenizer = |part: &'static str| Some((part, Tokenizer::from_dir(&dir.join(part)).ok()?.length()));
-    let tokenizers = PARTS.into_iter().filter_map(tokenizer).collect();
+    let graphs: Vec<_> = files::graphs(dir).collect();
+    let tokenizer = |part: &'static str| {
+        let config = dir.join(part.replace("tokenizer", "text_encoder")).join("config.json");
+        Some((part, Tokenizer::from_dir(&dir.join(part), &config).ok()?.length()))
+    };
+    let tokenizers = PARTS.into_iter().filter(|part| part.starts_with("tokenizer")).filter_map(tokenizer).collect();
     let mut facts = DiffusionFacts::default();
     if let Ok(index) = ModelIndex::read(dir) {
         let path = dir.join("scheduler").join("scheduler_config.json");

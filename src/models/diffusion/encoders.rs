@@ -37,7 +37,7 @@ impl Encoders {
     /// Returns an error if the runtime rejects a graph or a tokenizer cannot be read.
     pub(super) fn load(loader: &Loader<'_>, files: &DiffusionFiles) -> Result<Self, DiffusionError> {
         let text = |encoder: &TextEncoder| {
-            let tokenizer = Tokenizer::from_dir(&encoder.tokenizer)?;
+            let tokenizer = Tokenizer::from_dir(&encoder.tokenizer, &encoder.config)?;
             Ok((encoder.clone(), tokenizer, loader.open(&files.graph(encoder.part))?))
         };
         Ok(Self {

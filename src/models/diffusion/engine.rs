@@ -133,7 +133,7 @@ fn load(
     counters: &Arc<Counters>,
 ) -> Result<(Encoders, Vec<Denoiser>), DiffusionError> {
     let (provider, threads) = (chosen.provider, settings.threads);
-    let (copies, threads_of_each) = share_cores(threads, provider, files.unet_bytes()?);
+    let (copies, threads_of_each) = share_cores(threads, provider, files.unet_bytes());
     let loader = Loader { runtime, provider, cuda: settings.cuda, threads, busy: &counters.busy };
     let of_each = Loader { threads: threads_of_each, ..loader };
     let providers = std::iter::repeat_n(provider, copies).chain(chosen.others.iter().copied());

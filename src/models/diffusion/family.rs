@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     DiffusionError,
-    checks::{BATCH, FLOATS, Problems},
+    checks::{BATCH, FLOATS, GRAPH, Problems},
     latents::Size,
 };
 use crate::models::{
@@ -19,7 +19,7 @@ use crate::models::{
 
 const INTEGERS: &[Element] = &[Element::I64, Element::I32];
 
-/// Classes of `model_index.json`, without optimum's prefix `ORT`, each with whether it is SDXL.
+/// Classes of `model_index.json`, without the prefix `ORT` of optimum and `Onnx` of old versions of diffusers, each with whether it is SDXL.
 const CLASSES: [(&str, bool); 4] = [
     ("StableDiffusionPipeline", false),
     ("StableDiffusionImg2ImgPipeline", false),
@@ -51,7 +51,7 @@ impl ModelIndex {
     pub(super) fn read(dir: &Path) -> Result<Self, DiffusionError> {
         let path = dir.join("model_index.json");
         let keys: IndexKeys = read_config(&path)?;
-        let plain = keys.class.trim_start_matches("ORT");
+        let plain = keys.class.trim_start_matches("ORT").trim_start_matches("Onnx");
         let Some((_, xl)) = CLASSES.iter().find(|(class, _)| *class == plain) else {
             let known = CLASSES.map(|(class, _)| format!("`{class}`")).join(", ");
             let found = format!("`{}`", keys.class);
@@ -156,6 +156,8 @@ pub(super) struct TextEncoder {
     pub(super) part: &'static str,
     /// The folder of the tokenizer.
     pub(super) tokenizer: PathBuf,
+    /// The configuration of the encoder.
+    pub(super) config: PathBuf,
     /// The output that conditions the UNet.
     pub(super) hidden: String,
     /// Values per token.
@@ -181,15 +183,16 @@ impl TextEncoders {
         let mut problems = Problems::default();
         for (part, tokenizer, _) in parts.into_iter().filter(|(_, _, present)| *present) {
             let tokenizer = dir.join(tokenizer);
-            let length = problems.keep(Tokenizer::from_dir(&tokenizer)).map(|tokenizer| tokenizer.length());
+            let config = dir.join(part).join("config.json");
+            let length = problems.keep(Tokenizer::from_dir(&tokenizer, &config)).map(|tokenizer| tokenizer.length());
             if let Some(length) = length.filter(|length| all.length > 0 && *length != all.length) {
                 let path = tokenizer.join("tokenizer_config.json");
                 let allowed = format!("both tokenizers must have the same length, and the other's is {}", all.length);
                 problems.add(FileError::unsupported(path, "model_max_length", length.to_string(), allowed));
             }
             all.length = length.unwrap_or(all.length);
-            let keys: Option<TextConfig> = problems.keep(read_config(&dir.join(part).join("config.json")));
-            let graph = problems.keep(Signature::read(&dir.join(part).join("model.onnx")));
+            let keys: Option<TextConfig> = problems.keep(read_config(&config));
+            let graph = problems.keep(Signature::find(&dir.join(part), GRAPH));
             let (Some(keys), Some(graph)) = (keys, graph) else { continue };
             let hidden = if index.xl { penultimate(&graph) } else { "last_hidden_state".to_owned() };
             check(&graph, length, &hidden, keys.hidden_size, &mut problems);
@@ -198,7 +201,7 @@ impl TextEncoders {
                 problems.keep(graph.expect_output("text_embeds", FLOATS, &[BATCH, Want::Exactly(width)]));
                 all.pooled = Some(width);
             }
-            all.encoders.push(TextEncoder { part, tokenizer, hidden, width: keys.hidden_size });
+            all.encoders.push(TextEncoder { part, tokenizer, config, hidden, width: keys.hidden_size });
         }
         if problems.is_empty() { Ok(all) } else { Err(problems.into_vec()) }
     }

@@ -2,7 +2,7 @@
 //! loaded.
 
 use std::{
-    fs, io,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -11,19 +11,31 @@ use serde_json::Value;
 
 use super::{
     DiffusionError,
-    checks::{BATCH, FLOATS, Problems},
+    checks::{BATCH, FLOATS, GRAPH, Problems},
     family::{ModelIndex, TextEncoders, TimeIds},
     latents::Scaling,
     schedulers::{Scheduler, SchedulerConfig, SchedulerName},
 };
 use crate::models::{
     model_dir::{FileError, digest_of_files, file_names, read_config},
-    onnx::{Element, Signature, Want},
+    onnx::{Element, OnnxError, Signature, Want, graph_file},
 };
 
 /// The folders that a model may have. Their order is part of the digest.
 pub(crate) const PARTS: [&str; 8] =
     ["scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae_decoder", "vae_encoder"];
+
+/// The files of a part that affect an image, besides its graph and weights. A part has only some of them.
+const CONFIGURATIONS: [&str; 8] = [
+    "added_tokens.json",
+    "config.json",
+    "merges.txt",
+    "scheduler_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+];
 
 /// The encoder's output with mean and log-variance.
 pub(super) const PARAMETERS: &str = "latent_parameters";
@@ -35,6 +47,8 @@ pub(super) const MEAN: &str = "latent_sample";
 #[derive(Debug, Clone)]
 pub(crate) struct DiffusionFiles {
     dir: PathBuf,
+    /// The graph of each part that has one.
+    graphs: BTreeMap<&'static str, Graph>,
     /// Channels of the latents.
     pub(super) latent_channels: usize,
     /// Image pixels per latent pixel, along one side.
@@ -49,6 +63,22 @@ pub(crate) struct DiffusionFiles {
     scheduler_corrections: Vec<(&'static str, Value)>,
     /// Whether the VAE's encoder returns only the posterior's mean and not its variance.
     pub(super) mean_only: bool,
+}
+
+/// Where the graph of a part is.
+#[derive(Debug, Clone)]
+struct Graph {
+    path: PathBuf,
+    /// Its file and those of its weights, relative to the folder of the part.
+    files: Vec<String>,
+    /// The size of these files.
+    bytes: u64,
+}
+
+impl Graph {
+    fn new(graph: &Signature, folder: &Path) -> Self {
+        Self { path: graph.path.clone(), files: graph.files(folder), bytes: graph.weights.size_with(&graph.path) }
+    }
 }
 
 #[derive(Deserialize)]
@@ -106,6 +136,9 @@ impl DiffusionFiles {
     /// model, and that is the only error.
     pub(crate) fn inspect(dir: &Path) -> Result<Self, Vec<DiffusionError>> {
         let index = ModelIndex::read(dir).map_err(|error| vec![error])?;
+        if let Some(error) = not_exported(dir) {
+            return Err(vec![error.into()]);
+        }
         let mut problems = Problems::default();
         let unet: Option<UnetConfig> = problems.keep(read_config(&dir.join("unet").join("config.json")));
         let vae_path = dir.join("vae_decoder").join("config.json");
@@ -128,6 +161,7 @@ impl DiffusionFiles {
         match (unet, vae, text, scaling) {
             (Some(unet), Some(vae), Some(text), Some(scaling)) if problems.is_empty() => Ok(Self {
                 dir: dir.to_owned(),
+                graphs: graphs(dir).map(|(part, graph)| (part, Graph::new(&graph, &dir.join(part)))).collect(),
                 latent_channels: vae.latent_channels,
                 pixels_per_latent: halvings(vae.block_out_channels.len()),
                 unet_multiple: halvings(unet.block_out_channels.len()),
@@ -169,32 +203,51 @@ impl DiffusionFiles {
     pub(crate) fn digest(&self) -> Result<String, DiffusionError> {
         let mut names = vec!["model_index.json".to_owned()];
         for part in PARTS.into_iter().filter(|part| self.dir.join(part).is_dir()) {
-            let files = file_names(&self.dir.join(part))?.into_iter().filter(|name| !name.starts_with('.'));
-            names.extend(files.map(|name| format!("{part}/{name}")));
+            let own = file_names(&self.dir.join(part))?.into_iter();
+            let mut affecting: BTreeSet<String> = own.filter(|name| CONFIGURATIONS.contains(&name.as_str())).collect();
+            affecting.extend(self.graphs.get(part).into_iter().flat_map(|graph| graph.files.iter().cloned()));
+            names.extend(affecting.into_iter().map(|name| format!("{part}/{name}")));
         }
         Ok(digest_of_files(&self.dir, &names)?)
     }
 
     /// Returns the path of a part's graph.
     pub(super) fn graph(&self, part: &str) -> PathBuf {
-        self.dir.join(part).join("model.onnx")
+        self.graphs.get(part).map_or_else(|| self.dir.join(part), |graph| graph.path.clone())
     }
 
     /// Returns the size of the UNet with its weights, in bytes.
-    ///
-    /// # Errors
-    /// Returns an error if the folder cannot be listed.
-    pub(super) fn unet_bytes(&self) -> Result<u64, FileError> {
-        let path = self.dir.join("unet");
-        let sizes = fs::read_dir(&path)
-            .and_then(|entries| entries.map(|entry| entry?.metadata().map(|data| data.len())).sum::<io::Result<u64>>());
-        sizes.map_err(FileError::io("read", path))
+    pub(super) fn unet_bytes(&self) -> u64 {
+        self.graphs.get("unet").map_or(0, |unet| unet.bytes)
     }
 
     fn scheduler_config(&self, instead: Option<SchedulerName>) -> Result<SchedulerConfig, DiffusionError> {
         let path = self.dir.join("scheduler").join("scheduler_config.json");
         SchedulerConfig::read(&path, instead, &self.scheduler_corrections)
     }
+}
+
+/// Returns the graphs of a directory by their part, as far as they can be read.
+pub(super) fn graphs(dir: &Path) -> impl Iterator<Item = (&'static str, Signature)> {
+    PARTS.into_iter().filter_map(|part| Some((part, Signature::find(&dir.join(part), GRAPH).ok()?)))
+}
+
+/// Returns the paths of the graphs in a directory, as far as they exist.
+pub(crate) fn graph_paths(dir: &Path) -> Vec<PathBuf> {
+    PARTS.into_iter().filter_map(|part| graph_file::find(&dir.join(part), GRAPH).ok()).collect()
+}
+
+/// Returns [`OnnxError::NotExported`] if a part has weights of another framework in place of its graph.
+fn not_exported(dir: &Path) -> Option<OnnxError> {
+    let weights = |part: &str| match graph_file::find(&dir.join(part), GRAPH) {
+        Err(OnnxError::NotExported { weights, .. }) => Some(format!("{part}/{weights}")),
+        _ => None,
+    };
+    let weights = ["unet", "vae", "vae_encoder", "vae_decoder", "text_encoder", "text_encoder_2"]
+        .into_iter()
+        .find_map(weights)?;
+    let location = dir.display().to_string();
+    Some(graph_file::not_exported(&location, &location, &weights))
 }
 
 /// What the UNet must take, as far as the other parts determine it.
@@ -206,7 +259,7 @@ struct Expected<'a> {
 
 /// Checks the inputs and outputs of the UNet.
 fn check_unet(dir: &Path, expected: &Expected<'_>, time_ids: TimeIds, problems: &mut Problems) {
-    let Some(unet) = problems.keep(Signature::read(&dir.join("unet").join("model.onnx"))) else { return };
+    let Some(unet) = problems.keep(Signature::find(&dir.join("unet"), GRAPH)) else { return };
     let hidden = [BATCH, Want::Any("tokens"), Want::Any("width")];
     let hidden = expected.text.map_or(hidden, TextEncoders::hidden_shape);
     let mut known = vec!["sample", "timestep", "encoder_hidden_states"];
@@ -231,7 +284,7 @@ fn check_vae(dir: &Path, channels: Option<usize>, force_upcast: bool, problems: 
     let floats = if force_upcast { &[Element::F32] } else { FLOATS };
 
     let mut mean_only = false;
-    if let Some(encoder) = problems.keep(Signature::read(&dir.join("vae_encoder").join("model.onnx"))) {
+    if let Some(encoder) = problems.keep(Signature::find(&dir.join("vae_encoder"), GRAPH)) {
         problems.keep(encoder.expect_input("sample", floats, &pixels));
         if let Some(operator) = encoder.random_operator() {
             let allowed = "the same request would give another image each time; export the encoder with the output \
@@ -249,7 +302,7 @@ fn check_vae(dir: &Path, channels: Option<usize>, force_upcast: bool, problems: 
         }
     }
 
-    if let Some(decoder) = problems.keep(Signature::read(&dir.join("vae_decoder").join("model.onnx"))) {
+    if let Some(decoder) = problems.keep(Signature::find(&dir.join("vae_decoder"), GRAPH)) {
         problems.keep(decoder.expect_input("latent_sample", floats, &latents));
         problems.keep(decoder.expect_output("sample", floats, &pixels));
     }

@@ -47,7 +47,7 @@ mod worker;
 pub(crate) use describe::describe;
 pub(crate) use engine::Engine;
 pub(crate) use error::{DiffusionError, EngineError};
-pub(crate) use files::{DiffusionFiles, PARTS};
+pub(crate) use files::{DiffusionFiles, PARTS, graph_paths};
 pub(crate) use noise::NoiseGenerator;
 pub(crate) use request::Request;
 pub(crate) use schedulers::{Scheduler, SchedulerName};

@@ -3,7 +3,10 @@
 
 use std::path::PathBuf;
 
-use crate::{error::Error, models::model_dir::FileError};
+use crate::{
+    error::Error,
+    models::{model_dir::FileError, onnx::OnnxError},
+};
 
 /// Why a model has no local directory. `url` is the caller's name for it.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +50,15 @@ pub(crate) enum HubError {
     NoModel { url: String, found: String },
     #[error("`{url}`: cannot fetch `{file}`: {reason}\nhint: run the same command again to resume")]
     Fetch { url: String, file: String, reason: String },
+    /// There is a directory, but not of a model that can be run.
+    #[error(transparent)]
+    Graph(#[from] OnnxError),
+    #[error(
+        "`{}` is a file; a model is a folder\n\
+         hint: name the folder with the graph and the configurations that `optimum-cli export onnx` has written",
+        path.display()
+    )]
+    NotAFolder { path: PathBuf },
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]

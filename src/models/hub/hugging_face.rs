@@ -3,24 +3,22 @@
 
 use std::{
     collections::HashMap,
-    fs,
+    fs::{self, File, TryLockError},
     path::{Path, PathBuf},
-    sync::{
-        Arc, LazyLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, LazyLock, atomic::AtomicU64},
     time::Duration,
 };
 
 use hf_hub::{
     Cache, Repo, RepoType,
-    api::tokio::{Api, ApiBuilder, ApiError, ApiRepo, Progress},
+    api::tokio::{Api, ApiBuilder, ApiError, ApiRepo},
 };
 use tokio::{sync::Mutex, time::sleep};
 
 use super::{
     HubError,
-    files::{INDEX, is_needed},
+    download::{Interrupted, download, other_host},
+    files::{FOLDERS, needed},
     progress::{FetchProgress, Watch, files as count_files},
     record::{HubFile, Listing, Record, is_commit},
     settings::{Settings, environment},
@@ -28,6 +26,8 @@ use super::{
 use crate::{
     config::HubFolder,
     error::{self, text::bytes},
+    identity::Digest,
+    limited_read::{self, StandIn},
     models::{
         diffusion::PARTS,
         model_dir::{FileError, digest},
@@ -40,7 +40,8 @@ const LISTING_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a request is tried.
 const MAX_ATTEMPTS: u32 = 5;
 
-/// How often to wait, about five seconds each time, for another process that fetches the same file.
+/// How long to wait each time for another process that fetches the same file, and how often.
+const WAIT: Duration = Duration::from_secs(5);
 const MAX_WAITS: u32 = 1000;
 
 /// After this many periods of fifteen seconds without a byte, a fetch is resumed in a new request.
@@ -48,9 +49,6 @@ const MAX_SILENT_PERIODS: u32 = 4;
 
 /// Why the hub is not reachable in offline mode.
 const OFFLINE: &str = "`HF_HUB_OFFLINE` is set";
-
-/// Parts of a file that are fetched in parallel.
-const PARALLEL_PARTS: usize = 4;
 
 /// The commits of revisions. A branch may move while a command opens its pipeline again; the command keeps the commit
 /// that it began with.
@@ -111,7 +109,6 @@ impl<'a> Hub<'a> {
             .with_endpoint(endpoint.clone())
             .with_token(token)
             .with_progress(false)
-            .with_max_files(PARALLEL_PARTS)
             .with_user_agent("discl-pipe", env!("CARGO_PKG_VERSION"))
             .build()
             .map_err(|error| match error {
@@ -225,7 +222,8 @@ impl<'a> Hub<'a> {
                 reason = format!("it responds with {status}");
                 continue;
             }
-            if let Some(refusal) = self.refusal(status.as_u16()) {
+            let from = other_host(&self.endpoint, response.url().as_str());
+            if let Some(refusal) = self.refusal(status.as_u16(), from.as_deref()) {
                 return Err(ListError::Failed(refusal));
             }
             let body = response.bytes().await.map_err(|error| ListError::Unreachable(message(error.into())))?;
@@ -239,9 +237,12 @@ impl<'a> Hub<'a> {
         HubError::Unexpected { url: self.url.to_owned(), endpoint: self.endpoint.clone(), reason }
     }
 
-    /// Returns what a status of 400 or more means, if another request would not help.
-    fn refusal(&self, status: u16) -> Option<HubError> {
-        let (url, endpoint) = (self.url.to_owned(), self.endpoint.clone());
+    /// Returns what a status of 400 or more means, if another request would not help. `from` is the host that sent it, if
+    /// it is not the hub.
+    fn refusal(&self, status: u16, from: Option<&str>) -> Option<HubError> {
+        let url = self.url.to_owned();
+        let endpoint =
+            from.map_or_else(|| self.endpoint.clone(), |host| format!("{}, which redirects to {host},", self.endpoint));
         match status {
             401 | 403 => {
                 let sent = if self.has_token { "a token was sent" } else { "no token was sent" };
@@ -271,7 +272,7 @@ impl<'a> Hub<'a> {
     fn list_snapshot(&self, commit: String) -> Option<Record> {
         let top = self.snapshot(&commit).join(&self.wanted.folder);
         let mut files = Vec::new();
-        for part in [""].into_iter().chain(PARTS) {
+        for part in [""].into_iter().chain(FOLDERS).chain(PARTS) {
             for entry in fs::read_dir(top.join(part)).into_iter().flatten().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 if entry.path().is_file() {
@@ -292,9 +293,10 @@ impl<'a> Hub<'a> {
             false => file.path.strip_prefix(folder.as_str())?.strip_prefix('/').map(|path| (path, file)),
         };
         let all: Vec<(&str, &HubFile)> = record.files.iter().filter_map(below).collect();
-        let is_pipeline = all.iter().any(|(path, _)| *path == INDEX);
+        let paths: Vec<&str> = all.iter().map(|(path, _)| *path).collect();
+        let needed = needed(&paths, self.url, &self.wanted.repository)?;
         let needed: Vec<&HubFile> =
-            all.iter().filter(|(path, _)| is_needed(path, is_pipeline)).map(|(_, file)| *file).collect();
+            all.iter().filter(|(path, _)| needed.contains(path)).map(|(_, file)| *file).collect();
         if needed.is_empty() {
             let found = format!("{} of commit {}", count_files(all.len()), record.commit);
             return Err(HubError::NoModel { url: self.url.to_owned(), found });
@@ -331,17 +333,21 @@ impl<'a> Hub<'a> {
     fn link(&self, commit: &str, file: &HubFile) -> bool {
         let Some(blob) = &file.blob else { return false };
         let in_cache = self.folder().join("blobs").join(blob);
+        let is_complete = file.size.is_some_and(|size| fs::metadata(in_cache).is_ok_and(|found| found.len() == size));
+        // If the file cannot be linked, it is fetched, which reports the reason.
+        is_complete && self.place(commit, file, blob).is_ok() && is_present(file, &self.snapshot(commit))
+    }
+
+    /// Makes a file of the snapshot a link to its contents.
+    fn place(&self, commit: &str, file: &HubFile, blob: &str) -> Result<(), FileError> {
         let target = self.snapshot(commit).join(&file.path);
-        if file.size.is_none_or(|size| !fs::metadata(in_cache).is_ok_and(|found| found.len() == size)) {
-            return false;
-        }
         let up = "../".repeat(2 + file.path.matches('/').count());
         let directory = target.parent().unwrap_or(Path::new("."));
-        // If the file cannot be linked, it is fetched, which reports the reason.
-        let _ = fs::create_dir_all(directory);
-        let _ = fs::remove_file(&target);
-        std::os::unix::fs::symlink(format!("{up}blobs/{blob}"), &target).is_ok()
-            && is_present(file, &self.snapshot(commit))
+        fs::create_dir_all(directory).map_err(FileError::io("create", directory))?;
+        if fs::symlink_metadata(&target).is_ok() {
+            fs::remove_file(&target).map_err(FileError::io("replace", &target))?;
+        }
+        std::os::unix::fs::symlink(format!("{up}blobs/{blob}"), &target).map_err(FileError::io("create", &target))
     }
 
     /// Fetches one file. Resumes what an earlier attempt has left.
@@ -353,42 +359,62 @@ impl<'a> Hub<'a> {
         watch: &mut Watch<'_>,
         fetched: &Arc<AtomicU64>,
     ) -> Result<(), HubError> {
-        let target = self.snapshot(commit).join(&file.path);
-        // The library keeps an existing link, even if it is dangling.
-        if fs::symlink_metadata(&target).is_ok() {
-            fs::remove_file(&target).map_err(FileError::io("replace", &target))?;
-        }
-        let (mut attempt, mut waits) = (0, 0);
+        let blobs = self.folder().join("blobs");
+        fs::create_dir_all(&blobs).map_err(FileError::io("create", &blobs))?;
+        // Without a digest of the contents, the path is one.
+        let blob = file.blob.clone().unwrap_or_else(|| Digest::new("file").text(commit).text(&file.path).id());
+        let part = blobs.join(format!("{blob}.discl-pipe.part"));
+        let Some(_lock) = self.lock(&part, commit, file).await? else { return Ok(()) };
         let mut reason = String::new();
-        while attempt < MAX_ATTEMPTS && waits < MAX_WAITS {
+        for attempt in 0..MAX_ATTEMPTS {
             pause(attempt).await;
-            let fetching = repo.download_with_progress(&file.path, Counter(Arc::clone(fetched)));
-            match watch.unless_silent(MAX_SILENT_PERIODS, fetching).await {
-                Some(Ok(_)) => match defect(file, &target) {
-                    None => return Ok(()),
+            let url = repo.url(&file.path);
+            let downloading = async {
+                // An earlier attempt may have been interrupted after the last byte.
+                let is_complete =
+                    file.size.is_some_and(|size| fs::metadata(&part).is_ok_and(|part| part.len() == size));
+                if is_complete { Ok(()) } else { download(&self.api, &url, &part, fetched).await }
+            };
+            reason = match watch.unless_silent(MAX_SILENT_PERIODS, downloading).await {
+                Some(Ok(())) => match defect(file, &part) {
+                    None => {
+                        fs::rename(&part, blobs.join(&blob)).map_err(FileError::io("replace", &part))?;
+                        return Ok(self.place(commit, file, &blob)?);
+                    }
                     Some(defect) => {
-                        reason = defect;
-                        discard(&target);
+                        fs::remove_file(&part).map_err(FileError::io("remove", &part))?;
+                        defect
                     }
                 },
-                Some(Err(ApiError::LockAcquisition(_))) => {
-                    waits += 1;
-                    reason = "another process has been fetching it for too long".to_owned();
-                    if is_present(file, &self.snapshot(commit)) || self.link(commit, file) {
-                        return Ok(());
-                    }
-                    continue;
-                }
-                Some(Err(error)) => {
-                    if let Some(refusal) = status(&error).and_then(|status| self.refusal(status)) {
+                Some(Err(Interrupted::Status { status, from })) => {
+                    if let Some(refusal) = self.refusal(status, from.as_deref()) {
                         return Err(refusal);
                     }
-                    reason = message(error);
+                    format!("it responds with {status}")
                 }
-                None => reason = "no data arrived for a minute".to_owned(),
-            }
-            attempt += 1;
+                Some(Err(Interrupted::Connection(reason))) => reason,
+                Some(Err(Interrupted::Cache(error))) => return Err(error),
+                None => "no data arrived for a minute".to_owned(),
+            };
         }
+        Err(HubError::Fetch { url: self.url.to_owned(), file: file.path.clone(), reason })
+    }
+
+    /// Waits until no other process fetches the same file, and returns the lock. `None` if the file arrived meanwhile.
+    async fn lock(&self, part: &Path, commit: &str, file: &HubFile) -> Result<Option<File>, HubError> {
+        let path = part.with_extension("lock");
+        let lock = File::create(&path).map_err(FileError::io("create", &path))?;
+        for _ in 0..MAX_WAITS {
+            if is_present(file, &self.snapshot(commit)) || self.link(commit, file) {
+                return Ok(None);
+            }
+            match lock.try_lock() {
+                Ok(()) => return Ok(Some(lock)),
+                Err(TryLockError::WouldBlock) => sleep(WAIT).await,
+                Err(TryLockError::Error(error)) => return Err(FileError::io("lock", path)(error).into()),
+            }
+        }
+        let reason = "another process has been fetching it for too long".to_owned();
         Err(HubError::Fetch { url: self.url.to_owned(), file: file.path.clone(), reason })
     }
 }
@@ -417,7 +443,9 @@ fn defect(file: &HubFile, path: &Path) -> Option<String> {
         Err(error) => return Some(error.to_string()),
     };
     if let Some(size) = file.size.filter(|size| *size != found) {
-        return Some(format!("{found} bytes arrived, but the hub states {size}"));
+        let what = limited_read::head(path).ok().and_then(|head| StandIn::of(&head));
+        let what = what.map_or_else(|| format!("{found} bytes"), |what| what.to_string());
+        return Some(format!("{what} arrived, but the hub states {size} bytes"));
     }
     let sha256 = file.sha256()?;
     match digest(path) {
@@ -425,14 +453,6 @@ fn defect(file: &HubFile, path: &Path) -> Option<String> {
         Ok(_) => Some("its SHA-256 is not the one that the hub states".to_owned()),
         Err(error) => Some(error::chain(&error)),
     }
-}
-
-/// Removes a defective file from the cache. If that fails, the defect is found again.
-fn discard(path: &Path) {
-    if let Ok(blob) = fs::canonicalize(path) {
-        let _ = fs::remove_file(blob);
-    }
-    let _ = fs::remove_file(path);
 }
 
 /// Formats an error without the URL, which may be signed.
@@ -443,27 +463,7 @@ fn message(error: ApiError) -> String {
     }
 }
 
-/// Returns the status of the hub's response, if there was one.
-fn status(error: &ApiError) -> Option<u16> {
-    let ApiError::RequestError(error) = error else { return None };
-    error.status().map(|status| status.as_u16())
-}
-
 /// Whether the same request may succeed later.
 fn is_transient(status: u16) -> bool {
     status == 429 || status >= 500
-}
-
-/// Counts the bytes that arrive.
-#[derive(Clone)]
-struct Counter(Arc<AtomicU64>);
-
-impl Progress for Counter {
-    async fn init(&mut self, _size: usize, _name: &str) {}
-
-    async fn update(&mut self, size: usize) {
-        self.0.fetch_add(size as u64, Ordering::Relaxed);
-    }
-
-    async fn finish(&mut self) {}
 }

@@ -4,6 +4,7 @@
 //! object store into this program's cache. Only the files that make up a model are fetched. The location of the files does
 //! not identify a model; their contents do.
 
+mod download;
 mod error;
 mod files;
 mod hugging_face;
@@ -27,6 +28,7 @@ pub(crate) use progress::FetchProgress;
 /// if the cache cannot be written.
 pub(crate) async fn directory(location: &str, progress: &FetchProgress) -> Result<PathBuf, HubError> {
     match ModelLocation::parse(location) {
+        Some(ModelLocation::Directory(path)) if path.is_file() => Err(HubError::NotAFolder { path }),
         Some(ModelLocation::Directory(path)) => Ok(path),
         Some(ModelLocation::Hub(folder)) => hugging_face::fetch(location, &folder, progress).await,
         Some(ModelLocation::Store(url)) => store::fetch(&url, progress).await,

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     HubError,
-    files::{INDEX, is_needed},
+    files::{FOLDERS, INDEX, needed},
     progress::{FetchProgress, Watch, files as count_files},
     settings::model_cache,
 };
@@ -23,7 +23,7 @@ use crate::{
 /// Fetches the missing files of the model at `url` and returns its directory.
 pub(super) async fn fetch(url: &str, progress: &FetchProgress) -> Result<PathBuf, HubError> {
     let location = Location::open(url).map_err(Error::from)?;
-    let files = needed(&location, url).await?;
+    let files = list(&location, url).await?;
     let listing = files.iter().fold(Digest::new("listing"), |digest, file| {
         digest.text(file.name()).part(&file.size().to_le_bytes()).text(file.version().mark())
     });
@@ -52,16 +52,17 @@ pub(super) async fn fetch(url: &str, progress: &FetchProgress) -> Result<PathBuf
 }
 
 /// Returns the files of the model, sorted by name.
-async fn needed(location: &Location, url: &str) -> Result<Vec<StoredObject>, HubError> {
+async fn list(location: &Location, url: &str) -> Result<Vec<StoredObject>, HubError> {
     let mut all = location.list_folder("").await.map_err(Error::from)?.objects;
-    let is_pipeline = all.iter().any(|file| file.name() == INDEX);
-    if is_pipeline {
-        for part in PARTS {
-            all.extend(location.list_folder(part).await.map_err(Error::from)?.objects);
-        }
+    let folders: &[&str] = if all.iter().any(|file| file.name() == INDEX) { &PARTS } else { &FOLDERS };
+    for folder in folders {
+        all.extend(location.list_folder(folder).await.map_err(Error::from)?.objects);
     }
     let found = all.len();
-    all.retain(|file| is_needed(file.name(), is_pipeline));
+    let names: Vec<String> = all.iter().map(|file| file.name().to_owned()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let needed = needed(&names, url, "COPY_OF_THE_FOLDER")?;
+    all.retain(|file| needed.contains(file.name()));
     if all.is_empty() {
         return Err(HubError::NoModel { url: url.to_owned(), found: count_files(found) });
     }

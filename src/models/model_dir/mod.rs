@@ -4,25 +4,14 @@ mod digest;
 mod digest_cache;
 mod error;
 mod problems;
+mod read;
 
 use std::{fs, path::Path};
-
-use serde::de::DeserializeOwned;
-
-use crate::limited_read;
 
 pub(crate) use digest::{digest, digest_of_files};
 pub(crate) use error::FileError;
 pub(crate) use problems::Problems;
-
-/// Reads a configuration in JSON.
-///
-/// # Errors
-/// Returns an error if the file cannot be read or does not have the shape of `T`.
-pub(crate) fn read_config<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
-    let text = limited_read::read(path, limited_read::CONFIGURATION).map_err(FileError::io("read", path))?;
-    serde_json::from_slice(&text).map_err(FileError::config(path))
-}
+pub(crate) use read::{read, read_config};
 
 /// Returns the names of the files in a directory, sorted.
 ///

@@ -47,16 +47,50 @@ pub(crate) enum OnnxError {
     NoProvider { device: String, reason: String },
     #[error("unknown device `{found}`; valid devices are `auto`, `cpu`, `cuda`, `cuda:N` and `cuda:N,M`")]
     UnknownDevice { found: String },
-    /// The directory holds the model in PyTorch's format.
     #[error(
-        "`{}` does not exist, but `{weights}` next to it holds PyTorch weights\n\
-         hint: export the model to ONNX with `optimum-cli export onnx`, as docs/models.md describes",
+        "`{}` does not exist; the folder has {found}\n\
+         hint: `optimum-cli export onnx` writes it, as docs/models.md describes",
         path.display()
     )]
-    NotExported { path: PathBuf, weights: String },
+    NoGraph {
+        path: PathBuf,
+        /// The files in the folder, in backticks.
+        found: String,
+    },
+    #[error(
+        "`{location}` has no `{name}`, but {found}\n\
+         hint: use a copy of the folder in which one of them is called `{name}`; files with its weights keep their names"
+    )]
+    SeveralGraphs {
+        /// The folder or URL of the model.
+        location: String,
+        name: String,
+        /// The versions of the graph, in backticks.
+        found: String,
+    },
+    /// The location holds the model in the format of another framework.
+    #[error(
+        "`{location}` is not exported: `{weights}` holds weights of PyTorch or another framework, and there is no ONNX \
+         graph\n\
+         hint: `optimum-cli export onnx --model {model} --task TASK DIRECTORY` exports it, where TASK is `image-to-image` \
+         for a diffusion model, `zero-shot-image-classification` for a CLIP and `image-classification` for a classifier; \
+         docs/models.md has more"
+    )]
+    NotExported {
+        /// The folder or URL of the model.
+        location: String,
+        /// A file with weights, relative to the location.
+        weights: String,
+        /// What optimum calls the model: a directory or a repository of the hub.
+        model: String,
+    },
     #[error("`{}` is not a complete ONNX file: {reason}", path.display())]
-    NotOnnx { path: PathBuf, reason: &'static str },
-    #[error("`{}` stores weights in `{file}`, which {found}; expected at least {expected} bytes", path.display())]
+    NotOnnx {
+        path: PathBuf,
+        /// What it is instead, and what to do.
+        reason: String,
+    },
+    #[error("`{}` stores weights in `{file}`, which {found}; expected at least {expected} bytes{hint}", path.display())]
     NoWeights {
         path: PathBuf,
         /// The name that the graph has for the file.
@@ -64,6 +98,21 @@ pub(crate) enum OnnxError {
         /// A verb phrase, such as `does not exist`.
         found: String,
         expected: u64,
+        /// Empty, or a line that begins with `hint: `.
+        hint: String,
+    },
+    #[error(
+        "`{}` needs {needs}; ONNX Runtime {version} supports up to {max}\n\
+         hint: export it again with `--opset 18`, or name a newer library with `--onnxruntime` or `ORT_DYLIB_PATH`",
+        path.display()
+    )]
+    TooNew {
+        path: PathBuf,
+        /// What it needs, such as "opset 30 of `ai.onnx`".
+        needs: String,
+        max: u64,
+        /// The version of the library.
+        version: &'static str,
     },
     #[error("`{}`: no {side} `{name}`; it has {has}", path.display())]
     MissingPort {

@@ -15,6 +15,7 @@ use super::{
     element::Element,
     protobuf::{Value, Walker},
 };
+use crate::limited_read::{self, StandIn};
 
 /// What is known about the weights of a graph without reading them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,23 +61,43 @@ impl Weights {
         all.iter().filter_map(|file| fs::metadata(file).ok()).map(|found| found.len()).sum()
     }
 
+    /// Returns the names of the external files, relative to the folder of the graph.
+    pub(super) fn files(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
+    }
+
     /// Checks that the external files exist in the folder of the graph at `path`, and are long enough.
     pub(super) fn check_files(&self, path: &Path) -> Result<(), OnnxError> {
         for (file, &expected) in &self.files {
-            let inside =
-                Path::new(file).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-            let found = fs::metadata(path.with_file_name(file)).ok().filter(fs::Metadata::is_file);
-            let found = found.map(|found| found.len());
-            if !inside || found.is_none_or(|found| found < expected) {
-                let found = match found {
-                    _ if !inside => "is outside of the graph's folder".to_owned(),
-                    None => "does not exist".to_owned(),
-                    Some(found) => format!("has {found} bytes"),
-                };
-                return Err(OnnxError::NoWeights { path: path.to_owned(), file: file.clone(), found, expected });
+            if let Some((found, hint)) = defect(&path.with_file_name(file), file, expected) {
+                return Err(OnnxError::NoWeights { path: path.to_owned(), file: file.clone(), found, expected, hint });
             }
         }
         Ok(())
+    }
+}
+
+/// Returns what is wrong with an external file at `path`, which the graph calls `file`: a verb phrase, and a hint or
+/// nothing.
+fn defect(path: &Path, file: &str, expected: u64) -> Option<(String, String)> {
+    let inside = Path::new(file).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if !inside {
+        return Some(("is outside of the graph's folder".to_owned(), String::new()));
+    }
+    let Some(found) = fs::metadata(path).ok().filter(fs::Metadata::is_file) else {
+        let hint = "\nhint: copy it from where the graph came from; it must have the name that the graph has for it";
+        return Some(("does not exist".to_owned(), hint.to_owned()));
+    };
+    let head = limited_read::head(path).unwrap_or_default();
+    match StandIn::of(&head) {
+        Some(stand_in) if expected > 0 || stand_in != StandIn::Empty => {
+            Some((format!("is {stand_in}"), format!("\nhint: {}", stand_in.remedy())))
+        }
+        _ if found.len() < expected => Some((
+            format!("has {} bytes", found.len()),
+            "\nhint: copy it again from where the graph came from".to_owned(),
+        )),
+        _ => None,
     }
 }
 
@@ -143,7 +164,11 @@ mod tests {
         let message =
             || Signature::read(&graph).unwrap_err().to_string().replace(&copy.path().display().to_string(), "DIR");
         fs::write(&file, "").unwrap();
-        assert!(message().contains("has 0 bytes"), "{}", message());
+        assert!(message().contains("which is an empty file; expected at least"), "{}", message());
+        fs::write(&file, "12").unwrap();
+        assert!(message().contains("which has 2 bytes; expected at least"), "{}", message());
+        fs::write(&file, "version https://git-lfs.github.com/spec/v1\n".repeat(100)).unwrap();
+        assert!(message().contains("which is a Git LFS pointer; "), "{}", message());
         fs::remove_file(&file).unwrap();
         assert!(message().starts_with("`DIR/scalar_timestep.onnx` stores weights in `"), "{}", message());
         assert!(message().contains("does not exist"), "{}", message());

@@ -8,7 +8,10 @@ use serde_json::{Map, Value};
 use super::{
     super::DiffusionError, Scheduler, SchedulerName, ddim, dpm_solver, euler, euler_ancestral, keys::Keys, lcm, pndm,
 };
-use crate::{limited_read, models::model_dir::FileError};
+use crate::{
+    limited_read::{self, from_python},
+    models::model_dir::{FileError, read},
+};
 
 /// The largest number of timesteps that a message suggests. A pipeline cannot request more.
 const MAX_SUGGESTED: u32 = 1000;
@@ -40,20 +43,19 @@ impl SchedulerConfig {
         instead: Option<SchedulerName>,
         corrections: &[(&str, Value)],
     ) -> Result<Self, DiffusionError> {
-        let text = limited_read::read_text(path, limited_read::CONFIGURATION).map_err(FileError::io("read", path))?;
+        let text = read(path, limited_read::CONFIGURATION)?;
         Ok(Self::parse(&text, path, instead, corrections)?)
     }
 
     /// Parses the file's text; `path` names it in messages.
     pub(crate) fn parse(
-        text: &str,
+        text: &[u8],
         path: &Path,
         instead: Option<SchedulerName>,
         corrections: &[(&str, Value)],
     ) -> Result<Self, FileError> {
-        // Python writes the default of `lambda_min_clipped` as `-Infinity`, which is not JSON.
-        let mut file: File =
-            serde_json::from_str(&text.replace("-Infinity", "null")).map_err(FileError::config(path))?;
+        // Python writes the default of `lambda_min_clipped` as `-Infinity`.
+        let mut file: File = serde_json::from_slice(&from_python(text)).map_err(FileError::config(path))?;
         file.keys.extend(corrections.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
         let name = match instead {
             Some(name) => name,

@@ -7,7 +7,7 @@
 use std::{
     collections::HashSet,
     fmt,
-    fs::{self, File},
+    fs::File,
     io::{self, BufReader, Read, Seek},
     path::{Path, PathBuf},
 };
@@ -15,10 +15,14 @@ use std::{
 use super::{
     OnnxError,
     element::Element,
+    graph_file,
     protobuf::{Value, Walker},
     weights::{Weights, initializer},
 };
-use crate::models::model_dir::FileError;
+use crate::{
+    limited_read::{self, StandIn, UNKNOWN, looks_like},
+    models::model_dir::FileError,
+};
 
 /// The length of an axis.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,40 +105,44 @@ pub(crate) struct Signature {
     pub(super) nodes: Vec<Node>,
 }
 
-/// Returns the name of a file with PyTorch weights next to a graph that does not exist.
-fn pytorch_weights(path: &Path) -> Option<String> {
-    let names = fs::read_dir(path.parent()?).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let weights = names.filter(|name| !path.exists() && (name.ends_with(".safetensors") || name.ends_with(".bin")));
-    weights.min()
-}
-
 /// Operators that draw random numbers from the runtime's own stream.
 const RANDOM: [&str; 6] =
     ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"];
 
 impl Signature {
+    /// Reads the signature of the graph called `stem` in the folder of a model.
+    ///
+    /// # Errors
+    /// Returns the errors of [`graph_file::find`] and of [`Signature::read`].
+    pub(crate) fn find(dir: &Path, stem: &str) -> Result<Self, OnnxError> {
+        Self::read(&graph_file::find(dir, stem)?)
+    }
+
     /// Reads the signature of a file. Skips the weights, so it takes milliseconds whatever the size of the file.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be read, [`OnnxError::NotExported`] if there are PyTorch weights in its place,
-    /// [`OnnxError::NotOnnx`] if it has other contents or is cut off, and [`OnnxError::NoWeights`] if a file with its
-    /// weights is missing.
+    /// Returns an error if the file cannot be read, [`OnnxError::NotOnnx`] if it has other contents or is cut off, and
+    /// [`OnnxError::NoWeights`] if a file with its weights is missing.
     pub(crate) fn read(path: &Path) -> Result<Self, OnnxError> {
-        let file = File::open(path).map_err(|error| match pytorch_weights(path) {
-            Some(weights) => OnnxError::NotExported { path: path.to_owned(), weights },
-            None => FileError::io("read", path)(error).into(),
-        })?;
+        let head = limited_read::head(path).map_err(FileError::io("read", path))?;
+        if let Some(found) = StandIn::of(&head) {
+            return Err(OnnxError::NotOnnx { path: path.to_owned(), reason: found.instead_of_the_file() });
+        }
+        let file = File::open(path).map_err(FileError::io("read", path))?;
         let length = file.metadata().map_err(FileError::io("read", path))?.len();
         // The buffer is small: most of the file is skipped, and buffered bytes past a seek are wasted.
-        Self::parse(BufReader::with_capacity(512, file), length, path)
+        let read = Self::parse(BufReader::with_capacity(512, file), length, path);
+        read.map_err(|error| match (error, looks_like(&head)) {
+            (OnnxError::NotOnnx { path, .. }, other) if other != UNKNOWN => {
+                OnnxError::NotOnnx { path, reason: format!("it looks like {other}") }
+            }
+            (error, _) => error,
+        })
     }
 
     /// Parses the graph in the first `length` bytes of a reader; `path` names it in messages.
     pub(super) fn parse(reader: impl Read + Seek, length: u64, path: &Path) -> Result<Self, OnnxError> {
-        let not_onnx = |reason| OnnxError::NotOnnx { path: path.to_owned(), reason };
-        if length == 0 {
-            return Err(not_onnx("it is empty"));
-        }
+        let not_onnx = |reason: &str| OnnxError::NotOnnx { path: path.to_owned(), reason: reason.to_owned() };
         let mut graph = Graph::default();
         let mut walker = Walker::new(reader);
         graph.read_model(&mut walker, length).map_err(|error| match error.kind() {
@@ -148,6 +156,13 @@ impl Signature {
         inputs.retain(|port| !initializers.contains(&port.name));
         weights.check_files(path)?;
         Ok(Self { path: path.to_owned(), inputs, outputs, weights, nodes })
+    }
+
+    /// Returns the names of the files that hold the graph and its weights, relative to the folder of the model.
+    pub(crate) fn files(&self, dir: &Path) -> Vec<String> {
+        let weights = self.weights.files().map(|file| self.path.with_file_name(file));
+        let all = weights.chain([self.path.clone()]);
+        all.map(|path| path.strip_prefix(dir).unwrap_or(&path).to_string_lossy().into_owned()).collect()
     }
 
     /// Returns an operator that draws random numbers, if there is one: the results of such a graph differ each time.

@@ -54,19 +54,25 @@ fn truncated_and_foreign_files_are_errors() {
 }
 
 #[test]
-fn pytorch_weights_in_place_of_a_graph_are_reported() {
-    let folder = tempfile::tempdir().unwrap();
-    let graph = folder.path().join("model.onnx");
-    assert!(matches!(Signature::read(&graph), Err(OnnxError::File(FileError::Io { .. }))));
-    std::fs::write(folder.path().join("diffusion_pytorch_model.safetensors"), "").unwrap();
-    let message = Signature::read(&graph).unwrap_err().to_string().replace(&folder.path().display().to_string(), "DIR");
-    assert_eq!(
-        message,
-        "`DIR/model.onnx` does not exist, but `diffusion_pytorch_model.safetensors` next to it holds PyTorch weights\n\
-         hint: export the model to ONNX with `optimum-cli export onnx`, as docs/models.md describes"
-    );
-    std::fs::copy(path(), &graph).unwrap();
-    Signature::read(&graph).unwrap();
+fn what_is_in_place_of_a_graph_is_named() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for (contents, expected) in [
+        (&b""[..], "it is an empty file\nhint: download or copy the file again"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            "it is a Git LFS pointer, not the file itself\nhint: run `git lfs",
+        ),
+        (b"<!DOCTYPE html>", "it is an HTML page, not the file itself\nhint: download the file again"),
+        (b"PK\x03\x04", "it looks like a zip archive"),
+        (b"\x10\0\0\0\0\0\0\0{\"a\": {}}", "it looks like a safetensors file"),
+        (b"Entry not found", "it looks like `text`"),
+        (b"\x08\x07\x12\x7f", "it is cut off"),
+    ] {
+        std::fs::write(file.path(), contents).unwrap();
+        let message = Signature::read(file.path()).unwrap_err().to_string();
+        let start = format!("`{}` is not a complete ONNX file: {expected}", file.path().display());
+        assert!(message.starts_with(&start), "{message}");
+    }
 }
 
 fn axis(signature: &Signature, axis: usize) -> Dim {

@@ -1,17 +1,25 @@
-//! `preprocessor_config.json`: how an image is prepared for a model, as in transformers' `CLIPImageProcessor`,
-//! `BitImageProcessor` and `ViTImageProcessor`.
+//! How an image becomes a tensor, as transformers' image processors do it: for CLIP, Bit, ViT, DeiT, SigLIP and ConvNeXt.
+//!
+//! `preprocessor_config.json` describes it or, since transformers 5, `image_processor` in `processor_config.json`.
+
+mod config;
 
 use std::path::Path;
 
 use image::RgbImage;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::model_dir::FileError;
-use crate::{
-    imaging::{Filter, ImageError, center_crop, resize, to_chw},
-    limited_read,
-};
+use super::model_dir::{FileError, read_config};
+use crate::imaging::{Filter, ImageError, center_crop, resize, to_chw};
+
+/// The file with the processors of a model, of which the image processor is one.
+const ALL_PROCESSORS: &str = "processor_config.json";
+
+/// The key of the image processor in that file.
+const NESTED: &str = "image_processor";
+
+/// The file of the image processor alone.
+const IMAGE_PROCESSOR: &str = "preprocessor_config.json";
 
 /// The longest side of a resize or a crop, in pixels. Vision models use a few hundred; 3 x 4096 x 4096 floats are 192 MiB.
 const MAX_SIDE: u32 = 4096;
@@ -25,8 +33,8 @@ const MAX_PIXELS: u64 = 64 << 20;
 pub(crate) struct Preprocess {
     resize: Option<(Target, Filter)>,
     crop: Option<(u32, u32)>,
-    mean: [f32; 3],
-    std: [f32; 3],
+    mean: [f64; 3],
+    std: [f64; 3],
 }
 
 /// The size to which an image is resized.
@@ -38,113 +46,34 @@ enum Target {
     Exactly(u32, u32),
 }
 
-#[derive(Deserialize)]
-struct Config {
-    #[serde(default = "yes")]
-    do_resize: bool,
-    #[serde(default = "yes")]
-    do_center_crop: bool,
-    #[serde(default = "yes")]
-    do_rescale: bool,
-    #[serde(default = "yes")]
-    do_normalize: bool,
-    #[serde(default = "edge_224")]
-    size: Size,
-    #[serde(default = "edge_224")]
-    crop_size: Size,
-    /// Pillow's code. 3 is bicubic, the default of the class.
-    #[serde(default = "bicubic")]
-    resample: u32,
-    #[serde(default = "one_byte")]
-    rescale_factor: f64,
-    image_mean: Option<[f32; 3]>,
-    image_std: Option<[f32; 3]>,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(untagged)]
-enum Size {
-    Edge(u32),
-    ShortestEdge { shortest_edge: u32 },
-    Sides { height: u32, width: u32 },
-}
-
-fn yes() -> bool {
-    true
-}
-fn edge_224() -> Size {
-    Size::Edge(224)
-}
-fn bicubic() -> u32 {
-    3
-}
-fn one_byte() -> f64 {
-    1.0 / 255.0
-}
-
 impl Preprocess {
+    /// Returns the name of the file in a model's folder that describes the preprocessing. As in transformers 5,
+    /// `processor_config.json` comes first if it has an image processor.
+    ///
+    /// # Errors
+    /// Returns an error if `processor_config.json` exists and cannot be read.
+    pub(crate) fn file_in(dir: &Path) -> Result<&'static str, FileError> {
+        let all = dir.join(ALL_PROCESSORS);
+        let has_image_processor = all.is_file() && read_config::<Value>(&all)?.get(NESTED).is_some();
+        Ok(if has_image_processor { ALL_PROCESSORS } else { IMAGE_PROCESSOR })
+    }
+
     /// Reads the file.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read, or if a key that affects the tensors has an unsupported value.
     pub(crate) fn read(path: &Path) -> Result<Self, FileError> {
-        let text = limited_read::read(path, limited_read::CONFIGURATION).map_err(FileError::io("read", path))?;
-        Self::parse(&text, path)
+        Self::from_keys(&read_config(path)?, path)
     }
 
-    /// Parses the file's text; `path` names it in messages.
+    /// Interprets the file's keys; `path` names it in messages.
     ///
     /// # Errors
-    /// Returns an error if the text is invalid, or if a key that affects the tensors has an unsupported value.
-    pub(crate) fn parse(text: &[u8], path: &Path) -> Result<Self, FileError> {
-        let invalid = |source| FileError::config(path)(source);
-        let unsupported = |key, found: String, allowed: &str| Err(FileError::unsupported(path, key, found, allowed));
-        let mut value: Value = serde_json::from_slice(text).map_err(invalid)?;
-        let class = ["image_processor_type", "feature_extractor_type"].into_iter().find_map(|key| value.get(key));
-        let class = class.and_then(Value::as_str).unwrap_or("CLIPImageProcessor").to_owned();
-        match class.trim_end_matches("Fast").trim_end_matches("ImageProcessor").trim_end_matches("FeatureExtractor") {
-            "CLIP" | "Bit" => {}
-            "ViT" => fill(&mut value, &vit_defaults()),
-            _ => {
-                let allowed = "supported are `CLIPImageProcessor`, `BitImageProcessor` and `ViTImageProcessor`";
-                return unsupported("image_processor_type", format!("`{class}`"), allowed);
-            }
-        }
-        let config: Config = serde_json::from_value(value).map_err(invalid)?;
-        if !config.do_rescale || (config.rescale_factor - one_byte()).abs() > 1e-9 {
-            let found = if config.do_rescale { config.rescale_factor.to_string() } else { "off".to_owned() };
-            return unsupported("rescale_factor", found, "only 1/255 is supported");
-        }
-        let filter = match config.resample {
-            1 => Filter::Lanczos,
-            2 => Filter::Bilinear,
-            3 => Filter::Bicubic,
-            other => {
-                let allowed = "supported are 1 (lanczos), 2 (bilinear) and 3 (bicubic)";
-                return unsupported("resample", other.to_string(), allowed);
-            }
-        };
-        let target = match config.size {
-            Size::Edge(edge) | Size::ShortestEdge { shortest_edge: edge } => Target::ShortestEdge(edge),
-            Size::Sides { height, width } => Target::Exactly(width, height),
-        };
-        let crop = match config.crop_size {
-            Size::Edge(edge) | Size::ShortestEdge { shortest_edge: edge } => (edge, edge),
-            Size::Sides { height, width } => (width, height),
-        };
-        let (mean, std) = if config.do_normalize {
-            (config.image_mean.unwrap_or(OPENAI_MEAN), config.image_std.unwrap_or(OPENAI_STD))
-        } else {
-            ([0.0; 3], [1.0; 3])
-        };
-        let read = Self {
-            resize: config.do_resize.then_some((target, filter)),
-            crop: config.do_center_crop.then_some(crop),
-            mean,
-            std,
-        };
+    /// Returns an error if a key that affects the tensors has an unsupported value.
+    pub(crate) fn from_keys(keys: &Value, path: &Path) -> Result<Self, FileError> {
+        let read = config::preprocess(keys.get(NESTED).unwrap_or(keys), path)?;
         match read.out_of_range() {
-            Some((key, found, allowed)) => unsupported(key, found, allowed),
+            Some((key, found, allowed)) => Err(FileError::unsupported(path, key, found, allowed)),
             None => Ok(read),
         }
     }
@@ -199,7 +128,7 @@ impl Preprocess {
     }
 
     /// Returns the means and standard deviations of red, green and blue, by which values of 0 to 1 are normalized.
-    pub(crate) fn normalization(&self) -> ([f32; 3], [f32; 3]) {
+    pub(crate) fn normalization(&self) -> ([f64; 3], [f64; 3]) {
         (self.mean, self.std)
     }
 
@@ -208,6 +137,7 @@ impl Preprocess {
     /// # Errors
     /// Returns the errors of [`resize`], and [`ImageError::TooManyPixels`] if one side is so short that the other would
     /// become too long.
+    #[expect(clippy::cast_possible_truncation, reason = "tensors are f32")]
     pub(crate) fn apply(&self, image: &RgbImage) -> Result<Vec<f32>, ImageError> {
         let resized = match self.resize {
             None => None,
@@ -221,29 +151,10 @@ impl Preprocess {
         };
         let image = resized.as_ref().unwrap_or(image);
         let cropped = self.crop.map(|(width, height)| center_crop(image, width, height));
-        Ok(to_chw(cropped.as_ref().unwrap_or(image), self.mean, self.std))
+        let [mean, std] = [self.mean, self.std].map(|channels| channels.map(|value| value as f32));
+        Ok(to_chw(cropped.as_ref().unwrap_or(image), mean, std))
     }
 }
-
-/// Returns the defaults of transformers' `ViTImageProcessor` that differ from CLIP's.
-fn vit_defaults() -> Value {
-    let half = [0.5, 0.5, 0.5];
-    let size = json!({ "height": 224, "width": 224 });
-    json!({ "size": size, "do_center_crop": false, "resample": 2, "image_mean": half, "image_std": half })
-}
-
-/// Adds the keys of `defaults` that `value` does not have.
-fn fill(value: &mut Value, defaults: &Value) {
-    if let (Some(value), Some(defaults)) = (value.as_object_mut(), defaults.as_object()) {
-        for (key, default) in defaults {
-            value.entry(key.as_str()).or_insert_with(|| default.clone());
-        }
-    }
-}
-
-/// OpenAI's statistics, which transformers uses if a file has none.
-const OPENAI_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const OPENAI_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 impl Target {
     fn sides(self, (width, height): (u32, u32)) -> (u32, u32) {
@@ -353,6 +264,6 @@ mod tests {
         );
         let off = message(r#"{"size": 4, "do_rescale": false}"#);
         assert!(off.ends_with("`rescale_factor` is off; only 1/255 is supported"), "{off}");
-        assert!(message("{\"size\": []}").ends_with("is not a valid configuration"));
+        assert!(message("{\"size\": []}").ends_with("`size` is []; expected another kind of value"));
     }
 }

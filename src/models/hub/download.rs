@@ -1,0 +1,107 @@
+//! Downloads one file of a hub. Redirects are followed, to a mirror or to a store of large files; the client drops the
+//! token when a redirect leaves the hub's host.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use hf_hub::api::tokio::{Api, ApiError};
+
+use super::HubError;
+use crate::{error, models::model_dir::FileError};
+
+/// A response of 206: what was asked for follows, and not the whole file.
+const PARTIAL: u16 = 206;
+
+/// A response to a range that begins behind the end of the file.
+const NOT_SATISFIABLE: u16 = 416;
+
+/// Why a download ended before the file was complete.
+#[derive(Debug)]
+pub(super) enum Interrupted {
+    /// The response has another status than success. `from` is the host that sent it, if it is not the hub.
+    Status { status: u16, from: Option<String> },
+    /// Another attempt may succeed.
+    Connection(String),
+    /// The cache cannot be written.
+    Cache(HubError),
+}
+
+/// Downloads `url` into the file `part`, behind what an earlier download has left there. Adds the bytes that arrive to
+/// `fetched`.
+///
+/// # Errors
+/// Returns why the file is not complete.
+pub(super) async fn download(api: &Api, url: &str, part: &Path, fetched: &AtomicU64) -> Result<(), Interrupted> {
+    let cache = |action| move |error: io::Error| Interrupted::Cache(FileError::io(action, part)(error).into());
+    let have = fs::metadata(part).map_or(0, |found| found.len());
+    let mut request = api.client().get(url);
+    if have > 0 {
+        request = request.header("range", format!("bytes={have}-"));
+    }
+    let mut response = request.send().await.map_err(|error| connection(url, error.into()))?;
+    let status = response.status().as_u16();
+    if !response.status().is_success() {
+        if status == NOT_SATISFIABLE {
+            fs::remove_file(part).map_err(cache("remove"))?;
+            return Err(Interrupted::Connection("the file is shorter than what has arrived before".to_owned()));
+        }
+        let host = other_host(url, response.url().as_str());
+        return Err(Interrupted::Status { status, from: host });
+    }
+    // A server may ignore the range and send the file from its beginning.
+    let mut options = File::options();
+    let goes_on = status == PARTIAL && have > 0;
+    let mut file =
+        options.create(true).append(goes_on).write(true).truncate(!goes_on).open(part).map_err(cache("write"))?;
+    loop {
+        match response.chunk().await {
+            Ok(Some(bytes)) => {
+                file.write_all(&bytes).map_err(cache("write"))?;
+                fetched.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            }
+            Ok(None) => return file.sync_all().map_err(cache("write")),
+            Err(error) => return Err(connection(url, error.into())),
+        }
+    }
+}
+
+/// Describes a connection that failed, and names the host if it is not the one that was asked. The rest of its URL may
+/// be signed.
+fn connection(asked: &str, error: ApiError) -> Interrupted {
+    let ApiError::RequestError(error) = error else { return Interrupted::Connection(error::chain(&error)) };
+    let host = error.url().and_then(|url| other_host(asked, url.as_str()));
+    let reason = error::chain(&error.without_url());
+    Interrupted::Connection(match host {
+        Some(host) => format!("it redirects to {host}: {reason}"),
+        None => reason,
+    })
+}
+
+/// Returns the host and port of `found` if it is not that of `asked`.
+pub(super) fn other_host(asked: &str, found: &str) -> Option<String> {
+    let host = |url: &str| {
+        let rest = url.split_once("://")?.1;
+        let authority = rest.split(['/', '?', '#']).next()?;
+        Some(authority.rsplit('@').next()?.to_owned())
+    };
+    host(found).filter(|found| host(asked).as_ref() != Some(found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_host_of_another_url_is_named() {
+        let asked = "http://hub:80/a/b";
+        assert_eq!(other_host(asked, "http://hub:80/c?x=y"), None);
+        assert_eq!(
+            other_host(asked, "https://user:secret@cdn.example:443/c?sig=secret").as_deref(),
+            Some("cdn.example:443")
+        );
+    }
+}
