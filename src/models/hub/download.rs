@@ -42,7 +42,7 @@ pub(super) async fn download(api: &Api, url: &str, part: &Path, fetched: &Atomic
     if have > 0 {
         request = request.header("range", format!("bytes={have}-"));
     }
-    let mut response = request.send().await.map_err(|error| connection(url, error.into()))?;
+    let mut response = request.send().await.map_err(|error| connection(error.into()))?;
     let status = response.status().as_u16();
     if !response.status().is_success() {
         if status == NOT_SATISFIABLE {
@@ -64,21 +64,17 @@ pub(super) async fn download(api: &Api, url: &str, part: &Path, fetched: &Atomic
                 fetched.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             }
             Ok(None) => return file.sync_all().map_err(cache("write")),
-            Err(error) => return Err(connection(url, error.into())),
+            Err(error) => return Err(connection(error.into())),
         }
     }
 }
 
-/// Describes a connection that failed, and names the host if it is not the one that was asked. The rest of its URL may
-/// be signed.
-fn connection(asked: &str, error: ApiError) -> Interrupted {
+/// Describes a connection that failed, without its URL, which may be signed. The client does not say which of several
+/// hosts it was.
+fn connection(error: ApiError) -> Interrupted {
     let ApiError::RequestError(error) = error else { return Interrupted::Connection(error::chain(&error)) };
-    let host = error.url().and_then(|url| other_host(asked, url.as_str()));
-    let reason = error::chain(&error.without_url());
-    Interrupted::Connection(match host {
-        Some(host) => format!("it redirects to {host}: {reason}"),
-        None => reason,
-    })
+    let where_to = if error.is_connect() { "it, or the host to which it redirects, cannot be reached: " } else { "" };
+    Interrupted::Connection(format!("{where_to}{}", error::chain(&error.without_url())))
 }
 
 /// Returns the host and port of `found` if it is not that of `asked`.

@@ -41,8 +41,9 @@ pub(super) fn needed<'a>(paths: &[&'a str], location: &str, model: &str) -> Resu
     // Parts that no model here has, such as a safety checker, do not make a pipeline of PyTorch.
     let is_part =
         |path: &str| !is_pipeline || path.split('/').next().is_some_and(|part| part == "vae" || PARTS.contains(&part));
-    let weights = paths.iter().find(|path| is_of_another_framework(path) && is_part(path));
-    if let Some(weights) = weights.filter(|_| !paths.iter().any(|path| path.ends_with(".onnx"))) {
+    let has_graph = paths.iter().any(|path| path.ends_with(".onnx"));
+    let weights = graph_file::foreign_weights(paths.iter().copied().filter(|path| is_part(path)));
+    if let Some(weights) = weights.filter(|_| !has_graph) {
         return Err(graph_file::not_exported(location, model, weights));
     }
     if is_pipeline {

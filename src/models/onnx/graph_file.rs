@@ -52,6 +52,12 @@ pub(crate) fn is_of_another_framework(name: &str) -> bool {
     OTHER_FRAMEWORKS.iter().any(|extension| name.ends_with(extension))
 }
 
+/// Returns the first file with weights of another framework, those of PyTorch first.
+pub(crate) fn foreign_weights<'a>(paths: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let rank = |path: &str| OTHER_FRAMEWORKS.iter().position(|extension| path.ends_with(extension));
+    paths.filter_map(|path| Some((rank(path)?, path))).min().map(|(_, path)| path)
+}
+
 /// Returns the files in the folder of a model and in its `onnx/`, as paths relative to the folder.
 ///
 /// # Errors
@@ -75,7 +81,7 @@ pub(crate) fn find(dir: &Path, stem: &str) -> Result<PathBuf, OnnxError> {
     match choose(paths.iter().map(String::as_str), stem) {
         Choice::One(path) => Ok(dir.join(path)),
         Choice::Several(versions) => Err(several(&dir.display().to_string(), stem, &versions)),
-        Choice::None => match paths.iter().find(|path| is_of_another_framework(path)) {
+        Choice::None => match foreign_weights(paths.iter().map(String::as_str)) {
             Some(weights) => Err(not_exported(&dir.display().to_string(), &dir.display().to_string(), weights)),
             None => Err(OnnxError::NoGraph { path: dir.join(stem).with_extension("onnx"), found: listed(&paths) }),
         },

@@ -1,7 +1,7 @@
 //! Reads the configuration of transformers' image processors.
 //!
-//! A key that is missing or null has the default of its class; the defaults are those of transformers 5.24. Keys that do
-//! not affect the tensors are ignored.
+//! A key that is missing or null has the default of its class; the defaults are those of transformers 5.24, which fails on
+//! many keys that are null. Keys that do not affect the tensors are ignored.
 
 use std::path::Path;
 
@@ -167,9 +167,12 @@ impl Keys<'_> {
         }
     }
 
-    /// Returns the width and height of the crop, if images are cropped.
-    fn crop(&self, class: &Class) -> Result<Option<(u32, u32)>, FileError> {
-        if !self.flag("do_center_crop", class.center_crop)? {
+    /// Returns the width and height of the crop, if images are cropped. transformers does not crop if `do_center_crop` is
+    /// null; neither does this, unless the images would then have no size in common.
+    fn crop(&self, class: &Class, resized: Target) -> Result<Option<(u32, u32)>, FileError> {
+        let is_null = self.keys.get("do_center_crop").is_some_and(Value::is_null);
+        let default = class.center_crop && !(is_null && matches!(resized, Target::Exactly(..)));
+        if !self.flag("do_center_crop", default)? {
             return Ok(None);
         }
         let sides = match self.get::<Size>("crop_size")? {
@@ -229,7 +232,8 @@ pub(super) fn preprocess(keys: &Value, path: &Path) -> Result<Preprocess, FileEr
     let keys = Keys { keys, path };
     let class = keys.class()?;
     keys.check_fixed_steps()?;
-    let (mut size, mut crop, filter) = (keys.size(class)?, keys.crop(class)?, keys.filter(class)?);
+    let (mut size, filter) = (keys.size(class)?, keys.filter(class)?);
+    let mut crop = keys.crop(class, size)?;
     let do_resize = keys.flag("do_resize", true)?;
     if class.crop_pct && do_resize {
         if crop.is_some() {

@@ -173,6 +173,10 @@ impl Target {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+
     use super::*;
 
     fn read(json: &str) -> Result<Preprocess, FileError> {
@@ -216,6 +220,94 @@ mod tests {
         assert_eq!(seen(read(json).unwrap()), 0.0, "the crop keeps the middle");
         assert!(seen(read(json).unwrap().of_whole_frame()) > 6.0, "a quarter of 3 x 16 values");
         assert_eq!(read(json).unwrap().of_whole_frame().output(), Some((4, 4)));
+    }
+
+    #[derive(Deserialize)]
+    struct Recorded {
+        keys: Value,
+        images: Vec<Seen>,
+    }
+
+    #[derive(Deserialize)]
+    struct Seen {
+        image: (u32, u32),
+        shape: (usize, usize, usize),
+        sum: f64,
+        values: Vec<f32>,
+    }
+
+    /// `tests/fixtures/processors`: every class, and the ways in which versions of transformers write their keys.
+    #[test]
+    #[expect(clippy::cast_possible_truncation, reason = "a value modulo 256")]
+    fn tensors_equal_transformers() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/processors/processors.json");
+        let recorded: BTreeMap<String, Recorded> = read_config(&path).unwrap();
+        assert!(recorded.len() >= 10);
+        for (name, Recorded { keys, images }) in recorded {
+            let preprocess = Preprocess::from_keys(&keys, Path::new("file")).unwrap();
+            for Seen { image: (width, height), shape, sum, values } in images {
+                let value = |x: u32, y: u32, scale: u32, nth: u32| ((x * scale + y * y * nth) % 256) as u8;
+                let image = RgbImage::from_fn(width, height, |x, y| {
+                    image::Rgb([value(x, y, 7, 1), value(x, y, 5, 2), value(x, y, 3, 3)])
+                });
+                let tensor = preprocess.apply(&image).unwrap();
+                let what = format!("{name} of {width} x {height}");
+                assert_eq!(tensor.len(), shape.0 * shape.1 * shape.2, "{what}");
+                let total: f64 = tensor.iter().map(|value| f64::from(*value)).sum();
+                assert!((total - sum).abs() < 0.01, "{what}: the sum is {total}, not {sum}");
+                for (index, expected) in values.iter().enumerate() {
+                    let ours = tensor[index * (tensor.len() - 1) / 39];
+                    assert!((ours - expected).abs() < 1e-5, "{what}: value {index} is {ours}, not {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_processor_of_transformers_5_is_nested() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        write("preprocessor_config.json", r#"{"size": 8, "crop_size": 8}"#);
+        write("processor_config.json", r#"{"processor_class": "CLIPProcessor"}"#);
+        assert_eq!(Preprocess::file_in(dir.path()).unwrap(), "preprocessor_config.json");
+        write("processor_config.json", r#"{"image_processor": {"size": 4, "crop_size": 4, "x": NaN}}"#);
+        let file = Preprocess::file_in(dir.path()).unwrap();
+        assert_eq!(file, "processor_config.json");
+        assert_eq!(Preprocess::read(&dir.path().join(file)).unwrap().output(), Some((4, 4)));
+    }
+
+    #[test]
+    fn null_is_the_default() {
+        let of = |json: &str| read(json).unwrap();
+        let clip =
+            of(r#"{"do_center_crop": null, "do_rescale": null, "resample": null, "crop_size": null, "size": null}"#);
+        assert_eq!(
+            (clip.output(), clip.resize),
+            (Some((224, 224)), Some((Target::ShortestEdge(224), Filter::Bicubic)))
+        );
+        let exact = of(r#"{"do_center_crop": null, "size": {"height": 336, "width": 336, "shortest_edge": null}}"#);
+        assert_eq!(exact.output(), Some((336, 336)), "not cropped to the default of 224");
+    }
+
+    #[test]
+    fn filters_have_names() {
+        for (name, filter) in [("bicubic", Filter::Bicubic), ("PILImageResampling.LANCZOS", Filter::Lanczos)] {
+            let preprocess = read(&format!(r#"{{"resample": "{name}"}}"#)).unwrap();
+            assert_eq!(preprocess.resize.unwrap().1, filter);
+        }
+    }
+
+    #[test]
+    fn convnext_needs_a_size_that_its_crop_is_part_of() {
+        let message = |keys: &str| {
+            read(&format!(r#"{{"image_processor_type": "ConvNextImageProcessor", {keys}}}"#)).unwrap_err().to_string()
+        };
+        let sides = message(r#""size": {"height": 224, "width": 224}"#);
+        assert!(sides.ends_with("this class needs `shortest_edge`"), "{sides}");
+        let share = message(r#""size": 224, "crop_pct": 1.5"#);
+        assert!(share.ends_with("`crop_pct` is 1.5; more than 0.05, and at most 1, is supported"), "{share}");
+        let twice = message(r#""size": 224, "do_center_crop": true, "crop_size": 100"#);
+        assert!(twice.ends_with("`do_center_crop` is true; this class crops by `crop_pct`"), "{twice}");
     }
 
     #[test]

@@ -19,7 +19,8 @@ fn models_that_are_missing() {
     std::fs::remove_file(workspace.path("models/unet/model.onnx")).unwrap();
     assert_snapshot!(check(&mut workspace, &[]), @r"
     exit code 2
-    error: `models.diffusion`: cannot read `[dir]/models/unet/model.onnx`: No such file or directory (os error 2)
+    error: `models.diffusion`: `[dir]/models/unet/model.onnx` does not exist; the folder has `config.json`
+    hint: `optimum-cli export onnx` writes it, as docs/models.md describes
     1 problem; nothing was run
     ");
     std::fs::remove_dir_all(workspace.path("models")).unwrap();
@@ -60,7 +61,7 @@ fn graphs_that_are_none_or_cut_off() {
     std::fs::write(&path, "This is not the graph you are looking for.").unwrap();
     assert_snapshot!(check(&mut workspace, &[]), @r"
     exit code 2
-    error: `models.diffusion`: `[dir]/models/unet/model.onnx` is not a complete ONNX file: it has other contents
+    error: `models.diffusion`: `[dir]/models/unet/model.onnx` is not a complete ONNX file: it looks like `text`
     1 problem; nothing was run
     ");
     std::fs::write(&path, &graph[..graph.len() / 3]).unwrap();
@@ -74,7 +75,8 @@ fn graphs_that_are_none_or_cut_off() {
     assert_snapshot!(check(&mut workspace, &[]), @r"
     exit code 2
     error: `models.diffusion`: `[dir]/models/unet/model.onnx` is not a complete ONNX file: it is cut off
-    `models.clip`: `[dir]/models/clip/model.onnx` is not a complete ONNX file: it is empty
+    `models.clip`: `[dir]/models/clip/model.onnx` is not a complete ONNX file: it is an empty file
+    hint: download or copy the file again
     2 problems; nothing was run
     ");
 }
