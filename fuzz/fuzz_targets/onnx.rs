@@ -7,18 +7,35 @@
 
 use libfuzzer_sys::fuzz_target;
 
+#[path = "../../src/limited_read/mod.rs"]
+mod limited_read;
+
+/// The part of the program's errors that is needed here.
+#[path = "../../src/error"]
+mod error {
+    pub(crate) mod text;
+}
+
 #[path = "../../src/models"]
 mod models {
     pub(crate) mod model_dir {
         mod error;
+        mod read;
 
         pub(crate) use error::FileError;
+        pub(crate) use read::{read, read_config};
+
+        /// A stand-in: no folder is read.
+        pub(crate) fn file_names(_: &std::path::Path) -> Result<Vec<String>, FileError> {
+            Ok(Vec::new())
+        }
     }
 
     pub(crate) mod onnx {
         mod batched_input;
         mod element;
         mod error;
+        pub(crate) mod graph_file;
         mod protobuf;
         mod signature;
         mod weights;

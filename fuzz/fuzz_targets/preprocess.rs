@@ -20,8 +20,10 @@ mod imaging;
 mod models {
     pub(crate) mod model_dir {
         mod error;
+        mod read;
 
         pub(crate) use error::FileError;
+        pub(crate) use read::{read, read_config};
     }
 
     pub(crate) mod preprocess;
@@ -30,7 +32,8 @@ mod models {
 use models::preprocess::Preprocess;
 
 fuzz_target!(|text: &[u8]| {
-    let Ok(preprocess) = Preprocess::parse(text, Path::new("preprocessor_config.json")) else { return };
+    let Ok(keys) = serde_json::from_slice(&limited_read::from_python(text)) else { return };
+    let Ok(preprocess) = Preprocess::from_keys(&keys, Path::new("preprocessor_config.json")) else { return };
     for preprocess in [preprocess.clone(), preprocess.of_whole_frame()] {
         for (width, height) in [(1, 1), (3, 2), (1, 20)] {
             let image = RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, 255]));

@@ -32,8 +32,10 @@ mod models {
 
     pub(crate) mod model_dir {
         mod error;
+        mod read;
 
         pub(crate) use error::FileError;
+        pub(crate) use read::{read, read_config};
     }
 
     pub(crate) mod diffusion {
@@ -73,7 +75,6 @@ const TIMESTEPS: [u32; 6] = [1, 2, 6, 50, 61, 1000];
 
 fuzz_target!(|input: &[u8]| {
     let Some((choice, text)) = input.split_first() else { return };
-    let Ok(text) = std::str::from_utf8(text) else { return };
     let instead = NAMES.get(usize::from(choice % 8)).map(|name| name.parse().expect("a valid name"));
     let timesteps = TIMESTEPS[usize::from(choice / 8) % TIMESTEPS.len()];
     let path = Path::new("scheduler_config.json");

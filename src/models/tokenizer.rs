@@ -368,6 +368,33 @@ mod tests {
     }
 
     #[test]
+    fn padding_is_attended_to_if_the_model_takes_no_mask() {
+        let tokenizer = from_vocabulary(|config| config["model_input_names"] = json!(["input_ids"])).unwrap();
+        assert_eq!(tokenizer.encode("").unwrap().attention_mask, vec![1; tokenizer.length()]);
+    }
+
+    #[test]
+    fn a_length_that_is_not_stated_is_that_of_the_text_encoder() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["tokenizer.json", "tokenizer_config.json"] {
+            fs::copy(bundle().join(name), dir.path().join(name)).unwrap();
+        }
+        let path = dir.path().join("tokenizer_config.json");
+        let mut config: Value = parse(&path).unwrap();
+        let model = dir.path().join("config.json");
+        for (length, positions, expected) in [
+            (json!(9), json!({"max_position_embeddings": 77}), 9),
+            (json!(1e30), json!({"max_position_embeddings": 77}), 77),
+            (Value::Null, json!({"text_config": {"max_position_embeddings": 64}}), 64),
+        ] {
+            config["model_max_length"] = length;
+            fs::write(&path, config.to_string()).unwrap();
+            fs::write(&model, positions.to_string()).unwrap();
+            assert_eq!(Tokenizer::from_dir(dir.path(), &model).unwrap().length(), expected);
+        }
+    }
+
+    #[test]
     fn another_padding_token_is_removed_from_prompts() {
         let tokenizer = from_vocabulary(|config| config["pad_token"] = json!({"content": "!"})).unwrap();
         let pad = tokenizer.pad;

@@ -308,7 +308,7 @@ fn a_fetch_that_was_killed_goes_on() {
     let blobs = workspace.path("hf/hub/models--tests--digits/blobs");
     let part = || {
         let parts = std::fs::read_dir(&blobs).into_iter().flatten().map(|entry| entry.unwrap().path());
-        let parts = parts.filter(|path| path.extension().is_some_and(|extension| extension == "part"));
+        let parts = parts.filter(|path| path.extension().is_some_and(|extension| extension == "incomplete"));
         parts.map(|path| std::fs::metadata(path).map_or(0, |found| found.len())).max().unwrap_or(0)
     };
     let begun = Instant::now();

@@ -210,3 +210,53 @@ fn check_inputs(graph: &Signature, expected: &Expected, problems: &mut Problems)
     };
     (inputs, paired)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digits() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits/clip")
+    }
+
+    #[test]
+    fn towers_of_siglip_call_their_embedding_otherwise() {
+        let graph = Signature::read(&digits().join("model.onnx")).unwrap();
+        let tower = |output: &str, input: &str| {
+            let mut tower = graph.clone();
+            tower.path = PathBuf::from(format!("{output}.onnx"));
+            tower.inputs.retain(|port| port.name == input);
+            tower.outputs.retain(|port| port.name == output);
+            tower.outputs.iter_mut().for_each(|port| port.name = SIGLIP_EMBEDDING.to_owned());
+            tower
+        };
+        let graphs = [tower("text_embeds", "input_ids"), tower("image_embeds", "pixel_values")];
+        let of = |siglip| {
+            let mut problems = Problems::default();
+            let expected = Expected { length: Some(16), image: Some((32, 32)), siglip };
+            let towers = towers(&graphs, &expected, &mut problems);
+            towers.ok_or_else(|| problems.into_vec().iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        let (text, vision) = of(true).unwrap();
+        assert_eq!([text.output.as_str(), vision.output.as_str()], [SIGLIP_EMBEDDING; 2]);
+        assert_eq!(text.inputs, BTreeSet::from(["input_ids"]));
+        assert_eq!(vision.inputs, BTreeSet::from(["pixel_values"]));
+        let other = of(false).unwrap_err();
+        assert_eq!(other, ["`text_embeds.onnx`: no output `text_embeds`; it has `pooler_output`"]);
+    }
+
+    #[test]
+    fn graphs_in_the_original_precision_come_first() {
+        for (names, expected) in [
+            (&["model.onnx", "text_model.onnx", "vision_model.onnx"][..], &BOTH[..]),
+            (&["onnx/model.onnx", "text_model.onnx", "vision_model.onnx"], &BOTH),
+            (&["model_q4.onnx", "onnx/text_model.onnx", "onnx/vision_model.onnx"], &TOWERS),
+            (&["model_q4.onnx", "text_model_q4.onnx", "vision_model_q4.onnx"], &BOTH),
+            (&["text_model_q4.onnx", "vision_model_q4.onnx"], &TOWERS),
+            (&["text_model.onnx"], &TOWERS),
+            (&["config.json"], &BOTH),
+        ] {
+            assert_eq!(graph_names(names.iter().copied()), expected, "{names:?}");
+        }
+    }
+}

@@ -363,8 +363,9 @@ impl<'a> Hub<'a> {
         fs::create_dir_all(&blobs).map_err(FileError::io("create", &blobs))?;
         // Without a digest of the contents, the path is one.
         let blob = file.blob.clone().unwrap_or_else(|| Digest::new("file").text(commit).text(&file.path).id());
-        let part = blobs.join(format!("{blob}.discl-pipe.part"));
-        let Some(_lock) = self.lock(&part, commit, file).await? else { return Ok(()) };
+        // Python's tools have the same names, so that each resumes what the other has begun, and none disturbs the other.
+        let part = blobs.join(format!("{blob}.incomplete"));
+        let Some(_lock) = self.lock(&blob, commit, file).await? else { return Ok(()) };
         let mut reason = String::new();
         for attempt in 0..MAX_ATTEMPTS {
             pause(attempt).await;
@@ -401,8 +402,10 @@ impl<'a> Hub<'a> {
     }
 
     /// Waits until no other process fetches the same file, and returns the lock. `None` if the file arrived meanwhile.
-    async fn lock(&self, part: &Path, commit: &str, file: &HubFile) -> Result<Option<File>, HubError> {
-        let path = part.with_extension("lock");
+    async fn lock(&self, blob: &str, commit: &str, file: &HubFile) -> Result<Option<File>, HubError> {
+        let locks = self.cache.path().join(".locks").join(self.repo(&self.wanted.revision).folder_name());
+        fs::create_dir_all(&locks).map_err(FileError::io("create", &locks))?;
+        let path = locks.join(format!("{blob}.lock"));
         let lock = File::create(&path).map_err(FileError::io("create", &path))?;
         for _ in 0..MAX_WAITS {
             if is_present(file, &self.snapshot(commit)) || self.link(commit, file) {

@@ -48,13 +48,14 @@ pub(crate) enum OnnxError {
     #[error("unknown device `{found}`; valid devices are `auto`, `cpu`, `cuda`, `cuda:N` and `cuda:N,M`")]
     UnknownDevice { found: String },
     #[error(
-        "`{}` does not exist; the folder has {found}\n\
-         hint: `optimum-cli export onnx` writes it, as docs/models.md describes",
+        "`{}` does not exist; {found}\n\
+         hint: `optimum-cli export onnx` writes it, for a diffusion model with `--task image-to-image`; docs/models.md has \
+         more",
         path.display()
     )]
     NoGraph {
         path: PathBuf,
-        /// The files in the folder, in backticks.
+        /// What is there instead, as the end of a sentence.
         found: String,
     },
     #[error(

@@ -77,13 +77,17 @@ pub(crate) fn paths_in(dir: &Path) -> Result<Vec<String>, FileError> {
 /// Returns an error if the folder cannot be listed, [`OnnxError::SeveralGraphs`] if it has only several versions of the
 /// graph, [`OnnxError::NotExported`] if it has weights of another framework instead, and [`OnnxError::NoGraph`] otherwise.
 pub(crate) fn find(dir: &Path, stem: &str) -> Result<PathBuf, OnnxError> {
+    let missing = |found: String| OnnxError::NoGraph { path: dir.join(stem).with_extension("onnx"), found };
+    if !dir.exists() {
+        return Err(missing("its folder does not exist either".to_owned()));
+    }
     let paths = paths_in(dir)?;
     match choose(paths.iter().map(String::as_str), stem) {
         Choice::One(path) => Ok(dir.join(path)),
         Choice::Several(versions) => Err(several(&dir.display().to_string(), stem, &versions)),
         Choice::None => match foreign_weights(paths.iter().map(String::as_str)) {
             Some(weights) => Err(not_exported(&dir.display().to_string(), &dir.display().to_string(), weights)),
-            None => Err(OnnxError::NoGraph { path: dir.join(stem).with_extension("onnx"), found: listed(&paths) }),
+            None => Err(missing(format!("the folder has {}", listed(&paths)))),
         },
     }
 }

@@ -20,7 +20,7 @@ fn models_that_are_missing() {
     assert_snapshot!(check(&mut workspace, &[]), @r"
     exit code 2
     error: `models.diffusion`: `[dir]/models/unet/model.onnx` does not exist; the folder has `config.json`
-    hint: `optimum-cli export onnx` writes it, as docs/models.md describes
+    hint: `optimum-cli export onnx` writes it, for a diffusion model with `--task image-to-image`; docs/models.md has more
     1 problem; nothing was run
     ");
     std::fs::remove_dir_all(workspace.path("models")).unwrap();
