@@ -10,6 +10,9 @@ use std::sync::Once;
 
 use libfuzzer_sys::fuzz_target;
 
+#[path = "../../src/limited_read/mod.rs"]
+mod limited_read;
+
 #[path = "../../src/imaging"]
 mod imaging {
     mod decode;

@@ -139,9 +139,9 @@ impl Classes {
         let first = self.names.keys().next().copied().unwrap_or(0);
         let last = self.names.keys().next_back().copied().unwrap_or(0);
         let known = match i64::try_from(self.names.len()) {
-            Ok(0) => "class names, not for numbers".to_owned(),
-            Ok(count) if count == last + 1 => format!("the labels 0 to {last} only"),
-            _ => format!("{} other labels, from {first} to {last}", self.names.len()),
+            Ok(0) => "gives other names to names, and none to numbers".to_owned(),
+            Ok(count) if count == last + 1 => format!("has names for the labels 0 to {last} only"),
+            _ => format!("has names for {} other labels, from {first} to {last}", self.names.len()),
         };
         Err(SourceError::UnnamedLabel { path, label, names, known })
     }

@@ -108,7 +108,7 @@ pub(super) enum SourceError {
          labels"
     )]
     TwoForms { split: &'static str, name: String },
-    #[error("`{path}` has the label {label}, and {names} has names for {known}")]
+    #[error("`{path}` has the label {label}, and {names} {known}")]
     UnnamedLabel { path: String, label: i64, names: String, known: String },
     #[error("`{path}` has the label {label}, for which {names} has several names")]
     AmbiguousLabel { path: String, label: i64, names: String },

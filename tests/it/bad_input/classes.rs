@@ -47,7 +47,7 @@ fn class_names_that_are_none() {
     1 problem; nothing was run
 
     exit code 2
-    error: `test.parquet#0` has the label 5, and `[dir]/file.json` (`source.classes`) has names for class names, not for numbers
+    error: `test.parquet#0` has the label 5, and `[dir]/file.json` (`source.classes`) gives other names to names, and none to numbers
     1 problem; nothing was run
 
     exit code 2

@@ -190,7 +190,9 @@ fn the_digest_covers_every_file_that_affects_an_image() {
     let digest = || DiffusionFiles::inspect(copy.path()).unwrap().digest().unwrap();
     let original = digest();
     assert_eq!(original, bundle().digest().unwrap(), "the path does not matter");
-    std::fs::write(copy.path().join("README.md"), "notes").unwrap();
+    for other in ["README.md", "unet/README.md", "unet/openvino_model.bin", "tokenizer/notes.txt"] {
+        std::fs::write(copy.path().join(other), "notes").unwrap();
+    }
     assert_eq!(digest(), original);
     let path = copy.path().join("scheduler/scheduler_config.json");
     let text = std::fs::read_to_string(&path).unwrap();
