@@ -123,13 +123,13 @@ def draw_folders(rng: random.Random) -> Layout:
 def add_trouble(rng: random.Random, kind: str, folder: str, classes: list[str], files: list[str], folders: list[str]) -> None:
     name = rng.choice(classes)
     if kind == "hidden":
-        hidden = rng.choice(HIDDEN)
-        where = hidden if rng.random() < 0.7 else f"{name}/{hidden}"
-        files.extend(below(folder, f"{where}/{image}.png") for image in range(rng.randint(1, 2)))
+        for hidden in rng.sample(HIDDEN, 2):
+            where = hidden if rng.random() < 0.7 else f"{name}/{hidden}"
+            files.extend(below(folder, f"{where}/{image}.png") for image in range(rng.randint(1, 2)))
     elif kind == "hidden files":
         files.append(below(folder, f"{name}/{rng.choice(HIDDEN_FILES).format(0)}"))
     elif kind == "endings":
-        files.append(below(folder, f"{name}/other.{rng.choice(OTHER_ENDINGS)}"))
+        files.extend(below(folder, f"{name}/other.{ending}") for ending in rng.sample(OTHER_ENDINGS, 3))
         if rng.random() < 0.3:
             # datasets ends with an error if a folder has nothing but `.png.txt`.
             others = [ending for ending in OTHER_ENDINGS if ending != "png.txt"]
