@@ -51,7 +51,7 @@ fn reference() -> &'static (Vec<Value>, Vec<Value>) {
 }
 
 /// The small pipeline with these keys of `[source]`, in which `DIR` is the workspace.
-fn workspace(source: &str) -> Workspace {
+pub(crate) fn workspace(source: &str) -> Workspace {
     let mut workspace = Workspace::small();
     let shipped = fs::read_to_string(root().join("pipelines/digits_lt.toml")).unwrap();
     let (before, rest) = shipped.split_once("[source]").unwrap();
