@@ -1,10 +1,10 @@
 //! How the census of a data set is printed.
 
 use super::output;
-use crate::source::{Census, ClassSize, SplitCensus, listed};
-
-/// Classes that a line names.
-const MAX_SHOWN: usize = 5;
+use crate::{
+    error::text::first_few,
+    source::{Census, ClassSize, SplitCensus, listed},
+};
 
 /// Returns the census as a table and the lines below it. Rejects are in it once there are any.
 pub(super) fn text(census: &Census) -> String {
@@ -45,8 +45,5 @@ fn cells(split: &SplitCensus, rejects: bool) -> Vec<String> {
 }
 
 fn names(names: &[String]) -> String {
-    let shown: Vec<String> = names.iter().take(MAX_SHOWN).map(|name| format!("`{name}`")).collect();
-    let more = names.len().saturating_sub(MAX_SHOWN);
-    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-    format!("{}{more}", shown.join(", "))
+    first_few(&names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>())
 }

@@ -1,5 +1,7 @@
 //! How messages quote what a user wrote, list what is allowed, suggest a similar word, and show sizes.
 
+use std::path::Path;
+
 /// Longest piece of the user's text that a message repeats, in characters.
 const MAX_SHOWN_CHARS: usize = 80;
 
@@ -53,6 +55,24 @@ pub(crate) fn join_key(section: &str, key: &str) -> String {
         "" => key,
         _ => format!("{section}.{key}"),
     }
+}
+
+/// Returns a file as messages name it: a relative path with the directory that it starts at.
+pub(crate) fn file(path: &Path) -> String {
+    match std::env::current_dir() {
+        Ok(here) if path.is_relative() => format!("`{}` (from `{}`)", path.display(), here.display()),
+        _ => format!("`{}`", path.display()),
+    }
+}
+
+/// Names that a message shows of a list that can be long.
+pub(crate) const MAX_LISTED: usize = 3;
+
+/// Returns the first [`MAX_LISTED`] of `items`, and how many more there are.
+pub(crate) fn first_few(items: &[String]) -> String {
+    let more = items.len().saturating_sub(MAX_LISTED);
+    let first = items.iter().take(MAX_LISTED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if more == 0 { first } else { format!("{first} and {more} more") }
 }
 
 /// Returns the words as a list: "`a`, `b` and `c`".

@@ -3,7 +3,7 @@
 use crate::{
     error::{
         Result, Warning,
-        text::{join, quote},
+        text::{first_few, join, quote},
     },
     pipeline::Pipeline,
     source::{Census, SplitCensus},
@@ -13,8 +13,6 @@ use crate::{
 const MIN_KEPT: f64 = 0.5;
 /// How often an epoch may train on one image without a warning.
 const MAX_REPEATS: i64 = 10;
-/// Names that a warning shows.
-const MAX_SHOWN: usize = 3;
 
 /// The slots of a class, of a level, or of both together.
 struct Slots {
@@ -130,11 +128,8 @@ fn of_slots(slots: &[Slots], threshold: f64, census: &Census) -> Vec<Warning> {
     }
     let classes: Vec<String> = empty().filter_map(|slots| Some(quote(slots.class_name.as_ref()?))).collect();
     if !classes.is_empty() {
-        let more = classes.len().saturating_sub(MAX_SHOWN);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let shown = classes.iter().take(MAX_SHOWN).cloned().collect::<Vec<_>>().join(", ");
         warnings.push(Warning::new(
-            format!("no synthetic image of the class {shown}{more} was kept"),
+            format!("no synthetic image was kept of the classes {}", first_few(&classes)),
             "does the CLIP know the name? `prompts.common_names` gives a class another name in prompts",
         ));
     }

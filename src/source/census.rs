@@ -1,24 +1,19 @@
 //! The census of a data set: for each split its images, its classes, and what was skipped and why. So nothing is lost
 //! without a word: what was listed are the images and what was skipped.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::{
     classes::Classes,
     entry::Entry,
-    label::{MAX_SHOWN, shown},
+    names::image_endings,
+    skips::{Skipped, Skips, listed},
 };
 use crate::{
     config::Split,
-    error::{
-        Warning,
-        text::{quote, shorten},
-    },
+    error::{Warning, text::first_few},
 };
 
 /// The share of the files of a split that may be skipped without a warning.
@@ -69,108 +64,6 @@ pub(crate) struct SharedName {
     pub(crate) labels: Vec<i64>,
 }
 
-/// What was skipped for one reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Skipped {
-    pub(crate) reason: Reason,
-    pub(crate) count: usize,
-    /// The names of the first few.
-    pub(crate) examples: Vec<String>,
-}
-
-/// Why something was skipped.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Reason {
-    /// Its ending is not that of an image. With the dot; empty if it has none.
-    Ending(String),
-    /// Its name, or that of a folder that it is in, is hidden or of a tool.
-    LeftBehind,
-    /// An image next to the class folders.
-    OutsideOfClasses,
-    /// The metadata file of its folder does not name it.
-    NotInMetadata,
-    /// A symbolic link to a folder that it is in.
-    Loop,
-    /// A row of a split that the pipeline does not name.
-    OtherSplit(String),
-    /// A sample of a tar with neither an image nor a label.
-    NoMembers,
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ending(ending) if ending.is_empty() => f.write_str("without an ending"),
-            Self::Ending(ending) => write!(f, "`{}`", shorten(ending)),
-            Self::LeftBehind => f.write_str("hidden or of a tool"),
-            Self::OutsideOfClasses => f.write_str("outside of the class folders"),
-            Self::NotInMetadata => f.write_str("not in the metadata file"),
-            Self::Loop => f.write_str("links in a circle"),
-            Self::OtherSplit(split) => write!(f, "of the split {}", quote(split)),
-            Self::NoMembers => f.write_str("without image and label"),
-        }
-    }
-}
-
-impl Serialize for Reason {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// Collects what is skipped while a data set is listed.
-#[derive(Debug, Default)]
-pub(super) struct Skips {
-    by_reason: BTreeMap<(Option<Split>, Reason), Skipped>,
-    /// Class folders without an image.
-    empty_classes: BTreeSet<String>,
-    /// Folders of splits in which every class has its images in several folders of its own, with one of these.
-    deep: Vec<(String, String)>,
-    /// Metadata files without labels, next to class folders.
-    captions: Vec<String>,
-}
-
-impl Skips {
-    /// Adds `name`, of `split` or of none.
-    pub(super) fn add(&mut self, split: Option<Split>, reason: Reason, name: &str) {
-        let new = Skipped { reason: reason.clone(), count: 0, examples: Vec::new() };
-        let skipped = self.by_reason.entry((split, reason)).or_insert(new);
-        skipped.count += 1;
-        if skipped.examples.len() < MAX_SHOWN {
-            skipped.examples.push(shorten(name));
-        }
-    }
-
-    /// Adds a class folder that has no image.
-    pub(super) fn add_empty_class(&mut self, folder: &str) {
-        self.empty_classes.insert(shorten(folder));
-    }
-
-    /// Adds a folder of a split whose classes have their images in several folders each, such as `example`.
-    pub(super) fn add_deep(&mut self, folder: &str, example: &str) {
-        self.deep.push((shorten(folder), shorten(example)));
-    }
-
-    /// Adds a metadata file without labels, next to class folders.
-    pub(super) fn add_captions(&mut self, file: &str) {
-        self.captions.push(shorten(file));
-    }
-
-    fn of(&self, split: Option<Split>) -> Vec<Skipped> {
-        self.by_reason.iter().filter(|((of, _), _)| *of == split).map(|(_, skipped)| skipped.clone()).collect()
-    }
-
-    /// Returns what was skipped of `split`, for a message; empty if nothing was.
-    pub(super) fn describe(&self, split: Split) -> String {
-        listed(&self.of(Some(split)))
-    }
-}
-
-/// Returns kinds and numbers of what was skipped, for a message.
-pub(crate) fn listed(skipped: &[Skipped]) -> String {
-    skipped.iter().map(|skipped| format!("{} {}", skipped.count, skipped.reason)).collect::<Vec<_>>().join(", ")
-}
-
 /// Counts the images of `entries`, whose labels are `labels`, and adds what was skipped.
 pub(super) fn census(entries: &[Entry], labels: &[i64], classes: &Classes, skips: &Skips) -> Census {
     let mut sizes: BTreeMap<Split, BTreeMap<i64, usize>> = BTreeMap::new();
@@ -215,8 +108,8 @@ pub(super) fn warnings(census: &Census, skips: &Skips) -> Vec<Warning> {
     let empty: Vec<String> = skips.empty_classes.iter().map(|folder| format!("`{folder}`")).collect();
     if !empty.is_empty() {
         warnings.push(Warning::new(
-            format!("class folders without an image are left out: {}", shown(&empty, MAX_SHOWN)),
-            format!("images are files that end in {}", super::names::image_endings()),
+            format!("class folders without an image are left out: {}", first_few(&empty)),
+            format!("images are files that end in {}", image_endings()),
         ));
     }
     warnings.extend(skips.captions.iter().map(|file| {
@@ -247,7 +140,7 @@ fn much_skipped(split: &SplitCensus) -> Option<Warning> {
             split.listed,
             split.split,
             listed(&split.skipped),
-            shown(&examples, MAX_SHOWN)
+            first_few(&examples)
         ),
         "if some of these are images of yours, move them into class folders, or convert them to PNG or JPEG",
     ))

@@ -8,18 +8,12 @@ use std::{
 use unicode_normalization::UnicodeNormalization;
 
 use super::{
-    entry::{Entry, MAX_FIELD_BYTES, MAX_NAME_CHARS},
     error::{Result, SourceError},
-    label::{self, Label, Labels, MAX_SHOWN, shown},
+    label::Label,
+    object::{MAX_FIELD_BYTES, MAX_NAME_CHARS},
     side_tables::{read_json, read_text},
 };
-use crate::{
-    config::LabelKind,
-    error::{
-        Warning,
-        text::{quote, shorten_to},
-    },
-};
+use crate::error::text::{first_few, quote, shorten_to};
 
 /// Columns that can hold the label in a `.csv` file.
 const LABEL_COLUMNS: [&str; 2] = ["label", "y"];
@@ -80,7 +74,12 @@ impl Classes {
             _ => parse_json(read_json(path, KEY, JSON_FORMAT)?).map_err(invalid)?,
         };
         classes.check_names().map_err(invalid)?;
-        Ok(Self { origin: NamesOrigin::File(path.to_owned()), ..classes })
+        Ok(classes.of_file(path.to_owned()))
+    }
+
+    /// Returns the names as those of the user's file `path`.
+    pub(super) fn of_file(self, path: PathBuf) -> Self {
+        Self { origin: NamesOrigin::File(path), ..self }
     }
 
     /// Rejects names that are not one line of text, since they go into prompts and reports.
@@ -148,7 +147,7 @@ impl Classes {
 
     /// Checks that the names can be matched with labels that are numbers. Names that are numbers themselves, but not those
     /// of their classes, may be meant either way.
-    fn check_numbers(&self) -> Result<()> {
+    pub(super) fn check_numbers(&self) -> Result<()> {
         let own = |(label, name): (&i64, &String)| name.parse::<i64>().is_ok_and(|number| number == *label);
         let NamesOrigin::File(file) = &self.origin else { return Ok(()) };
         let numerals = !self.names.is_empty() && self.names.values().all(|name| name.parse::<u64>().is_ok());
@@ -156,7 +155,7 @@ impl Classes {
             return Ok(());
         }
         let pairs: Vec<String> = self.names.iter().map(|(label, name)| format!("{label} is {}", quote(name))).collect();
-        let pairs = shown(&pairs, MAX_SHOWN);
+        let pairs = first_few(&pairs);
         Err(SourceError::NumbersAsNames { file: file.clone(), pairs })
     }
 
@@ -165,7 +164,7 @@ impl Classes {
     ///
     /// # Errors
     /// Returns an error if only some of the names are the same, the counts differ, or the order is not certain.
-    fn number<'a>(&self, names: &[&'a str]) -> Result<(BTreeMap<&'a str, i64>, Self)> {
+    pub(super) fn number<'a>(&self, names: &[&'a str]) -> Result<(BTreeMap<&'a str, i64>, Self)> {
         let file = match &self.origin {
             NamesOrigin::File(file) => file.clone(),
             _ => PathBuf::new(),
@@ -189,7 +188,7 @@ impl Classes {
                 let pairs = names.iter().zip(self.names.values());
                 let pairs: Vec<String> =
                     pairs.map(|(name, new)| format!("{} is {}", quote(name), quote(new))).collect();
-                let pairs = shown(&pairs, MAX_SHOWN);
+                let pairs = first_few(&pairs);
                 return refuse(format!(
                     "none of them is in it, and they can be sorted in several ways; by bytes, {pairs}"
                 ));
@@ -243,58 +242,6 @@ fn natural(name: &str) -> Vec<(String, u64)> {
     parts
 }
 
-/// Returns the number of each entry's class, and the names of the classes: those `given` by the user or else by the
-/// metadata, or those of the data set.
-///
-/// Labels that are numbers are numbers of classes. Names are numbered in sorted order; if the user's names are the same,
-/// their numbers are the user's; if none of them is the same, the user renames the classes.
-///
-/// # Errors
-/// Returns an error if a label has no number or no name, or the user's names do not fit.
-pub(super) fn assign_labels(
-    entries: &[Entry],
-    kind: Option<LabelKind>,
-    given: Option<Classes>,
-    warnings: &mut Vec<Warning>,
-) -> Result<(Vec<i64>, Classes)> {
-    let names = match label::resolve(entries, kind, warnings)? {
-        Labels::Numbers(labels) => {
-            warnings.extend(sparse(&labels).filter(|_| given.is_none()));
-            let classes = given.unwrap_or_default();
-            classes.check_numbers()?;
-            for (entry, label) in entries.iter().zip(&labels) {
-                classes.check(&entry.path, *label)?;
-            }
-            return Ok((labels, classes));
-        }
-        Labels::Names(names) => names,
-    };
-    let mut sorted: Vec<&str> = names.iter().map(String::as_str).collect::<BTreeSet<_>>().into_iter().collect();
-    if let Ok(values) = sorted.iter().map(|name| name.parse::<u64>()).collect::<Result<Vec<_>, _>>()
-        && values.iter().zip(&sorted).all(|(value, name)| value.to_string() == **name)
-    {
-        sorted.sort_by_key(|name| name.parse::<u64>().unwrap_or(u64::MAX));
-    }
-    let classes = given.unwrap_or_else(|| Classes::of(sorted.iter().copied()));
-    let (numbers, classes) = classes.number(&sorted)?;
-    Ok((names.iter().filter_map(|name| numbers.get(name.as_str()).copied()).collect(), classes))
-}
-
-/// Warns about numbers that are far larger than the number of classes: trainers expect 0 to that number.
-fn sparse(labels: &[i64]) -> Option<Warning> {
-    let distinct = labels.iter().collect::<BTreeSet<_>>().len();
-    let last = labels.iter().max().copied().unwrap_or(0);
-    let sparse = usize::try_from(last).is_ok_and(|last| last > 100 + 10 * distinct);
-    sparse.then(|| {
-        Warning::new(
-            format!(
-                "the labels of {distinct} classes are numbers up to {last}; trainers expect numbers from 0 without gaps"
-            ),
-            "`source.label_kind = \"name\"` numbers the classes from 0",
-        )
-    })
-}
-
 fn parse_lines(text: &str) -> Result<Classes, String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim_end();
     if let Some((line, _)) = (1..).zip(text.lines()).find(|(_, name)| name.trim().is_empty()) {
@@ -344,7 +291,7 @@ enum JsonClasses {
     Named(BTreeMap<String, String>),
 }
 
-fn parse_json(value: serde_json::Value) -> Result<Classes, String> {
+pub(super) fn parse_json(value: serde_json::Value) -> Result<Classes, String> {
     let other = || format!("it is not {JSON_FORMAT}");
     let numbered = match serde_json::from_value(value).map_err(|_| other())? {
         JsonClasses::List(names) => return Ok(Classes::of(names.iter().map(String::as_str))),
@@ -371,11 +318,7 @@ fn is_number(key: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::entry::{File, Origin},
-        *,
-    };
-    use crate::config::Split;
+    use super::*;
 
     /// Returns the classes of a file, or the message of its error.
     fn read(name: &str, text: &str) -> Result<Classes, String> {
@@ -439,58 +382,5 @@ mod tests {
         }
         let many: Vec<String> = (0..100_000).map(|column| column.to_string()).collect();
         assert!(message("c.csv", &many.join(",")).len() < 1000);
-    }
-
-    fn entry(path: &str, label: Label, line: u64) -> Entry {
-        let origin = Origin { file: "l.txt".into(), line: Some(line) };
-        Entry { path: path.into(), label, split: Split::Train, origin, file: File::NotLookedUp }
-    }
-
-    fn assigned(rows: &[Entry], given: Option<Classes>) -> Result<(Vec<i64>, Classes)> {
-        let given = given.map(|given| Classes { origin: NamesOrigin::File("f".into()), ..given });
-        assign_labels(rows, None, given, &mut Vec::new())
-    }
-
-    #[test]
-    fn class_names_are_numbered_in_sorted_order() {
-        let name = |text: &str| Label::Text(text.into());
-        let rows = [entry("a", name("cat/dog"), 1), entry("b", name("ant"), 2), entry("c", name("cat/dog"), 3)];
-        let (labels, classes) = assigned(&rows, None).unwrap();
-        assert_eq!(labels, [1, 0, 1]);
-        assert_eq!(classes.name(1), "cat/dog");
-        let (labels, _) = assigned(&rows, Some(Classes::of(["cat/dog", "bee", "ant"]))).unwrap();
-        assert_eq!(labels, [0, 2, 0]);
-        let (labels, classes) = assigned(&rows, Some(Classes::of(["an ant", "a cat"]))).unwrap();
-        assert_eq!((labels, classes.name(0)), (vec![1, 0, 1], "an ant".into()));
-        for wrong in [&["ant", "a cat"][..], &["x", "y", "z"], &["ant", "ant", "cat/dog"]] {
-            assigned(&rows, Some(Classes::of(wrong.iter().copied()))).unwrap_err();
-        }
-        // Names that can be sorted in several ways are matched by nothing but themselves.
-        let codes = [entry("a", name("007"), 1), entry("b", name("0100"), 2), entry("c", name("10"), 3)];
-        let message = assigned(&codes, Some(Classes::of(["x", "y", "z"]))).unwrap_err().to_string();
-        assert!(message.contains("by bytes, \"007\" is \"x\", \"0100\" is \"y\""), "{message}");
-        let renamed = parse_json(serde_json::json!({"007": "x", "10": "z", "0100": "y", "5": "w"})).unwrap();
-        let (labels, classes) = assigned(&codes, Some(renamed)).unwrap();
-        assert_eq!((labels, classes.name(2)), (vec![0, 1, 2], "z".into()));
-        let renamed = parse_json(serde_json::json!({"007": "x", "a": "y"})).unwrap();
-        assert!(assigned(&codes, Some(renamed)).unwrap_err().to_string().contains("it has no name for \"0100\""));
-    }
-
-    #[test]
-    fn numbers_are_named_by_number() {
-        let number = |path: &str, text: &str| entry(path, Label::Text(text.into()), 1);
-        let rows = [number("a", "10"), number("b", "2.0"), number("c", "0")];
-        let names: Vec<String> = (0..12).map(|number| format!("name {number}")).collect();
-        let (labels, classes) = assigned(&rows, Some(Classes::of(names.iter().map(String::as_str)))).unwrap();
-        assert_eq!((labels, classes.name(10)), (vec![10, 2, 0], "name 10".into()));
-        let message = assigned(&rows, Some(Classes::of(["x", "y", "z"]))).unwrap_err().to_string();
-        assert!(
-            message.ends_with("`a` has the label 10, and `f` (`source.classes`) has names for the labels 0 to 2 only"),
-            "{message}"
-        );
-        // Names that are other numbers can be meant by position, or as the labels themselves.
-        let message = assigned(&rows, Some(Classes::of(["0", "10", "2"]))).unwrap_err().to_string();
-        assert!(message.contains("by other numbers (0 is \"0\", 1 is \"10\", 2 is \"2\")"), "{message}");
-        assert_eq!(assigned(&rows, None).unwrap().1.name(10), "10");
     }
 }

@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    census::Reason,
-    entry::{Collected, Entry, File, MAX_FIELD_BYTES, Origin, Problems, relative_path},
+    entry::{Collected, Entry, File, Origin, Problems, relative_path},
     error::{Result, SourceError},
     label::Label,
-    object::read_list,
+    object::{MAX_FIELD_BYTES, read_list},
+    skips::Reason,
 };
 use crate::{
     config::{SourceKind, Split},

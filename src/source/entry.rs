@@ -7,9 +7,10 @@ use std::{
 };
 
 use super::{
-    census::Skips,
     error::{Result, SourceError},
     label::Label,
+    object::MAX_NAME_CHARS,
+    skips::Skips,
 };
 use crate::{
     config::Split,
@@ -17,12 +18,8 @@ use crate::{
     storage::Version,
 };
 
-/// Bytes of a line or field.
-pub(super) const MAX_FIELD_BYTES: usize = 64 << 10;
 /// Problems that a message shows. The others are counted.
 const MAX_SHOWN: usize = 10;
-/// Characters of a file's name in a message: as many as stores allow.
-pub(super) const MAX_NAME_CHARS: usize = 1024;
 
 /// An image that a data set names.
 #[derive(Debug)]

@@ -131,7 +131,7 @@ pub(super) enum SourceError {
     ExcludedClasses { names: String },
 
     // Tables that the user keeps alongside the data set.
-    #[error("`{}` ({key}) cannot be read", path.display())]
+    #[error("{key}: {} cannot be read", text::file(path))]
     ReadFile { path: PathBuf, key: &'static str, source: io::Error },
     #[error("`{}` ({key}): {problem}", path.display())]
     InvalidFile { path: PathBuf, key: &'static str, problem: String },

@@ -10,7 +10,6 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 
 use super::{
-    census::Reason,
     csv_table::{Column, has_column, read_rows},
     entry::{Collected, Entry, File, Origin, Problems, relative_path},
     error::{Result, SourceError},
@@ -19,6 +18,7 @@ use super::{
     list::lines,
     names::{ending, is_image, is_left_behind},
     object::read_list,
+    skips::Reason,
 };
 use crate::{
     config::Split,

@@ -1,29 +1,9 @@
-//! Labels as a data set writes them, and the one rule that says whether they are numbers or names.
-//!
-//! If every label is an integer (`7`, or `7.0` as pandas writes a column with gaps), labels are numbers and keep their
-//! value. Otherwise all of them are names, as they are written: `0100` is not `100`. `source.label_kind` decides instead.
-
-use std::collections::{BTreeMap, BTreeSet};
+//! The label of an image, as a data set writes it.
 
 use serde_json::Value;
-use unicode_normalization::UnicodeNormalization;
 
-use super::{
-    entry::{Entry, MAX_FIELD_BYTES, Problems},
-    error::{Result, SourceError},
-};
-use crate::{
-    config::{LabelKind, Split},
-    error::{
-        Warning,
-        text::{quote, shorten},
-    },
-};
-
-/// Texts that tools write for a value that is missing, in lower case.
-const MISSING: [&str; 7] = ["nan", "none", "null", "na", "n/a", "<na>", "nil"];
-/// Names and pairs that a message shows.
-pub(super) const MAX_SHOWN: usize = 3;
+use super::object::MAX_FIELD_BYTES;
+use crate::error::text::quote;
 
 /// The label of an image as its data set has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +95,7 @@ impl Label {
     }
 
     /// Returns the value of a label that the user says is a number: zeros may precede it.
-    fn lenient_integer(&self) -> Option<i64> {
+    pub(super) fn lenient_integer(&self) -> Option<i64> {
         let Self::Text(text) = self else { return self.integer() };
         let rest = text.trim_start_matches('0');
         let text = if rest.starts_with(|c: char| c.is_ascii_digit()) { rest.to_owned() } else { format!("0{rest}") };
@@ -123,175 +103,9 @@ impl Label {
     }
 }
 
-/// The labels of all images, in their order.
-#[derive(Debug)]
-pub(super) enum Labels {
-    /// From 0.
-    Numbers(Vec<i64>),
-    /// In Unicode's composed form (NFC).
-    Names(Vec<String>),
-}
-
-/// Decides whether labels are numbers or names: `kind` if the user says so, otherwise by the rule of this module.
-///
-/// # Errors
-/// Returns every label below 0 among numbers, every label that looks like a missing value or a header among numbers, every
-/// label that is not a number although `kind` says so, and names that a split has in two forms of Unicode.
-pub(super) fn resolve(entries: &[Entry], kind: Option<LabelKind>, warnings: &mut Vec<Warning>) -> Result<Labels> {
-    match kind {
-        Some(LabelKind::Name) => names(entries, warnings),
-        Some(LabelKind::Number) => numbers(entries, Label::lenient_integer),
-        None => {
-            let odd: Vec<&Entry> = entries.iter().filter(|entry| entry.label.integer().is_none()).collect();
-            if odd.is_empty() || (odd.len() < entries.len() && odd.iter().all(|entry| is_no_label(entry, odd.len()))) {
-                return numbers(entries, Label::integer);
-            }
-            if let Some(first) = odd.first().filter(|_| odd.len() < entries.len()) {
-                warnings.push(mixed(first, odd.len(), entries.len()));
-            }
-            names(entries, warnings)
-        }
-    }
-}
-
-/// Whether the label of `entry`, one of `count` among numbers that are none, is a missing value or the header of a list.
-fn is_no_label(entry: &Entry, count: usize) -> bool {
-    let text = entry.label.text().to_lowercase();
-    MISSING.contains(&text.as_str()) || (count == 1 && entry.origin.line == Some(1))
-}
-
-fn mixed(first: &Entry, odd: usize, all: usize) -> Warning {
-    Warning::new(
-        format!(
-            "labels are taken as names: {odd} of {all} are not integers, such as {} of {}",
-            quote(&first.label.text()),
-            first.origin
-        ),
-        "`source.label_kind = \"name\"` says that they are names",
-    )
-}
-
-fn numbers(entries: &[Entry], value: impl Fn(&Label) -> Option<i64>) -> Result<Labels> {
-    let mut problems = Problems::default();
-    let mut numbers = Vec::with_capacity(entries.len());
-    for entry in entries {
-        match value(&entry.label) {
-            Some(number) if number >= 0 => numbers.push(number),
-            _ => problems.add(
-                &entry.origin,
-                format!(
-                    "{} has the label {}, allowed are integers from 0; with `source.label_kind = \"name\"` labels are names",
-                    quote(&entry.path),
-                    quote(&entry.label.text())
-                ),
-            ),
-        }
-    }
-    problems.finish()?;
-    Ok(Labels::Numbers(numbers))
-}
-
-fn names(entries: &[Entry], warnings: &mut Vec<Warning>) -> Result<Labels> {
-    let mut forms: BTreeMap<(Split, String), BTreeSet<String>> = BTreeMap::new();
-    let mut names = Vec::with_capacity(entries.len());
-    for entry in entries {
-        let text = entry.label.text();
-        let name: String = text.nfc().collect();
-        let known = forms.get(&(entry.split, name.clone())).is_some_and(|forms| forms.contains(&text));
-        if !known {
-            forms.entry((entry.split, name.clone())).or_default().insert(text);
-        }
-        names.push(name);
-    }
-    if let Some(((split, name), _)) = forms.iter().find(|(_, forms)| forms.len() > 1) {
-        return Err(SourceError::TwoForms { split: split.as_str(), name: shorten(name) });
-    }
-    let distinct: BTreeSet<&str> = forms.keys().map(|(_, name)| name.as_str()).collect();
-    warnings.extend(alike(&distinct));
-    Ok(Labels::Names(names))
-}
-
-/// Warns about names that a reader takes for the same: they differ in case, white space or compatibility forms alone.
-fn alike(names: &BTreeSet<&str>) -> Option<Warning> {
-    let mut groups: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    for name in names {
-        let folded = name.nfkc().collect::<String>().to_lowercase();
-        groups.entry(folded.split_whitespace().collect::<Vec<_>>().join(" ")).or_default().push(name);
-    }
-    let alike: Vec<String> = groups
-        .values()
-        .filter(|names| names.len() > 1)
-        .map(|names| names.iter().map(|name| quote(name)).collect::<Vec<_>>().join(" and "))
-        .collect();
-    (!alike.is_empty()).then(|| {
-        Warning::new(
-            format!("classes whose names look alike are different classes: {}", shown(&alike, MAX_SHOWN)),
-            "rename one of them if they are meant to be one class",
-        )
-    })
-}
-
-/// Returns the first `max` of `items` for a message, and how many more there are.
-pub(super) fn shown(items: &[String], max: usize) -> String {
-    let more = items.len().saturating_sub(max);
-    let first = items.iter().take(max).map(String::as_str).collect::<Vec<_>>().join(", ");
-    if more == 0 { first } else { format!("{first} and {more} more") }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::entry::{File, Origin},
-        *,
-    };
-
-    fn entries(labels: &[&str]) -> Vec<Entry> {
-        let entry = |(line, label): (u64, &&str)| Entry {
-            path: format!("{line}.png"),
-            label: Label::of_text(label).unwrap(),
-            split: Split::Train,
-            origin: Origin { file: "l.txt".into(), line: Some(line) },
-            file: File::NotLookedUp,
-        };
-        (1..).zip(labels).map(entry).collect()
-    }
-
-    fn resolved(labels: &[&str], kind: Option<LabelKind>) -> Result<String, String> {
-        let mut warnings = Vec::new();
-        match resolve(&entries(labels), kind, &mut warnings) {
-            Ok(Labels::Numbers(numbers)) => Ok(format!("{numbers:?}")),
-            Ok(Labels::Names(names)) => Ok(format!("{} {}", names.join("|"), warnings.len())),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    #[test]
-    fn labels_are_numbers_if_all_are_integers() {
-        assert_eq!(resolved(&["0", "10", "2.0", "11.00"], None).unwrap(), "[0, 10, 2, 11]");
-        assert_eq!(resolved(&["007", "010", "100", "0100"], None).unwrap(), "007|010|100|0100 1");
-        assert_eq!(resolved(&["1", "2", "A", "B"], None).unwrap(), "1|2|A|B 1");
-        assert_eq!(resolved(&["2", "1.5"], None).unwrap(), "2|1.5 1");
-        assert_eq!(resolved(&["99999999999999999999", "x"], None).unwrap(), "99999999999999999999|x 0");
-        assert_eq!(resolved(&["1", "01"], Some(LabelKind::Number)).unwrap(), "[1, 1]");
-        assert_eq!(resolved(&["00", "0", "0.0", "010.0"], Some(LabelKind::Number)).unwrap(), "[0, 0, 0, 10]");
-        assert_eq!(resolved(&["2", "10"], Some(LabelKind::Name)).unwrap(), "2|10 0");
-        for (labels, wrong) in
-            [(&["-1", "0", "1"][..], "\"-1\""), (&["nan", "0", "1.0"], "\"nan\""), (&["label", "0", "1"], "\"label\"")]
-        {
-            let message = resolved(labels, None).unwrap_err();
-            assert!(message.contains(&format!("`l.txt`:1: \"1.png\" has the label {wrong}, allowed are")), "{message}");
-        }
-        assert_eq!(resolved(&["nan", "A"], None).unwrap(), "nan|A 0");
-        assert!(resolved(&["0", "A"], Some(LabelKind::Number)).unwrap_err().contains("\"A\""));
-    }
-
-    #[test]
-    fn a_name_has_one_form_of_unicode() {
-        assert_eq!(resolved(&["e\u{301}"], None).unwrap(), "\u{e9} 0");
-        let message = resolved(&["e\u{301}", "\u{e9}"], None).unwrap_err();
-        assert!(message.contains("the split train has the class `\u{e9}` in two forms of Unicode"), "{message}");
-        assert_eq!(resolved(&["Cat", "cat ", "ﬁsh", "fish", "dog"], None).unwrap(), "Cat|cat|ﬁsh|fish|dog 1");
-    }
+    use super::*;
 
     #[test]
     fn a_json_label_is_an_integer_or_a_text() {

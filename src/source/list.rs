@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::{
-    entry::{Collected, Entry, File, MAX_FIELD_BYTES, Origin, Problems, relative_path},
+    entry::{Collected, Entry, File, Origin, Problems, relative_path},
     error::Result,
     label::Label,
-    object::read_list,
+    object::{MAX_FIELD_BYTES, read_list},
 };
 use crate::{config::Split, error::text::quote, storage::Location};
 

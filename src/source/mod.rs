@@ -16,6 +16,7 @@ mod image_folder;
 mod label;
 mod list;
 mod names;
+mod numbering;
 mod object;
 mod parquet_files;
 mod patterns;
@@ -23,6 +24,7 @@ mod range_reader;
 mod sample;
 mod shares;
 mod side_tables;
+mod skips;
 mod tars;
 #[cfg(test)]
 mod tests;
@@ -40,9 +42,10 @@ use arrow::{
 use rayon::prelude::*;
 use tokio::sync::oneshot;
 
-pub(crate) use census::{Census, ClassSize, SplitCensus, listed};
+pub(crate) use census::{Census, ClassSize, SplitCensus};
 pub(crate) use sample::Sized;
 pub(crate) use side_tables::{CommonNames, Descriptions, Line, common_names, confidences, descriptions, lines};
+pub(crate) use skips::listed;
 
 use self::{
     classes::Classes,
@@ -118,7 +121,7 @@ impl Source {
         check_existence(&out.entries, &splits, &config.root)?;
         let mut warnings = Vec::new();
         let given = given.or(embedded);
-        let (labels, classes) = classes::assign_labels(&out.entries, config.label_kind, given, &mut warnings)?;
+        let (labels, classes) = numbering::assign_labels(&out.entries, config.label_kind, given, &mut warnings)?;
         shares::draw(&mut out.entries, &labels, &config.splits.shares);
         let census = census::census(&out.entries, &labels, &classes, &out.skips);
         warnings.extend(census::warnings(&census, &out.skips));

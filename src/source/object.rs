@@ -15,6 +15,10 @@ use crate::{
 
 /// Encoded bytes of an image. Parquet readers fail on values of 8 MiB and more.
 pub(super) const MAX_IMAGE_BYTES: usize = (8 << 20) - 1;
+/// Bytes of a line, a field or a label.
+pub(super) const MAX_FIELD_BYTES: usize = 64 << 10;
+/// Characters of a file's name in a message: as many as stores allow.
+pub(super) const MAX_NAME_CHARS: usize = 1024;
 /// Bytes of a file that lists images. It is held in memory.
 const MAX_LIST_BYTES: u64 = 1 << 30;
 

@@ -21,12 +21,12 @@ use super::{
     Read,
     entry::{Entry, Origin, Problems},
     error::{Result, SourceError},
-    label::{Label, MAX_SHOWN, shown},
+    label::Label,
     object::or_stand_in,
 };
 use crate::{
     config,
-    error::text::quote,
+    error::text::{first_few, quote},
     schema,
     storage::{Location, StoredObject},
 };
@@ -363,7 +363,7 @@ fn order_of(known: &[String], names: &[String], first: &str, file: &str) -> Resu
             let missing = |of: &[String], from: &[String]| {
                 let names: Vec<String> =
                     of.iter().filter(|name| !from.contains(name)).map(|name| quote(name)).collect();
-                if names.is_empty() { "no other".to_owned() } else { shown(&names, MAX_SHOWN) }
+                if names.is_empty() { "no other".to_owned() } else { first_few(&names) }
             };
             Err(SourceError::ClassLabels {
                 files: (first.to_owned(), file.to_owned()),

@@ -15,18 +15,18 @@ use tar::Archive;
 
 use super::{
     Read,
-    census::Reason,
     entry::{Collected, Entry, File, Origin, relative_path},
     error::{Result, SourceError},
     files::MAX_CONCURRENT_REQUESTS,
-    label::{Label, MAX_SHOWN, shown},
+    label::Label,
     names::{is_image, is_left_behind},
     object::{MAX_IMAGE_BYTES, or_stand_in, read_image},
     range_reader::RangeReader,
+    skips::Reason,
 };
 use crate::{
     config::Split,
-    error::text::{quote, shorten},
+    error::text::{first_few, quote, shorten},
     limited_read,
     storage::{Location, StoredObject},
 };
@@ -88,14 +88,14 @@ impl Sample {
             [(first, ..), (second, ..), ..] if first == second => Err(format!("the member `.{first}` twice")),
             _ => {
                 let endings: Vec<String> = images.iter().map(|(ending, ..)| format!("`{ending}`")).collect();
-                Err(format!("several images; `source.image_member` chooses one of {}", shown(&endings, MAX_SHOWN)))
+                Err(format!("several images; `source.image_member` chooses one of {}", first_few(&endings)))
             }
         }
     }
 
     fn members(&self) -> String {
         let endings: Vec<String> = self.endings.iter().map(|ending| format!("`.{}`", shorten(ending))).collect();
-        shown(&endings, MAX_SHOWN)
+        first_few(&endings)
     }
 }
 

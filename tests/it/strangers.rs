@@ -214,6 +214,23 @@ fn names_match_by_number_whatever_the_format_of_their_file() {
 }
 
 #[test]
+fn a_key_chooses_among_the_images_of_a_sample() {
+    let mut workspace = unpacked("two_images_for_a_key");
+    // The validation set has one image for each sample, under another ending.
+    workspace.edit("source.splits={train=\"train.tar\"}");
+    let mut found = Vec::new();
+    for member in ["image.png", "MASK.PNG"] {
+        workspace.edit(&format!("source.image_member=\"{member}\""));
+        workspace.ok("run", &["--until", "images"]);
+        let paths = workspace.query("SELECT path, digest FROM images ORDER BY path");
+        assert_eq!(paths.len(), 4, "{paths:?}");
+        found.push(paths);
+    }
+    assert_eq!(found[0][0]["path"], "train.tar#000.image.png");
+    assert_eq!(found[1][3]["path"], "train.tar#003.mask.png");
+}
+
+#[test]
 fn a_flat_folder_is_split_by_shares() {
     let mut workspace = Workspace::full();
     write_folders(&workspace.path("photos"), &["cat", "dog", "emu"], 20);
@@ -282,7 +299,7 @@ fn a_run_closes_with_what_its_curriculum_misses() {
     for expected in [
         "0 of 36 slots kept an image; the median of the best `text_similarity` of a slot is 0.",
         "no image with image guidance 10, 50 or 90 was kept",
-        "no synthetic image of the class \"",
+        "no synthetic image was kept of the classes \"",
         "the tables were made with `--set hard_samples.max_class_count=10` ",
     ] {
         assert!(warnings.iter().any(|warning| warning.starts_with(expected)), "{expected}\n{warnings:#?}");

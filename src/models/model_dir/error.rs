@@ -5,10 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::error::text;
+
 /// A file that cannot be used. Every module that reads model files wraps it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
-    #[error("cannot {action} `{}`", path.display())]
+    #[error("cannot {action} {}", text::file(path))]
     Io {
         /// A verb, such as `read` or `create`.
         action: &'static str,

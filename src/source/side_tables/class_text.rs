@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use unicode_normalization::UnicodeNormalization;
 
 use super::super::error::{Result, SourceError};
 use crate::{error::text::shorten_to, limited_read};
@@ -75,14 +76,19 @@ pub(in crate::source) fn read_descriptions(path: &Path) -> Result<BTreeMap<Strin
         let found: BTreeMap<String, Vec<String>> =
             read_json(path, key, "an object from class name to a list of strings")?;
         return match found.iter().find(|(_, texts)| has_blank(texts)) {
-            None => Ok(found),
+            None => Ok(composed(found)),
             Some((class, _)) => Err(invalid(path, key, without_description(class))),
         };
     }
     let lines = lines(&read_text(path, key)?).map_err(|problem| {
         invalid(path, key, format!("{problem}\nhint: `discl-pipe prompts` repairs a last line that is cut off"))
     })?;
-    Ok(lines.into_iter().map(|line| (line.class_name, line.texts)).collect())
+    Ok(composed(lines.into_iter().map(|line| (line.class_name, line.texts))))
+}
+
+/// Returns the values by the names of their classes, in the form of Unicode that the names have in tables.
+fn composed<T>(of_classes: impl IntoIterator<Item = (String, T)>) -> BTreeMap<String, T> {
+    of_classes.into_iter().map(|(class, value)| (class.nfc().collect(), value)).collect()
 }
 
 /// Parses the lines of JSON Lines in their order, and skips blank ones.
@@ -122,7 +128,7 @@ pub(in crate::source) fn read_common_names(path: &Path) -> Result<BTreeMap<Strin
     let names: BTreeMap<String, String> = read_json(path, key, "an object from class name to the name in prompts")?;
     let is_bad = |name: &str| name.trim().is_empty() || name.contains(char::is_control);
     match names.iter().find(|(_, name)| is_bad(name)) {
-        None => Ok(names),
+        None => Ok(composed(names)),
         Some((class, _)) => {
             let class = shorten_to(class, MAX_SHOWN_CHARS);
             Err(invalid(path, key, format!("the name of class `{class}` is blank, or has control characters")))

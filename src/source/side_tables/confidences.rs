@@ -1,6 +1,6 @@
 //! The probability that the user's classifier gives to each image's class: a Parquet file alongside the source.
 
-use std::{collections::BTreeSet, fs::File, path::Path, sync::Arc};
+use std::{collections::BTreeSet, fs::File, io::Read, path::Path, sync::Arc};
 
 use arrow::{
     array::{AsArray, RecordBatch},
@@ -14,7 +14,12 @@ use parquet::{
 };
 
 use super::super::{error::SourceError, parquet_files::check_rows, schema_of};
-use crate::{error::Result, identity::Digest, limited_read, schema};
+use crate::{
+    error::Result,
+    identity::Digest,
+    limited_read::{self, HEAD_BYTES, StandIn},
+    schema,
+};
 
 /// The key that names the file.
 const KEY: &str = "`hard_samples.confidences`";
@@ -42,9 +47,19 @@ pub(crate) fn confidences(path: Option<&Path>) -> Result<Confidences> {
     let file = File::open(path).map_err(unreadable)?;
     let bytes = file.metadata().map_err(unreadable)?.len();
     let invalid = |problem| SourceError::InvalidFile { path: path.to_owned(), key: KEY, problem };
-    let rows = read(file, bytes, &table).map_err(invalid)?;
+    let rows = read(file, bytes, &table).map_err(|problem| match stand_in(path) {
+        Some(found) => invalid(found.instead_of_the_file()),
+        None => invalid(problem),
+    })?;
     let digest = check(&rows).map_err(invalid)?;
     Ok(Confidences { rows, digest })
+}
+
+/// Returns what stands in for a file that was never downloaded.
+fn stand_in(path: &Path) -> Option<StandIn> {
+    let mut head = Vec::new();
+    File::open(path).ok()?.take(HEAD_BYTES as u64).read_to_end(&mut head).ok()?;
+    StandIn::of(&head)
 }
 
 /// Reads the columns of `table`; returns the problem if the file does not have them.
@@ -128,10 +143,12 @@ mod tests {
     fn a_file_that_cannot_be_read_is_reported_with_its_key() {
         assert_eq!(confidences(None).unwrap().rows.num_rows(), 0);
         let message = confidences(Some(Path::new("no/such.parquet"))).unwrap_err().to_string();
-        assert!(message.starts_with("`no/such.parquet` (`hard_samples.confidences`) cannot be read"), "{message}");
+        assert!(message.starts_with("`hard_samples.confidences`: `no/such.parquet` (from `"), "{message}");
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "hello").unwrap();
         assert!(confidences(Some(file.path())).unwrap_err().to_string().contains("it is not a Parquet file"));
+        std::fs::write(file.path(), "version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 3\n").unwrap();
+        assert!(confidences(Some(file.path())).unwrap_err().to_string().contains("it is a Git LFS pointer"));
     }
 
     fn written(path: &str, rows: usize, more: ArrayRef) -> tempfile::NamedTempFile {
