@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     readers::environment,
-    support::{Workspace, contents, root, stderr},
+    support::{Workspace, contents, root, sha256, stderr},
 };
 
 const FORMS: [&str; 3] = ["webdataset", "imagefolder", "parquet"];
@@ -230,16 +230,11 @@ fn images_that_the_lake_refers_to_come_from_the_source() {
     assert!(expected.len() > 100);
     let mut files: Vec<_> = contents(&there).into_iter().filter(|(name, _)| name.ends_with(".png")).collect();
     files.sort_by_key(|(name, _)| name.rsplit('/').next().unwrap().to_owned());
-    let found: Vec<String> = files.iter().map(|(_, bytes)| digest(bytes)).collect();
+    let found: Vec<String> = files.iter().map(|(_, bytes)| sha256(bytes)).collect();
     assert_eq!(found, expected);
     // Labels without an image in this epoch have a folder, too.
     let entries = fs::read_dir(there.join("epoch_0000")).unwrap();
     let names: BTreeSet<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     let labels = (0..10).map(|label| label.to_string());
     assert_eq!(names, labels.chain(["metadata.jsonl".to_owned()]).collect());
-}
-
-fn digest(bytes: &[u8]) -> String {
-    use sha2::Digest;
-    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

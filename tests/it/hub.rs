@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     s3::quiet,
-    support::{Workspace, cache, root, stderr},
+    support::{Workspace, cache, root, sha256, stderr},
 };
 
 /// A secret that must not occur in any output.
@@ -207,8 +207,7 @@ fn is_large(name: &str) -> bool {
 
 /// Returns the SHA-256 that identifies a file. The hub uses it only for large files, and Git's digest for small ones.
 fn blob(bytes: &[u8]) -> String {
-    use sha2::Digest;
-    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    sha256(bytes)
 }
 
 fn listing(files: &BTreeMap<String, Vec<u8>>) -> Value {

@@ -18,7 +18,8 @@ use serde_json::Value;
 
 use crate::{
     readers,
-    support::{Workspace, cache, contents, root, skipped, stderr},
+    sources::images,
+    support::{Workspace, cache, contents, root, sha256, skipped, stderr},
 };
 
 /// The access key of the server, and a secret that must not occur in any output.
@@ -234,19 +235,22 @@ fn a_source_of_files_in_s3_keeps_their_names() {
         ("e\u{301}/gone.png", ""),
     ];
     let bucket = Bucket::new("names");
+    let images = images();
+    let digest = |image: usize| Value::from(sha256(&images[image].bytes));
     let mut list = String::new();
-    for (name, key) in KEYS {
+    for (image, (name, key)) in images.iter().zip(KEYS) {
         if !key.is_empty() {
-            request("PUT", &format!("/names/data/train/{key}"), name.as_bytes());
+            request("PUT", &format!("/names/data/train/{key}"), &image.bytes);
         }
         list += &format!("train/{name} 0\n");
     }
     let tar = {
         let mut tar = tar::Builder::new(Vec::new());
-        for (name, bytes) in [("0.cls", "0"), ("0.jpg", "zero"), ("1.cls", "1"), ("1.jpg", "one")] {
+        let (zero, one) = (&images[0].bytes[..], &images[1].bytes[..]);
+        for (name, bytes) in [("0.cls", &b"0"[..]), ("0.png", zero), ("1.cls", b"1"), ("1.png", one)] {
             let mut header = tar::Header::new_gnu();
             header.set_size(bytes.len() as u64);
-            tar.append_data(&mut header, name, bytes.as_bytes()).unwrap();
+            tar.append_data(&mut header, name, bytes).unwrap();
         }
         tar.into_inner().unwrap()
     };
@@ -260,23 +264,24 @@ fn a_source_of_files_in_s3_keeps_their_names() {
     let read = |source: &str| -> Vec<(String, Value)> {
         let text = format!("{before}[source]\nroot = \"s3://names/data\"\n{source}\n{after}");
         fs::write(&workspace.pipeline, text).unwrap();
-        let query = "SELECT path, CAST(r.image['bytes'] AS VARCHAR) AS text, r.image['error'] AS error \
+        let query = "SELECT path, image_info(r.image)['digest'] AS digest, r.image['error'] AS error \
                      FROM (SELECT path, read_image(path) AS image FROM listing) r ORDER BY path";
         let row = |row: &Value| {
-            let text = if row["text"].is_null() { &row["error"] } else { &row["text"] };
-            (row["path"].as_str().unwrap().to_owned(), text.clone())
+            let found = if row["digest"].is_null() { &row["error"] } else { &row["digest"] };
+            (row["path"].as_str().unwrap().to_owned(), found.clone())
         };
         workspace.query(query).iter().map(row).collect()
     };
-    let there = KEYS.iter().filter(|(_, key)| !key.is_empty());
-    let mut expected: Vec<(String, Value)> = there.map(|(name, _)| (format!("train/{name}"), (*name).into())).collect();
+    let there = KEYS.iter().enumerate().filter(|(_, (_, key))| !key.is_empty());
+    let mut expected: Vec<(String, Value)> =
+        there.map(|(image, (name, _))| (format!("train/{name}"), digest(image))).collect();
     expected.sort_by(|a, b| a.0.cmp(&b.0));
     bucket.faults("rate=0.2&seed=3");
     assert_eq!(read("kind = \"imagefolder\"\nsplits.train = \"train\""), expected);
     expected.push(("train/e\u{301}/gone.png".to_owned(), "no such file".into()));
     expected.sort_by(|a, b| a.0.cmp(&b.0));
     assert_eq!(read("kind = \"list\"\nsplits.train = \"list.txt\""), expected);
-    let samples = [("t.tar#0.jpg".to_owned(), "zero".into()), ("t.tar#1.jpg".to_owned(), "one".into())];
+    let samples = [("t.tar#0.png".to_owned(), digest(0)), ("t.tar#1.png".to_owned(), digest(1))];
     assert_eq!(read("kind = \"webdataset\"\nsplits.train = \"t.tar\""), samples);
 }
 

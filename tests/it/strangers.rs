@@ -98,8 +98,12 @@ fn every_kind_of_trouble_has_its_outcome() {
     validation: 0 007 ×1, 1 010 ×1, 2 0100 ×1, 3 100 ×1
     warning: labels are taken as names: 9 of 12 are not integers, such as "007" of `metadata.csv`:2
     == damaged_images
-    train: 0 cmyk_adobe ×1, 1 gray16 ×1, 2 mpo ×1, 3 png_badadler ×1, 4 png_badcrc_text ×1, 5 png_bigtext ×1, 6 rgba_clear_dropped ×1, 7 webp_anim ×1, 8 zero ×12
+    train: 0 cmyk_adobe ×1, 1 gray16 ×1, 2 mpo ×1, 4 png_badcrc_text ×1, 5 png_bigtext ×1, 6 rgba_clear_dropped ×1, 7 webp_anim ×1, 8 zero ×12
     validation: 8 zero ×12
+    reject: train/png_badadler/awk.png: the `png` image is truncated or corrupt: Corrupt deflate stream. WrongChecksum
+    warning: 3 of 9 generation prompts have more than the 16 tokens that the model reads, start and end included; what follows them is cut off. The longest has 21: "a photo of rgba_clear_dropped"
+    warning: 3 of 9 filter prompts have more than the 16 tokens that the model reads, start and end included; what follows them is cut off. The longest has 21: "a photo of rgba_clear_dropped"
+    warning: 1 of 20 images of the split train could not be read
     == dots_in_keys
     exit code 2
     the source has 2 invalid entries:
@@ -162,12 +166,8 @@ fn every_kind_of_trouble_has_its_outcome() {
       "train.parquet#2": the source has no bytes for it, only the path "1_0.png"; write the bytes too: `dataset.with_format("arrow").map(datasets.table.embed_table_storage, batched=True)`, then `to_parquet`
     hint: `SELECT path, reason FROM rejects` in `discl-pipe sql` shows all
     == rare_endings
-    exit code 1
-    step `pixels`: 12 of 39 rows failed, 1 are allowed (`rejects.max_fraction`)
-      "train/five/b0.bmp": the image format `bmp` is not supported; supported are `png`, `jpeg` and `webp`
-      "train/five/b1.bmp": the image format `bmp` is not supported; supported are `png`, `jpeg` and `webp`
-      "train/five/b2.bmp": the image format `bmp` is not supported; supported are `png`, `jpeg` and `webp`
-    hint: `SELECT path, reason FROM rejects` in `discl-pipe sql` shows all
+    train: 0 eight ×6, 1 five ×6, 2 nine ×6, 3 tiger ×3, 4 zero ×3
+    validation: 0 eight ×3, 1 five ×3, 2 nine ×3, 3 tiger ×3, 4 zero ×3
     == rotated_images
     train: 0 exif3_raw ×1, 1 exif6_png ×1, 2 exif6_raw ×1, 3 plain ×1, 4 zero ×12
     validation: 4 zero ×12

@@ -14,7 +14,7 @@ fn of_source(keys: &str) -> String {
 fn each_kind_of_source_has_its_own_keys() {
     let source = |keys: &str| serde_json::to_string(&sound(&of_source(keys), &[]).source).unwrap();
     assert_snapshot!(source("kind = \"list\"\nlists = \"s3://b/l\"\nsplits.train = \"t.txt\""), @r##"{"kind":{"list":{"lists":"s3://b/l"}},"root":"data","splits":{"names":[["train",["t.txt"]]],"shares":[]},"sql":"pixels/embed.sql","classes":null,"label_kind":null,"background":"#ffffff"}"##);
-    assert_snapshot!(source("kind = \"imagefolder\"\nsplits = { train = [\"a\", \"b/c\"], test = \"d\" }"), @r#"{"kind":{"imagefolder":{"label_column":"label"}},"root":"data","splits":{"names":[["train",["a","b/c"]],["test",["d"]]],"shares":[]},"sql":"pixels/embed.sql","classes":null,"label_kind":null}"#);
+    assert_snapshot!(source("kind = \"imagefolder\"\nsplits = { train = [\"a\", \"b/c\"], test = \"d\" }"), @r##"{"kind":{"imagefolder":{"label_column":"label"}},"root":"data","splits":{"names":[["train",["a","b/c"]],["test",["d"]]],"shares":[]},"sql":"pixels/embed.sql","classes":null,"label_kind":null,"background":"#ffffff"}"##);
     assert_snapshot!(source("kind = \"csv\"\nsplits.train = \"t.csv\""), @r#"{"kind":{"csv":{"table":null,"split_column":null,"path_column":"path","path_prefix":"","label_column":"label"}},"root":"data","splits":{"names":[["train",["t.csv"]]],"shares":[]},"sql":"pixels/embed.sql","classes":null,"label_kind":null}"#);
     let one = "kind = \"csv\"\ntable = \"m.csv\"\nsplit_column = \"split\"\npath_column = \"filename\"\n\
                path_prefix = \"train/\"\nlabel_column = \"y\"\nsplits = { train = \"train\", shifted_test = [\"test\", \"val: 2\"] }";
@@ -33,7 +33,7 @@ fn keys_of_another_kind_of_source_are_refused() {
     3 problems; nothing was run
     "#);
     assert_snapshot!(refused("kind = \"csv\"\ntable = \"t.csv\"\nimage_column = \"i\"\nsplits.train = \"train\""), @r"
-    x.toml:8: `source.image_column` is not a key of kind `csv`; expected one of `kind`, `table`, `split_column`, `path_column`, `path_prefix`, `label_column`, `root`, `splits`, `sql`, `classes` or `label_kind`
+    x.toml:8: `source.image_column` is not a key of kind `csv`; expected one of `kind`, `table`, `split_column`, `path_column`, `path_prefix`, `label_column`, `root`, `splits`, `sql`, `classes`, `label_kind` or `background`
     x.toml: `source.split_column`: missing, expected the column with the split of a row because `source.table` is set
     2 problems; nothing was run
     ");

@@ -155,6 +155,10 @@ fn no_runtime() {
     ");
     assert_snapshot!(said(run().env("PATH", workspace.path("empty"))), @r"
     exit code 1
+    split       images  classes  smallest class  largest class  skipped
+    train          337       10  eight (3)       zero (70)            0
+    validation      43       10  one (2)         zero (8)             0
+    test           400       10  zero (40)       zero (40)            0
     error: cannot fetch ONNX Runtime 1.24.4: cannot start `python3` (No such file or directory (os error 2))
     hint: set `ORT_DYLIB_PATH` to a library of version 1.24 or later; `python3 -m pip download --no-deps onnxruntime==1.24.4` and `python3 -m zipfile -e` on the wheel give one under onnxruntime/capi/
     ");

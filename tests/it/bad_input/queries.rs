@@ -267,6 +267,10 @@ fn two_rows_of_one_key() {
     settings.add_filter("[0-9a-f]{32}", "[source_id]");
     settings.bind(|| assert_snapshot!(pixels, @r"
     exit code 2
+    split       images  classes  smallest class  largest class  skipped
+    train          337       10  eight (3)       zero (70)            0
+    validation      43       10  one (2)         zero (8)             0
+    test           400       10  zero (40)       zero (40)            0
     error: query `pixels/embed.sql`: it returns a row twice, or one that was not requested, with the `pixel_id` `[source_id]`; `pixels` gets one row for each of `listing`
     "));
     assert_eq!(workspace.number("SELECT count(*) FROM pixels"), 0.0);
