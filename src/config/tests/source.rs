@@ -15,12 +15,12 @@ fn each_kind_of_source_has_its_own_keys() {
     let source = |keys: &str| serde_json::to_string(&sound(&of_source(keys), &[]).source).unwrap();
     assert_snapshot!(source("kind = \"list\"\nlists = \"s3://b/l\"\nsplits.train = \"t.txt\""), @r##"{"kind":{"list":{"lists":"s3://b/l"}},"root":"data","splits":{"names":[["train",["t.txt"]]],"shares":[]},"sql":"pixels/embed.sql","classes":null,"label_kind":null,"background":"#ffffff"}"##);
     assert_snapshot!(source("kind = \"imagefolder\"\nsplits = { train = [\"a\", \"b/c\"], test = \"d\" }"), @r##"{"kind":{"imagefolder":{"label_column":"label"}},"root":"data","splits":{"names":[["train",["a","b/c"]],["test",["d"]]],"shares":[]},"sql":"pixels/embed.sql","classes":null,"label_kind":null,"background":"#ffffff"}"##);
-    assert_snapshot!(source("kind = \"csv\"\nsplits.train = \"t.csv\""), @r#"{"kind":{"csv":{"table":null,"split_column":null,"path_column":"path","path_prefix":"","label_column":"label"}},"root":"data","splits":{"names":[["train",["t.csv"]]],"shares":[]},"sql":"pixels/embed.sql","classes":null,"label_kind":null}"#);
+    assert_snapshot!(source("kind = \"csv\"\nsplits.train = \"t.csv\""), @r##"{"kind":{"csv":{"table":null,"split_column":null,"path_column":"path","path_prefix":"","label_column":"label"}},"root":"data","splits":{"names":[["train",["t.csv"]]],"shares":[]},"sql":"pixels/embed.sql","classes":null,"label_kind":null,"background":"#ffffff"}"##);
     let one = "kind = \"csv\"\ntable = \"m.csv\"\nsplit_column = \"split\"\npath_column = \"filename\"\n\
                path_prefix = \"train/\"\nlabel_column = \"y\"\nsplits = { train = \"train\", shifted_test = [\"test\", \"val: 2\"] }";
-    assert_snapshot!(source(one), @r#"{"kind":{"csv":{"table":"m.csv","split_column":"split","path_column":"filename","path_prefix":"train/","label_column":"y"}},"root":"data","splits":{"names":[["train",["train"]],["shifted_test",["test","val: 2"]]],"shares":[]},"sql":"pixels/embed.sql","classes":null,"label_kind":null}"#);
+    assert_snapshot!(source(one), @r##"{"kind":{"csv":{"table":"m.csv","split_column":"split","path_column":"filename","path_prefix":"train/","label_column":"y"}},"root":"data","splits":{"names":[["train",["train"]],["shifted_test",["test","val: 2"]]],"shares":[]},"sql":"pixels/embed.sql","classes":null,"label_kind":null,"background":"#ffffff"}"##);
     let tars = "kind = \"webdataset\"\nlabel_column = \"json:kind\"\nsplits = { train = \"t-{08..10}.tar\", test = \"v.tar\" }";
-    assert_snapshot!(source(tars), @r#"{"kind":{"webdataset":{"label_field":"kind","image_member":null}},"root":"data","splits":{"names":[["train",["t-08.tar","t-09.tar","t-10.tar"]],["test",["v.tar"]]],"shares":[]},"sql":"pixels/embed.sql","classes":null,"label_kind":null}"#);
+    assert_snapshot!(source(tars), @r##"{"kind":{"webdataset":{"label_field":"kind","image_member":null}},"root":"data","splits":{"names":[["train",["t-08.tar","t-09.tar","t-10.tar"]],["test",["v.tar"]]],"shares":[]},"sql":"pixels/embed.sql","classes":null,"label_kind":null,"background":"#ffffff"}"##);
 }
 
 #[test]

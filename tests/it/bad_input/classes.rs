@@ -31,7 +31,7 @@ fn class_names_that_are_none() {
     let said = files_said(&mut workspace, "source.classes", &cases);
     assert_snapshot!(said, @r"
     exit code 2
-    error: `[dir]/file.json` (`source.classes`) cannot be read: No such file or directory (os error 2)
+    error: `source.classes`: `[dir]/file.json` cannot be read: No such file or directory (os error 2)
     1 problem; nothing was run
 
     exit code 2
@@ -97,7 +97,7 @@ fn descriptions_that_are_none() {
     let said = files_said(&mut workspace, "prompts.descriptions", &cases);
     assert_snapshot!(said, @r#"
     exit code 2
-    error: `[dir]/file.json` (`prompts.descriptions`) cannot be read: No such file or directory (os error 2)
+    error: `prompts.descriptions`: `[dir]/file.json` cannot be read: No such file or directory (os error 2)
     1 problem; nothing was run
 
     exit code 2

@@ -165,6 +165,10 @@ fn no_runtime() {
     std::fs::write(workspace.path("text.so"), "no library").unwrap();
     assert_snapshot!(said(run().arg("--onnxruntime").arg(workspace.path("text.so"))), @r"
     exit code 1
+    split       images  classes  smallest class  largest class  skipped
+    train          337       10  eight (3)       zero (70)            0
+    validation      43       10  one (2)         zero (8)             0
+    test           400       10  zero (40)       zero (40)            0
     error: cannot load the ONNX Runtime library `[dir]/text.so`: failed to load from `[dir]/text.so`: dlopen failed
     ");
     // It is reported before any work.
