@@ -19,3 +19,4 @@ GROUP BY image_guidance
 UNION ALL
 SELECT NULL, NULL, count(*), sum(kept), median(best)
 FROM slots
+ORDER BY class_name, image_guidance

@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     config::Split,
-    error::{Warning, text::first_few},
+    error::{
+        Warning,
+        text::{MAX_LISTED, first_few},
+    },
 };
 
 /// The share of the files of a split that may be skipped without a warning.
@@ -140,7 +143,7 @@ fn much_skipped(split: &SplitCensus) -> Option<Warning> {
             split.listed,
             split.split,
             listed(&split.skipped),
-            first_few(&examples)
+            examples.iter().take(MAX_LISTED).map(String::as_str).collect::<Vec<_>>().join(", ")
         ),
         "if some of these are images of yours, move them into class folders, or convert them to PNG or JPEG",
     ))

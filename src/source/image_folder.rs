@@ -197,6 +197,10 @@ impl Folder<'_> {
                 out.problems
                     .add(&Origin { file: name.as_str().into(), line: None }, format!("it cannot be read: {reason}"));
             }
+            // Next to class folders, a name without an ending is probably that of a class.
+            None if ending(name).is_empty() && *kind != FaultKind::Unfinished && !self.is_left_behind(name) => {
+                out.problems.add(&Origin { file: name.as_str().into(), line: None }, reason);
+            }
             _ => self.skip(name, Reason::OutsideOfClasses, out),
         }
     }

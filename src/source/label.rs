@@ -20,7 +20,7 @@ impl Label {
     /// # Errors
     /// Returns the problem of a text that is blank, too long, or has control characters.
     pub(super) fn of_text(text: &str) -> Result<Self, String> {
-        Self::of_name(text.trim())
+        Self::of_name(text.trim_start_matches('\u{feff}').trim())
     }
 
     /// Takes the name of a folder, as it is.

@@ -110,7 +110,8 @@ fn resolve(entries: &[Entry], kind: Option<LabelKind>, warnings: &mut Vec<Warnin
 /// Whether the label of `entry`, one of `count` among numbers that are none, is a missing value or the header of a list.
 fn is_no_label(entry: &Entry, count: usize) -> bool {
     let text = entry.label.text().to_lowercase();
-    MISSING.contains(&text.as_str()) || (count == 1 && entry.origin.line == Some(1))
+    let is_word = !text.contains(|c: char| c.is_ascii_digit());
+    MISSING.contains(&text.as_str()) || (count == 1 && is_word && entry.origin.line == Some(1))
 }
 
 fn mixed(first: &Entry, odd: usize, all: usize) -> Warning {
@@ -218,6 +219,7 @@ mod tests {
     fn labels_are_numbers_if_all_are_integers() {
         assert_eq!(resolved(&["0", "10", "2.0", "11.00"], None).unwrap(), "[0, 10, 2, 11]");
         assert_eq!(resolved(&["007", "010", "100", "0100"], None).unwrap(), "007|010|100|0100 1");
+        assert_eq!(resolved(&["0100", "100", "2"], None).unwrap(), "0100|100|2 1");
         assert_eq!(resolved(&["1", "2", "A", "B"], None).unwrap(), "1|2|A|B 1");
         assert_eq!(resolved(&["2", "1.5"], None).unwrap(), "2|1.5 1");
         assert_eq!(resolved(&["99999999999999999999", "x"], None).unwrap(), "99999999999999999999|x 0");

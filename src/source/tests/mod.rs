@@ -291,6 +291,10 @@ async fn links_are_followed() {
     let texts = read(&source).await;
     assert_eq!(texts[0], Ok("cat/1.png".to_owned()));
     assert_eq!(texts[2], Err("it is a symbolic link to a file that does not exist".to_owned()));
+    // Next to the class folders, it is a class that would vanish.
+    std::os::unix::fs::symlink(folder.path("nowhere"), folder.path("train/emu")).unwrap();
+    let message = folder.message("kind = \"imagefolder\"\nsplits.train = \"train\"").await;
+    assert!(message.ends_with("`train/emu`: it is a symbolic link to a file that does not exist"), "{message}");
 }
 
 #[tokio::test]
