@@ -178,7 +178,7 @@ fn keys_of_another_kind_are_named() {
     assert_eq!(output.status.code(), Some(2));
     let said = stderr(&output);
     assert!(
-        said.contains("`source.image_column` is not a key of kind `list`; expected one of `kind`, `lists`, `root`, `splits`, `sql`, `classes` or `background`"),
+        said.contains("`source.image_column` is not a key of kind `list`; expected one of `kind`, `lists`, `root`, `splits`, `sql`, `classes`, `label_kind` or `background`"),
         "{said}"
     );
 }
