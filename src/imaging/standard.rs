@@ -19,7 +19,7 @@ const QUALITIES: [u8; 3] = [95, 85, 75];
 /// `max_bytes`: upright, over `background`, and of an animation the first frame.
 ///
 /// # Errors
-/// Returns an error if the file is no supported image within the limits, if it is truncated or a checksum of its pixels is
+/// Returns an error if the file is not a supported image within the limits, if it is truncated or a checksum of its pixels is
 /// wrong, or if even the JPEG has more than `max_bytes`.
 pub(crate) fn standardize(
     bytes: Vec<u8>,

@@ -103,7 +103,7 @@ impl OpenTable {
 }
 
 impl Ids {
-    /// Starts again if a file that was read is no longer live: another program has removed or compacted it.
+    /// Starts again if another program has removed or compacted a file that was read.
     fn forget_others(&mut self, live: &[LiveFile]) {
         let live: HashSet<String> = live.iter().map(LiveFile::key).collect();
         if !self.files.is_subset(&live) {

@@ -1,5 +1,5 @@
 //! Looks whether a store creates an object only if it is absent. All commits depend on it, and a server that does not know
-//! the condition ignores it without a word.
+//! the condition ignores it silently.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -33,8 +33,8 @@ impl Lake {
         }
     }
 
-    /// Returns whether the store refuses to create an object a second time. Workers probe at the same time, so each has a
-    /// name of its own.
+    /// Returns whether the store refuses to create an object a second time. Workers probe at the same time, so each uses
+    /// another name.
     async fn creates_once(&self) -> object_store::Result<bool> {
         let (store, path) = (&self.location.store, self.location.path(&format!("_probe-{:016x}", arbitrary())));
         let create = || store.put_opts(&path, "probe".into(), PutOptions::from(PutMode::Create));

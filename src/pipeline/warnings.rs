@@ -11,8 +11,6 @@ use crate::{
 
 /// Images whose size is looked at.
 const MAX_IMAGES: usize = 64;
-/// Images that a warning names.
-const MAX_EXAMPLES: usize = 3;
 /// Prompts that are split into tokens. Others are too short to have too many.
 const MAX_PROMPTS: usize = 20_000;
 /// Characters of a prompt that a warning shows.
@@ -22,7 +20,7 @@ const MAX_DISTORTION: f64 = 1.1;
 /// A model fails on images that are much larger than those that it was trained on. This is a factor of pixels.
 const MAX_ENLARGEMENT: u64 = 4;
 
-/// Returns warnings about levels that are no different levels, and about sides that the UNet does not take.
+/// Returns warnings about levels that give the same images, and about sides that the UNet does not take.
 pub(super) fn of_settings(config: &Config, models: &Models) -> Vec<Warning> {
     equal_levels(config).into_iter().chain(other_sides(config, models)).collect()
 }
@@ -182,6 +180,6 @@ fn examples(images: &[&Sized], becomes: impl Fn(&Sized) -> (u32, u32)) -> String
         let (width, height) = becomes(image);
         format!("`{}` ({} x {}) becomes {width} x {height}", image.path, image.width, image.height)
     };
-    let shown: Vec<String> = images.iter().take(MAX_EXAMPLES).map(example).collect();
+    let shown: Vec<String> = images.iter().take(text::MAX_LISTED).map(example).collect();
     shown.join(", ")
 }

@@ -1,5 +1,5 @@
-//! The census of a data set: for each split its images, its classes, and what was skipped and why. So nothing is lost
-//! without a word: what was listed are the images and what was skipped.
+//! The census of a data set: for each split its images, its classes, and what was skipped and why. Images and what was
+//! skipped add up to what was listed, so that nothing is lost silently.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -123,7 +123,7 @@ pub(super) fn warnings(census: &Census, skips: &Skips) -> Vec<Warning> {
     }));
     warnings.extend(skips.deep.iter().map(|(folder, example)| {
         Warning::new(
-            format!("the folders in `{folder}` are taken as classes, and each has its images in folders of its own, such as `{example}`"),
+            format!("the folders in `{folder}` are taken as classes, and each has its images in several folders, such as `{example}`"),
             "if these are the classes, name the folder that they are in, in `source.splits`",
         )
     }));

@@ -10,7 +10,7 @@ use super::{
     error::Result,
     object::read_image,
 };
-use crate::storage::{FaultKind, Location, Version};
+use crate::storage::{Location, Version};
 
 /// Requests to the store at the same time.
 pub(super) const MAX_CONCURRENT_REQUESTS: usize = 16;
@@ -77,20 +77,10 @@ impl Files {
 async fn look_up(location: &Location, folder: &str, wanted: Vec<(&str, usize)>) -> Result<Vec<(usize, File)>> {
     let listed = location.list_folder(folder).await?;
     let objects = listed.objects.iter().map(|object| (object.file_name(), File::Found(object.version().clone())));
-    let broken = listed.faults.iter().map(|fault| {
-        (fault.name.rsplit('/').next().unwrap_or_default(), File::Unreadable(unreadable(&fault.kind).to_owned()))
-    });
+    let broken = listed
+        .faults
+        .iter()
+        .map(|fault| (fault.name.rsplit('/').next().unwrap_or_default(), File::Unreadable(fault.kind.to_string())));
     let files: HashMap<&str, File> = objects.chain(broken).collect();
     Ok(wanted.into_iter().filter_map(|(name, row)| Some((row, (*files.get(name)?).clone()))).collect())
-}
-
-/// Returns why a file with this fault cannot be read.
-pub(super) fn unreadable(fault: &FaultKind) -> &str {
-    match fault {
-        FaultKind::BrokenLink => "it is a symbolic link to a file that does not exist",
-        FaultKind::Loop => "it is a symbolic link to a folder that it is in",
-        FaultKind::NotUnicode => "its name is not valid UTF-8",
-        FaultKind::Unfinished => "its name ends in `#` and digits, as that of a file that is being written",
-        FaultKind::Unreadable(problem) => problem,
-    }
 }

@@ -13,7 +13,7 @@ use super::{
     csv_table::{Column, has_column, read_rows},
     entry::{Collected, Entry, File, Origin, Problems, relative_path},
     error::{Result, SourceError},
-    files::{MAX_CONCURRENT_REQUESTS, unreadable},
+    files::MAX_CONCURRENT_REQUESTS,
     label::Label,
     list::lines,
     names::{ending, is_image, is_left_behind},
@@ -165,43 +165,35 @@ impl Folder<'_> {
 
     /// Adds an image of the class. One whose name no table can hold is unreadable.
     fn add_image(&self, path: &str, class: &str, file: File, out: &mut Collected) {
-        let origin = Origin { file: path.into(), line: None };
-        let (path, file) = match relative_path(path) {
-            Ok(path) => (path.to_owned(), file),
-            Err(problem) => (escape(path).replace('\\', "\\\\"), File::Unreadable(problem)),
-        };
-        match Label::of_name(class) {
-            Ok(label) => out.entries.push(Entry { path, label, split: self.split, origin, file }),
-            Err(problem) => out.problems.add(&origin, problem),
+        match relative_path(path) {
+            Ok(relative) => self.push(path, relative.to_owned(), class, file, out),
+            Err(problem) => {
+                self.push(path, escape(path).replace('\\', "\\\\"), class, File::Unreadable(problem), out);
+            }
         }
     }
 
     /// Adds something that cannot be read: a row of the class if it is an image, which becomes a reject.
     fn add_fault(&self, Fault { name, kind }: &Fault, class: Option<&str>, out: &mut Collected) {
-        if *kind == FaultKind::Loop {
-            return out.skips.add(Some(self.split), Reason::Loop, name);
-        }
-        let reason = unreadable(kind);
-        match class {
-            Some(class) if is_image(name) && !self.is_left_behind(name) => {
-                let origin = Origin { file: name.as_str().into(), line: None };
-                let (label, file) = (Label::of_name(class), File::Unreadable(reason.to_owned()));
-                match label {
-                    Ok(label) => {
-                        out.entries.push(Entry { path: name.clone(), label, split: self.split, origin, file });
-                    }
-                    Err(problem) => out.problems.add(&origin, problem),
-                }
+        // Next to class folders, a name without an ending is probably that of a class, which must not vanish.
+        let is_class = class.is_none() && ending(name).is_empty() && *kind != FaultKind::Unfinished;
+        match (kind, class) {
+            (FaultKind::Loop, _) => out.skips.add(Some(self.split), Reason::Loop, name),
+            _ if self.is_left_behind(name) => self.skip(name, Reason::OutsideOfClasses, out),
+            (_, Some(class)) if is_image(name) => {
+                self.push(name, name.clone(), class, File::Unreadable(kind.to_string()), out);
             }
-            _ if matches!(kind, FaultKind::Unreadable(_)) => {
-                out.problems
-                    .add(&Origin { file: name.as_str().into(), line: None }, format!("it cannot be read: {reason}"));
-            }
-            // Next to class folders, a name without an ending is probably that of a class.
-            None if ending(name).is_empty() && *kind != FaultKind::Unfinished && !self.is_left_behind(name) => {
-                out.problems.add(&Origin { file: name.as_str().into(), line: None }, reason);
-            }
+            (FaultKind::Unreadable(_), _) => out.problems.add(&origin(name), kind),
+            _ if is_class => out.problems.add(&origin(name), kind),
             _ => self.skip(name, Reason::OutsideOfClasses, out),
+        }
+    }
+
+    /// Adds the image of the class that was found as `name`, under `path`.
+    fn push(&self, name: &str, path: String, class: &str, file: File, out: &mut Collected) {
+        match Label::of_name(class) {
+            Ok(label) => out.entries.push(Entry { path, label, split: self.split, origin: origin(name), file }),
+            Err(problem) => out.problems.add(&origin(name), problem),
         }
     }
 
@@ -221,6 +213,10 @@ impl Folder<'_> {
     fn is_left_behind(&self, name: &str) -> bool {
         is_left_behind(name.strip_prefix(self.folder).unwrap_or(name).trim_start_matches('/'))
     }
+}
+
+fn origin(name: &str) -> Origin {
+    Origin { file: name.into(), line: None }
 }
 
 fn name(found: &Found) -> &str {

@@ -107,7 +107,7 @@ fn resolve(entries: &[Entry], kind: Option<LabelKind>, warnings: &mut Vec<Warnin
     }
 }
 
-/// Whether the label of `entry`, one of `count` among numbers that are none, is a missing value or the header of a list.
+/// Whether the label of `entry`, one of `count` that are not integers, is a missing value or the header of a list.
 fn is_no_label(entry: &Entry, count: usize) -> bool {
     let text = entry.label.text().to_lowercase();
     let is_word = !text.contains(|c: char| c.is_ascii_digit());

@@ -23,7 +23,7 @@ pub(crate) struct Sized {
 
 impl Source {
     /// Returns the sizes of at most `count` training images, which are drawn by a digest of their paths. Files are read
-    /// but not decoded. What is no image is left out: it becomes a reject when it is read.
+    /// but not decoded. What is not an image is left out: it becomes a reject when it is read.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read or has changed since it was listed.

@@ -2,6 +2,7 @@
 //! in a circle, names that are not text, folders that may not be read. One of them must not end the listing of all.
 
 use std::{
+    fmt,
     fs::Metadata,
     path::{Path, PathBuf},
     sync::Arc,
@@ -43,6 +44,19 @@ pub(crate) enum FaultKind {
     Unfinished,
     /// What the operating system says.
     Unreadable(String),
+}
+
+/// Says it of the file, as in "it is a symbolic link …".
+impl fmt::Display for FaultKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BrokenLink => "it is a symbolic link to a file that does not exist",
+            Self::Loop => "it is a symbolic link to a folder that it is in",
+            Self::NotUnicode => "its name is not valid UTF-8",
+            Self::Unfinished => "its name ends in `#` and digits, as that of a file that is being written",
+            Self::Unreadable(problem) => return write!(f, "it cannot be read: {problem}"),
+        })
+    }
 }
 
 /// Walks `folder` of `location`, whose directory is `root`, down to `max_depth`. Calls `found` for every file, and

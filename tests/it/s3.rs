@@ -257,13 +257,8 @@ fn a_source_of_files_in_s3_keeps_their_names() {
     request("PUT", "/names/data/list.txt", list.as_bytes());
     request("PUT", "/names/data/t.tar", &tar);
     let mut workspace = bucket.workspace();
-    let shipped = fs::read_to_string(root().join("pipelines/digits_lt.toml")).unwrap();
-    let (before, rest) = shipped.split_once("[source]").unwrap();
-    let after = rest[rest.find("[models]").unwrap()..].to_owned();
-    workspace.pipeline = workspace.path("pipeline.toml");
-    let read = |source: &str| -> Vec<(String, Value)> {
-        let text = format!("{before}[source]\nroot = \"s3://names/data\"\n{source}\n{after}");
-        fs::write(&workspace.pipeline, text).unwrap();
+    let mut read = |source: &str| -> Vec<(String, Value)> {
+        workspace.set_source(&format!("[source]\nroot = \"s3://names/data\"\n{source}"));
         let query = "SELECT path, image_info(r.image)['digest'] AS digest, r.image['error'] AS error \
                      FROM (SELECT path, read_image(path) AS image FROM listing) r ORDER BY path";
         let row = |row: &Value| {

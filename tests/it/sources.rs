@@ -53,13 +53,7 @@ fn reference() -> &'static (Vec<Value>, Vec<Value>) {
 /// The small pipeline with these keys of `[source]`, in which `DIR` is the workspace.
 pub(crate) fn workspace(source: &str) -> Workspace {
     let mut workspace = Workspace::small();
-    let shipped = fs::read_to_string(root().join("pipelines/digits_lt.toml")).unwrap();
-    let (before, rest) = shipped.split_once("[source]").unwrap();
-    let after = &rest[rest.find("[models]").unwrap()..];
-    let directory = workspace.path("").display().to_string();
-    let text = format!("{before}[source]\n{}\n{after}", source.replace("DIR", directory.trim_end_matches('/')));
-    workspace.pipeline = workspace.path("pipeline.toml");
-    fs::write(&workspace.pipeline, text).unwrap();
+    workspace.set_source(&format!("[source]\n{source}"));
     fs::write(workspace.path("classes.json"), serde_json::to_string(&DIGITS).unwrap()).unwrap();
     fs::write(workspace.path("classes.txt"), DIGITS.join("\n")).unwrap();
     let table: String = DIGITS.iter().enumerate().map(|(y, name)| format!("{y},{},{name}\n", 100 + y)).collect();

@@ -14,19 +14,8 @@ fn unpacked(name: &str) -> Workspace {
     let unpacked = Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(workspace.path("")).status().unwrap();
     assert!(unpacked.success(), "{name}");
     let source = fs::read_to_string(workspace.path("source.toml")).unwrap();
-    with_source(&mut workspace, &source);
+    workspace.set_source(&source);
     workspace
-}
-
-/// Makes a pipeline of the digits with this `[source]`, in which `DIR` is the workspace.
-fn with_source(workspace: &mut Workspace, source: &str) {
-    let shipped = fs::read_to_string(root().join("pipelines/digits_lt.toml")).unwrap();
-    let (before, rest) = shipped.split_once("[source]").unwrap();
-    let after = &rest[rest.find("[models]").unwrap()..];
-    let directory = workspace.path("").display().to_string();
-    let text = format!("{before}{}\n{after}", source.replace("DIR", directory.trim_end_matches('/')));
-    workspace.pipeline = workspace.path("pipeline.toml");
-    fs::write(&workspace.pipeline, text).unwrap();
 }
 
 /// Runs up to the images, and returns in lines what came of each split, each reject and each warning, or the error.
@@ -83,8 +72,8 @@ fn every_kind_of_trouble_has_its_outcome() {
     == a_folder_in_between
     train: 0 images ×6
     validation: 0 images ×6
-    warning: the folders in `train` are taken as classes, and each has its images in folders of its own, such as `train/images/five`
-    warning: the folders in `val` are taken as classes, and each has its images in folders of its own, such as `val/images/five`
+    warning: the folders in `train` are taken as classes, and each has its images in several folders, such as `train/images/five`
+    warning: the folders in `val` are taken as classes, and each has its images in several folders, such as `val/images/five`
     == captions_beside_folders
     train: 0 eight ×3, 1 five ×3, 2 nine ×3, 3 zero ×3
     validation: 0 eight ×3, 1 five ×3, 2 nine ×3, 3 zero ×3
@@ -237,7 +226,7 @@ fn a_flat_folder_is_split_by_shares() {
     fs::write(workspace.path("photos/read me.txt"), "hello").unwrap();
     let source = "[source]\nkind = \"imagefolder\"\nroot = \"DIR/photos\"\n\
                   splits = { train = \".\", validation = 0.1, test = 0.25 }\n";
-    with_source(&mut workspace, source);
+    workspace.set_source(source);
     assert_snapshot!(outcome(&workspace), @r"
     train: 0 cat ×13, 1 dog ×13, 2 emu ×13
       skipped: 1 `.txt`
@@ -251,7 +240,7 @@ fn a_flat_folder_is_split_by_shares() {
     workspace.edit("seed=7");
     workspace.ok("run", &["--until", "images"]);
     assert_eq!(workspace.query(split), before);
-    with_source(&mut workspace, &source.replace("0.25", "0.9").replace("0.1", "0.2"));
+    workspace.set_source(&source.replace("0.25", "0.9").replace("0.1", "0.2"));
     let said = stderr(&workspace.command("check", &[]).output().unwrap());
     assert!(said.contains("the shares add up to 1.1, expected less than 1"), "{said}");
 }
@@ -270,7 +259,7 @@ fn patterns_name_many_files() {
     let counts = "SELECT split, count(*) AS n FROM images GROUP BY 1 ORDER BY 1";
     let mut found = Vec::new();
     for pattern in ["train-*.parquet", "train-{00000..00001}-of-00002.parquet", "train-0000[01]*.parquet"] {
-        with_source(&mut workspace, &source.replace("train-*.parquet", pattern));
+        workspace.set_source(&source.replace("train-*.parquet", pattern));
         workspace.ok("run", &["--until", "images"]);
         found.push(workspace.query(counts));
     }
@@ -279,7 +268,7 @@ fn patterns_name_many_files() {
         ("data/nothing-*.parquet", "no file below `source.root` has a name like `data/nothing-*.parquet`"),
         ("data/t*.parquet", "`data/test.parquet` is in the splits train and test"),
     ] {
-        with_source(&mut workspace, &source.replace("data/train-*.parquet", wrong));
+        workspace.set_source(&source.replace("data/train-*.parquet", wrong));
         let said = stderr(&workspace.command("check", &[]).output().unwrap());
         assert!(said.contains(message), "{said}");
     }

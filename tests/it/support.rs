@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -73,6 +74,17 @@ impl Workspace {
 
     pub(crate) fn lake(&self) -> PathBuf {
         self.path("lake")
+    }
+
+    /// Makes the digits with this `[source]` the pipeline, in which `DIR` is the workspace.
+    pub(crate) fn set_source(&mut self, source: &str) {
+        let shipped = fs::read_to_string(root().join("pipelines/digits_lt.toml")).unwrap();
+        let (before, rest) = shipped.split_once("[source]").unwrap();
+        let after = &rest[rest.find("[models]").unwrap()..];
+        let directory = self.path("").display().to_string();
+        let text = format!("{before}{}\n{after}", source.replace("DIR", directory.trim_end_matches('/')));
+        self.pipeline = self.path("pipeline.toml");
+        fs::write(&self.pipeline, text).unwrap();
     }
 
     /// Adds an edit, which replaces an earlier one of the same key.
@@ -165,14 +177,14 @@ impl Workspace {
 
 /// Copies a directory recursively.
 pub(crate) fn copy_all(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let to = to.join(entry.file_name());
         if entry.path().is_dir() {
             copy_all(&entry.path(), &to);
         } else {
-            std::fs::copy(entry.path(), to).unwrap();
+            fs::copy(entry.path(), to).unwrap();
         }
     }
 }
@@ -182,8 +194,8 @@ pub(crate) fn cache(workspace: &Workspace) -> Vec<(&'static str, String)> {
     let user = std::env::var("XDG_CACHE_HOME").ok().filter(|cache| !cache.is_empty());
     let user = user.map_or_else(|| Path::new(&std::env::var("HOME").unwrap()).join(".cache"), PathBuf::from);
     let runtime = user.join("discl-pipe/onnxruntime");
-    std::fs::create_dir_all(&runtime).unwrap();
-    std::fs::create_dir_all(workspace.path("cache/discl-pipe")).unwrap();
+    fs::create_dir_all(&runtime).unwrap();
+    fs::create_dir_all(workspace.path("cache/discl-pipe")).unwrap();
     std::os::unix::fs::symlink(runtime, workspace.path("cache/discl-pipe/onnxruntime")).unwrap();
     vec![("XDG_CACHE_HOME", workspace.path("cache").to_str().unwrap().to_owned())]
 }
@@ -208,13 +220,13 @@ pub(crate) fn program() -> Command {
 pub(crate) fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let (mut found, mut pending) = (BTreeMap::new(), vec![folder.to_path_buf()]);
     while let Some(directory) = pending.pop() {
-        for entry in std::fs::read_dir(&directory).unwrap() {
+        for entry in fs::read_dir(&directory).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 pending.push(path);
             } else {
                 let name = path.strip_prefix(folder).unwrap().to_string_lossy().into_owned();
-                found.insert(name, std::fs::read(&path).unwrap());
+                found.insert(name, fs::read(&path).unwrap());
             }
         }
     }

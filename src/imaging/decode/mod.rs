@@ -103,7 +103,7 @@ pub(crate) fn info(bytes: &[u8], limits: &Limits) -> Result<ImageInfo, ImageErro
 /// Returns width and height of an image upright, from its header.
 ///
 /// # Errors
-/// Returns an error if the file is no supported, complete image within the limits.
+/// Returns an error if the file is not a supported, complete image within the limits.
 pub(crate) fn size(bytes: &[u8], limits: &Limits) -> Result<(u32, u32), ImageError> {
     let size = catch_unwind(|| {
         let (decoder, format) = open(bytes, limits)?;

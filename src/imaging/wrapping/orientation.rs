@@ -34,7 +34,7 @@ const PREFIX: &[u8] = b"Exif\0\0";
 const TAG: u16 = 0x0112;
 const XMP_TAG: &[u8] = b"tiff:Orientation";
 
-/// Bytes of one value of each type of a TIFF field, from type 1. 0 if there is no such type.
+/// Bytes of one value of each type of a TIFF field, from type 1. 0 for numbers that are not a type.
 const TYPE_SIZES: [u64; 16] = [1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8];
 
 /// Returns the orientation of an EXIF block, which is a TIFF file after any number of prefixes `Exif\0\0`.

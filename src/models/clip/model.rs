@@ -16,7 +16,7 @@ pub(super) const ROWS: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Clip {
     text: Model,
-    /// The tower of images, if it is a graph of its own.
+    /// The image tower, if it is a separate graph.
     vision: Option<Model>,
     tokenizer: Tokenizer,
     files: ClipFiles,

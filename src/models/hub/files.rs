@@ -15,7 +15,7 @@ use crate::models::{
 /// The file that marks a folder as a diffusion pipeline, of which only the known parts are fetched.
 pub(super) const INDEX: &str = "model_index.json";
 
-/// The folders in which a model that is no pipeline may have files, besides its own.
+/// The folders in which a model that is not a pipeline may have files, in addition to its root.
 pub(super) const FOLDERS: [&str; 1] = ["onnx"];
 
 /// Returns those of `paths`, relative to the folder of a model, that are needed. The files of a diffusion pipeline are in
