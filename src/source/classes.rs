@@ -160,58 +160,68 @@ impl Classes {
     }
 
     /// Numbers the class names of a data set, which are `names` in their order: by these names if they are the same,
-    /// otherwise in that order.
+    /// otherwise in that order. Returns also the names that the classes get.
     ///
     /// # Errors
     /// Returns an error if only some of the names are the same, the counts differ, or the order is not certain.
     pub(super) fn number<'a>(&self, names: &[&'a str]) -> Result<(BTreeMap<&'a str, i64>, Self)> {
-        let file = match &self.origin {
-            NamesOrigin::File(file) => file.clone(),
-            _ => PathBuf::new(),
-        };
-        let in_order = || names.iter().copied().zip(0..).collect::<BTreeMap<&str, i64>>();
-        let refuse = |problem| Err(SourceError::ClassNames { file: file.clone(), count: names.len(), problem });
         if !self.renamed.is_empty() {
-            if let Some(missing) = names.iter().find(|name| !self.renamed.contains_key(**name)) {
-                return refuse(format!("it has no name for {}", quote(missing)));
-            }
-            let new = names.iter().filter_map(|name| self.renamed.get(*name)).map(String::as_str);
-            return Ok((in_order(), Self { origin: self.origin.clone(), ..Self::of(new) }));
+            return self.rename(names);
         }
+        let known: BTreeSet<&str> = self.names.values().map(String::as_str).collect();
+        let is_other = names.len() == self.names.len() && self.names.contains_key(&0);
+        match names.iter().any(|name| known.contains(name)) {
+            false if is_other => self.number_in_order(names),
+            _ => self.number_by_name(names),
+        }
+    }
+
+    /// Gives every name its other name, in the order of `names`.
+    fn rename<'a>(&self, names: &[&'a str]) -> Result<(BTreeMap<&'a str, i64>, Self)> {
+        if let Some(missing) = names.iter().find(|name| !self.renamed.contains_key(**name)) {
+            return self.refuse(names, format!("it has no name for {}", quote(missing)));
+        }
+        let new = names.iter().filter_map(|name| self.renamed.get(*name)).map(String::as_str);
+        let classes = Self { origin: self.origin.clone(), ..Self::of(new) };
+        Ok((names.iter().copied().zip(0..).collect(), classes))
+    }
+
+    /// Matches as many other names by their order, if there is only one.
+    fn number_in_order<'a>(&self, names: &[&'a str]) -> Result<(BTreeMap<&'a str, i64>, Self)> {
+        if has_one_order(names) {
+            return Ok((names.iter().copied().zip(self.names.keys().copied()).collect(), self.clone()));
+        }
+        let pairs = names.iter().zip(self.names.values());
+        let pairs: Vec<String> = pairs.map(|(name, new)| format!("{} is {}", quote(name), quote(new))).collect();
+        let problem = "none of them is in it, and they can be sorted in several ways; by bytes,";
+        self.refuse(names, format!("{problem} {}", first_few(&pairs)))
+    }
+
+    fn number_by_name<'a>(&self, names: &[&'a str]) -> Result<(BTreeMap<&'a str, i64>, Self)> {
         let mut labels: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
         for (label, name) in &self.names {
             labels.entry(name).or_default().push(*label);
         }
-        let known = names.iter().filter(|name| labels.contains_key(**name)).count();
-        if known == 0 && names.len() == self.names.len() && self.names.contains_key(&0) {
-            if !has_one_order(names) {
-                let pairs = names.iter().zip(self.names.values());
-                let pairs: Vec<String> =
-                    pairs.map(|(name, new)| format!("{} is {}", quote(name), quote(new))).collect();
-                let pairs = first_few(&pairs);
-                return refuse(format!(
-                    "none of them is in it, and they can be sorted in several ways; by bytes, {pairs}"
-                ));
-            }
-            let numbers = names.iter().copied().zip(self.names.keys().copied()).collect();
-            return Ok((numbers, self.clone()));
+        if let Some(missing) = names.iter().find(|name| !labels.contains_key(**name)) {
+            let known = names.iter().filter(|name| labels.contains_key(**name)).count();
+            return self.refuse(names, format!("it has {known} of them, but not {}", quote(missing)));
         }
         let mut numbers = BTreeMap::new();
-        let (mut missing, mut twice) = (None, None);
         for name in names {
             match labels.get(name).map(Vec::as_slice) {
-                Some([label]) => {
-                    numbers.insert(*name, *label);
-                }
-                Some(_) => twice = twice.or(Some(*name)),
-                None => missing = missing.or(Some(*name)),
-            }
+                Some([label]) => numbers.insert(*name, *label),
+                _ => return self.refuse(names, format!("it has {} twice", quote(name))),
+            };
         }
-        match (missing, twice) {
-            (None, None) => Ok((numbers, self.clone())),
-            (Some(missing), _) => refuse(format!("it has {known} of them, but not {}", quote(missing))),
-            (None, Some(twice)) => refuse(format!("it has {} twice", quote(twice))),
-        }
+        Ok((numbers, self.clone()))
+    }
+
+    fn refuse<T>(&self, names: &[&str], problem: String) -> Result<T> {
+        let count = names.len();
+        Err(match &self.origin {
+            NamesOrigin::File(file) => SourceError::ClassNames { file: file.clone(), count, problem },
+            _ => SourceError::MetadataNames { count, problem },
+        })
     }
 }
 

@@ -125,6 +125,12 @@ pub(super) enum SourceError {
         file.display()
     )]
     ClassNames { file: PathBuf, count: usize, problem: String },
+    #[error(
+        "the class names in the metadata of the Parquet files do not fit the {count} labels of the source, which are names: \
+         {problem}\nhint: write all files with one `ClassLabel`, or all with strings; `source.label_kind` is `number` for a \
+         `ClassLabel`"
+    )]
+    MetadataNames { count: usize, problem: String },
     #[error("the metadata of the Parquet files: {problem}\nhint: set other names with `source.classes`")]
     EmbeddedNames { problem: String },
     #[error("`hard_samples.exclude_classes`: the source has no images of the class {names}")]

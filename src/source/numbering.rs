@@ -277,6 +277,12 @@ mod tests {
         assert_eq!((labels, classes.name(2)), (vec![0, 1, 2], "z".into()));
         let renamed = classes::parse_json(serde_json::json!({"007": "x", "a": "y"})).unwrap();
         assert!(assigned(&codes, Some(renamed)).unwrap_err().to_string().contains("it has no name for \"0100\""));
+        let metadata = Classes::of_metadata(&["007".to_owned()]).unwrap();
+        let message = assign_labels(&codes, None, Some(metadata), &mut Vec::new()).unwrap_err().to_string();
+        assert!(
+            message.starts_with("the class names in the metadata of the Parquet files do not fit the 3"),
+            "{message}"
+        );
     }
 
     #[test]
