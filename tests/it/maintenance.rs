@@ -57,6 +57,26 @@ fn garbage_is_what_no_commit_names() {
     assert!(folder.join("_delta_log").exists());
 }
 
+/// A length of metadata that is longer than the file makes Parquet's reader panic where integer overflows are checked.
+#[test]
+fn a_damaged_file_on_which_a_library_panics_is_a_finding() {
+    let workspace = Workspace::small();
+    workspace.run();
+    let mut files = fs::read_dir(workspace.lake().join("digits_lt/kept")).unwrap().map(|entry| entry.unwrap().path());
+    let file = files.find(|file| file.extension().is_some_and(|end| end == "parquet")).unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    let length = bytes.len() - 8;
+    bytes[length..length + 4].copy_from_slice(&i32::MAX.to_le_bytes());
+    fs::write(&file, bytes).unwrap();
+    let output = workspace.command("verify", &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("does not have the content that its name promises"), "{said}");
+    let query = "SELECT count(DISTINCT sample_id) FROM kept";
+    let output = workspace.command("sql", &[query]).output().unwrap();
+    assert!(matches!(output.status.code(), Some(1 | 2)), "{}", stderr(&output));
+}
+
 #[test]
 fn what_was_rejected_is_tried_again_when_asked_for() {
     let workspace = Workspace::small();
