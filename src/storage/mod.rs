@@ -3,6 +3,7 @@
 mod aws_profile;
 mod buffer_body;
 mod download;
+mod durable;
 mod error;
 mod listing;
 mod location;
