@@ -33,25 +33,37 @@ static DURABLE_FOLDERS: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex:
 /// A store that can force objects to its disk.
 #[async_trait]
 pub(crate) trait Persist: ObjectStore {
-    /// Returns when the bytes and the name of the object at `path` would survive a loss of power.
+    /// Returns when the bytes of the object at `path` would survive a loss of power, under whichever name.
     ///
     /// # Errors
     /// Returns an error if the disk does not confirm it.
-    async fn persist(&self, path: &Path) -> Result<()>;
+    async fn persist_bytes(&self, path: &Path) -> Result<()>;
+
+    /// Returns when the name of the object at `path` would survive a loss of power.
+    ///
+    /// # Errors
+    /// Returns an error if the disk does not confirm it.
+    async fn persist_name(&self, path: &Path) -> Result<()>;
 }
 
 #[async_trait]
 impl Persist for LocalFileSystem {
-    async fn persist(&self, path: &Path) -> Result<()> {
-        let file = self.path_to_filesystem(path)?;
-        let synced = tokio::task::spawn_blocking(move || sync(&file)).await.map_err(io::Error::other).flatten();
-        synced.map_err(|source| Error::Generic { store: "LocalFileSystem", source: source.into() })
+    async fn persist_bytes(&self, path: &Path) -> Result<()> {
+        blocking(self.path_to_filesystem(path)?, |file| File::open(file)?.sync_all()).await
+    }
+
+    async fn persist_name(&self, path: &Path) -> Result<()> {
+        blocking(self.path_to_filesystem(path)?, sync_names).await
     }
 }
 
-/// Forces `file`, and the names that lead to it, to the disk.
-fn sync(file: &FilePath) -> io::Result<()> {
-    File::open(file)?.sync_all()?;
+async fn blocking(file: PathBuf, sync: impl FnOnce(&FilePath) -> io::Result<()> + Send + 'static) -> Result<()> {
+    let synced = tokio::task::spawn_blocking(move || sync(&file)).await.map_err(io::Error::other).flatten();
+    synced.map_err(|source| Error::Generic { store: "LocalFileSystem", source: source.into() })
+}
+
+/// Forces the name of `file` to the disk, and those of the folders that lead to it.
+fn sync_names(file: &FilePath) -> io::Result<()> {
     let Some(folder) = file.parent() else { return Ok(()) };
     sync_folder(folder)?;
     let mut durable = DURABLE_FOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,7 +100,7 @@ impl<S: Persist> Durable<S> {
 /// Gives the object at `staged` the name `path`.
 async fn publish<S: Persist>(store: &S, staged: &Path, path: &Path, mode: RenameTargetMode) -> Result<()> {
     let published = async {
-        store.persist(staged).await?;
+        store.persist_bytes(staged).await?;
         store.rename_opts(staged, path, RenameOptions::new().with_target_mode(mode)).await
     };
     if let Err(error) = published.await {
@@ -96,7 +108,7 @@ async fn publish<S: Persist>(store: &S, staged: &Path, path: &Path, mode: Rename
         let _ = store.delete(staged).await;
         return Err(error);
     }
-    store.persist(path).await
+    store.persist_name(path).await
 }
 
 /// Returns a name beside `path` that no other write has.
@@ -169,13 +181,14 @@ impl<S: Persist> ObjectStore for Durable<S> {
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         self.0.copy_opts(from, to, options).await?;
-        self.0.persist(to).await
+        self.0.persist_bytes(to).await?;
+        self.0.persist_name(to).await
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
-        self.0.persist(from).await?;
+        self.0.persist_bytes(from).await?;
         self.0.rename_opts(from, to, options).await?;
-        self.0.persist(to).await
+        self.0.persist_name(to).await
     }
 }
 
