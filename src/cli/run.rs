@@ -133,7 +133,7 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
     note_awaited(&awaited);
     let levels = report::levels(&pipeline.project).await?;
     let census = report::census(&pipeline).await?;
-    let mut warnings = pipeline.warnings.clone();
+    let mut warnings = pipeline.all_warnings();
     warnings.extend(report::unread(&census));
     if outcomes.iter().any(|outcome| outcome.step == schema::KEPT) {
         warnings.extend(report::warnings(&pipeline).await?);
