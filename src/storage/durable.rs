@@ -13,6 +13,7 @@ use std::{
         Arc, LazyLock, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -27,8 +28,15 @@ use object_store::{
 static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(()));
 /// Writes of this process.
 static WRITES: AtomicU64 = AtomicU64::new(0);
+/// Time that this process has waited for its disk.
+static SYNC_MICROS: AtomicU64 = AtomicU64::new(0);
 /// Folders whose own names are on the disk.
 static DURABLE_FOLDERS: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
+
+/// Returns how long this process has waited until its writes had reached the disk.
+pub(crate) fn time_syncing() -> Duration {
+    Duration::from_micros(SYNC_MICROS.load(Ordering::Relaxed))
+}
 
 /// A store that can force objects to its disk.
 #[async_trait]
@@ -58,7 +66,10 @@ impl Persist for LocalFileSystem {
 }
 
 async fn blocking(file: PathBuf, sync: impl FnOnce(&FilePath) -> io::Result<()> + Send + 'static) -> Result<()> {
+    let started = Instant::now();
     let synced = tokio::task::spawn_blocking(move || sync(&file)).await.map_err(io::Error::other).flatten();
+    let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    SYNC_MICROS.fetch_add(micros, Ordering::Relaxed);
     synced.map_err(|source| Error::Generic { store: "LocalFileSystem", source: source.into() })
 }
 
