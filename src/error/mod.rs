@@ -18,6 +18,7 @@ use std::{any::Any, error::Error as StdError, panic::AssertUnwindSafe, sync::Arc
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use futures::FutureExt;
+use tokio::task::JoinError;
 
 pub(crate) use self::{
     diagnostics::{Diagnostic, Diagnostics},
@@ -106,8 +107,11 @@ impl Error {
         match own(error) {
             Ok(own) => own,
             Err(error) => {
-                let root = error.find_root();
-                Self::Query { query: query.into(), message: advise(root) }
+                let (query, root) = (query.into(), error.find_root());
+                if is_about_a_file(root) {
+                    return Self::failed(Unreadable { query, message: without_backtrace(&root.message()) });
+                }
+                Self::Query { query, message: advise(root) }
             }
         }
     }
@@ -121,6 +125,25 @@ impl Error {
             Self::Interrupted | Self::ExportInterrupted { .. } => 130,
             _ => 1,
         }
+    }
+}
+
+/// A file that a query reads cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("query `{query}`: a file cannot be read: {message}\nhint: `discl-pipe verify` finds what is wrong with a lake")]
+struct Unreadable {
+    query: String,
+    message: String,
+}
+
+/// Returns whether a query failed because of a file of a table. The library for Parquet panics on some damaged ones.
+fn is_about_a_file(root: &DataFusionError) -> bool {
+    use DataFusionError as E;
+
+    match root {
+        E::ObjectStore(_) | E::ParquetError(_) | E::IoError(_) | E::ExecutionJoin(_) => true,
+        E::External(error) => error.is::<JoinError>() || error.is::<Arc<JoinError>>(),
+        _ => false,
     }
 }
 
@@ -148,12 +171,25 @@ fn message(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("it has no message").to_owned()
 }
 
+/// Returns a library's message without the backtrace that some add to it if `RUST_BACKTRACE` is set.
+fn without_backtrace(message: &str) -> String {
+    let mut lines = message.lines().peekable();
+    let mut kept = Vec::new();
+    while let Some(line) = lines.next_if(|line| !line.trim_start().starts_with("0: ")) {
+        kept.push(line);
+    }
+    if lines.peek().is_some() {
+        while kept.pop_if(|line| line.trim().is_empty() || line.to_lowercase().contains("backtrace")).is_some() {}
+    }
+    kept.join("\n")
+}
+
 /// Returns the messages of `error` and its causes, joined by colons, without repetitions.
 pub(crate) fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
+    let mut text = without_backtrace(&error.to_string());
     let mut cause = error.source();
     while let Some(error) = cause {
-        let message = error.to_string();
+        let message = without_backtrace(&error.to_string());
         if !text.contains(&message) {
             text = format!("{text}: {message}");
         }
@@ -222,5 +258,18 @@ impl From<Error> for DataFusionError {
 impl From<Diagnostics> for Error {
     fn from(diagnostics: Diagnostics) -> Self {
         Self::Config(diagnostics)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backtrace_is_not_part_of_a_message() {
+        let plain = "no table\nhint: create it";
+        assert_eq!(without_backtrace(plain), plain);
+        assert_eq!(without_backtrace("no table\n   0: std::backtrace\n             at a.rs:1:2\n   1: b"), "no table");
+        assert_eq!(without_backtrace("no table\n\nstack backtrace:\n   0: std::backtrace\n   1: b"), "no table");
     }
 }

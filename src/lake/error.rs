@@ -9,6 +9,8 @@ use crate::{error::Error, storage::StorageError};
 pub(super) enum LakeError {
     #[error("`{url}`: {problem}")]
     Delta { url: String, problem: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("`{root}`: the path of a lake must not have `%` or a backslash; set another one with `--lake`")]
+    UnreadablePath { root: String },
     #[error("`{url}`: Delta does not support the types of its columns")]
     Columns { url: String, source: arrow::error::ArrowError },
     #[error("`{url}`: its new rows cannot be filtered")]
@@ -54,7 +56,9 @@ pub(super) enum LakeError {
 impl From<LakeError> for Error {
     fn from(error: LakeError) -> Self {
         match error {
-            LakeError::Foreign { .. } | LakeError::Unconditional { .. } => Self::input(error),
+            LakeError::Foreign { .. } | LakeError::Unconditional { .. } | LakeError::UnreadablePath { .. } => {
+                Self::input(error)
+            }
             _ => Self::failed(error),
         }
     }

@@ -78,10 +78,15 @@ impl Lake {
     /// Opens the lake of `pipeline` below `root`, a directory or URL. Nothing is read or written yet.
     ///
     /// # Errors
-    /// Returns an error if `root` does not name a store.
+    /// Returns an error if `root` does not name a store, or one that the library of the log cannot read.
     pub(crate) fn open(root: &str, pipeline: &str) -> Result<Self> {
         log_store::register();
-        Ok(Self::at(Location::open(root)?.below(pipeline)?))
+        let location = Location::open(root)?.below(pipeline)?;
+        // It takes a path out of a URL twice, and would look elsewhere.
+        if ["%25", "%5C"].iter().any(|encoded| location.url.path().contains(encoded)) {
+            return Err(LakeError::UnreadablePath { root: root.to_owned() }.into());
+        }
+        Ok(Self::at(location))
     }
 
     fn at(location: Location) -> Self {

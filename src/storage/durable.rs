@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashSet,
+    error::Error as StdError,
     fmt,
     fs::File,
     hash::{BuildHasher, RandomState},
@@ -110,6 +111,7 @@ impl<S: Persist> Durable<S> {
 
 /// Gives the object at `staged` the name `path`.
 async fn publish<S: Persist>(store: &S, staged: &Path, path: &Path, mode: RenameTargetMode) -> Result<()> {
+    let is_create = mode == RenameTargetMode::Create;
     let published = async {
         store.persist_bytes(staged).await?;
         store.rename_opts(staged, path, RenameOptions::new().with_target_mode(mode)).await
@@ -117,9 +119,28 @@ async fn publish<S: Persist>(store: &S, staged: &Path, path: &Path, mode: Rename
     if let Err(error) = published.await {
         // Nobody sees what stays if this fails, too.
         let _ = store.delete(staged).await;
-        return Err(error);
+        return Err(if is_create && is_not_permitted(&error) { without_links(error) } else { error });
     }
     store.persist_name(path).await
+}
+
+/// Returns whether the file system refuses what it was asked for: a hard link, since it has just taken a file.
+fn is_not_permitted(error: &Error) -> bool {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(found) = cause {
+        if let Some(error) = found.downcast_ref::<io::Error>() {
+            return matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported);
+        }
+        cause = found.source();
+    }
+    false
+}
+
+/// A file that is created only if it is absent is a hard link, which exFAT, SMB and some other file systems do not have.
+fn without_links(error: Error) -> Error {
+    let message =
+        format!("the file system has no hard links, by which files are created only if they are absent: {error}");
+    Error::NotSupported { source: message.into() }
 }
 
 /// Returns a name beside `path` that no other write has.

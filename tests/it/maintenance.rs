@@ -73,8 +73,29 @@ fn a_damaged_file_on_which_a_library_panics_is_a_finding() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("does not have the content that its name promises"), "{said}");
     let query = "SELECT count(DISTINCT sample_id) FROM kept";
-    let output = workspace.command("sql", &[query]).output().unwrap();
-    assert!(matches!(output.status.code(), Some(1 | 2)), "{}", stderr(&output));
+    let ends = || {
+        let output = workspace.command("sql", &[query]).env("RUST_BACKTRACE", "1").output().unwrap();
+        (output.status.code(), stderr(&output))
+    };
+    let (code, said) = ends();
+    assert_eq!(code, Some(1), "{said}");
+    fs::remove_file(&file).unwrap();
+    let (code, said) = ends();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("a file cannot be read") && said.contains("`discl-pipe verify`"), "{said}");
+    assert!(!said.contains("0: "), "a backtrace: {said}");
+}
+
+#[test]
+fn a_lake_whose_path_the_library_would_not_find_is_refused() {
+    let mut workspace = Workspace::small();
+    for name in ["50%25", "a\\b"] {
+        workspace.url = Some(workspace.path(name).to_str().unwrap().to_owned());
+        let output = workspace.command("run", &[]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains("must not have `%` or a backslash"), "{}", stderr(&output));
+        assert!(!workspace.path(name).exists());
+    }
 }
 
 /// What a loss of power leaves where writes do not reach the disk: the hint of a checkpoint, and an empty checkpoint or none.
@@ -103,11 +124,13 @@ fn a_damaged_checkpoint_is_passed_over() {
     let run = more.run();
     assert!(said(&run["warnings"]).contains("damaged checkpoints are passed over"), "{run}");
     more.ok("verify", &["--deep"]);
-    // Without the entry that the checkpoint stood for, the table is not whole.
-    fs::remove_file(logs[1].join("00000000000000000001.json")).unwrap();
+    // Without an entry that no checkpoint stands for, a table is not whole.
+    let log = more.lake().join("digits_lt/kept/_delta_log");
+    fs::write(log.join("_last_checkpoint"), r#"{"version":1,"size":3}"#).unwrap();
+    fs::remove_file(log.join("00000000000000000001.json")).unwrap();
     let output = more.command("status", &[]).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    assert!(stderr(&output).contains("spectrum`: its log cannot be read"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("kept`: its log cannot be read"), "{}", stderr(&output));
 }
 
 #[test]

@@ -56,8 +56,9 @@ fn a_data_file_that_was_deleted() {
     settings.bind(|| {
         assert_snapshot!(String::from_utf8_lossy(&verified.stdout), @"candidates: file `rows-[digest].parquet` does not exist");
         assert_snapshot!(said(&mut workspace.command("sql", &["SELECT count(DISTINCT prompt) FROM candidates"])), @r"
-        exit code 2
-        error: query `sql`: Parquet error: Failed to fetch metadata for file [dir]/lake/digits_lt/candidates/rows-[digest].parquet: Object Store error: Object at location [dir]/lake/digits_lt/candidates/rows-[digest].parquet not found: No such file or directory (os error 2)
+        exit code 1
+        error: query `sql`: a file cannot be read: Parquet error: Failed to fetch metadata for file [dir]/lake/digits_lt/candidates/rows-[digest].parquet: Object Store error: Object at location [dir]/lake/digits_lt/candidates/rows-[digest].parquet not found: No such file or directory (os error 2)
+        hint: `discl-pipe verify` finds what is wrong with a lake
         ");
     });
 }
