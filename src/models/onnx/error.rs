@@ -34,8 +34,8 @@ pub(crate) enum OnnxError {
     UnknownPlatform { os: &'static str, arch: &'static str },
     #[error(
         "cannot fetch ONNX Runtime {version}: {reason}\n\
-         hint: set `ORT_DYLIB_PATH` to a library of version 1.24 or later; `python3 -m pip download --no-deps \
-         onnxruntime=={version}` and `python3 -m zipfile -e` on the wheel give one under onnxruntime/capi/"
+         hint: set `ORT_DYLIB_PATH` to a library of version 1.24 or later; `python3 -I -m pip download --no-deps \
+         onnxruntime=={version}` and `python3 -I -m zipfile -e` on the wheel give one under onnxruntime/capi/"
     )]
     Fetch { version: &'static str, reason: String },
     #[error("cannot load the ONNX Runtime library `{}`: {reason}", path.display())]
