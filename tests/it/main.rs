@@ -20,6 +20,7 @@ mod links; // links of the documentation
 mod logs; // logs by RUST_LOG, without a secret
 mod maintenance; // other writers, garbage collection, retried rejects
 mod model_layouts; // models as tools write them: names, folders, configurations, versions; files that never arrived
+mod output; // stdout that cannot be written
 mod prompts; // class descriptions from an endpoint; common names and excluded classes
 mod quickstart; // docs/quickstart.md, as a new user follows it
 mod readers; // other engines read the tables
