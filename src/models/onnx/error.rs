@@ -149,6 +149,13 @@ pub(crate) enum OnnxError {
     Convert { path: PathBuf, name: String, element: String },
     #[error("`{}` failed: {reason}", path.display())]
     Run { path: PathBuf, reason: String },
+    /// The device failed, whatever the values and their shapes: most often it has too little memory.
+    #[error(
+        "`{}` failed: {reason}\n\
+         hint: if the device has too little memory, lower `--model-batch`, or end other programs that use it",
+        path.display()
+    )]
+    Device { path: PathBuf, reason: String },
     #[error("cannot start the `{name}` thread")]
     Thread { name: String, source: io::Error },
 }

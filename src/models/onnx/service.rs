@@ -86,7 +86,7 @@ impl<E: Send + 'static> Service<E> {
     }
 
     fn reason(&self) -> String {
-        self.failure.0.get().cloned().unwrap_or_else(|| "its thread ended early".to_owned())
+        self.failure.0.get().cloned().unwrap_or_else(|| "its thread panicked".to_owned())
     }
 }
 
