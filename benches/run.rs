@@ -42,6 +42,7 @@ fn digits() {
     row("share of the UNet's rows that held a sample", "at least 0.9", &|run| run.engine("batch_fill"));
     row("UNet evaluations per second of the step", "", &|run| run.engine("unet_evaluations") / step(run));
     row("wall time of the run, s", "at most 120", &|run| run.seconds);
+    row("share of it that writes waited for the disk", "at most 0.05", &|run| run.figure("sync_seconds") / run.seconds);
     row("peak memory of the run, MiB", "at most 1024", &|run| run.peak_mib);
 }
 
@@ -88,6 +89,10 @@ impl Run {
     fn step(&self, name: &str, figure: &str) -> f64 {
         let step = self.summary["steps"].as_array().unwrap().iter().find(|step| step["step"] == name).unwrap();
         step[figure].as_f64().unwrap()
+    }
+
+    fn figure(&self, name: &str) -> f64 {
+        self.summary[name].as_f64().unwrap()
     }
 
     fn engine(&self, figure: &str) -> f64 {

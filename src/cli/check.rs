@@ -25,11 +25,11 @@ pub(super) async fn execute(target: &LakeTarget) -> Result<ExitCode> {
                 steps.join(", "),
                 output::count(pipeline.project.plan.expectations.len(), "expectation")
             ));
-            output::warnings(&pipeline.warnings);
+            output::warnings(&pipeline.all_warnings());
         }
         Format::Json => output::json(&json!({
             "name": pipeline.project.config.name, "steps": steps, "errors": [],
-            "census": pipeline.source.census(), "warnings": pipeline.warnings,
+            "census": pipeline.source.census(), "warnings": pipeline.all_warnings(),
         })),
     }
     Ok(ExitCode::SUCCESS)

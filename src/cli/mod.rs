@@ -41,7 +41,7 @@ use self::{
     target::{FileTarget, LakeTarget, Target},
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, catch_panic},
     run::Stop,
 };
 
@@ -165,7 +165,7 @@ pub fn main() -> ExitCode {
     let result = match runtime {
         Ok(runtime) => {
             let (stop, grace) = (Stop::default(), cli.command.grace());
-            let result = runtime.block_on(interruptible(cli.command.execute(&stop), &stop, grace));
+            let result = runtime.block_on(interruptible(catch_panic(cli.command.execute(&stop)), &stop, grace));
             // Units that are still in flight are dropped: nothing of them was committed.
             runtime.shutdown_background();
             result

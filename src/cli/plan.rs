@@ -19,7 +19,7 @@ pub(super) async fn execute(target: &LakeTarget) -> Result<ExitCode> {
     let forecasts = forecast(&pipeline).await?;
     if target.format == Format::Json {
         output::json(&json!({
-            "census": pipeline.source.census(), "steps": forecasts, "warnings": pipeline.warnings,
+            "census": pipeline.source.census(), "steps": forecasts, "warnings": pipeline.all_warnings(),
         }));
         return Ok(ExitCode::SUCCESS);
     }
@@ -46,7 +46,7 @@ pub(super) async fn execute(target: &LakeTarget) -> Result<ExitCode> {
     if forecasts.iter().any(|step| !step.skipped && step.rows.is_none()) {
         output::note("`?` is known once the steps before it have run");
     }
-    output::warnings(&pipeline.warnings);
+    output::warnings(&pipeline.all_warnings());
     Ok(ExitCode::SUCCESS)
 }
 

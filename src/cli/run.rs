@@ -133,7 +133,7 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
     note_awaited(&awaited);
     let levels = report::levels(&pipeline.project).await?;
     let census = report::census(&pipeline).await?;
-    let mut warnings = pipeline.warnings.clone();
+    let mut warnings = pipeline.all_warnings();
     warnings.extend(report::unread(&census));
     if outcomes.iter().any(|outcome| outcome.step == schema::KEPT) {
         warnings.extend(report::warnings(&pipeline).await?);
@@ -173,7 +173,7 @@ fn print_json(pipeline: &Pipeline, made: &Made) {
     let provider = models.provider();
     output::json(&json!({
         "census": made.census, "steps": made.outcomes, "levels": made.levels, "engine": engine, "clip": clip,
-        "provider": provider, "awaits": made.awaited, "warnings": made.warnings,
+        "provider": provider, "sync_seconds": storage::time_syncing().as_secs_f64(), "awaits": made.awaited, "warnings": made.warnings,
     }));
 }
 

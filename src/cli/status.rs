@@ -14,8 +14,9 @@ pub(super) async fn execute(target: &LakeTarget) -> Result<ExitCode> {
     let project = target.open_project().await?;
     let tables = status(&project).await?;
     let levels = report::levels(&project).await?;
+    let warnings = project.session.lake().warnings();
     if target.format == Format::Json {
-        output::json(&json!({ "tables": tables, "levels": levels }));
+        output::json(&json!({ "tables": tables, "levels": levels, "warnings": warnings }));
         return Ok(ExitCode::SUCCESS);
     }
     let rows: Vec<_> = tables
@@ -35,5 +36,6 @@ pub(super) async fn execute(target: &LakeTarget) -> Result<ExitCode> {
         output::line("");
         output::tables(&report::tables(&project).await?);
     }
+    output::warnings(&warnings);
     Ok(ExitCode::SUCCESS)
 }

@@ -13,10 +13,11 @@ pub(crate) mod diagnostics;
 pub(crate) mod text;
 mod warning;
 
-use std::{error::Error as StdError, sync::Arc};
+use std::{any::Any, error::Error as StdError, panic::AssertUnwindSafe, sync::Arc};
 
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
+use futures::FutureExt;
 
 pub(crate) use self::{
     diagnostics::{Diagnostic, Diagnostics},
@@ -116,6 +117,30 @@ impl Error {
             _ => 1,
         }
     }
+}
+
+/// A bug, in this program or in a library.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "a bug ended the command: {0}\nhint: what was committed stays, and the same command continues from there; please report \
+     this message with the lines above it"
+)]
+struct Panicked(String);
+
+/// Runs `work` to its end. A panic becomes an error: libraries panic on damaged files, and a command that ends must say so
+/// with its own exit code.
+///
+/// # Errors
+/// Returns the error of `work`, or [`Error::Failed`] with the message of its panic.
+pub(crate) async fn catch_panic<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let caught = AssertUnwindSafe(work).catch_unwind().await;
+    caught.unwrap_or_else(|panic| Err(Error::failed(Panicked(message(&*panic)))))
+}
+
+/// Returns the message that `panic!` was called with.
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("it has no message").to_owned()
 }
 
 /// Returns the messages of `error` and its causes, joined by colons, without repetitions.

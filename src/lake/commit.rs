@@ -2,8 +2,9 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::atomic::Ordering,
-    time::Duration,
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
 };
 
 use arrow::{
@@ -21,12 +22,15 @@ use deltalake_core::{
     operations::create::CreateBuilder,
     protocol::{DeltaOperation, SaveMode},
 };
-use tokio::sync::{MappedMutexGuard, MutexGuard};
+use serde_json::Value;
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 
 use super::{
     DataFile, Lake, OpenTable,
+    checkpoints::CHECKPOINT_INTERVAL,
     error::LakeError,
     ids::strings,
+    log_entry::ANNOUNCED_IDS,
     marks::{Mark, Marks},
 };
 use crate::{
@@ -35,16 +39,16 @@ use crate::{
     schema::{self, Table},
 };
 
-/// Commits between two checkpoints of the log. Tests have few, so that simulated histories have checkpoints.
-const CHECKPOINT_INTERVAL: &str = if cfg!(test) { "4" } else { "20" };
-/// Attempts to commit against other writers.
-const MAX_COMMIT_ATTEMPTS: u32 = 100;
+/// How long a commit is tried against other writers. An attempt takes a few requests.
+const MAX_CONTENTION: Duration = Duration::from_secs(600);
 /// Attempts to create a table.
 const MAX_CREATE_ATTEMPTS: u32 = 5;
 /// Commits in a row whose response can be lost before an error is returned.
 const MAX_LOST_RESPONSES: u32 = 20;
 /// The longest wait of a writer that lost.
-const MAX_WAIT: Duration = Duration::from_millis(200);
+const MAX_WAIT: Duration = Duration::from_secs(1);
+/// Ids that an entry of a log announces, so that other writers need not read them from the data files.
+const MAX_IDS_ANNOUNCED: usize = 1000;
 
 /// An open table, while no other task of the process uses the lake.
 pub(super) type OpenGuard<'a> = MappedMutexGuard<'a, OpenTable>;
@@ -64,6 +68,7 @@ impl Lake {
     /// # Errors
     /// Returns an error if a file cannot be written, or the commit loses to other writers too often.
     pub(crate) async fn append(&self, table: &Table, column: &str, units: &[UnitRows]) -> Result<()> {
+        let written = Mutex::new(HashSet::new());
         self.until_committed(table, async |mut open| {
             self.refresh_ids(&mut open, table, column).await?;
             let mut files = Vec::new();
@@ -71,7 +76,10 @@ impl Lake {
                 let (rows, ids) = self.without(table, &unit.rows, column, open.ids.all())?;
                 if rows.num_rows() > 0 {
                     let file = DataFile::write(&unit.unit, &table.schema, &[rows])?;
-                    self.put(table, &file).await?;
+                    // An attempt that lost has written it already.
+                    if written.lock().await.insert(file.name.clone()) {
+                        self.put(table, &file).await?;
+                    }
                     files.push((file, ids));
                 }
             }
@@ -79,8 +87,8 @@ impl Lake {
             if !actions.is_empty() {
                 actions.extend(self.new_columns(&open, table)?);
             }
-            let committed =
-                actions.is_empty() || self.commit(&mut open, table, actions, Mark::Keep, SaveMode::Append).await?;
+            let change = Change { ids: announcement(&files), ..Change::of(actions, Mark::Keep, SaveMode::Append) };
+            let committed = files.is_empty() || self.commit(&mut open, table, change).await?;
             for (file, ids) in files.into_iter().filter(|_| committed) {
                 open.ids.add(file.name, ids);
             }
@@ -150,7 +158,7 @@ impl Lake {
             return Ok(true);
         }
         let mark = Mark::Set { fingerprint: fingerprint.unwrap_or(0), since: state.version() };
-        self.commit(&mut open, table, actions, mark, SaveMode::Overwrite).await
+        self.commit(&mut open, table, Change::of(actions, mark, SaveMode::Overwrite)).await
     }
 
     /// Marks the table as completed by the step with `fingerprint`, which has accounted for every row of the version
@@ -172,9 +180,8 @@ impl Lake {
     }
 
     async fn mark(&self, table: &Table, mark: Mark) -> Result<()> {
-        let commit =
-            async |mut open: OpenGuard<'_>| self.commit(&mut open, table, Vec::new(), mark, SaveMode::Append).await;
-        self.until_committed(table, commit).await
+        let change = || Change::of(Vec::new(), mark, SaveMode::Append);
+        self.until_committed(table, async |mut open: OpenGuard<'_>| self.commit(&mut open, table, change()).await).await
     }
 
     /// Calls `commit` with the latest version of the table until it returns true: it had nothing to do, or its commit exists.
@@ -183,13 +190,17 @@ impl Lake {
         table: &Table,
         commit: impl AsyncFn(OpenGuard<'_>) -> Result<bool>,
     ) -> Result<()> {
-        for attempt in 0..MAX_COMMIT_ATTEMPTS {
+        let started = Instant::now();
+        for attempt in 0.. {
+            if attempt > 0 && started.elapsed() > MAX_CONTENTION {
+                break;
+            }
             wait(attempt).await;
             if commit(self.prepare(table).await?).await? {
                 return Ok(());
             }
         }
-        Err(self.contended(table))
+        Err(LakeError::Contended { url: self.url(table), minutes: MAX_CONTENTION.as_secs() / 60 }.into())
     }
 
     /// Creates the table if it was never written, and brings it up to its latest version. If another writer created it
@@ -222,7 +233,7 @@ impl Lake {
     async fn create(&self, table: &Table) -> Result<Result<DeltaTable, DeltaTableError>> {
         let columns = self.columns(table)?;
         let created = CreateBuilder::new()
-            .with_log_store(self.delta_table(table)?.log_store())
+            .with_log_store(self.delta_table(table, &self.view())?.log_store())
             .with_save_mode(SaveMode::Ignore)
             // No retries: the library would write the table's metadata again on top of another writer's commits.
             .with_commit_properties(
@@ -231,7 +242,7 @@ impl Lake {
                     .with_application_transactions(Marks::default().transactions()),
             )
             .with_columns(columns.fields().cloned())
-            .with_configuration([("delta.checkpointInterval", Some(CHECKPOINT_INTERVAL))])
+            .with_configuration([("delta.checkpointInterval", Some(CHECKPOINT_INTERVAL.to_string()))])
             .await;
         Ok(created)
     }
@@ -254,42 +265,34 @@ impl Lake {
     /// Commits once on top of the version of `open`. Returns false if another writer's commit came first, and if it is
     /// unknown whether ours exists because the response was lost. Either way the caller looks at the table again, and
     /// finds its own rows if they are there.
-    pub(super) async fn commit(
-        &self,
-        open: &mut OpenTable,
-        table: &Table,
-        actions: Vec<Action>,
-        mark: Mark,
-        mode: SaveMode,
-    ) -> Result<bool> {
+    pub(super) async fn commit(&self, open: &mut OpenTable, table: &Table, change: Change) -> Result<bool> {
+        let Change { actions, mark, mode, ids } = change;
         let unreadable = self.fail(table, "its log cannot be read");
+        let failed = self.fail(table, "the commit failed");
         let marks = open.marks().await.map_err(&unreadable)?.after(mark);
         let (state, log) = (open.delta.snapshot().map_err(unreadable)?, open.delta.log_store());
-        // No retries: the library would rebase appends without noticing that two have the same id.
+        let version = state.version() + 1;
+        let operation = DeltaOperation::Write { mode, partition_by: None, predicate: None };
         let properties =
-            CommitProperties::default().with_max_retries(0).with_application_transactions(marks.transactions());
-        let committed = CommitBuilder::from(properties)
-            .with_actions(actions)
-            .build(Some(state), log, DeltaOperation::Write { mode, partition_by: None, predicate: None })
-            .await;
-        let failed = self.fail(table, "the commit failed");
-        match committed {
-            Ok(_) => {
+            CommitProperties::default().with_application_transactions(marks.transactions()).with_metadata(ids);
+        let entry =
+            CommitBuilder::from(properties).with_actions(actions).build(Some(state), Arc::clone(&log), operation);
+        let entry = entry.into_prepared_commit_future().await.map_err(&failed)?.commit_or_bytes().clone();
+        // The library would list the log again, rebase appends without noticing that two have the same id, and fail a
+        // commit that exists if its checkpoint cannot be written.
+        match log.write_commit_entry(version, entry, Default::default()).await {
+            Ok(()) => {
                 open.marks = Some(marks);
                 self.lost_responses.store(0, Ordering::Relaxed);
+                self.checkpoint(open, table, version).await;
                 Ok(true)
             }
-            Err(
-                DeltaTableError::VersionAlreadyExists(_)
-                | DeltaTableError::Transaction {
-                    source: TransactionError::CommitConflict(_) | TransactionError::MaxCommitAttempts(_),
-                },
-            ) => Ok(false),
+            Err(TransactionError::VersionAlreadyExists(_)) => Ok(false),
             Err(error) if has_unknown_outcome(&error) => {
                 let lost = self.lost_responses.fetch_add(1, Ordering::Relaxed) + 1;
-                if lost <= MAX_LOST_RESPONSES { Ok(false) } else { Err(failed(error).into()) }
+                if lost <= MAX_LOST_RESPONSES { Ok(false) } else { Err(failed(error.into()).into()) }
             }
-            Err(error) => Err(failed(error).into()),
+            Err(error) => Err(failed(error.into()).into()),
         }
     }
 
@@ -308,25 +311,42 @@ impl Lake {
         let rows = filter_record_batch(rows, &is_new);
         Ok((rows.map_err(|source| LakeError::Filter { url: self.url(table), source })?, new))
     }
+}
 
-    fn contended(&self, table: &Table) -> crate::error::Error {
-        LakeError::Contended { url: self.url(table), attempts: MAX_COMMIT_ATTEMPTS }.into()
+/// What a commit does.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) actions: Vec<Action>,
+    pub(super) mark: Mark,
+    pub(super) mode: SaveMode,
+    /// What the entry announces of its files; see [`announcement`].
+    pub(super) ids: Option<(String, Value)>,
+}
+
+impl Change {
+    pub(super) fn of(actions: Vec<Action>, mark: Mark, mode: SaveMode) -> Self {
+        Self { actions, mark, mode, ids: None }
     }
 }
 
-/// Waits so that the writer that won can continue.
+/// Returns the ids of each new file, for the information that an entry has of its commit. Files with very many ids are read
+/// instead.
+fn announcement(files: &[(DataFile, Vec<String>)]) -> Option<(String, Value)> {
+    let ids: usize = files.iter().map(|(_, ids)| ids.len()).sum();
+    let by_file = || files.iter().map(|(file, ids)| (file.name.clone(), Value::from(ids.clone()))).collect();
+    (ids <= MAX_IDS_ANNOUNCED).then(|| (ANNOUNCED_IDS.to_owned(), Value::Object(by_file())))
+}
+
+/// Waits so that the writer that won can continue. Of many that lost, each waits for another time.
 async fn wait(attempt: u32) {
-    tokio::time::sleep(MAX_WAIT.min(Duration::from_millis(5) * attempt)).await;
+    let longest = MAX_WAIT.min(Duration::from_millis(10) * 2_u32.saturating_pow(attempt.min(10)));
+    let share = RandomState::new().hash_one(attempt) as f64 / u64::MAX as f64;
+    tokio::time::sleep(if attempt == 0 { Duration::ZERO } else { longest.mul_f64(share) }).await;
 }
 
 /// Returns whether a commit that failed like this can exist all the same.
-fn has_unknown_outcome(error: &DeltaTableError) -> bool {
-    let store = match error {
-        DeltaTableError::ObjectStore { source } => source,
-        DeltaTableError::Transaction { source: TransactionError::ObjectStore { source } } => source,
-        _ => return false,
-    };
-    matches!(store, object_store::Error::Generic { .. })
+fn has_unknown_outcome(error: &TransactionError) -> bool {
+    matches!(error, TransactionError::ObjectStore { source: object_store::Error::Generic { .. } })
 }
 
 /// Returns whether a table has the columns of its query. A table of the program's own may have further ones, which other

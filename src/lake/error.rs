@@ -37,8 +37,8 @@ pub(super) enum LakeError {
         "`{url}`: the store does not take conditional writes (`If-None-Match`), which a lake needs; is it writable?"
     )]
     Probe { url: String, source: object_store::Error },
-    #[error("`{url}`: {attempts} commits in a row lost to other writers; run again")]
-    Contended { url: String, attempts: u32 },
+    #[error("`{url}`: other writers were faster for {minutes} minutes; run again when fewer of them work")]
+    Contended { url: String, minutes: u64 },
     #[error("`{url}`: a data file cannot be written; is the lake's root writable? `--lake` sets another")]
     WriteFile { url: String, source: StorageError },
     #[error("`{url}`: its unused files cannot be listed or deleted")]

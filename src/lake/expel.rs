@@ -6,6 +6,7 @@ use deltalake_core::{DeltaTableError, kernel::Action, protocol::SaveMode};
 
 use super::{
     Lake, OpenTable,
+    commit::Change,
     data_file::digest_in_name,
     log_entry::LogEntry,
     marks::{Mark, Marks},
@@ -34,7 +35,10 @@ impl Lake {
             let files = state.log_data();
             let removed = files.iter().filter(|file| is_theirs(&file.path()));
             let actions: Vec<Action> = removed.map(|file| Action::Remove(file.remove_action(true))).collect();
-            Ok(actions.is_empty() || self.commit(&mut open, table, actions, Mark::Keep, SaveMode::Append).await?)
+            if actions.is_empty() {
+                return Ok(true);
+            }
+            self.commit(&mut open, table, Change::of(actions, Mark::Keep, SaveMode::Append)).await
         })
         .await
     }

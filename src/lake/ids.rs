@@ -32,6 +32,8 @@ use crate::{
 
 /// Files that are read in parallel.
 const MAX_CONCURRENT_READS: usize = 16;
+/// Files whose announced ids are kept until somebody asks for them.
+const MAX_ANNOUNCED: usize = 4096;
 
 /// The ids of the live files that were read so far.
 #[derive(Debug, Default)]
@@ -41,6 +43,8 @@ pub(super) struct Ids {
     ids: HashSet<String>,
     /// An id that two rows have.
     duplicate: Option<String>,
+    /// The ids of new files, as the entries of the log say that added them.
+    announced: BTreeMap<String, Vec<String>>,
 }
 
 /// A live data file.
@@ -66,9 +70,13 @@ impl Lake {
     /// Reads the ids of the live files that are not known yet.
     pub(super) async fn refresh_ids(&self, open: &mut OpenTable, table: &Table, column: &str) -> Result<()> {
         let unreadable = self.fail(table, "its log cannot be read");
+        // Reads the new entries.
+        open.marks().await.map_err(&unreadable)?;
         let live = open.live_with_vectors().map_err(&unreadable)?;
         open.ids.forget_others(&live);
-        let new: Vec<LiveFile> = live.into_iter().filter(|file| !open.ids.files.contains(&file.key())).collect();
+        let is_new = |file: &LiveFile, ids: &mut Ids| !ids.files.contains(&file.key()) && !ids.add_announced(file);
+        let new: Vec<LiveFile> = live.into_iter().filter(|file| is_new(file, &mut open.ids)).collect();
+        open.ids.announced.clear();
         let live_rows = match new.iter().any(|file| file.vector.is_some()) {
             true => self.live_rows(open).await.map_err(unreadable)?,
             false => LiveRows::new(),
@@ -107,7 +115,7 @@ impl Ids {
     fn forget_others(&mut self, live: &[LiveFile]) {
         let live: HashSet<String> = live.iter().map(LiveFile::key).collect();
         if !self.files.is_subset(&live) {
-            *self = Self::default();
+            *self = Self { announced: std::mem::take(&mut self.announced), ..Self::default() };
         }
     }
 
@@ -140,6 +148,20 @@ impl Ids {
                 self.duplicate = Some(id);
             }
         }
+    }
+
+    /// Notes which ids the files of an entry have.
+    pub(super) fn announce(&mut self, files: BTreeMap<String, Vec<String>>) {
+        if self.announced.len() < MAX_ANNOUNCED {
+            self.announced.extend(files);
+        }
+    }
+
+    /// Adds the ids of a file of which an entry has told them; returns false if none has.
+    fn add_announced(&mut self, file: &LiveFile) -> bool {
+        let Some(ids) = self.announced.remove(&file.name).filter(|_| file.vector.is_none()) else { return false };
+        self.add(file.key(), ids);
+        true
     }
 
     pub(super) fn all(&self) -> &HashSet<String> {

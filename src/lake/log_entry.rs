@@ -1,7 +1,13 @@
 //! One entry of a table's log, as far as it tells what a writer has done. The library keeps only what is live.
 
+use std::collections::BTreeMap;
+
 use deltalake_core::{DeltaTableError, logstore::LogStore};
+use serde::Deserialize;
 use serde_json::Value;
+
+/// Under this name, the information about our commits has the ids of the rows of each file that they add.
+pub(super) const ANNOUNCED_IDS: &str = "discl-pipe/ids";
 
 /// An entry.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -15,6 +21,8 @@ pub(super) struct LogEntry {
     pub(super) removed: Vec<String>,
     /// Application transactions: ids and versions.
     pub(super) transactions: Vec<(String, i64)>,
+    /// The ids in each file that the entry adds, if it says so.
+    pub(super) ids: BTreeMap<String, Vec<String>>,
 }
 
 impl LogEntry {
@@ -36,6 +44,7 @@ impl LogEntry {
         let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         if let Some(info) = action.get("commitInfo") {
             self.operation = text(info, "operation");
+            self.ids = info.get(ANNOUNCED_IDS).and_then(|ids| BTreeMap::deserialize(ids).ok()).unwrap_or_default();
         }
         for (kind, files) in [("add", &mut self.added), ("remove", &mut self.removed)] {
             if let Some(file) = action.get(kind) {

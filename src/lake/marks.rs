@@ -12,7 +12,7 @@ use deltalake_core::{
     table::state::DeltaTableState,
 };
 
-use super::{OpenTable, log_entry::LogEntry};
+use super::{OpenTable, ids::Ids, log_entry::LogEntry};
 
 /// The application id under which a table has the fingerprint of the step that completed it; 0 is none.
 pub(super) const FINGERPRINT: &str = "discl-pipe/fingerprint";
@@ -21,7 +21,7 @@ const VERSION: &str = "discl-pipe/version";
 /// The application id of [`Marks::changed`].
 const CHANGED: &str = "discl-pipe/changed";
 /// New entries of a log that are read one by one. Beyond, the library looks the marks up.
-const MAX_NEW_ENTRIES: u64 = 32;
+const MAX_NEW_ENTRIES: u64 = 256;
 
 /// The marks of a table at one version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,13 +114,14 @@ impl Marks {
         Ok(marks)
     }
 
-    /// Brings the marks up to `version` by reading the entries since.
-    async fn follow(mut self, log: &dyn LogStore, version: u64) -> Result<Self, DeltaTableError> {
+    /// Brings the marks up to `version` by reading the entries since. Notes in `ids` which ids their files have.
+    async fn follow(mut self, log: &dyn LogStore, version: u64, ids: &mut Ids) -> Result<Self, DeltaTableError> {
         for version in self.version + 1..=version {
             let entry = LogEntry::read(log, version).await?;
             self.version = version;
             if let Some(marks) = entry.as_ref().and_then(|entry| Self::of(entry, version)) {
                 self = marks;
+                ids.announce(entry.map(|entry| entry.ids).unwrap_or_default());
             } else if entry.is_none_or(|entry| entry.changes_data) {
                 self.changed = version;
             }
@@ -143,7 +144,7 @@ impl OpenTable {
         let (log, version): (LogStoreRef, u64) = (self.delta.log_store(), state.version());
         let marks = match self.marks {
             Some(known) if (known.version..=known.version + MAX_NEW_ENTRIES).contains(&version) => {
-                known.follow(log.as_ref(), version).await?
+                known.follow(log.as_ref(), version, &mut self.ids).await?
             }
             _ => Marks::load(state, log.as_ref()).await?,
         };

@@ -4,6 +4,7 @@
 //! compare-and-swap on the table's version. Before it, the ids that other commits have added are read, and rows with
 //! these ids are dropped from the new rows: a row is in a table once, whatever other writers do.
 
+mod checkpoints;
 mod commit;
 mod data_file;
 mod error;
@@ -12,6 +13,7 @@ mod gc;
 mod ids;
 mod log_entry;
 mod log_store;
+mod log_view;
 mod marks;
 mod probe;
 mod protocol;
@@ -21,9 +23,14 @@ mod statistics;
 mod tests;
 mod verify;
 
-use std::{collections::BTreeMap, sync::atomic::AtomicU32};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, atomic::AtomicU32},
+    time::Duration,
+};
 
 use deltalake_core::{DeltaTable, DeltaTableBuilder, DeltaTableError};
+use object_store::ObjectStore;
 use tokio::sync::Mutex;
 
 pub(crate) use commit::UnitRows;
@@ -34,8 +41,16 @@ pub(crate) use verify::{Finding, verify_files};
 
 #[cfg(test)]
 use self::marks::FINGERPRINT;
-use self::{error::LakeError, ids::Ids, marks::Marks};
-use crate::{error::Result, schema::Table, storage::Location};
+use self::{error::LakeError, ids::Ids, log_view::LogView, marks::Marks};
+use crate::{
+    error::{Result, Warning},
+    schema::Table,
+    storage::Location,
+};
+
+/// How often a log that cannot be read is read again: a listing of a directory can miss an entry that exists.
+const MAX_READS: u32 = 3;
+const REREAD_DELAY: Duration = Duration::from_millis(50);
 
 /// The tables of one pipeline.
 #[derive(Debug)]
@@ -44,12 +59,16 @@ pub(crate) struct Lake {
     tables: Mutex<BTreeMap<String, OpenTable>>,
     /// Commits with an unknown outcome since the last one with a known outcome.
     lost_responses: AtomicU32,
+    /// What was wrong with a table and did not stop the work.
+    warnings: std::sync::Mutex<Vec<Warning>>,
 }
 
 /// A table whose log has been read.
 #[derive(Debug)]
 struct OpenTable {
     delta: DeltaTable,
+    /// The store through which `delta` reads its log.
+    view: Arc<LogView>,
     /// Its marks, at the version for which they were last needed.
     marks: Option<Marks>,
     ids: Ids,
@@ -66,7 +85,18 @@ impl Lake {
     }
 
     fn at(location: Location) -> Self {
-        Self { location, tables: Mutex::default(), lost_responses: AtomicU32::new(0) }
+        let (tables, lost_responses, warnings) = Default::default();
+        Self { location, tables, lost_responses, warnings }
+    }
+
+    fn warn(&self, warning: Warning) {
+        tracing::warn!("{}", warning.message);
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(warning);
+    }
+
+    /// Returns what was found to be wrong with tables so far and did not stop the work.
+    pub(crate) fn warnings(&self) -> Vec<Warning> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns where the tables are.
@@ -87,12 +117,17 @@ impl Lake {
         move |error| LakeError::Delta { url: url.clone(), problem, source: error.into() }
     }
 
-    fn delta_table(&self, table: &Table) -> Result<DeltaTable> {
+    fn delta_table(&self, table: &Table, view: &Arc<LogView>) -> Result<DeltaTable> {
         let location = self.location.below(&table.name)?;
+        let store: Arc<dyn ObjectStore> = Arc::<LogView>::clone(view);
         let opened = DeltaTableBuilder::from_url(location.url.clone())
-            .map(|builder| builder.with_storage_backend(location.store, location.url))
+            .map(|builder| builder.with_storage_backend(store, location.url))
             .and_then(DeltaTableBuilder::build);
         Ok(opened.map_err(self.fail(table, "the table cannot be opened"))?)
+    }
+
+    fn view(&self) -> Arc<LogView> {
+        Arc::new(LogView::new(Arc::clone(&self.location.store)))
     }
 
     /// Brings the open table up to its latest version; returns `None` if it was never written.
@@ -103,14 +138,28 @@ impl Lake {
     ) -> Result<Option<&'a mut OpenTable>> {
         let unreadable = self.fail(table, "its log cannot be read");
         if !tables.contains_key(&table.name) {
-            let delta = self.delta_table(table)?;
+            let view = self.view();
+            let delta = self.delta_table(table, &view)?;
             if !delta.log_store().is_delta_table_location().await.map_err(&unreadable)? {
                 return Ok(None);
             }
-            tables.insert(table.name.clone(), OpenTable { delta, marks: None, ids: Ids::default() });
+            tables.insert(table.name.clone(), OpenTable { delta, view, marks: None, ids: Ids::default() });
         }
         let Some(open) = tables.get_mut(&table.name) else { return Ok(None) };
-        open.delta.update_state().await.map_err(&unreadable)?;
+        let mut updated = open.delta.update_state().await;
+        for read in 1..MAX_READS {
+            if !matches!(updated, Err(DeltaTableError::KernelError(_))) {
+                break;
+            }
+            tokio::time::sleep(REREAD_DELAY * read).await;
+            updated = open.delta.update_state().await;
+        }
+        if let Err(error) = updated {
+            if !self.pass_over_checkpoints(table, &open.view).await? {
+                return Err(unreadable(error).into());
+            }
+            open.delta.update_state().await.map_err(unreadable)?;
+        }
         Ok(Some(open))
     }
 }

@@ -47,7 +47,7 @@ pub(crate) struct Pipeline {
     pub(crate) models: Arc<Models>,
     pub(crate) source: Arc<Source>,
     /// What is allowed and probably not intended, found while opening.
-    pub(crate) warnings: Vec<Warning>,
+    warnings: Vec<Warning>,
 }
 
 impl Pipeline {
@@ -113,6 +113,13 @@ impl Pipeline {
         let project = Project::assemble(config, catalogue, session, Some(outside)).await?;
         found.splice(0..0, source.warnings().iter().cloned());
         Ok(Self { project, models, source, warnings: found })
+    }
+
+    /// Returns all warnings so far: those found while opening, and those of the lake.
+    pub(crate) fn all_warnings(&self) -> Vec<Warning> {
+        let mut warnings = self.warnings.clone();
+        warnings.extend(self.project.session.lake().warnings());
+        warnings
     }
 
     /// Looks at the sizes of some training images, and adds warnings about what becomes of them.

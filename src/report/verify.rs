@@ -4,7 +4,7 @@
 use super::recompute::{self, Difference};
 pub(crate) use crate::lake::Finding;
 use crate::{
-    error::Result,
+    error::{Result, catch_panic},
     lake::verify_files,
     pipeline::{Project, staleness},
     plan,
@@ -24,13 +24,14 @@ pub(crate) async fn verify(project: &Project, deep: bool) -> Result<Vec<Finding>
         findings.extend(verify_files(lake, table, deep).await?);
     }
     let some_file_is_broken = !findings.is_empty();
-    let reasons = staleness::reasons(project).await;
+    // Libraries panic on some damaged files.
+    let reasons = catch_panic(staleness::reasons(project)).await;
     let mut found = match reasons {
-        Ok(reasons) => vec![Ok(stale_steps(project, &reasons)), other_rows(project, deep, &reasons).await],
+        Ok(reasons) => vec![Ok(stale_steps(project, &reasons)), catch_panic(other_rows(project, deep, &reasons)).await],
         Err(error) => vec![Err(error)],
     };
     for query in ["verify/rows.sql", "verify/deep.sql"].into_iter().take(1 + usize::from(deep)) {
-        found.push(verify_rows(project, query).await);
+        found.push(catch_panic(verify_rows(project, query)).await);
     }
     for found in found {
         match found {

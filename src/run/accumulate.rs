@@ -13,7 +13,7 @@ use tracing::Instrument;
 use super::{
     generate::{Generator, UnitResult},
     job::{Job, RowCounts},
-    ledger::{self, LEDGER_ID, REJECT_ID, Reject},
+    ledger::{self, Costs, REJECT_ID, Reject},
     shard::Shard,
     units::{self, Unit},
 };
@@ -22,7 +22,7 @@ use crate::{
     identity::Digest,
     lake::UnitRows,
     plan::Step,
-    schema::{self, Kind, LEDGER_TABLE, REJECTS_TABLE, columns::Columns},
+    schema::{self, Kind, REJECTS_TABLE, columns::Columns},
     session::Snapshot,
 };
 
@@ -157,45 +157,59 @@ impl<'a> Accumulator<'a> {
         Ok(())
     }
 
-    /// Commits units as they arrive. Those that are ready at the same time share a commit.
+    /// Commits units as they arrive, and what they cost.
     async fn commit(
+        &self,
+        receiver: mpsc::UnboundedReceiver<PendingCommit>,
+        rejects: Rejects<'_>,
+    ) -> Result<RowCounts> {
+        let mut costs = Costs::default();
+        let counts = self.commit_all(receiver, rejects, &mut costs).await;
+        costs.commit(self.job.lake()).await?;
+        counts
+    }
+
+    /// Commits units as they arrive. Those that are ready at the same time share a commit.
+    async fn commit_all(
         &self,
         mut receiver: mpsc::UnboundedReceiver<PendingCommit>,
         mut rejects: Rejects<'_>,
+        costs: &mut Costs,
     ) -> Result<RowCounts> {
         let mut counts = RowCounts::default();
         let mut ready = Vec::new();
         while receiver.recv_many(&mut ready, MAX_UNITS_PER_COMMIT).await > 0 {
             self.commit_units(&ready).await?;
             for (result, _) in ready.drain(..) {
+                costs.add(ledger::ledger_row(self.step, None, &result.entry)?);
                 counts.rows += result.entry.rows;
                 counts.rejects += result.entry.rejects;
                 rejects.rejected += result.entry.rejects;
                 self.job.progress.advanced(&self.step.table.name, result.entry.rows + result.entry.rejects);
                 rejects.check(&result.rejects)?;
             }
+            if costs.are_due() {
+                costs.commit(self.job.lake()).await?;
+            }
         }
         Ok(counts)
     }
 
-    /// Commits units: rejects and ledger rows first, because a unit is done once its rows exist.
+    /// Commits units: rejects first, because a unit is done once its rows exist.
     async fn commit_units(&self, units: &[PendingCommit]) -> Result<()> {
         let lake = self.job.lake();
-        let (mut rejects, mut ledger, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut rejects, mut rows) = (Vec::new(), Vec::new());
         for (result, _) in units {
             let unit = result.unit.clone();
             if !result.rejects.is_empty() {
                 let batch = ledger::reject_rows(&self.step.table.name, &unit, &result.rejects)?;
                 rejects.push(UnitRows { unit: unit.clone(), rows: batch });
             }
-            let batch = ledger::ledger_row(self.step, None, &result.entry)?;
-            ledger.push(UnitRows { unit: unit.clone(), rows: batch });
             rows.push(UnitRows { unit, rows: result.rows.clone() });
         }
         if !rejects.is_empty() {
             lake.append(&REJECTS_TABLE, REJECT_ID, &rejects).await?;
         }
-        lake.append(&LEDGER_TABLE, LEDGER_ID, &ledger).await?;
         lake.append(&self.step.table, self.work.id, &rows).await
     }
 

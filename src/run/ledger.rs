@@ -1,8 +1,15 @@
 //! The rows of `rejects` and `ledger`.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::{
+    array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray},
+    compute::concat_batches,
+};
 
 use super::job::Outcome;
 use crate::{
@@ -23,7 +30,9 @@ enum LedgerError {
 /// The column that identifies a reject.
 pub(super) const REJECT_ID: &str = "id";
 /// The column that identifies an entry of the ledger.
-pub(super) const LEDGER_ID: &str = "unit";
+const LEDGER_ID: &str = "unit";
+/// How long a row of the ledger may wait for others; a killed run loses those that wait.
+const COSTS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A requested row that could not be generated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +53,45 @@ pub(super) struct Entry {
     pub(super) unet_evaluations: u64,
     pub(super) seconds: f64,
     pub(super) provider: Option<String>,
+}
+
+/// What units cost that are committed already. Many workers share the ledger's log, so rows are gathered.
+#[derive(Debug)]
+pub(super) struct Costs {
+    rows: Vec<RecordBatch>,
+    /// When they were last committed.
+    since: Instant,
+}
+
+impl Default for Costs {
+    fn default() -> Self {
+        Self { rows: Vec::new(), since: Instant::now() }
+    }
+}
+
+impl Costs {
+    pub(super) fn add(&mut self, row: RecordBatch) {
+        self.rows.push(row);
+    }
+
+    pub(super) fn are_due(&self) -> bool {
+        self.since.elapsed() >= COSTS_INTERVAL
+    }
+
+    /// Commits the rows as one file.
+    ///
+    /// # Errors
+    /// Returns an error if the lake cannot be written.
+    pub(super) async fn commit(&mut self, lake: &Lake) -> Result<()> {
+        let rows = std::mem::take(&mut self.rows);
+        self.since = Instant::now();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let rows = concat_batches(&LEDGER_TABLE.schema, &rows);
+        let rows = rows.map_err(|error| Error::query(&LEDGER_TABLE.name, error.into()))?;
+        lake.append(&LEDGER_TABLE, LEDGER_ID, &[UnitRows { unit: "units".to_owned(), rows }]).await
+    }
 }
 
 /// Records in the ledger that `step` is complete, with the parts of its fingerprint.

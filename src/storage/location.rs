@@ -18,6 +18,7 @@ use url::Url;
 
 use super::{
     StorageError, aws_profile,
+    durable::Durable,
     rate_limit::{RateLimited, RateLimiter, Totals},
 };
 
@@ -112,7 +113,7 @@ fn open_store(url: &Url) -> object_store::Result<Arc<dyn ObjectStore>> {
     let http = RateLimited::new(&RATE_LIMITER);
     let retry = RetryConfig { retry_timeout: MAX_RETRY, ..RetryConfig::default() };
     Ok(match url.scheme() {
-        "file" => Arc::new(LocalFileSystem::new()),
+        "file" => Arc::new(Durable::new(LocalFileSystem::new())),
         "s3" => {
             let mut builder = aws_profile::profile()
                 .into_iter()

@@ -3,6 +3,7 @@
 mod aws_profile;
 mod buffer_body;
 mod download;
+mod durable;
 mod error;
 mod listing;
 mod location;
@@ -12,6 +13,7 @@ mod rate_limit;
 mod upload;
 mod walk;
 
+pub(crate) use durable::time_syncing;
 pub(crate) use error::StorageError;
 pub(crate) use location::{Location, throttling_totals};
 pub(crate) use object::{StoredObject, Version};

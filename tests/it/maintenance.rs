@@ -57,6 +57,59 @@ fn garbage_is_what_no_commit_names() {
     assert!(folder.join("_delta_log").exists());
 }
 
+/// A length of metadata that is longer than the file makes Parquet's reader panic where integer overflows are checked.
+#[test]
+fn a_damaged_file_on_which_a_library_panics_is_a_finding() {
+    let workspace = Workspace::small();
+    workspace.run();
+    let mut files = fs::read_dir(workspace.lake().join("digits_lt/kept")).unwrap().map(|entry| entry.unwrap().path());
+    let file = files.find(|file| file.extension().is_some_and(|end| end == "parquet")).unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    let length = bytes.len() - 8;
+    bytes[length..length + 4].copy_from_slice(&i32::MAX.to_le_bytes());
+    fs::write(&file, bytes).unwrap();
+    let output = workspace.command("verify", &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("does not have the content that its name promises"), "{said}");
+    let query = "SELECT count(DISTINCT sample_id) FROM kept";
+    let output = workspace.command("sql", &[query]).output().unwrap();
+    assert!(matches!(output.status.code(), Some(1 | 2)), "{}", stderr(&output));
+}
+
+/// What a loss of power leaves where writes do not reach the disk: the hint of a checkpoint, and an empty checkpoint or none.
+#[test]
+fn a_damaged_checkpoint_is_passed_over() {
+    let workspace = Workspace::small();
+    workspace.run();
+    let before = workspace.tables();
+    let logs = ["scores", "spectrum"].map(|table| workspace.lake().join("digits_lt").join(table).join("_delta_log"));
+    let checkpoint = |log: &PathBuf, version: u64| log.join(format!("{version:020}.checkpoint.parquet"));
+    fs::write(logs[0].join("_last_checkpoint"), r#"{"version":1,"size":3}"#).unwrap();
+    fs::write(logs[1].join("_last_checkpoint"), r#"{"version":1,"size":3}"#).unwrap();
+    fs::write(checkpoint(&logs[1], 1), "").unwrap();
+    let status = workspace.json("status", &[]);
+    let said = |warnings: &serde_json::Value| {
+        let warnings = warnings.as_array().unwrap().iter();
+        warnings.map(|warning| warning["message"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join("\n")
+    };
+    let warned = said(&status["warnings"]);
+    assert!(warned.contains("scores`: damaged checkpoints are passed over: `_last_checkpoint`"), "{warned}");
+    assert!(warned.contains("passed over: `00000000000000000001.checkpoint.parquet`, `_last_checkpoint`"), "{warned}");
+    assert!(workspace.tables() == before, "other rows");
+    // A run adds rows on top.
+    let mut more = workspace;
+    more.edit("spectrum.seeds=[10,20]");
+    let run = more.run();
+    assert!(said(&run["warnings"]).contains("damaged checkpoints are passed over"), "{run}");
+    more.ok("verify", &["--deep"]);
+    // Without the entry that the checkpoint stood for, the table is not whole.
+    fs::remove_file(logs[1].join("00000000000000000001.json")).unwrap();
+    let output = more.command("status", &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("spectrum`: its log cannot be read"), "{}", stderr(&output));
+}
+
 #[test]
 fn what_was_rejected_is_tried_again_when_asked_for() {
     let workspace = Workspace::small();
