@@ -198,6 +198,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_panic_reaches_waiting_and_later_callers() {
+        let service = Service::start("test", 2, |mut inbox: Inbox<Doubling>| {
+            let _request = inbox.wait();
+            panic!("a bug");
+        })
+        .unwrap();
+        for number in 0..2 {
+            assert_eq!(service.call(|reply| (number, reply)).await, Err("its thread panicked".to_owned()));
+        }
+    }
+
+    #[tokio::test]
     async fn the_queue_is_bounded_and_a_dropped_future_returns_its_place() {
         let (go, gate) = std::sync::mpsc::channel::<()>();
         let service = Service::start("test", 1, move |mut inbox: Inbox<Doubling>| {
