@@ -62,7 +62,8 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
         shard_size: arguments.shard_size,
         stop: stop.clone(),
     };
-    let summary = export::export(&project, &arguments.destination, &options, &Bars::new()).await?;
+    let summary =
+        export::export(&project, &arguments.destination, &options, &Bars::new(), &|note| output::note(note)).await?;
     if let Some(reason) = &summary.stale {
         output::note(format!(
             "warning: exported a manifest that is not up to date ({reason})\nhint: `discl-pipe run` updates it; then export \
@@ -71,14 +72,20 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
     }
     match arguments.target.format {
         Format::Json => output::json(&summary),
-        Format::Text => output::line(format!(
-            "{}, {}, {}, {} of images in {}",
-            output::count(summary.epochs.len(), "epoch"),
-            output::count(summary.rows, "row"),
-            output::count(summary.files, "file"),
-            bytes(summary.image_bytes),
-            summary.destination
-        )),
+        Format::Text => {
+            let complete = match summary.complete.len() {
+                0 => String::new(),
+                count => format!("; {} already complete", output::count(count, "epoch")),
+            };
+            output::line(format!(
+                "{}, {}, {}, {} of images in {}{complete}",
+                output::count(summary.epochs.len(), "epoch"),
+                output::count(summary.rows, "row"),
+                output::count(summary.files, "file"),
+                bytes(summary.image_bytes),
+                summary.destination
+            ));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

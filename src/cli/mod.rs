@@ -31,7 +31,7 @@ mod status;
 mod target;
 mod verify;
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{io::ErrorKind, path::Path, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -149,7 +149,12 @@ pub fn main() -> ExitCode {
             let error = mistakes::explain(error);
             // Help and version arrive as errors, too.
             let code = if error.use_stderr() { 2 } else { 0 };
-            return error.print().map_or(ExitCode::FAILURE, |()| ExitCode::from(code));
+            return match error.print() {
+                Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                    fail(&CliError::Stdout(error.to_string()).into(), Format::Text)
+                }
+                _ => ExitCode::from(code),
+            };
         }
     };
     let format = cli.command.format();
@@ -167,7 +172,7 @@ pub fn main() -> ExitCode {
         }
         Err(error) => Err(CliError::Threads(error).into()),
     };
-    match result {
+    match result.and_then(|code| Ok(output::check_stdout().map(|()| code)?)) {
         Ok(code) => code,
         Err(error) => fail(&error, format),
     }
@@ -283,6 +288,8 @@ enum CliError {
     File { path: String, source: std::io::Error },
     #[error("cannot read stdin")]
     Stdin(#[source] std::io::Error),
+    #[error("cannot write to stdout: {0}\nhint: the output is incomplete; write it to a place with space")]
+    Stdout(String),
     #[error("`{variable}` is not a log filter\nhint: use a level such as `info`, or `discl_pipe=debug`")]
     LogFilter { variable: &'static str, source: tracing_subscriber::filter::ParseError },
     #[error("cannot turn on logs")]
@@ -293,7 +300,11 @@ impl From<CliError> for Error {
     fn from(error: CliError) -> Self {
         match error {
             CliError::File { .. } | CliError::LogFilter { .. } => Self::input(error),
-            CliError::Threads(_) | CliError::Signals(_) | CliError::Stdin(_) | CliError::Logs(_) => Self::failed(error),
+            CliError::Threads(_)
+            | CliError::Signals(_)
+            | CliError::Stdin(_)
+            | CliError::Stdout(_)
+            | CliError::Logs(_) => Self::failed(error),
         }
     }
 }

@@ -1,17 +1,25 @@
 //! What is printed, and how: tables or JSON on stdout, errors on stderr.
 //!
-//! Write errors are ignored: a reader that has closed the pipe wants no more.
+//! A reader that has closed the pipe wants no more, and that is no error. Any other failure of stdout ends the output, and
+//! [`check_stdout`] tells the command at its end. Failures of stderr are ignored: nothing is left to report them to.
 
-use std::io::Write;
+use std::{
+    io::{self, ErrorKind, Write},
+    sync::OnceLock,
+};
 
 use clap::ValueEnum;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use serde_json::json;
 
+use super::CliError;
 use crate::{
     error::{self, Error, Warning},
     report::TextTable,
 };
+
+/// Why stdout stopped taking output. Nothing is written to it afterwards: output with a gap looks complete.
+static STDOUT_FAILED: OnceLock<io::Error> = OnceLock::new();
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -23,8 +31,23 @@ pub(super) enum Format {
 
 /// Writes `text` and a newline to stdout.
 pub(super) fn line(text: impl AsRef<str>) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{}", text.as_ref());
+    if STDOUT_FAILED.get().is_some() {
+        return;
+    }
+    let mut stdout = io::stdout().lock();
+    if let Err(error) = writeln!(stdout, "{}", text.as_ref()).and_then(|()| stdout.flush())
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        let _ = STDOUT_FAILED.set(error);
+    }
+}
+
+/// Checks that stdout has taken all output, as far as its reader wanted it.
+///
+/// # Errors
+/// Returns [`CliError::Stdout`] if it has not.
+pub(super) fn check_stdout() -> Result<(), CliError> {
+    STDOUT_FAILED.get().map_or(Ok(()), |error| Err(CliError::Stdout(error.to_string())))
 }
 
 /// Writes `value` as JSON to stdout.
@@ -34,25 +57,24 @@ pub(super) fn json(value: &impl serde::Serialize) {
 
 /// Writes `text` and a newline to stderr.
 pub(super) fn note(text: impl AsRef<str>) {
-    let mut stderr = std::io::stderr().lock();
+    let mut stderr = io::stderr().lock();
     let _ = writeln!(stderr, "{}", text.as_ref());
 }
 
-/// Writes `error` and its causes to stderr, or to stdout if the format is JSON.
+/// Writes `error` and its causes to stderr, or to stdout if the format is JSON and stdout can be written.
 pub(super) fn error(error: &Error, format: Format) {
-    match format {
-        Format::Text => note(format!("error: {}", error::chain(error))),
-        Format::Json => {
-            let problems = match error {
-                Error::Config(diagnostics) => json!(diagnostics),
-                Error::Multiple(errors) => {
-                    errors.iter().map(|error| json!({ "message": error::chain(error) })).collect()
-                }
-                error => json!([{ "message": error::chain(error) }]),
-            };
-            json(&json!({ "errors": problems }));
+    if format == Format::Json {
+        let problems = match error {
+            Error::Config(diagnostics) => json!(diagnostics),
+            Error::Multiple(errors) => errors.iter().map(|error| json!({ "message": error::chain(error) })).collect(),
+            error => json!([{ "message": error::chain(error) }]),
+        };
+        json(&json!({ "errors": problems }));
+        if check_stdout().is_ok() {
+            return;
         }
     }
+    note(format!("error: {}", error::chain(error)));
 }
 
 /// Writes warnings to stderr.

@@ -77,16 +77,11 @@ pub enum Error {
     /// The run was interrupted. Committed rows are kept, and the next run continues from there.
     #[error("interrupted; run the same command again to continue")]
     Interrupted,
-    /// An export was interrupted within an epoch. The next export does not complete that epoch.
-    #[error(
-        "interrupted in epoch {epoch}; all written files are complete, but some are missing\nhint: delete `{files}…`, and \
-         continue with `--epoch`"
-    )]
+    /// An export was interrupted within an epoch. Files that are whole are kept, and the next export continues after them.
+    #[error("interrupted in epoch {epoch}, which is incomplete; run the same command again to continue")]
     ExportInterrupted {
         /// The incomplete epoch.
         epoch: i64,
-        /// The prefix of the names of its files.
-        files: String,
     },
 }
 

@@ -6,10 +6,28 @@ use crate::{error::Error, imaging::ImageError};
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ExportError {
+    /// Files of an epoch without a seal, or without the list of an export that has not ended.
     #[error(
-        "`{file}` exists, and an epoch is written once\nhint: delete epoch {epoch} there, choose others with `--epoch`, or export to another destination"
+        "`{file}` exists, but nothing there says what it is: an earlier version or another program wrote it\nhint: delete epoch {epoch} there, choose others with `--epoch`, or export to another destination"
     )]
-    EpochExists { file: String, epoch: i64 },
+    NotSealed { file: String, epoch: i64 },
+    #[error(
+        "`{file}` {difference}\nhint: delete it and `{files}…`, choose other epochs with `--epoch`, or export to another destination"
+    )]
+    OtherExport {
+        /// The seal or list that is there.
+        file: String,
+        /// A verb phrase.
+        difference: String,
+        /// The start of the names of the files that it lists.
+        files: String,
+    },
+    #[error(
+        "`{file}` is not the list of an export\nhint: delete it and epoch {epoch} there, or export to another destination"
+    )]
+    NotASeal { file: String, epoch: i64, source: serde_json::Error },
+    #[error("the seal of epoch {epoch} cannot be written as JSON")]
+    Seal { epoch: i64, source: serde_json::Error },
     #[error("`{file}` lists other classes than this pipeline has\nhint: export to another destination")]
     OtherClasses { file: String },
     #[error("the manifest has several curricula or trials, and an export contains one\nhint: choose with `--curriculum` and `--trial` among {}", .runs.join(", "))]
@@ -45,7 +63,9 @@ pub(super) enum ExportError {
 impl From<ExportError> for Error {
     fn from(error: ExportError) -> Self {
         match error {
-            ExportError::EpochExists { .. }
+            ExportError::NotSealed { .. }
+            | ExportError::OtherExport { .. }
+            | ExportError::NotASeal { .. }
             | ExportError::OtherClasses { .. }
             | ExportError::SeveralRuns { .. }
             | ExportError::LabelOutOfRange { .. }

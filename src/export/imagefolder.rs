@@ -11,15 +11,16 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Map, Value, json};
 
-use super::{Classes, Sample};
-use crate::{
-    error::Result,
-    storage::{Location, Upload},
+use super::{
+    Classes, Sample,
+    rows::Row,
+    seal::{OpenFile, WholeFile},
 };
+use crate::{error::Result, storage::Location};
 
 /// Names of the classes by label, once for all epochs.
 pub(super) const CLASSES: &str = "classes.json";
-/// The row of each image, in order. It is written last.
+/// The row of each image, in order. It is written after the images.
 const METADATA: &str = "metadata.jsonl";
 /// Files uploaded at once.
 const FILES_IN_FLIGHT: usize = 16;
@@ -34,59 +35,86 @@ pub(super) fn classes(classes: &Classes) -> String {
 /// The folder of an epoch.
 pub(super) struct Folder {
     location: Location,
-    metadata: Upload,
+    /// Its name.
+    name: String,
+    metadata: OpenFile,
     greatest: i64,
     /// Digits of a label.
     digits: usize,
     seen: BTreeSet<i64>,
-    files: usize,
 }
 
 impl Folder {
-    pub(super) async fn new(location: Location, classes: &Classes) -> Result<Self> {
-        let metadata = location.upload(METADATA).await?;
+    /// Begins after the rows `done`, whose images are the files `whole`.
+    pub(super) async fn new(
+        location: Location,
+        name: String,
+        classes: &Classes,
+        done: &[Row],
+        whole: &[WholeFile],
+    ) -> Result<Self> {
+        let metadata = OpenFile::create(&location, format!("{name}/{METADATA}")).await?;
         let greatest = classes.keys().next_back().copied().unwrap_or_default();
-        Ok(Self { location, metadata, greatest, digits: greatest.to_string().len(), seen: BTreeSet::new(), files: 1 })
+        let digits = greatest.to_string().len();
+        let mut folder = Self { location, name, metadata, greatest, digits, seen: BTreeSet::new() };
+        for (row, file) in done.iter().zip(whole) {
+            let extension = file.name.rsplit_once('.').map_or("", |(_, extension)| extension);
+            folder.describe(row, &folder.file_name(row, extension)).await?;
+        }
+        Ok(folder)
     }
 
     fn label(&self, label: i64) -> String {
         format!("{label:0digits$}", digits = self.digits)
     }
 
-    pub(super) async fn add(&mut self, samples: &[Sample<'_>]) -> Result<()> {
+    fn file_name(&self, row: &Row, extension: &str) -> String {
+        format!("{}/{:08}.{extension}", self.label(row.label), row.position)
+    }
+
+    /// Writes the line of a row into the metadata.
+    async fn describe(&mut self, row: &Row, file_name: &str) -> Result<()> {
+        let line = json!({
+            "file_name": file_name, "label": row.label, "class_name": row.class_name, "sample_id": row.sample_id,
+            "source_id": row.source_id, "origin": row.origin, "image_guidance": row.image_guidance,
+            "position": row.position,
+        });
+        self.metadata.write(format!("{line}\n").as_bytes(), 0).await?;
+        self.seen.insert(row.label);
+        Ok(())
+    }
+
+    pub(super) async fn add(&mut self, samples: &[Sample<'_>]) -> Result<Vec<WholeFile>> {
         let mut files = Vec::with_capacity(samples.len());
         for sample in samples {
-            let row = sample.row;
-            let name = format!("{}/{:08}.{}", self.label(row.label), row.position, sample.extension);
-            let line = json!({
-                "file_name": name, "label": row.label, "class_name": row.class_name, "sample_id": row.sample_id,
-                "source_id": row.source_id, "origin": row.origin, "image_guidance": row.image_guidance,
-                "position": row.position,
-            });
-            self.metadata.write(format!("{line}\n").as_bytes()).await?;
-            self.seen.insert(row.label);
-            files.push((name, sample.image.clone()));
+            let name = self.file_name(sample.row, sample.extension);
+            self.describe(sample.row, &name).await?;
+            files.push((name, sample.image.clone(), 1));
         }
-        self.files += files.len();
         self.put(files).await
     }
 
-    async fn put(&self, files: Vec<(String, Bytes)>) -> Result<()> {
-        let put = |(name, bytes): (String, Bytes)| async move { Ok(self.location.put(&name, bytes).await?) };
-        stream::iter(files).map(put).buffer_unordered(FILES_IN_FLIGHT).try_collect().await
+    /// Writes files with their number of rows, and returns them in their order.
+    async fn put(&self, files: Vec<(String, Bytes, usize)>) -> Result<Vec<WholeFile>> {
+        let put = |(name, bytes, rows): (String, Bytes, usize)| async move {
+            let name = format!("{}/{name}", self.name);
+            let file = WholeFile::new(name, &bytes, rows);
+            self.location.put(&file.name, bytes).await?;
+            Ok(file)
+        };
+        stream::iter(files).map(put).buffered(FILES_IN_FLIGHT).try_collect().await
     }
 
-    pub(super) async fn finish(self) -> Result<usize> {
+    pub(super) async fn finish(self) -> Result<Vec<WholeFile>> {
         let unseen = (0..=self.greatest).filter(|label| !self.seen.contains(label));
-        let keep: Vec<_> = unseen.map(|label| (format!("{}/.keep", self.label(label)), Bytes::new())).collect();
-        let files = self.files + keep.len();
-        self.put(keep).await?;
-        self.metadata.finish().await?;
+        let keep = unseen.map(|label| (format!("{}/.keep", self.label(label)), Bytes::new(), 0)).collect();
+        let mut files = self.put(keep).await?;
+        files.push(self.metadata.finish().await?);
         Ok(files)
     }
 
     pub(super) async fn abort(self) -> Result<()> {
-        Ok(self.metadata.abort().await?)
+        self.metadata.abort().await
     }
 }
 

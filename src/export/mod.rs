@@ -2,26 +2,29 @@
 //! they are in the lake. One format for each kind of reader: tar shards for WebDataset, class folders, Parquet.
 //!
 //! Rows are written in chunks that are bounded in rows and in bytes. In memory at once are the rows of one epoch without
-//! images, some 500 bytes each, the images of one chunk, and what is being uploaded.
+//! images, some 500 bytes each, the names of its files, the images of one chunk, and what is being uploaded.
+//!
+//! An epoch is complete when its seal is there, which is written last. An export that was interrupted is continued by the
+//! same command: see `seal`.
 
 mod error;
+mod files;
 mod imagefolder;
 mod images;
 mod parquet_files;
 mod rows;
+mod seal;
 mod webdataset;
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use bytes::Bytes;
 
 use self::{
     error::ExportError,
-    imagefolder::Folder,
+    files::{Files, rows_of},
     images::Images,
-    parquet_files::Parts,
-    rows::{Epoch, Row, Selection},
-    webdataset::Shards,
+    rows::{Row, Selection},
 };
 use crate::{
     error::{Error, Result},
@@ -36,7 +39,8 @@ use crate::{
 const STEP: &str = "export";
 
 /// The format of an export.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Format {
     /// Tar shards of samples: image, `.cls` and `.json`.
     WebDataset,
@@ -44,6 +48,16 @@ pub(crate) enum Format {
     ImageFolder,
     /// Parquet files in training order, with Hugging Face's features.
     Parquet,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WebDataset => "webdataset",
+            Self::ImageFolder => "imagefolder",
+            Self::Parquet => "parquet",
+        })
+    }
 }
 
 /// Epochs from the first to the last, both included.
@@ -126,36 +140,40 @@ pub(crate) struct Options {
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Summary {
     pub destination: String,
-    /// Epochs that were written.
+    /// Epochs that were written, or completed.
     pub epochs: Vec<i64>,
+    /// Epochs that were complete before.
+    pub complete: Vec<i64>,
+    /// Rows that were written.
     pub rows: usize,
-    /// Files, of every kind.
+    /// Files that were written, of every kind.
     pub files: usize,
-    /// Bytes of the images.
+    /// Bytes of the images that were written.
     pub image_bytes: u64,
     /// Why a run would replace the manifest; `None` if the manifest is up to date.
     pub stale: Option<String>,
 }
 
-/// Writes epochs of the manifest to `destination`, a directory or URL. An epoch is written once: its files must not exist.
-/// Equal tables give byte-identical files.
+/// Writes epochs of the manifest to `destination`, a directory or URL, and seals each. An epoch that is complete is left
+/// as it is, and one that was interrupted is continued; `note` is told. Equal tables give byte-identical files.
 ///
 /// # Errors
 /// Returns every problem with the rows and the destination before anything is written: rows without exactly one image, no
-/// such epoch, several curricula or trials, files that exist. Later, an error if an image or the destination fails;
-/// [`Error::ExportInterrupted`] if it was stopped: then the epoch has whole files, but not all of them.
+/// such epoch, several curricula or trials, files of another export. Later, an error if an image or the destination
+/// fails; [`Error::ExportInterrupted`] if it was stopped.
 pub(crate) async fn export(
     project: &Project,
     destination: &str,
     options: &Options,
     progress: &dyn Progress,
+    note: &(dyn Fn(String) + Sync),
 ) -> Result<Summary> {
     let location = Location::open(destination)?;
     let selection = Selection::new(project, options).await?;
     let mut problems = selection.problems(options.format).await?;
     problems.extend(changed_tables(project, &selection));
-    let files = Files { location: &location, selection: &selection, name: &project.config.name, options };
-    problems.extend(files.check().await?);
+    let files = Files { location: &location, selection: &selection, name: &project.config.name, options, progress };
+    let there = files.there(&mut problems).await?;
     if !problems.is_empty() {
         return Err(Error::Multiple(problems));
     }
@@ -164,13 +182,18 @@ pub(crate) async fn export(
     let stale = manifest.and_then(|manifest| stale.into_iter().nth(manifest)).flatten();
     let mut images = Images::open(project, &selection.snapshot).await?;
     let mut summary = Summary { destination: location.url.to_string(), stale, ..Summary::default() };
-    progress.started(STEP, selection.epochs.iter().map(|epoch| epoch.rows).sum());
-    if options.format == Format::ImageFolder {
+    for (epoch, whole) in there.missing.iter().filter(|(_, whole)| !whole.is_empty()) {
+        let (epoch, count, rows) = (epoch.epoch, whole.len(), rows_of(whole));
+        note(format!("epoch {epoch} is incomplete, continuing after its first {rows} rows (files: {count})"));
+    }
+    progress.started(STEP, there.missing.iter().map(|(epoch, _)| epoch.rows).sum());
+    summary.complete = there.complete;
+    if options.format == Format::ImageFolder && !there.missing.is_empty() {
         location.put(imagefolder::CLASSES, files.classes().into()).await?;
         summary.files += 1;
     }
-    for epoch in &selection.epochs {
-        files.write(epoch, &mut images, &mut summary, progress).await?;
+    for (epoch, whole) in there.missing {
+        files.write(epoch, whole, &mut images, &mut summary).await?;
     }
     Ok(summary)
 }
@@ -187,111 +210,6 @@ fn changed_tables<'a>(project: &'a Project, selection: &'a Selection<'_>) -> imp
         let version = selection.snapshot.changed(table)?;
         Some(ExportError::ChangedTable { table: table.to_owned(), version }.into())
     })
-}
-
-/// The files of an export, by epoch.
-struct Files<'a> {
-    location: &'a Location,
-    selection: &'a Selection<'a>,
-    /// The name of the pipeline.
-    name: &'a str,
-    options: &'a Options,
-}
-
-impl Files<'_> {
-    /// Returns the start of the names of an epoch's shards, or the name of its folder.
-    fn stem(&self, epoch: i64) -> String {
-        match self.options.format {
-            Format::WebDataset => format!("{}-epoch{epoch:04}-", self.name),
-            Format::ImageFolder | Format::Parquet => format!("epoch_{epoch:04}"),
-        }
-    }
-
-    fn classes(&self) -> String {
-        imagefolder::classes(&self.selection.classes)
-    }
-
-    /// Returns the files that prevent the export.
-    async fn check(&self) -> Result<Vec<Error>> {
-        let names = self.location.names().await?;
-        let mut problems = Vec::new();
-        for Epoch { epoch, .. } in &self.selection.epochs {
-            let stem = self.stem(*epoch);
-            let existing = names.iter().find(|name| match self.options.format {
-                Format::WebDataset => name.starts_with(&stem),
-                Format::ImageFolder | Format::Parquet => **name == stem,
-            });
-            if let Some(name) = existing {
-                let file = format!("{}{name}", self.location.url);
-                problems.push(ExportError::EpochExists { file, epoch: *epoch }.into());
-            }
-        }
-        if self.options.format == Format::ImageFolder && names.contains(imagefolder::CLASSES) {
-            let found = self.location.get(imagefolder::CLASSES).await?;
-            if found.is_some_and(|found| found != self.classes()) {
-                let file = format!("{}{}", self.location.url, imagefolder::CLASSES);
-                problems.push(ExportError::OtherClasses { file }.into());
-            }
-        }
-        Ok(problems)
-    }
-
-    async fn write(
-        &self,
-        epoch: &Epoch,
-        images: &mut Images<'_>,
-        summary: &mut Summary,
-        progress: &dyn Progress,
-    ) -> Result<()> {
-        let rows = self.selection.rows(epoch).await?;
-        let mut writer = self.writer(epoch).await?;
-        let written = self.write_rows(epoch, &rows, &mut writer, images, summary, progress).await;
-        match written {
-            Ok(()) => summary.files += writer.finish().await?,
-            Err(error) => {
-                // The first error is reported.
-                let _ = writer.abort().await;
-                return Err(error);
-            }
-        }
-        summary.epochs.push(epoch.epoch);
-        Ok(())
-    }
-
-    async fn writer(&self, epoch: &Epoch) -> Result<Writer> {
-        let (location, bound) = (self.location.clone(), self.options.shard_size.0);
-        let (stem, classes) = (self.stem(epoch.epoch), &self.selection.classes);
-        Ok(match self.options.format {
-            Format::WebDataset => Writer::WebDataset(Shards::new(location, stem, bound)),
-            Format::ImageFolder => Writer::ImageFolder(Folder::new(location.below(&stem)?, classes).await?),
-            Format::Parquet => Writer::Parquet(Parts::new(location.below(&stem)?, classes, bound)),
-        })
-    }
-
-    async fn write_rows(
-        &self,
-        epoch: &Epoch,
-        mut rows: &[Row],
-        writer: &mut Writer,
-        images: &mut Images<'_>,
-        summary: &mut Summary,
-        progress: &dyn Progress,
-    ) -> Result<()> {
-        while !rows.is_empty() {
-            if self.options.stop.is_requested() {
-                return Err(Error::ExportInterrupted {
-                    epoch: epoch.epoch,
-                    files: format!("{}{}", self.location.url, self.stem(epoch.epoch)),
-                });
-            }
-            let samples = images.next(&mut rows).await?;
-            writer.add(&samples).await?;
-            summary.rows += samples.len();
-            summary.image_bytes += samples.iter().map(|sample| sample.image.len() as u64).sum::<u64>();
-            progress.advanced(STEP, samples.len());
-        }
-        Ok(())
-    }
 }
 
 /// A row and its image.
@@ -314,41 +232,6 @@ impl<'a> Sample<'a> {
 
 /// Class names by label.
 type Classes = BTreeMap<i64, String>;
-
-/// Writes one epoch.
-enum Writer {
-    WebDataset(Shards),
-    ImageFolder(Folder),
-    Parquet(Parts),
-}
-
-impl Writer {
-    async fn add(&mut self, samples: &[Sample<'_>]) -> Result<()> {
-        match self {
-            Self::WebDataset(shards) => shards.add(samples).await,
-            Self::ImageFolder(folder) => folder.add(samples).await,
-            Self::Parquet(parts) => parts.add(samples).await,
-        }
-    }
-
-    /// Finishes the last file and returns the number of files.
-    async fn finish(self) -> Result<usize> {
-        match self {
-            Self::WebDataset(shards) => shards.finish().await,
-            Self::ImageFolder(folder) => folder.finish().await,
-            Self::Parquet(parts) => parts.finish().await,
-        }
-    }
-
-    /// Removes unfinished files.
-    async fn abort(self) -> Result<()> {
-        match self {
-            Self::WebDataset(shards) => shards.abort().await,
-            Self::ImageFolder(folder) => folder.abort().await,
-            Self::Parquet(parts) => parts.abort().await,
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {

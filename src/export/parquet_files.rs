@@ -12,13 +12,12 @@ use arrow::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{Classes, Sample, error::ExportError};
-use crate::{
-    error::Result,
-    lake::StreamingWriter,
-    schema,
-    storage::{Location, Upload},
+use super::{
+    Classes, Sample,
+    error::ExportError,
+    seal::{OpenFile, WholeFile},
 };
+use crate::{error::Result, lake::StreamingWriter, schema, storage::Location};
 
 static COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| {
     let strings = ["sample_id", "source_id", "class_name", "origin"].map(|name| Field::new(name, DataType::Utf8, true));
@@ -32,6 +31,7 @@ static COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| {
 /// The files of an epoch.
 pub(super) struct Parts {
     location: Location,
+    folder: String,
     features: Map<String, Value>,
     bound: u64,
     open: Option<Box<Part>>,
@@ -39,18 +39,20 @@ pub(super) struct Parts {
 }
 
 struct Part {
-    upload: Upload,
+    file: OpenFile,
     rows: StreamingWriter,
     /// Bytes of its images.
     bytes: u64,
 }
 
 impl Parts {
-    pub(super) fn new(location: Location, classes: &Classes, bound: u64) -> Self {
-        Self { location, features: features(classes), bound, open: None, begun: 0 }
+    /// Begins after the first `begun` files.
+    pub(super) fn new(location: Location, folder: String, classes: &Classes, bound: u64, begun: usize) -> Self {
+        Self { location, folder, features: features(classes), bound, open: None, begun }
     }
 
-    pub(super) async fn add(&mut self, mut samples: &[Sample<'_>]) -> Result<()> {
+    pub(super) async fn add(&mut self, mut samples: &[Sample<'_>]) -> Result<Vec<WholeFile>> {
+        let mut whole = Vec::new();
         while !samples.is_empty() {
             let bound = self.bound;
             let part = self.part().await?;
@@ -67,14 +69,14 @@ impl Parts {
             let (now, later) = samples.split_at(fit);
             if !now.is_empty() {
                 let ready = part.rows.write(batch(now)?)?;
-                part.upload.write(&ready).await?;
+                part.file.write(&ready, now.len()).await?;
             }
             if !later.is_empty() {
-                self.close().await?;
+                whole.extend(self.close().await?);
             }
             samples = later;
         }
-        Ok(())
+        Ok(whole)
     }
 
     /// Returns the file that is being written, and starts one if there is none.
@@ -82,31 +84,29 @@ impl Parts {
         let part = match self.open.take() {
             Some(part) => part,
             None => {
-                let upload = self.location.upload(&format!("part-{:05}.parquet", self.begun)).await?;
+                let name = format!("{}/part-{:05}.parquet", self.folder, self.begun);
+                let file = OpenFile::create(&self.location, name).await?;
                 self.begun += 1;
-                Box::new(Part { upload, rows: StreamingWriter::new(&COLUMNS, &self.features)?, bytes: 0 })
+                Box::new(Part { file, rows: StreamingWriter::new(&COLUMNS, &self.features)?, bytes: 0 })
             }
         };
         Ok(self.open.insert(part))
     }
 
-    async fn close(&mut self) -> Result<()> {
-        if let Some(part) = self.open.take() {
-            let Part { mut upload, rows, .. } = *part;
-            upload.write(&rows.close()?).await?;
-            upload.finish().await?;
-        }
-        Ok(())
+    async fn close(&mut self) -> Result<Option<WholeFile>> {
+        let Some(part) = self.open.take() else { return Ok(None) };
+        let Part { mut file, rows, .. } = *part;
+        file.write(&rows.close()?, 0).await?;
+        file.finish().await.map(Some)
     }
 
-    pub(super) async fn finish(mut self) -> Result<usize> {
-        self.close().await?;
-        Ok(self.begun)
+    pub(super) async fn finish(mut self) -> Result<Vec<WholeFile>> {
+        Ok(self.close().await?.into_iter().collect())
     }
 
     pub(super) async fn abort(self) -> Result<()> {
         match self.open {
-            Some(part) => Ok(part.upload.abort().await?),
+            Some(part) => part.file.abort().await,
             None => Ok(()),
         }
     }

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    identity::Digest,
     pipeline::Project,
     plan::catalogue::Parameter,
     schema::columns::{Answer, Columns},
@@ -42,6 +43,15 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// Adds everything that an export has of the row to `digest`.
+    pub(super) fn digest(&self, digest: Digest) -> Digest {
+        let Self { curriculum, trial, epoch, position, label, image_guidance, seed, attempt, .. } = self;
+        let numbers = format!("{epoch} {position} {label} {image_guidance} {seed:?} {attempt:?} {:?}", self.path);
+        [curriculum, trial, &self.sample_id, &self.source_id, &self.class_name, &self.origin, &self.image_id, &numbers]
+            .into_iter()
+            .fold(digest, |digest, part| digest.text(part))
+    }
+
     pub(super) fn name(&self) -> RowName {
         RowName { epoch: self.epoch, position: self.position, sample_id: self.sample_id.clone() }
     }
@@ -50,8 +60,8 @@ impl Row {
 /// An epoch of one training run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Epoch {
-    curriculum: String,
-    trial: String,
+    pub(super) curriculum: String,
+    pub(super) trial: String,
     pub(super) epoch: i64,
     pub(super) rows: usize,
 }

@@ -1,11 +1,12 @@
 //! Tar shards for WebDataset: `NAME-epochNNNN-SSSSSS.tar`, with three members for each row of the manifest, in its
 //! order: the image, its label as `.cls`, and the row as `.json`. Headers do not depend on the time or the machine.
 
-use super::{Sample, error::ExportError};
-use crate::{
-    error::Result,
-    storage::{Location, Upload},
+use super::{
+    Sample,
+    error::ExportError,
+    seal::{OpenFile, WholeFile},
 };
+use crate::{error::Result, storage::Location};
 
 /// Bytes of a tar's header, and the multiple that every member is padded to.
 const BLOCK: usize = 512;
@@ -16,58 +17,55 @@ pub(super) struct Shards {
     location: Location,
     stem: String,
     bound: u64,
-    /// The shard that is being written, and its bytes so far.
-    open: Option<(Upload, u64)>,
+    /// The shard that is being written.
+    open: Option<OpenFile>,
     begun: usize,
 }
 
 impl Shards {
-    pub(super) fn new(location: Location, stem: String, bound: u64) -> Self {
-        Self { location, stem, bound, open: None, begun: 0 }
+    /// Begins after the first `begun` shards.
+    pub(super) fn new(location: Location, stem: String, bound: u64, begun: usize) -> Self {
+        Self { location, stem, bound, open: None, begun }
     }
 
-    pub(super) async fn add(&mut self, samples: &[Sample<'_>]) -> Result<()> {
+    pub(super) async fn add(&mut self, samples: &[Sample<'_>]) -> Result<Vec<WholeFile>> {
+        let mut whole = Vec::new();
         for sample in samples {
             let bytes = members(sample)?;
-            self.room(bytes.len() as u64).await?;
-            if let Some((shard, used)) = &mut self.open {
-                shard.write(&bytes).await?;
-                *used += bytes.len() as u64;
+            whole.extend(self.room(bytes.len() as u64).await?);
+            if let Some(shard) = &mut self.open {
+                shard.write(&bytes, 1).await?;
             }
         }
-        Ok(())
+        Ok(whole)
     }
 
-    /// Begins another shard if the open one has no room for `more` bytes.
-    async fn room(&mut self, more: u64) -> Result<()> {
+    /// Begins another shard if the open one has no room for `more` bytes, and returns the one that is whole then.
+    async fn room(&mut self, more: u64) -> Result<Option<WholeFile>> {
         let end = ZEROS.len() as u64;
-        if self.open.as_ref().is_some_and(|(_, used)| used + more + end > self.bound) {
-            self.close().await?;
-        }
+        let is_full = self.open.as_ref().is_some_and(|shard| shard.bytes + more + end > self.bound);
+        let whole = if is_full { self.close().await? } else { None };
         if self.open.is_none() {
             let name = format!("{}{:06}.tar", self.stem, self.begun);
-            self.open = Some((self.location.upload(&name).await?, 0));
+            self.open = Some(OpenFile::create(&self.location, name).await?);
             self.begun += 1;
         }
-        Ok(())
+        Ok(whole)
     }
 
-    async fn close(&mut self) -> Result<()> {
-        if let Some((mut shard, _)) = self.open.take() {
-            shard.write(&ZEROS).await?;
-            shard.finish().await?;
-        }
-        Ok(())
+    async fn close(&mut self) -> Result<Option<WholeFile>> {
+        let Some(mut shard) = self.open.take() else { return Ok(None) };
+        shard.write(&ZEROS, 0).await?;
+        shard.finish().await.map(Some)
     }
 
-    pub(super) async fn finish(mut self) -> Result<usize> {
-        self.close().await?;
-        Ok(self.begun)
+    pub(super) async fn finish(mut self) -> Result<Vec<WholeFile>> {
+        Ok(self.close().await?.into_iter().collect())
     }
 
     pub(super) async fn abort(self) -> Result<()> {
         match self.open {
-            Some((shard, _)) => Ok(shard.abort().await?),
+            Some(shard) => shard.abort().await,
             None => Ok(()),
         }
     }

@@ -26,8 +26,8 @@ pub(crate) enum ImageError {
     /// A supported format whose contents are truncated or contradictory.
     #[error("the `{format}` image is truncated or corrupt")]
     Corrupt { format: &'static str, source: Box<dyn Error + Send + Sync> },
-    /// A decoder's bug on a corrupt file.
-    #[error("the image is corrupt: its decoder panicked")]
+    /// A bug of a decoder or of ours, most likely on a corrupt file.
+    #[error("the image cannot be processed: the code that processes it panicked")]
     Panicked,
     #[error("the file has {bytes} bytes, more than the limit of {limit}")]
     TooManyBytes { bytes: u64, limit: u64 },
@@ -44,6 +44,9 @@ pub(crate) enum ImageError {
     /// A tensor with a NaN or an infinity.
     #[error("the image has values that are not finite")]
     NotFinite,
+    /// What a VAE decodes from numbers that are out of its range.
+    #[error("the generated image has one color, {color}, everywhere: the model's numbers are out of range")]
+    OneColor { color: String },
     #[error("cannot encode the image as {format}")]
     Encode { format: &'static str, source: Box<dyn Error + Send + Sync> },
 }

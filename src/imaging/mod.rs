@@ -2,6 +2,7 @@
 //!
 //! Nothing here depends on a model. Every function is pure, so that results are bit-identical on every thread.
 
+mod contained;
 mod decode;
 mod error;
 mod resize;
@@ -12,9 +13,10 @@ mod tensor;
 pub(crate) mod testing;
 mod wrapping;
 
+pub(crate) use contained::{contained, spawn};
 pub(crate) use decode::{Color, ImageInfo, Limits, decode, encode_png, info, size};
 pub(crate) use error::ImageError;
 pub(crate) use resize::{Filter, Fit, center_crop, resize};
 pub(crate) use sniff::extension;
 pub(crate) use standard::standardize;
-pub(crate) use tensor::{from_chw, to_chw};
+pub(crate) use tensor::{check_colors, from_chw, to_chw};

@@ -1,11 +1,9 @@
 //! The form in which images are stored: 8-bit RGB, upright, in a file that every reader opens alike.
 
-use std::panic::catch_unwind;
-
 use image::{RgbImage, codecs::jpeg::JpegEncoder};
 
 use super::{
-    ImageError, Limits,
+    ImageError, Limits, contained,
     decode::{Color, decode_over, encode_png, open},
     sniff::corrupt,
     wrapping,
@@ -27,15 +25,14 @@ pub(crate) fn standardize(
     background: Color,
     max_bytes: usize,
 ) -> Result<Vec<u8>, ImageError> {
-    let image = catch_unwind(|| {
+    contained(|| {
         let (_, format) = open(&bytes, limits)?;
         let wrapping = wrapping::read(&bytes, format).map_err(|error| corrupt(format, error))?;
-        if wrapping.is_standard { Ok(None) } else { decode_over(&bytes, limits, background).map(Some) }
-    });
-    match image.unwrap_or(Err(ImageError::Panicked))? {
-        None => Ok(bytes),
-        Some(image) => encode(&image, max_bytes),
-    }
+        if wrapping.is_standard {
+            return Ok(bytes);
+        }
+        encode(&decode_over(&bytes, limits, background)?, max_bytes)
+    })
 }
 
 fn encode(image: &RgbImage, max_bytes: usize) -> Result<Vec<u8>, ImageError> {

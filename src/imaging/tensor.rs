@@ -38,6 +38,21 @@ pub(crate) fn from_chw(planes: &[f32], width: u32, height: u32) -> Result<RgbIma
     RgbImage::from_raw(width, height, pixels).ok_or(ImageError::WrongLength { values: planes.len(), width, height })
 }
 
+/// Checks that an image which a model generated has more than one color.
+///
+/// # Errors
+/// Returns [`ImageError::OneColor`] if all pixels are equal.
+pub(crate) fn check_colors(image: &RgbImage) -> Result<(), ImageError> {
+    let mut pixels = image.pixels();
+    match pixels.next() {
+        Some(first) if pixels.all(|pixel| pixel == first) => {
+            let [red, green, blue] = first.0;
+            Err(ImageError::OneColor { color: format!("#{red:02x}{green:02x}{blue:02x}") })
+        }
+        _ => Ok(()),
+    }
+}
+
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=255 and rounded")]
 fn to_byte(value: f32) -> u8 {
     ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8
@@ -61,6 +76,15 @@ mod tests {
         let image = RgbImage::from_pixel(1, 1, image::Rgb([255, 0, 51]));
         let planes = to_chw(&image, [0.0, 0.5, 0.2], [1.0, 0.25, 1.0]);
         assert_eq!(planes, [1.0, -2.0, 0.0]);
+    }
+
+    #[test]
+    fn an_image_of_one_color_is_found() {
+        let mut image = RgbImage::from_pixel(3, 2, image::Rgb([0, 128, 255]));
+        let error = check_colors(&image).unwrap_err().to_string();
+        assert!(error.contains("has one color, #0080ff, everywhere"), "{error}");
+        image.put_pixel(2, 1, image::Rgb([0, 128, 254]));
+        check_colors(&image).unwrap();
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use crate::{
-    imaging::{Limits, decode},
+    imaging::{Limits, contained, decode},
     models::{
         model_dir::{FileError, Problems, digest_of_files},
         onnx::{
@@ -126,10 +126,8 @@ impl Classifier {
     /// # Errors
     /// Returns [`OnnxError::Run`] if the runtime fails or does not return logits for each image.
     pub(crate) fn probabilities(&self, images: &[&[u8]]) -> Result<Vec<Option<Vec<f32>>>, OnnxError> {
-        let prepare = |bytes: &&[u8]| {
-            let image = decode(bytes, &Limits::default()).ok()?;
-            self.files.preprocess.apply(&image).ok()
-        };
+        let prepare =
+            |bytes: &&[u8]| contained(|| self.files.preprocess.apply(&decode(bytes, &Limits::default())?)).ok();
         let mut results = Vec::with_capacity(images.len());
         for images in images.chunks(ROWS) {
             let tensors: Vec<Option<Vec<f32>>> = images.par_iter().map(prepare).collect();

@@ -190,16 +190,18 @@ impl Source {
     pub(crate) async fn read(&self, paths: &[Option<&str>]) -> Result<Vec<Read>> {
         let (files, background) = (self.read_files(paths).await?, self.background);
         let (sender, receiver) = oneshot::channel();
-        rayon::spawn(move || {
-            let standard = |file: Read| -> Read {
-                let Some(bytes) = file? else { return Ok(None) };
-                let image = imaging::standardize(bytes, &Limits::default(), background, MAX_IMAGE_BYTES);
-                image.map(Some).map_err(|error| error.chain())
-            };
+        let standard = move |file: Read| -> Read {
+            let Some(bytes) = file? else { return Ok(None) };
+            let image = imaging::standardize(bytes, &Limits::default(), background, MAX_IMAGE_BYTES);
+            image.map(Some).map_err(|error| error.chain())
+        };
+        imaging::spawn(
+            move || Ok(files.into_par_iter().map(standard).collect()),
             // The caller may have gone away.
-            let _ = sender.send(files.into_par_iter().map(standard).collect());
-        });
-        receiver.await.map_err(|_| SourceError::Lost.into())
+            |images| drop(sender.send(images)),
+        );
+        let images: Option<Vec<Read>> = receiver.await.ok().and_then(Result::ok);
+        images.ok_or_else(|| SourceError::Lost.into())
     }
 
     /// Reads the files as they are.

@@ -1,7 +1,10 @@
 //! Writes objects outside of tables. A streamed object appears under its name only when it is complete.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, WriteMultipart};
+use tokio::time::sleep;
 
 use super::{Location, StorageError};
 
@@ -9,6 +12,10 @@ use super::{Location, StorageError};
 const PART_BYTES: usize = 8 << 20;
 /// Parts that are uploaded at the same time.
 const MAX_PARTS_IN_FLIGHT: usize = 4;
+
+/// How long to wait before a removal is repeated: twice as long each time, in all up to 13 seconds.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 /// A streamed upload. Nothing appears in the store if it is dropped before [`Upload::finish`].
 #[derive(Debug)]
@@ -65,6 +72,23 @@ impl Location {
         put.map(drop).map_err(unwritable(&self.url_of(name)))
     }
 
+    /// Removes the object `name`, if it exists. Unlike other requests, the library does not repeat a removal whose
+    /// response was lost.
+    ///
+    /// # Errors
+    /// Returns an error if the store does not confirm it.
+    pub(crate) async fn remove(&self, name: &str) -> Result<(), StorageError> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.store.delete(&self.path(name)).await {
+                Err(object_store::Error::NotFound { .. }) => return Ok(()),
+                Err(object_store::Error::Generic { .. }) if pause < MAX_PAUSE => sleep(pause).await,
+                removed => return removed.map_err(unwritable(&self.url_of(name))),
+            }
+            pause *= 2;
+        }
+    }
+
     /// Reads the current version of the object `name`; returns `None` if it does not exist.
     ///
     /// # Errors
@@ -115,6 +139,7 @@ mod tests {
         location.put("c/d", Bytes::from_static(b"d")).await.unwrap();
         assert_eq!(location.names().await.unwrap().into_iter().collect::<Vec<_>>(), ["a", "c"]);
         assert_eq!(location.get("b").await.unwrap(), None);
+        location.remove("b").await.unwrap();
         assert!(location.exists("c/d").await.unwrap() && !location.exists("b").await.unwrap());
         assert_eq!(std::fs::read_dir(folder.path().join("a/folder")).unwrap().count(), 2);
     }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     readers::environment,
@@ -101,7 +101,7 @@ fn each_form_is_read_by_its_own_readers() {
         let files = contents(&exports.join(form));
         assert_eq!(said["rows"], rows.len(), "{said}");
         assert_eq!(said["files"], files.len(), "{said}");
-        assert_eq!(said["epochs"], serde_json::json!([0, 1, 2]), "{said}");
+        assert_eq!((&said["epochs"], &said["complete"]), (&json!([0, 1, 2]), &json!([])), "{said}");
         assert_eq!(said["stale"], Value::Null, "{said}");
         // A second export in another order, with other settings, gives the same bytes.
         let again = workspace.path("again").join(form);
@@ -142,11 +142,86 @@ fn what_cannot_be_exported_is_said_before_anything_is_written() {
     assert!(many.contains("several curricula or trials"), "{many}");
     assert!(many.contains("`mine` `a`, `mine` `b`"), "{many}");
     succeed(&mut export(&several, &there, "parquet", &["--trial", "b", "--epoch", "0"]));
-    // An epoch is written once. Others may be added.
-    let output = export(&several, &there, "parquet", &["--trial", "a", "--epoch", "0..1"]).output().unwrap();
-    assert!(stderr(&output).contains("epoch_0000` exists, and an epoch is written once"), "{}", stderr(&output));
-    assert!(!there.join("epoch_0001").exists());
+    // An epoch is of one export. Others may be added.
+    let said = |form: &str, trial: &str, expected: &str| {
+        let output = export(&several, &there, form, &["--trial", trial, "--epoch", "0..1"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+        assert!(!there.join("epoch_0001").exists());
+    };
+    said("parquet", "a", "out/_SUCCESS-epoch_0000.json` has the trial `b`, not `a`\nhint: delete it and `");
+    said("imagefolder", "b", "out/_SUCCESS-epoch_0000.json` has the format `parquet`, not `imagefolder`");
+    fs::write(there.join("_SUCCESS-epoch_0000.json"), "").unwrap();
+    said("parquet", "b", "out/_SUCCESS-epoch_0000.json` is not the list of an export");
+    fs::remove_file(there.join("_SUCCESS-epoch_0000.json")).unwrap();
+    said("parquet", "b", "out/epoch_0000` exists, but nothing there says what it is");
     succeed(&mut export(&several, &there, "parquet", &["--trial", "a", "--epoch", "1"]));
+}
+
+#[test]
+fn an_epoch_of_another_manifest_is_refused_and_an_equal_one_is_complete() {
+    let mut workspace = copy();
+    let there = workspace.path("out");
+    let said = |workspace: &Workspace, code: i32| {
+        let output = export(workspace, &there, "webdataset", &["--epoch", "0..1"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), stderr(&output))
+    };
+    said(&workspace, 0);
+    let files = contents(&there);
+    workspace.edit("curriculum.hard_share=0.3");
+    workspace.run();
+    let refused = said(&workspace, 2);
+    assert!(refused.contains("_SUCCESS-digits_lt-epoch0000.json` has other rows, images or classes"), "{refused}");
+    assert!(refused.contains("2 problems; nothing was run"), "{refused}");
+    // The same rows are in a later version of the table.
+    workspace.edit("curriculum.hard_share=0.4");
+    workspace.run();
+    let complete = said(&workspace, 0);
+    assert!(complete.starts_with("0 epochs, 0 rows, 0 files, 0 bytes of images in "), "{complete}");
+    assert!(complete.trim_end().ends_with("; 2 epochs already complete"), "{complete}");
+    assert!(files == contents(&there));
+}
+
+#[test]
+fn an_incomplete_epoch_is_continued_after_its_whole_files() {
+    let workspace = ran();
+    for form in FORMS {
+        let there = workspace.path("continued").join(form);
+        succeed(&mut export(workspace, &there, form, &["--epoch", "0"]));
+        let files = contents(&there);
+        let seal = files.keys().find(|name| name.starts_with("_SUCCESS-")).unwrap().as_str();
+        let sealed: Value = serde_json::from_slice(&files[seal]).unwrap();
+        let listed: Vec<&Value> = sealed["files"].as_array().unwrap().iter().collect();
+        let name = |file: &Value| there.join(file["name"].as_str().unwrap());
+        let restored = |kept: usize, what: &str| {
+            let output = export(workspace, &there, form, &["--epoch", "0", "--format", "json"]).output().unwrap();
+            assert!(output.status.success(), "{form}, {what}: {}", stderr(&output));
+            let rows: u64 = listed[..kept].iter().map(|file| file["rows"].as_u64().unwrap()).sum();
+            let note = format!("epoch 0 is incomplete, continuing after its first {rows} rows (files: {kept})");
+            assert_eq!(stderr(&output).contains(&note), kept > 0, "{form}, {what}: {}", stderr(&output));
+            let written: Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(written["rows"].as_u64().unwrap() + rows, sealed["rows"].as_u64().unwrap(), "{form}, {what}");
+            assert!(files == contents(&there), "{form}, {what}");
+        };
+        assert!(listed.len() > 2 && listed[2]["rows"] != 0, "{form}: {listed:?}");
+        fs::remove_file(name(listed[2])).unwrap();
+        restored(2, "a file is gone");
+        fs::write(name(listed[1]), "cut").unwrap();
+        restored(1, "a file is cut");
+        fs::remove_file(there.join(seal)).unwrap();
+        let mut list = sealed.clone();
+        list["files"].as_array_mut().unwrap().truncate(2);
+        let list_name = there.join(seal.replace("_SUCCESS-", "_INCOMPLETE-"));
+        fs::write(&list_name, list.to_string()).unwrap();
+        restored(2, "the export was killed");
+        // A file of the right size with another byte.
+        fs::rename(there.join(seal), &list_name).unwrap();
+        let mut bytes = fs::read(name(listed[0])).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(name(listed[0]), bytes).unwrap();
+        restored(0, "a file is damaged");
+    }
 }
 
 #[test]
@@ -171,30 +246,50 @@ fn a_row_without_exactly_one_image_is_named() {
 }
 
 #[test]
-fn a_signal_leaves_no_half_file() {
+fn an_export_that_ends_early_has_no_half_file_and_is_continued() {
     let workspace = ran();
     for form in FORMS {
         let whole = workspace.path("whole").join(form);
-        succeed(&mut export(workspace, &whole, form, &["--epoch", "0"]));
-        let (there, started) = (workspace.path("cut").join(form), Instant::now());
-        let mut process = export(workspace, &there, form, &[]);
-        let process = process.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        while !there.exists() {
-            assert!(started.elapsed() < Duration::from_secs(120), "{form}: nothing is written");
-            std::thread::sleep(Duration::from_millis(5));
+        succeed(&mut export(workspace, &whole, form, &[]));
+        let whole = contents(&whole);
+        let is_seal = |name: &&String| name.starts_with("_SUCCESS-");
+        let epochs = whole.keys().filter(is_seal).count();
+        let there = workspace.path("cut").join(form);
+        for signal in ["-INT", "-KILL"] {
+            let (begun, before) = (Instant::now(), count_of_files(&there));
+            let mut process = export(workspace, &there, form, &[]);
+            let process = process.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            // A seal or a list, and another file.
+            while count_of_files(&there) < before + 2 {
+                assert!(begun.elapsed() < Duration::from_secs(120), "{form}: nothing is written");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            assert!(Command::new("kill").args([signal, &process.id().to_string()]).status().unwrap().success());
+            let output = process.wait_with_output().unwrap();
+            let cut = contents(&there);
+            assert!(cut.keys().filter(is_seal).count() < epochs, "{form}: it was not stopped: {}", stderr(&output));
+            if signal == "-INT" {
+                assert_eq!(output.status.code(), Some(130), "{form}: {}", stderr(&output));
+                let said = "which is incomplete; run the same command again to continue";
+                assert!(stderr(&output).contains(said), "{form}: {}", stderr(&output));
+                assert!(!cut.keys().any(|name| name.contains('#')), "{form}: {:?}", cut.keys());
+            }
+            // What is there under its name is whole.
+            let mut named = cut.iter().filter(|(name, _)| !name.contains('#') && !name.starts_with("_INCOMPLETE-"));
+            assert!(named.all(|(name, bytes)| whole.get(name) == Some(bytes)), "{form}");
         }
-        assert!(Command::new("kill").args(["-INT", &process.id().to_string()]).status().unwrap().success());
-        let output = process.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(130), "{form}: {}", stderr(&output));
-        assert!(stderr(&output).contains("interrupted in epoch "), "{form}: {}", stderr(&output));
-        let (whole, cut) = (contents(&whole), contents(&there));
-        for (name, bytes) in &cut {
-            assert!(!name.contains('#'), "{form}: {name} was left");
-            // Only epoch 0 has something to compare with.
-            let comparable = ["epoch0000", "epoch_0000", "classes"].iter().any(|part| name.contains(part));
-            assert!(!comparable || whole.get(name) == Some(bytes), "{form}: {name} is not what it should be");
-        }
+        succeed(&mut export(workspace, &there, form, &[]));
+        let mut ended = contents(&there);
+        // Parts of a killed upload to a directory.
+        ended.retain(|name, _| !name.contains('#'));
+        assert!(whole == ended, "{form}");
     }
+}
+
+/// Returns the number of files below a folder, which may be written at the same time.
+fn count_of_files(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| if entry.path().is_dir() { count_of_files(&entry.path()) } else { 1 }).sum()
 }
 
 /// If the lake only references its images, they are read from the source.

@@ -1,7 +1,7 @@
 //! Models from a hub: a local server that speaks the protocol of Hugging Face's hub, with faults.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
     process::Stdio,
@@ -41,10 +41,12 @@ struct State {
     down: bool,
     /// A file of which no byte from this one on is ever sent.
     stalls: Option<(&'static str, usize)>,
-    /// The host to which all requests for files are redirected, as mirrors do.
+    /// What all requests for files are redirected to, as mirrors do: a host, or nothing for a relative redirect.
     mirrored: Option<String>,
-    /// The tokens that arrived at the other host.
-    leaked: Vec<String>,
+    /// The host to which the next listing of the repository is redirected.
+    listed_by: Option<String>,
+    /// The hosts that requests were sent to, and whether with a token.
+    hosts: BTreeSet<(String, bool)>,
     /// A file that is sent with a wrong byte once.
     flips: Option<&'static str>,
     /// Requested paths, with the bytes of each response.
@@ -54,6 +56,8 @@ struct State {
 /// Serves until the tests end.
 struct Server {
     port: u16,
+    /// Another port with the same answers.
+    other_port: u16,
     state: Arc<Mutex<State>>,
 }
 
@@ -74,18 +78,20 @@ impl Server {
             }
         }
         files.extend(FORBIDDEN.map(|name| (name.to_owned(), b"no".to_vec())));
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
         let state = Arc::new(Mutex::new(State { files, ..State::default() }));
-        let shared = Arc::clone(&state);
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (stream, state) = (stream.unwrap(), Arc::clone(&shared));
-                // A client that disconnects is not a failure.
-                std::thread::spawn(move || answer(stream, &state, port).unwrap_or_default());
-            }
-        });
-        Self { port, state }
+        let [hub, other] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [port, other_port] = [&hub, &other].map(|listener| listener.local_addr().unwrap().port());
+        for listener in [hub, other] {
+            let shared = Arc::clone(&state);
+            std::thread::spawn(move || {
+                for stream in listener.incoming() {
+                    let (stream, state) = (stream.unwrap(), Arc::clone(&shared));
+                    // A client that disconnects is not a failure.
+                    std::thread::spawn(move || answer(stream, &state, port).unwrap_or_default());
+                }
+            });
+        }
+        Self { port, other_port, state }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -144,8 +150,13 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, port: u16) -> std::io::Re
     if locked.down {
         return Ok(());
     }
-    let allowed = locked.token.is_none_or(|token| header("authorization") == Some(format!("Bearer {token}")));
+    let token = header("authorization");
+    locked.hosts.insert((header("host").unwrap_or_default(), token.is_some()));
+    let allowed = locked.token.is_none_or(|allowed| token == Some(format!("Bearer {allowed}")));
     if let Some(revision) = path.strip_prefix("/api/models/tests/digits/revision/") {
+        if let Some(host) = locked.listed_by.take() {
+            return end(&mut stream, "307 Temporary Redirect", &format!("location: http://{host}{path}\r\n"), b"");
+        }
         locked.asked.push((path.clone(), 0));
         return match revision {
             _ if !allowed => end(&mut stream, "401 Unauthorized", "", b"{\"error\": \"Repository not found\"}"),
@@ -155,9 +166,6 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, port: u16) -> std::io::Re
     }
     let resolved = path.strip_prefix(&format!("/tests/digits/resolve/{COMMIT}/"));
     let elsewhere = path.strip_prefix("/cdn/");
-    if elsewhere.is_some() {
-        locked.leaked.extend(header("authorization"));
-    }
     let name = match (resolved, elsewhere) {
         (Some(name), _) if allowed => name,
         (None, Some(name)) => name,
@@ -165,7 +173,8 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, port: u16) -> std::io::Re
     };
     if let Some(host) = locked.mirrored.as_ref().filter(|_| elsewhere.is_none()) {
         // A mirror says nothing about the file.
-        let to = format!("location: http://{host}/cdn/{name}?X-Signature={TOKEN}\r\n");
+        let host = if host.is_empty() { String::new() } else { format!("http://{host}") };
+        let to = format!("location: {host}/cdn/{name}?X-Signature={TOKEN}\r\n");
         return end(&mut stream, "308 Permanent Redirect", &to, b"");
     }
     let Some(bytes) = locked.files.get(name).cloned() else { return end(&mut stream, "404 Not Found", "", b"") };
@@ -336,9 +345,32 @@ fn a_token_stays_with_the_hub() {
     server.state().token = Some(TOKEN);
     let mut workspace = server.workspace();
     workspace.variables.push(("HF_TOKEN", TOKEN.into()));
-    said(&workspace, "check", 0);
-    assert!(server.asked().iter().any(|(path, _)| path == "unet/model.onnx"), "it came from the other host");
-    assert_eq!(server.state().leaked, Vec::<String>::new());
+    let hub = format!("127.0.0.1:{}", server.port);
+    let other_port = format!("127.0.0.1:{}", server.other_port);
+    let other_name = format!("localhost:{}", server.port);
+    // Large files alone are redirected, then all; to another host, another port, and within the hub.
+    for mirrored in [None, Some(&other_name), Some(&other_port), Some(&hub), Some(&String::new())] {
+        let _ = std::fs::remove_dir_all(workspace.path("hf"));
+        server.state().mirrored = mirrored.cloned();
+        said(&workspace, "check", 0);
+        assert!(server.asked().iter().any(|(path, _)| path == "unet/model.onnx"), "{mirrored:?}: the files came");
+        let hosts = std::mem::take(&mut server.state().hosts);
+        assert!(hosts.contains(&(hub.clone(), true)), "{mirrored:?}: {hosts:?}");
+        let elsewhere = mirrored.unwrap_or(&other_name);
+        let stays = elsewhere.is_empty() || *elsewhere == hub;
+        assert!(stays || hosts.contains(&(elsewhere.clone(), false)), "{mirrored:?}: {hosts:?}");
+        let leaked: Vec<_> = hosts.iter().filter(|(host, has_token)| *has_token && *host != hub).collect();
+        assert!(leaked.is_empty(), "{mirrored:?}: {leaked:?}");
+    }
+    // Another host that lists the repository gets no token either, and refuses.
+    for host in [other_name, other_port] {
+        server.state().listed_by = Some(host.clone());
+        workspace.edit("models.clip=models/digits/clip");
+        let refused = said(&workspace, "check", 2);
+        assert!(refused.contains("denies access (401)"), "{refused}");
+        let hosts = std::mem::take(&mut server.state().hosts);
+        assert_eq!(hosts, [(hub.clone(), true), (host, false)].into());
+    }
 }
 
 #[test]
@@ -346,10 +378,8 @@ fn a_mirror_that_redirects_is_followed_or_named() {
     let server = Server::new();
     // The same server under another name.
     server.state().mirrored = Some(format!("localhost:{}", server.port));
-    let mut workspace = server.workspace();
-    workspace.variables.push(("HF_TOKEN", TOKEN.into()));
+    let workspace = server.workspace();
     said(&workspace, "check", 0);
-    assert_eq!(server.state().leaked, Vec::<String>::new());
     let elsewhere = |host: &str| {
         std::fs::remove_dir_all(workspace.path("hf")).unwrap();
         server.state().mirrored = Some(host.to_owned());

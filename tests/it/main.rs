@@ -20,11 +20,13 @@ mod links; // links of the documentation
 mod logs; // logs by RUST_LOG, without a secret
 mod maintenance; // other writers, garbage collection, retried rejects
 mod model_layouts; // models as tools write them: names, folders, configurations, versions; files that never arrived
+mod output; // stdout that cannot be written
 mod prompts; // class descriptions from an endpoint; common names and excluded classes
 mod quickstart; // docs/quickstart.md, as a new user follows it
 mod readers; // other engines read the tables
 mod resume; // kills, orders and partitions give the same tables
 mod s3; // a lake and a source in S3, with faults; workers and signals
+mod security; // no code of the working directory runs, and no child process gets a secret
 mod sources; // lists, folders, tables and tars hold the same data set
 mod sql; // functions and golden queries
 mod strangers; // data sets as strangers have them: labels, names, shares, patterns, the census, warnings

@@ -274,6 +274,19 @@ fn fill(graph: &Path, name: &str, value: [u8; 2]) {
     fs::write(graph, bytes).unwrap();
 }
 
+#[test]
+fn an_image_of_one_color_from_the_vae_is_a_reject() {
+    let mut workspace = copied();
+    workspace.edit("hard_samples.max_class_count=7");
+    // Only the bias is left, the same for each pixel.
+    fill(&workspace.path("models/vae_decoder/model.onnx"), "module.decoder.conv_out.weight.f16", ZERO);
+    let output = workspace.command("run", &[]).output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let reason = "the generated image has one color, #";
+    assert!(said.contains("error: step `spectrum`: ") && said.contains(reason), "{said}");
+}
+
 /// The last weights of the towers of the digits' CLIP.
 const LAST: [(&str, &str); 2] = [("texts", "onnx::MatMul_483.f16"), ("images", "onnx::MatMul_493.f16")];
 const NAN: [u8; 2] = [0x00, 0x7e];

@@ -23,6 +23,9 @@ const ONLY: &[(&str, &[&str])] = &[
     ("reqwest", &["prompts"]),
 ];
 
+/// The only module that starts work on rayon, where a panic ends the process.
+const STARTS_ON_RAYON: &str = "imaging/contained";
+
 /// The lines that a file may have. Tests inside a source file do not count, tests in a file of their own do.
 const MAX_LINES: usize = 500;
 
@@ -76,6 +79,17 @@ fn packages_stay_where_they_belong() {
             assert!(!named || modules.iter().any(|room| stands_in(room)), "{}: names `{package}`", path.display());
         }
     }
+}
+
+#[test]
+fn work_on_rayon_is_contained() {
+    let mut found = Vec::new();
+    for path in files("src", "rs").iter().filter(|path| !is_test(path)) {
+        if code(path).contains("rayon::spawn") {
+            found.push(module(path));
+        }
+    }
+    assert_eq!(found, [STARTS_ON_RAYON], "modules that start work on rayon");
 }
 
 #[test]

@@ -51,9 +51,29 @@ def of(rows: list[dict], *columns: str) -> list[tuple]:
     return [tuple(row.get(column) for column in columns) for row in rows]
 
 
+def seals() -> str:
+    """The seals list every file with its size and digest, and the rows of each epoch."""
+    total = 0
+    for form in EXPORTS.iterdir():
+        listed = {}
+        for path in form.glob("_SUCCESS-*.json"):
+            seal = json.loads(path.read_text())
+            rows = sum(file["rows"] for file in seal["files"])
+            assert seal["rows"] == rows == len(BY_EPOCH[seal["epoch"]]), f"{path}: {rows} rows"
+            assert (seal["format"], seal["pipeline"]) == (form.name, "digits_lt"), path
+            listed |= {file["name"]: (file["bytes"], file["sha256"]) for file in seal["files"]}
+        found = {path.relative_to(form): path.read_bytes() for path in form.rglob("*") if path.is_file()}
+        found = {str(name): (len(data), digest(data)) for name, data in found.items() if name.parts[0][0] != "_"}
+        found.pop("classes.json", None)
+        assert found == listed, f"{form.name}: {found.keys() ^ listed.keys()}"
+        assert not list(form.glob("_INCOMPLETE-*")), form
+        total += len(listed)
+    return f"{total} files in {len(BY_EPOCH)} epochs of 3 forms"
+
+
 def shards() -> str:
     """WebDataset gives the samples of the shards in manifest order."""
-    urls = sorted(map(str, (EXPORTS / "webdataset").iterdir()))
+    urls = sorted(map(str, (EXPORTS / "webdataset").glob("*.tar")))
     assert len(urls) > len(BY_EPOCH), f"{len(urls)} shards: no epoch has two"
     plain = list(webdataset.WebDataset(urls, shardshuffle=False))
     found = []
@@ -191,7 +211,7 @@ def resumed() -> str:
 
 
 def main() -> int:
-    checks: list[Callable[[], str]] = [shards, image_folder, hugging_face_folder, parquet, loader, resumed]
+    checks: list[Callable[[], str]] = [seals, shards, image_folder, hugging_face_folder, parquet, loader, resumed]
     failures = 0
     for check in checks:
         try:

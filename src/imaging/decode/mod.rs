@@ -1,9 +1,6 @@
 //! Decodes image files to pixels, and encodes pixels as PNG.
 
-use std::{
-    io::Cursor,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::io::Cursor;
 
 use image::{
     DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, Rgb, RgbImage, Rgba,
@@ -13,7 +10,7 @@ use image::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    ImageError,
+    ImageError, contained,
     sniff::{corrupt, format_of, name_of},
     wrapping,
 };
@@ -105,7 +102,7 @@ pub(crate) fn info(bytes: &[u8], limits: &Limits) -> Result<ImageInfo, ImageErro
 /// # Errors
 /// Returns an error if the file is not a supported, complete image within the limits.
 pub(crate) fn size(bytes: &[u8], limits: &Limits) -> Result<(u32, u32), ImageError> {
-    let size = catch_unwind(|| {
+    contained(|| {
         let (decoder, format) = open(bytes, limits)?;
         let (width, height) = decoder.dimensions();
         Ok(match wrapping::orientation(bytes, format) {
@@ -115,8 +112,7 @@ pub(crate) fn size(bytes: &[u8], limits: &Limits) -> Result<(u32, u32), ImageErr
             | Orientation::FlipVertical => (width, height),
             _ => (height, width),
         })
-    });
-    size.unwrap_or(Err(ImageError::Panicked))
+    })
 }
 
 /// Encodes 8-bit RGB as PNG. Equal pixels give equal bytes.
@@ -133,15 +129,12 @@ pub(crate) fn encode_png(image: &RgbImage) -> Result<Vec<u8>, ImageError> {
 
 /// Decodes an image and turns it upright. Catches panics of decoders: one image must not end a run.
 fn decode_with_format(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, ImageFormat), ImageError> {
-    std::panic::catch_unwind(|| decode_checked(bytes, limits)).unwrap_or_else(|_| Err(ImageError::Panicked))
+    contained(|| decode_checked(bytes, limits))
 }
 
 fn decode_checked(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, ImageFormat), ImageError> {
     let (decoder, format) = open(bytes, limits)?;
-    // A decoder's bug on a corrupt file concerns only that file; on rayon a panic would end the process.
-    let decoded = catch_unwind(AssertUnwindSafe(|| DynamicImage::from_decoder(decoder)));
-    let image = decoded.map_err(|_| corrupt(format, "the decoder panicked"))?;
-    let mut image = image.map_err(|error| corrupt(format, error))?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(|error| corrupt(format, error))?;
     image.apply_orientation(wrapping::orientation(bytes, format));
     Ok((image, format))
 }

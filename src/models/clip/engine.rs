@@ -17,7 +17,7 @@ use super::{
     model::{Clip, ROWS},
 };
 use crate::{
-    imaging::{Limits, decode},
+    imaging::{Limits, decode, spawn},
     models::{
         onnx::{Busy, Cache, Chosen, CudaOptions, Device, Inbox, Loader, Reply, Runtime, Service, default_threads},
         preprocess::Preprocess,
@@ -201,7 +201,10 @@ impl Worker {
                     return;
                 }
                 let (preprocess, limits, events) = (Arc::clone(&self.preprocess), self.limits, inbox.sender());
-                rayon::spawn(move || events.send(Event::Prepared(digest, prepare(&bytes, &limits, &preprocess))));
+                spawn(
+                    move || preprocess.apply(&decode(&bytes, &limits)?),
+                    move |prepared| events.send(Event::Prepared(digest, prepared)),
+                );
             }
             Event::Prepared(digest, Ok(tensor)) => self.prepared.push_back((digest, tensor)),
             Event::Prepared(digest, Err(reason)) => {
@@ -268,10 +271,4 @@ impl Worker {
         }
         Ok(())
     }
-}
-
-/// Decodes and preprocesses an image.
-fn prepare(bytes: &[u8], limits: &Limits, preprocess: &Preprocess) -> Result<Vec<f32>, String> {
-    let image = decode(bytes, limits).map_err(|error| error.chain())?;
-    preprocess.apply(&image).map_err(|error| error.chain())
 }

@@ -70,9 +70,16 @@ impl Denoiser {
     }
 
     /// Whether the UNet accepts latents of a size. The call is not counted, since it generates no image.
-    pub(super) fn accepts(&mut self, size: Size, prompt: &Prompt) -> bool {
+    ///
+    /// # Errors
+    /// Returns [`OnnxError::Device`] if the device fails: the size may still be one that the UNet accepts.
+    pub(super) fn accepts(&mut self, size: Size, prompt: &Prompt) -> Result<bool, OnnxError> {
         let sample = vec![0.0; self.files.latent_channels * size.area()];
-        self.call_unet(size, sample, &[Some(Row { timestep: 0.0, prompt, conditional: true })]).is_ok()
+        match self.call_unet(size, sample, &[Some(Row { timestep: 0.0, prompt, conditional: true })]) {
+            Ok(_) => Ok(true),
+            Err(error @ OnnxError::Device { .. }) => Err(error),
+            Err(_) => Ok(false),
+        }
     }
 
     /// Decodes the UNet's latents, one image at a time: batching gains nothing here, and a finished image would have to

@@ -16,7 +16,7 @@ use super::{
     sides::Sides,
 };
 use crate::{
-    imaging::{Filter, Fit, Limits, decode, resize},
+    imaging::{Filter, Fit, ImageError, Limits, decode, resize, spawn},
     models::onnx::{Cache, Inbox, Reply},
 };
 
@@ -106,7 +106,10 @@ impl EncodeStage {
         if waiting.len() == 1 {
             let (limits, size, sides) = (self.limits, self.size, self.encoders.files.sides);
             let events = inbox.sender();
-            rayon::spawn(move || events.send(Event::Decoded(digest, open(&image, &limits, size, sides))));
+            spawn(
+                move || open(&image, &limits, size, sides),
+                move |decoded| events.send(Event::Decoded(digest, decoded)),
+            );
         }
         Ok(())
     }
@@ -152,12 +155,12 @@ impl EncodeStage {
     }
 }
 
-fn open(image: &[u8], limits: &Limits, size: Option<Fit>, sides: Sides) -> Result<Pixels, String> {
-    let mut image = decode(image, limits).map_err(|error| error.chain())?;
+fn open(image: &[u8], limits: &Limits, size: Option<Fit>, sides: Sides) -> Result<Pixels, ImageError> {
+    let mut image = decode(image, limits)?;
     if let Some(size) = size {
         let (width, height) = size.sides(image.width(), image.height());
         // Bicubic is the default of Pillow's `Image.resize`.
-        image = resize(&image, width, height, Filter::Bicubic).map_err(|error| error.chain())?;
+        image = resize(&image, width, height, Filter::Bicubic)?;
     }
-    prepare(&image, sides).map_err(|error| error.chain())
+    prepare(&image, sides)
 }

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     config::timesteps_run,
-    imaging::{Limits, decode, encode_png},
+    imaging::{Limits, decode, encode_png, spawn},
     models::onnx::{Chosen, Device, Inbox, Loader, Provider, Runtime, Service},
 };
 
@@ -168,28 +168,33 @@ fn run(
         for mut worker in workers {
             let (failure, events) = (inbox.failure(), inbox.sender());
             scope.spawn(move || {
-                let ended = catch_unwind(AssertUnwindSafe(|| worker.run().map_err(DiffusionError::from)));
-                if let Err(error) = ended.unwrap_or(Err(DiffusionError::Panic)) {
+                if let Err(error) = caught(|| Ok(worker.run()?)) {
                     failure.set(&error);
                     events.send(Event::WorkerFailed);
                 }
             });
         }
-        if let Err(error) = encode_stage.run(&mut inbox) {
+        // Even after a panic the queue is closed: the workers would wait for it forever.
+        if let Err(error) = caught(|| encode_stage.run(&mut inbox)) {
             inbox.failure().set(&error);
         }
         queue.close();
     });
 }
 
+/// Runs the work of a thread and makes a panic its error.
+fn caught(work: impl FnOnce() -> Result<(), DiffusionError>) -> Result<(), DiffusionError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(DiffusionError::Panic))
+}
+
 async fn pass_through(image: Arc<[u8]>, limits: Limits) -> Result<Generated, EngineError> {
     let (sender, receiver) = oneshot::channel();
-    rayon::spawn(move || {
-        let png = decode(&image, &limits).and_then(|image| encode_png(&image));
+    spawn(
+        move || decode(&image, &limits).and_then(|image| encode_png(&image)),
         // The caller may have gone away.
-        let _ = sender.send(png);
-    });
+        |png| drop(sender.send(png)),
+    );
     let png = receiver.await.map_err(|_| EngineError::Stopped("an image was dropped".to_owned()))?;
-    let png = png.map_err(|error| EngineError::Image(error.chain()))?;
+    let png = png.map_err(EngineError::Image)?;
     Ok(Generated { png, timesteps: 0, unet_evaluations: 0 })
 }

@@ -19,7 +19,7 @@ use super::{
     schedulers::Scheduler,
 };
 use crate::{
-    imaging::{encode_png, from_chw},
+    imaging::{ImageError, check_colors, encode_png, from_chw, spawn},
     models::onnx::{OnnxError, Reply},
 };
 
@@ -56,7 +56,7 @@ impl Worker {
     pub(super) fn run(&mut self) -> Result<(), OnnxError> {
         while let Some(requests) = self.take() {
             for (size, request) in requests {
-                self.admit(size, request);
+                self.admit(size, request)?;
             }
             self.step()?;
         }
@@ -73,16 +73,20 @@ impl Worker {
     }
 
     /// Draws a request's latents and noise, and puts it into a slot.
-    fn admit(&mut self, size: Size, request: EncodedRequest) {
+    ///
+    /// # Errors
+    /// Returns an error if the device fails.
+    fn admit(&mut self, size: Size, request: EncodedRequest) -> Result<(), OnnxError> {
         let EncodedRequest { posterior, prompt, image_guidance, mut normals, run, reply } = request;
-        if !self.accepts(size, &prompt) {
+        if !self.accepts(size, &prompt)? {
             let pixels = self.denoiser.files.sides.pixels_per_latent;
             let (width, height, multiple) = (size.width * pixels, size.height * pixels, pixels * self.even());
             let reason = format!(
                 "the UNet fails on {width} x {height} pixels; set `spectrum.width` and `spectrum.height` to multiples of \
                  {multiple} and `keep_aspect = false`"
             );
-            return reply.send(Err(EngineError::Image(reason)));
+            reply.send(Err(EngineError::Image(reason)));
+            return Ok(());
         }
         // diffusers draws from the posterior first, and only if there is an image to start from.
         let from_noise = self.shared.pure_noise_at_zero && image_guidance == 0;
@@ -92,14 +96,26 @@ impl Worker {
         let batch = self.batches.entry(size).or_insert_with(|| Batch::new(size, self.shared.batch_size));
         // The queue returns no more requests than there are free slots.
         let _ = batch.admit(Sample { denoising, prompt, ticket: reply });
+        Ok(())
     }
 
     /// Whether the UNet accepts latents of a size. A graph may fail on sizes that do not halve evenly even if it seems to
     /// take them. That must reject one image and not stop the engine, so such a size is tried before it is used.
-    fn accepts(&mut self, size: Size, prompt: &Prompt) -> bool {
+    ///
+    /// # Errors
+    /// Returns an error if the device fails, which says nothing about the size.
+    fn accepts(&mut self, size: Size, prompt: &Prompt) -> Result<bool, OnnxError> {
         let multiple = self.even();
         let halves = size.width.is_multiple_of(multiple) && size.height.is_multiple_of(multiple);
-        halves || *self.accepted.entry(size).or_insert_with(|| self.denoiser.accepts(size, prompt))
+        if halves {
+            return Ok(true);
+        }
+        if let Some(accepted) = self.accepted.get(&size) {
+            return Ok(*accepted);
+        }
+        let accepted = self.denoiser.accepts(size, prompt)?;
+        self.accepted.insert(size, accepted);
+        Ok(accepted)
     }
 
     /// Returns the number of which sides of latents are multiples that halve evenly in the UNet.
@@ -112,14 +128,16 @@ impl Worker {
         for (&size, batch) in &mut self.batches {
             for sample in batch.step(&mut self.denoiser, self.shared.guidance.as_ref())? {
                 let planes = self.denoiser.decode(sample.denoising.latents(), size)?;
-                rayon::spawn(move || sample.ticket.send(to_png(&planes)));
+                let ticket = sample.ticket;
+                spawn(move || to_png(&planes), move |png| ticket.send(png.map_err(EngineError::Image)));
             }
         }
         Ok(())
     }
 }
 
-fn to_png(planes: &Planes) -> Response {
-    let image = from_chw(&planes.values, planes.width, planes.height);
-    image.and_then(|image| encode_png(&image)).map_err(|error| EngineError::Image(error.chain()))
+fn to_png(planes: &Planes) -> Result<Vec<u8>, ImageError> {
+    let image = from_chw(&planes.values, planes.width, planes.height)?;
+    check_colors(&image)?;
+    encode_png(&image)
 }

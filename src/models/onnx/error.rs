@@ -34,8 +34,8 @@ pub(crate) enum OnnxError {
     UnknownPlatform { os: &'static str, arch: &'static str },
     #[error(
         "cannot fetch ONNX Runtime {version}: {reason}\n\
-         hint: set `ORT_DYLIB_PATH` to a library of version 1.24 or later; `python3 -m pip download --no-deps \
-         onnxruntime=={version}` and `python3 -m zipfile -e` on the wheel give one under onnxruntime/capi/"
+         hint: set `ORT_DYLIB_PATH` to a library of version 1.24 or later; `python3 -I -m pip download --no-deps \
+         onnxruntime=={version}` and `python3 -I -m zipfile -e` on the wheel give one under onnxruntime/capi/"
     )]
     Fetch { version: &'static str, reason: String },
     #[error("cannot load the ONNX Runtime library `{}`: {reason}", path.display())]
@@ -149,6 +149,13 @@ pub(crate) enum OnnxError {
     Convert { path: PathBuf, name: String, element: String },
     #[error("`{}` failed: {reason}", path.display())]
     Run { path: PathBuf, reason: String },
+    /// The device failed, whatever the values and their shapes: most often it has too little memory.
+    #[error(
+        "`{}` failed: {reason}\n\
+         hint: if the device has too little memory, lower `--model-batch`, or end other programs that use it",
+        path.display()
+    )]
+    Device { path: PathBuf, reason: String },
     #[error("cannot start the `{name}` thread")]
     Thread { name: String, source: io::Error },
 }

@@ -2,9 +2,15 @@
 //!
 //! A wheel contains a plain C library. pip checks the wheel against the hash below. A single rename moves the library
 //! into the cache under its final name, so that two processes may fetch it at the same time.
+//!
+//! A pipeline may be a folder of strangers, so nothing of the caller's directory may run: Python is isolated, works in
+//! the cache, and gets none of the caller's secrets.
 
 use std::{
-    env::consts::{ARCH, OS},
+    env::{
+        self,
+        consts::{ARCH, OS},
+    },
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio, id},
@@ -45,6 +51,26 @@ fn wheel() -> Result<Wheel, OnnxError> {
     }
 }
 
+/// The variables that Python gets, besides those of pip and of proxies: where programs, libraries and caches are, the
+/// language of messages, and which certificates to trust.
+const VARIABLES: [&str; 15] = [
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH",
+    "HOME",
+    "TMPDIR",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "LC_MESSAGES",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+];
+
 /// Returns the library's file name on this platform.
 pub(super) fn library() -> Result<&'static str, OnnxError> {
     wheel().map(|wheel| wheel.library)
@@ -70,8 +96,8 @@ fn download(wheel: &Wheel, workspace: &Path) -> Result<PathBuf, OnnxError> {
     let requirements = workspace.join("requirements.txt");
     let line = format!("onnxruntime=={VERSION} --hash=sha256:{}\n", wheel.sha256);
     fs::write(&requirements, line).map_err(FileError::io("create", &requirements))?;
-    let mut pip = Command::new("python3");
-    pip.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"])
+    let mut pip = python("pip", workspace);
+    pip.args(["download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"])
         .args(["--only-binary=:all:", "--python-version", "3.11", "--platform", wheel.platform])
         .arg("-r")
         .arg(&requirements)
@@ -79,11 +105,23 @@ fn download(wheel: &Wheel, workspace: &Path) -> Result<PathBuf, OnnxError> {
         .arg(workspace);
     run(pip)?;
     let unpacked = workspace.join("unpacked");
-    let mut zipfile = Command::new("python3");
-    zipfile.args(["-m", "zipfile", "-e"]).arg(find_wheel(workspace)?).arg(&unpacked);
+    let mut zipfile = python("zipfile", workspace);
+    zipfile.arg("-e").arg(find_wheel(workspace)?).arg(&unpacked);
     run(zipfile)?;
     let library = unpacked.join("onnxruntime").join("capi").join(wheel.library);
     if library.is_file() { Ok(library) } else { Err(failed(format!("the wheel has no `{}`", wheel.library))) }
+}
+
+/// Returns a command that runs one of Python's own modules. `-I` keeps `PYTHONPATH` and the working directory out of the
+/// search for modules.
+fn python(module: &str, workspace: &Path) -> Command {
+    let is_passed = |name: &str| {
+        VARIABLES.contains(&name) || name.starts_with("PIP_") || name.to_ascii_lowercase().ends_with("_proxy")
+    };
+    let mut command = Command::new("python3");
+    command.args(["-I", "-m", module]).current_dir(workspace).env_clear();
+    command.envs(env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_passed)));
+    command
 }
 
 fn find_wheel(workspace: &Path) -> Result<PathBuf, OnnxError> {

@@ -86,7 +86,7 @@ impl<E: Send + 'static> Service<E> {
     }
 
     fn reason(&self) -> String {
-        self.failure.0.get().cloned().unwrap_or_else(|| "its thread ended early".to_owned())
+        self.failure.0.get().cloned().unwrap_or_else(|| "its thread panicked".to_owned())
     }
 }
 
@@ -194,6 +194,18 @@ mod tests {
         .unwrap();
         for number in 0..2 {
             assert_eq!(service.call(|reply| (number, reply)).await, Err("out of order".to_owned()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_reaches_waiting_and_later_callers() {
+        let service = Service::start("test", 2, |mut inbox: Inbox<Doubling>| {
+            let _request = inbox.wait();
+            panic!("a bug");
+        })
+        .unwrap();
+        for number in 0..2 {
+            assert_eq!(service.call(|reply| (number, reply)).await, Err("its thread panicked".to_owned()));
         }
     }
 

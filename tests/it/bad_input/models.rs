@@ -160,7 +160,7 @@ fn no_runtime() {
     validation      43       10  one (2)         zero (8)             0
     test           400       10  zero (40)       zero (40)            0
     error: cannot fetch ONNX Runtime 1.24.4: cannot start `python3` (No such file or directory (os error 2))
-    hint: set `ORT_DYLIB_PATH` to a library of version 1.24 or later; `python3 -m pip download --no-deps onnxruntime==1.24.4` and `python3 -m zipfile -e` on the wheel give one under onnxruntime/capi/
+    hint: set `ORT_DYLIB_PATH` to a library of version 1.24 or later; `python3 -I -m pip download --no-deps onnxruntime==1.24.4` and `python3 -I -m zipfile -e` on the wheel give one under onnxruntime/capi/
     ");
     std::fs::write(workspace.path("text.so"), "no library").unwrap();
     assert_snapshot!(said(run().arg("--onnxruntime").arg(workspace.path("text.so"))), @r"

@@ -8,6 +8,7 @@ use std::{
     num::NonZeroU32,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use serde::Deserialize;
@@ -131,6 +132,50 @@ async fn the_engine_generates_diffusers_images_with_the_digits() {
             let image = decode(&generated.png, &Limits::default()).unwrap();
             assert_same_image(image.as_raw(), &base64(&case.image_rgb), name);
         }
+    }
+}
+
+/// Panics where it is used or, if nothing uses it, where it is dropped.
+#[derive(Debug)]
+struct Faulty;
+
+impl Normals for Faulty {
+    fn draw(&mut self, _: Purpose, _: usize) -> Vec<f32> {
+        panic!("a bug in a worker")
+    }
+}
+
+impl Drop for Faulty {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            panic!("a bug in the encode stage")
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_of_any_thread_stops_the_engine() {
+    for image in [base64(&golden().source_png), b"no image".to_vec()] {
+        let settings = Settings { timesteps: NonZeroU32::new(2).unwrap(), ..Settings::default() };
+        let engine = Engine::start(&Runtime::open(None).unwrap(), &bundle(), settings, &Device::Cpu).unwrap();
+        let request = Request { image: image.into(), prompt: "a".into(), image_guidance: 0, seed: 0 };
+        // The first request may have its response before the panic.
+        let _ = engine.submit(request.clone(), 2, Box::new(Faulty)).await;
+        let later = tokio::time::timeout(Duration::from_secs(60), engine.img2img(request)).await;
+        let stopped = EngineError::Stopped("a thread of the diffusion engine panicked".to_owned());
+        assert_eq!(later.expect("the engine hangs"), Err(stopped));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_image_of_one_color_is_an_image() {
+    let settings = Settings { timesteps: NonZeroU32::new(4).unwrap(), ..Settings::default() };
+    let engine = Engine::start(&Runtime::open(None).unwrap(), &bundle(), settings, &Device::Cpu).unwrap();
+    let image: Arc<[u8]> = encode_png(&image::RgbImage::new(32, 32)).unwrap().into();
+    for image_guidance in [50, 100] {
+        let request = Request { image: Arc::clone(&image), prompt: "a".into(), image_guidance, seed: 0 };
+        let png = engine.img2img(request).await.unwrap().png;
+        assert_eq!(png == *image, image_guidance == 100);
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
 
 use half::f16;
 use ort::{
+    ErrorCode,
     session::{Session, builder::SessionBuilder},
     value::{DynValue, Outlet, TensorElementType, ValueType},
 };
@@ -111,7 +112,7 @@ impl Model {
     ///
     /// # Errors
     /// Returns [`OnnxError::MissingPort`] if the graph has no such input, [`OnnxError::Convert`] if there is no conversion
-    /// to the input's type, and [`OnnxError::Run`] if the runtime fails.
+    /// to the input's type, [`OnnxError::Run`] if the runtime fails, and [`OnnxError::Device`] if the device does.
     pub(crate) fn run(&mut self, inputs: Vec<(&str, Tensor)>) -> Result<Outputs, OnnxError> {
         let inputs = inputs
             .into_iter()
@@ -162,8 +163,26 @@ impl Model {
     }
 }
 
+/// What messages of failures of a device contain. ONNX Runtime has one code for them and for shapes that do not fit.
+const OF_DEVICES: [&str; 9] = [
+    "failed to allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "bad allocation",
+    "alloc_failed",
+    "cuda failure",
+    "cublas failure",
+    "cudnn failure",
+    "cufft failure",
+];
+
 fn run_failed(path: &Path, error: &ort::Error) -> OnnxError {
-    OnnxError::Run { path: PathBuf::from(path), reason: error.to_string() }
+    let (path, reason) = (path.to_owned(), error.to_string());
+    let text = reason.to_ascii_lowercase();
+    if error.code() == ErrorCode::DeviceReset || OF_DEVICES.iter().any(|part| text.contains(part)) {
+        return OnnxError::Device { path, reason };
+    }
+    OnnxError::Run { path, reason }
 }
 
 fn port(outlet: &Outlet) -> Port {

@@ -53,6 +53,36 @@ fn wrong_inputs_are_reported() {
 }
 
 #[test]
+fn a_device_without_memory_is_told_from_a_shape_that_does_not_fit() {
+    let mut model = open(&path().with_file_name("expand.onnx")).unwrap();
+    let mut expand = |rows: i64, columns: i64| {
+        let value = Tensor::f32([1, 3], vec![1.0, 2.0, 3.0]);
+        model.run(vec![("value", value), ("shape", Tensor::i64([2], vec![rows, columns]))])
+    };
+    assert_eq!(expand(2, 3).unwrap().take("out").unwrap().1, [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
+    // No machine has 2^58 bytes.
+    let error = expand(1 << 54, 3).unwrap_err();
+    assert!(matches!(&error, OnnxError::Device { .. }), "{error}");
+    assert!(error.to_string().contains("hint: if the device has too little memory, lower `--model-batch`"), "{error}");
+    let error = expand(2, 4).unwrap_err();
+    assert!(matches!(&error, OnnxError::Run { .. }), "{error}");
+}
+
+/// Messages of the CUDA provider, as its source has them.
+#[test]
+fn failures_of_a_gpu_are_failures_of_the_device() {
+    for message in [
+        "CUDA failure 2: out of memory ; GPU=0 ; hostname=h ; file=cuda_call.cc ; line=129 ; expr=cudaMalloc(&p, size);",
+        "CUBLAS failure 3: the resource allocation failed ; GPU=0",
+        "bfc_arena.cc:376 void* onnxruntime::BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer",
+        "CUDNN failure 4000: CUDNN_STATUS_INTERNAL_ERROR ; GPU=0",
+    ] {
+        let error = run_failed(&path(), &ort::Error::new(message));
+        assert!(matches!(error, OnnxError::Device { .. }), "{message}");
+    }
+}
+
+#[test]
 fn a_file_that_is_not_a_graph_is_an_error() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), b"hello").unwrap();
