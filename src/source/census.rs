@@ -31,6 +31,8 @@ pub(crate) struct Census {
     pub(crate) unused: Vec<Skipped>,
     /// Names that several classes have.
     pub(crate) shared_names: Vec<SharedName>,
+    /// Names of classes, in the user's file or in the metadata, that no image of any split has.
+    pub(crate) unused_names: Vec<String>,
 }
 
 /// What a split holds.
@@ -93,7 +95,12 @@ pub(super) fn census(entries: &[Entry], labels: &[i64], classes: &Classes, skips
         }
     });
     let used = sizes.values().flat_map(BTreeMap::keys).copied().collect::<BTreeSet<i64>>();
-    Census { splits: splits.collect(), unused: skips.of(None), shared_names: shared_names(&used, classes) }
+    Census {
+        splits: splits.collect(),
+        unused: skips.of(None),
+        shared_names: shared_names(&used, classes),
+        unused_names: classes.unused(&used),
+    }
 }
 
 fn shared_names(labels: &BTreeSet<i64>, classes: &Classes) -> Vec<SharedName> {

@@ -119,9 +119,8 @@ pub(super) enum SourceError {
     )]
     NumbersAsNames { file: PathBuf, pairs: String },
     #[error(
-        "`{}` (`source.classes`) does not fit the {count} class names of the source: {problem}; allowed are exactly these \
-         names in any order, as many other names in the sorted order of these, or JSON with an object from these names \
-         to others",
+        "`{}` (`source.classes`) does not fit the {count} class names of the source: {problem}; allowed are these names in \
+         any order, as many other names in the order of these, or JSON with an object from these names to others",
         file.display()
     )]
     ClassNames { file: PathBuf, count: usize, problem: String },

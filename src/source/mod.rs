@@ -116,12 +116,12 @@ impl Source {
         object::check_root(&location, &config.root).await?;
         let given = config.classes.as_deref().map(Classes::read).transpose()?;
         let splits = patterns::expand(&location, config).await?;
-        let (files, mut out, embedded) = collect(location, config, &splits).await?;
+        let (files, mut out, metadata) = collect(location, config, &splits).await?;
         check(&mut out, &splits)?;
         check_existence(&out.entries, &splits, &config.root)?;
         let mut warnings = Vec::new();
-        let given = given.or(embedded);
-        let (labels, classes) = numbering::assign_labels(&out.entries, config.label_kind, given, &mut warnings)?;
+        let (labels, classes) =
+            numbering::assign_labels(&out.entries, config.label_kind, given, metadata, &mut warnings)?;
         shares::draw(&mut out.entries, &labels, &config.splits.shares);
         let census = census::census(&out.entries, &labels, &classes, &out.skips);
         warnings.extend(census::warnings(&census, &out.skips));
@@ -249,9 +249,8 @@ async fn collect(
         SourceKind::Parquet { image_column, label_column } => {
             let files = parquet_files::ParquetFiles::open(&location, splits, image_column, label_column).await?;
             out.entries = files.entries(&mut out.problems).await?;
-            let names =
-                files.class_names().map(Classes::of_metadata).filter(|names| names.is_ok() || config.classes.is_none());
-            return Ok((Reader::Parquet(files), out, names.transpose()?));
+            let names = files.class_names().map(Classes::of_metadata);
+            return Ok((Reader::Parquet(files), out, names));
         }
         SourceKind::WebDataset { label_field, image_member } => {
             let members = tars::Members { label_field: label_field.clone(), image: image_member.clone() };

@@ -376,7 +376,8 @@ fn order_of(known: &[String], names: &[String], first: &str, file: &str) -> Resu
 fn class_label(schema: &Schema, column: &str) -> Option<Vec<String>> {
     let info: serde_json::Value = serde_json::from_str(schema.metadata().get("huggingface")?).ok()?;
     let names = info.pointer("/info/features")?.get(column)?.get("names")?.as_array()?;
-    names.iter().map(|name| name.as_str().map(str::to_owned)).collect()
+    let names: Option<Vec<String>> = names.iter().map(|name| name.as_str().map(str::to_owned)).collect();
+    names.filter(|names| !names.is_empty())
 }
 
 #[cfg(test)]

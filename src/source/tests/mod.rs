@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod layouts;
+mod names;
 mod tars;
 
 use std::{fs, path::PathBuf};
@@ -58,6 +59,22 @@ impl Folder {
         names.iter().for_each(|name| {
             self.write(name, name);
         });
+        self
+    }
+
+    /// Writes a Parquet file with an image for each label, in the form of `datasets`: with the names of a `ClassLabel`,
+    /// if there are any.
+    fn class_label(&self, name: &str, names: &[&str], labels: ArrayRef) -> &Self {
+        let features = serde_json::json!({"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}});
+        let field = |name: &str, data_type: &DataType| Field::new(name, data_type.clone(), true);
+        let fields = vec![field("image", &DataType::Binary), field("label", labels.data_type())];
+        let schema = Schema::new_with_metadata(fields, [("huggingface".into(), features.to_string())].into());
+        let images = BinaryArray::from_vec(vec![b"x"; labels.len()]);
+        let batch = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(images), labels]).unwrap();
+        let file = fs::File::create(self.path(name)).unwrap();
+        let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
         self
     }
 
@@ -405,28 +422,4 @@ async fn a_table_per_split_has_names_as_classes() {
         lines[6].ends_with("\"a.jpg\" of test is already in `train.csv`:3, of train; name each image once"),
         "{message}"
     );
-}
-
-#[tokio::test]
-async fn names_in_the_metadata_of_parquet_files_are_lines_of_text() {
-    let folder = Folder::new();
-    let features = r#"{"info": {"features": {"label": {"names": ["cat", "a\tdog"], "_type": "ClassLabel"}}}}"#;
-    let field = |name: &str, data_type| Field::new(name, data_type, true);
-    let fields = vec![field("image", DataType::Binary), field("label", DataType::Int64)];
-    let schema = Schema::new_with_metadata(fields, [("huggingface".into(), features.into())].into());
-    let columns: Vec<ArrayRef> = vec![Arc::new(BinaryArray::from_vec(vec![b"x"])), Arc::new(Int64Array::from(vec![0]))];
-    let batch = RecordBatch::try_new(Arc::new(schema), columns).unwrap();
-    let file = fs::File::create(folder.path("a.parquet")).unwrap();
-    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
-    writer.write(&batch).unwrap();
-    writer.close().unwrap();
-    assert_eq!(
-        folder.message("kind = \"parquet\"\nsplits.train = \"a.parquet\"").await,
-        "the metadata of the Parquet files: class 1 has the name \"a\\tdog\", allowed are names that are not blank, \
-         without control characters, of up to 65536 bytes\n\
-         hint: set other names with `source.classes`"
-    );
-    folder.write("names.txt", "cat\ndog\n");
-    let lines = "kind = \"parquet\"\nsplits.train = \"a.parquet\"\nclasses = \"ROOT/names.txt\"";
-    assert_eq!(folder.listed(lines).await, ["a.parquet#0 0 cat train"]);
 }
