@@ -42,7 +42,7 @@ use arrow::{
 use rayon::prelude::*;
 use tokio::sync::oneshot;
 
-pub(crate) use census::{Census, ClassSize, SplitCensus};
+pub(crate) use census::{Census, ClassSize, Count, SplitCensus};
 pub(crate) use sample::Sized;
 pub(crate) use side_tables::{CommonNames, Descriptions, Line, common_names, confidences, descriptions, lines};
 pub(crate) use skips::listed;
