@@ -46,6 +46,9 @@ impl Files {
         let state = |entry: &Entry| match &entry.file {
             File::Found(version) => Ok(version.clone()),
             File::Unreadable(reason) => Err(reason.clone()),
+            File::NotLookedUp if entry.path.contains(['*', '?']) => {
+                Err("no such file; each path names one image, without patterns".to_owned())
+            }
             File::NotLookedUp => Err("no such file".to_owned()),
         };
         let versions = entries.iter().map(|entry| (entry.path.clone(), state(entry))).collect();

@@ -18,6 +18,7 @@ use super::{
     list::lines,
     names::{ending, is_image, is_left_behind},
     object::read_list,
+    patterns::hint,
     skips::Reason,
 };
 use crate::{
@@ -52,7 +53,8 @@ pub(super) async fn read(
         Folder { location, folder, split, label_column }.read(out).await?;
         if (out.entries.len(), out.problems.count()) == before {
             let (url, split, skipped) = (location.url_of(folder), split.as_str(), out.skips.describe(split));
-            return Err(SourceError::EmptyFolder { url, split, skipped });
+            let hint = hint(folder, false);
+            return Err(SourceError::EmptyFolder { url, split, skipped, hint });
         }
     }
     Ok(())

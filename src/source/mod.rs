@@ -276,16 +276,23 @@ fn check(out: &mut Collected, splits: &[(Split, Vec<String>)]) -> Result<(), Sou
     std::mem::take(&mut out.problems).finish()?;
     match splits.iter().find(|(split, _)| !out.entries.iter().any(|entry| entry.split == *split)) {
         None => Ok(()),
-        Some((split, names)) => Err(SourceError::EmptySplit { split: split.as_str(), names: names.join("`, `") }),
+        Some((split, names)) => {
+            let skipped = out.skips.describe(*split);
+            Err(SourceError::EmptySplit { split: split.as_str(), names: names.join("`, `"), skipped })
+        }
     }
 }
 
-/// Rejects a split of which no image exists, since then the root is probably wrong.
+/// Rejects a split of which no image can be read. If none exists, the root is probably wrong.
 fn check_existence(entries: &[Entry], splits: &[(Split, Vec<String>)], root: &str) -> Result<(), SourceError> {
     for (split, _) in splits {
         let mut found = entries.iter().filter(|entry| entry.split == *split);
         let Some(first) = found.next() else { continue };
         if first.file.version().is_none() && found.all(|entry| entry.file.version().is_none()) {
+            if let entry::File::Unreadable(reason) = &first.file {
+                let (split, path, reason) = (split.as_str(), first.path.clone(), reason.clone());
+                return Err(SourceError::NoReadableImage { split, path, reason });
+            }
             return Err(SourceError::NoImageExists {
                 split: split.as_str(),
                 path: first.path.clone(),

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::{
     Read,
     error::{Result, SourceError},
+    patterns::hint,
 };
 use crate::{
     limited_read::{HEAD_BYTES, StandIn},
@@ -49,7 +50,8 @@ pub(super) async fn read_list(
     below: &'static str,
 ) -> Result<Bytes> {
     let Some(object) = location.find(name).await? else {
-        return Err(SourceError::NoSuchFile { url: location.url_of(name), key, below });
+        let hint = hint(name, false);
+        return Err(SourceError::NoSuchFile { url: location.url_of(name), key, below, hint });
     };
     if object.size() > MAX_LIST_BYTES {
         return Err(SourceError::ListTooLarge { url: object.url(), bytes: object.size(), max: MAX_LIST_BYTES, key });

@@ -9,7 +9,7 @@ mod tars;
 use std::{fs, path::PathBuf};
 
 use arrow::{
-    array::{AsArray, BinaryArray},
+    array::{AsArray, BinaryArray, UInt64Array},
     datatypes::{DataType, Field, Int64Type, Schema},
 };
 
@@ -422,4 +422,40 @@ async fn a_table_per_split_has_names_as_classes() {
         lines[6].ends_with("\"a.jpg\" of test is already in `train.csv`:3, of train; name each image once"),
         "{message}"
     );
+}
+
+#[tokio::test]
+async fn a_name_that_means_something_else_is_told_what_is_allowed() {
+    let folder = Folder::new();
+    folder.images(&["a/1.png", "b/2.png"]).write("1.txt", "a/*.png 0\n").write("1.csv", "path,label,s\na/1.png,0,x\n");
+    folder.class_label("1.parquet", &[], Arc::new(Int64Array::from(vec![0])));
+    let (share, pattern) =
+        ("\nhint: a share of the images of train is a number without quotes", "\nhint: only the kinds");
+    for (lines, expected) in [
+        ("kind = \"list\"\nsplits.train = \"*.txt\"", pattern),
+        (
+            "kind = \"list\"\nsplits.train = \"1.txt\"",
+            "\nhint: each path names one image, without patterns such as `*`",
+        ),
+        ("kind = \"csv\"\nsplits.train = \"{1..2}.csv\"", pattern),
+        ("kind = \"csv\"\nsplits = { train = \"1.csv\", test = \"0.2\" }", share),
+        ("kind = \"csv\"\ntable = \"*.csv\"\nsplit_column = \"s\"\nsplits.train = \"x\"", pattern),
+        ("kind = \"csv\"\ntable = \"1.csv\"\nsplit_column = \"s\"\nsplits = { train = \"x\", test = \"10%\" }", share),
+        ("kind = \"imagefolder\"\nsplits.train = \"[ab]\"", pattern),
+        ("kind = \"imagefolder\"\nsplits = { train = \".\", test = \"0.2\" }", share),
+        ("kind = \"parquet\"\nsplits = { train = \"1.parquet\", test = \"0.2\" }", share),
+        ("kind = \"webdataset\"\nsplits = { train = \"0.2\" }", share),
+        (
+            "kind = \"parquet\"\nsplits.train = [\"1.p*\", \"?.parquet\"]",
+            "`1.parquet` is in the split train twice, as `1.p*` and as `?.parquet` (`source.splits`); name each file once",
+        ),
+    ] {
+        let message = folder.message(lines).await;
+        assert!(message.contains(expected), "{lines}: {message}");
+    }
+    let large: ArrayRef = Arc::new(UInt64Array::from(vec![Some(1), Some(u64::MAX)]));
+    let message =
+        folder.class_label("1.parquet", &[], large).message("kind = \"parquet\"\nsplits.train = \"1.parquet\"").await;
+    let expected = "row 1: found the label 18446744073709551615, allowed are integers from 0 to 9223372036854775807";
+    assert!(message.ends_with(expected), "{message}");
 }
