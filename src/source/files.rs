@@ -55,6 +55,11 @@ impl Files {
         Ok(Self { location, versions })
     }
 
+    /// Returns the size of the image at `path`, if it is known.
+    pub(super) fn size(&self, path: &str) -> Option<u64> {
+        self.versions.get(path)?.as_ref().ok().map(Version::size)
+    }
+
     /// Returns the size of all images that exist.
     pub(super) fn bytes(&self) -> u64 {
         self.versions.values().flatten().map(Version::size).sum()

@@ -188,7 +188,33 @@ impl Source {
     /// # Errors
     /// Returns an error if a file cannot be read or has changed since it was listed.
     pub(crate) async fn read(&self, paths: &[Option<&str>]) -> Result<Vec<Read>> {
-        let (files, background) = (self.read_files(paths).await?, self.background);
+        let usual: Vec<Option<&str>> = paths.iter().map(|path| path.filter(|path| !self.is_large(path))).collect();
+        let mut images = self.standardize(self.read_files(&usual).await?).await?;
+        // One at a time, so that they do not fill the memory together.
+        for (image, path) in
+            images.iter_mut().zip(paths).filter(|(_, path)| path.is_some_and(|path| self.is_large(path)))
+        {
+            if let Some(large) = self.standardize(self.read_files(&[*path]).await?).await?.pop() {
+                *image = large;
+            }
+        }
+        Ok(images)
+    }
+
+    /// Whether the file of an image is larger than any that is stored.
+    fn is_large(&self, path: &str) -> bool {
+        let size = match &self.reader {
+            // The size of an image is known when it has been read.
+            Reader::Parquet(_) => None,
+            Reader::Files(files) => files.size(path),
+            Reader::Tars(tars) => tars.size(path),
+        };
+        size.is_some_and(|size| size > MAX_IMAGE_BYTES as u64)
+    }
+
+    /// Returns images in their standard form.
+    async fn standardize(&self, files: Vec<Read>) -> Result<Vec<Read>, SourceError> {
+        let background = self.background;
         let (sender, receiver) = oneshot::channel();
         rayon::spawn(move || {
             let standard = |file: Read| -> Read {
@@ -199,7 +225,7 @@ impl Source {
             // The caller may have gone away.
             let _ = sender.send(files.into_par_iter().map(standard).collect());
         });
-        receiver.await.map_err(|_| SourceError::Lost.into())
+        receiver.await.map_err(|_| SourceError::Lost)
     }
 
     /// Reads the files as they are.

@@ -224,6 +224,11 @@ impl Tars {
         Ok(Some(Entry { path, label, split, origin: origin.clone(), file }))
     }
 
+    /// Returns the size of the image at `path`, if it is known.
+    pub(super) fn size(&self, path: &str) -> Option<u64> {
+        self.images.get(path)?.as_ref().ok().map(|member| member.range.end - member.range.start)
+    }
+
     /// Returns the size of all images.
     pub(super) fn bytes(&self) -> u64 {
         self.images.values().flatten().map(|member| member.range.end - member.range.start).sum()

@@ -141,7 +141,7 @@ fn decode_checked(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, ImageF
     // A decoder's bug on a corrupt file concerns only that file; on rayon a panic would end the process.
     let decoded = catch_unwind(AssertUnwindSafe(|| DynamicImage::from_decoder(decoder)));
     let image = decoded.map_err(|_| corrupt(format, "the decoder panicked"))?;
-    let mut image = image.map_err(|error| corrupt(format, error))?;
+    let mut image = image.map_err(|error| undecodable(bytes, format, error))?;
     image.apply_orientation(wrapping::orientation(bytes, format));
     Ok((image, format))
 }
@@ -160,13 +160,24 @@ pub(super) fn open<'a>(
     }
     let format = format_of(bytes)?;
     let decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder();
-    let decoder = decoder.map_err(|error| corrupt(format, error))?;
+    let decoder = decoder.map_err(|error| undecodable(bytes, format, error))?;
     let (width, height) = decoder.dimensions();
     check_size(width, height, limits)?;
     if !is_complete(bytes, format) {
         return Err(corrupt(format, "its end is missing"));
     }
     Ok((decoder, format))
+}
+
+/// Returns the error of a file that its decoder refuses.
+fn undecodable(bytes: &[u8], format: ImageFormat, error: image::ImageError) -> ImageError {
+    match error {
+        image::ImageError::Unsupported(error) => {
+            let kind = wrapping::unusual(bytes, format).unwrap_or_else(|| error.to_string());
+            ImageError::UnsupportedKind { format: name_of(format), kind }
+        }
+        error => corrupt(format, error),
+    }
 }
 
 fn check_size(width: u32, height: u32, limits: &Limits) -> Result<(), ImageError> {

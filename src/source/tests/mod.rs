@@ -194,7 +194,8 @@ async fn names_stay_unchanged() {
 #[tokio::test]
 async fn a_missing_file_is_a_row() {
     let folder = Folder::new();
-    folder.images(&["a.png", "sub/b.png"]).write("empty.png", "").write("large.png", vec![0; 8 << 20]);
+    folder.images(&["a.png", "sub/b.png"]).write("empty.png", "");
+    fs::File::create(folder.path("large.png")).unwrap().set_len((256 << 20) + 1).unwrap();
     folder.write(
         "l.txt",
         "a.png 0\ngone.png 0\nsub/b.png 1\nsub/gone.png 1\nno/folder.png 1\nempty.png 0\nlarge.png 0\nsub 0\n",
@@ -202,7 +203,7 @@ async fn a_missing_file_is_a_row() {
     let lines = "kind = \"list\"\nsplits.train = \"l.txt\"";
     let source = folder.open(lines).await.unwrap();
     let missing = || Err("no such file".to_owned());
-    let large = Err("it has 8388608 bytes, 8388607 are allowed".to_owned());
+    let large = Err("it has 268435457 bytes, 268435456 are allowed".to_owned());
     let expected = [
         Ok("a.png".to_owned()),
         missing(),
@@ -232,6 +233,21 @@ async fn a_missing_file_is_a_row() {
         "none of the images of the split train exists; the first is \"gone/a.png\" of `l.txt`:1, below `ROOT`\n\
          hint: is `source.root` the directory that the paths are relative to?"
     );
+}
+
+#[tokio::test]
+async fn a_file_without_compression_is_read_whatever_becomes_of_it() {
+    let folder = Folder::new();
+    let gray = image::RgbImage::from_fn(1700, 1700, |x, y| image::Rgb([(x / 7) as u8, (y / 7) as u8, 90]));
+    fs::create_dir_all(folder.path("train/a")).unwrap();
+    gray.save(folder.path("train/a/0.bmp")).unwrap();
+    gray.save(folder.path("train/a/1.tif")).unwrap();
+    let source = folder.open("kind = \"imagefolder\"\nsplits.train = \"train\"").await.unwrap();
+    assert!(source.mean_bytes().unwrap() > (8 << 20) as f64);
+    for image in source.read(&[Some("train/a/0.bmp"), Some("train/a/1.tif")]).await.unwrap() {
+        let png = image.unwrap().unwrap();
+        assert!(png.len() < 8 << 20 && image::load_from_memory(&png).unwrap().to_rgb8() == gray);
+    }
 }
 
 #[tokio::test]

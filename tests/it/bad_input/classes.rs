@@ -29,7 +29,7 @@ fn class_names_that_are_none() {
     ];
     let (mut workspace, _guard) = shipped();
     let said = files_said(&mut workspace, "source.classes", &cases);
-    assert_snapshot!(said, @r"
+    assert_snapshot!(said, @r#"
     exit code 2
     error: `source.classes`: `[dir]/file.json` cannot be read: No such file or directory (os error 2)
     1 problem; nothing was run
@@ -53,7 +53,7 @@ fn class_names_that_are_none() {
     exit code 2
     error: `test.parquet#0` has the label 5, and `[dir]/file.json` (`source.classes`) has names for the labels 0 to 1 only
     1 problem; nothing was run
-    ");
+    "#);
 }
 
 #[test]
