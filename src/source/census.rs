@@ -9,7 +9,7 @@ use super::{
     classes::Classes,
     entry::Entry,
     names::image_endings,
-    skips::{Skipped, Skips, listed},
+    skips::{Reason, Skipped, Skips, listed},
 };
 use crate::{
     config::Split,
@@ -202,6 +202,7 @@ pub(super) fn warnings(census: &Census, skips: &Skips) -> Vec<Warning> {
             format!("images are files that end in {}", image_endings()),
         ));
     }
+    warnings.extend(census.splits.iter().filter_map(unread_metadata));
     warnings.extend(skips.captions.iter().map(|file| {
         Warning::new(
             format!("`{file}` has no field `label`, so the folders next to it are taken as classes"),
@@ -215,6 +216,17 @@ pub(super) fn warnings(census: &Census, skips: &Skips) -> Vec<Warning> {
         )
     }));
     warnings
+}
+
+fn unread_metadata(split: &SplitCensus) -> Option<Warning> {
+    let skipped = split.skipped.iter().find(|skipped| skipped.reason == Reason::Metadata)?;
+    let examples: Vec<String> = skipped.examples.iter().map(|name| format!("`{name}`")).collect();
+    let more = skipped.count.saturating_sub(examples.len());
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    Some(Warning::new(
+        format!("metadata of the split {} is not read: {}{more}", split.split, examples.join(", ")),
+        "`metadata.csv` or `metadata.jsonl` is read, and only in the folder of a split; move or convert the others",
+    ))
 }
 
 fn much_skipped(split: &SplitCensus) -> Option<Warning> {

@@ -31,6 +31,8 @@ use crate::{
 /// The files of labels of Hugging Face.
 const METADATA_CSV: &str = "metadata.csv";
 const METADATA_JSONL: &str = "metadata.jsonl";
+/// Another one of Hugging Face, which is not read.
+const METADATA_PARQUET: &str = "metadata.parquet";
 /// The default of `source.label_column`.
 const DEFAULT_LABEL: &str = "label";
 /// Their column with the path of an image, relative to the folder of the file.
@@ -234,6 +236,8 @@ impl Folder<'_> {
     fn skip(&self, name: &str, reason: Reason, out: &mut Collected) {
         let reason = if self.is_left_behind(name) {
             Reason::LeftBehind
+        } else if matches!(last_part(name), METADATA_CSV | METADATA_JSONL | METADATA_PARQUET) {
+            Reason::Metadata
         } else if is_image(name) {
             reason
         } else {

@@ -365,6 +365,12 @@ async fn metadata_files_have_the_labels() {
     assert_eq!(rows(&source), ["train/cat/1.png 0 cat train", "train/dog/2.png 1 dog train"]);
     let warnings = source.warnings();
     assert!(warnings[0].message.starts_with("`train/metadata.jsonl` has no field `label`, so the"), "{warnings:?}");
+    // Files of metadata that are not read are named.
+    folder.write("train/metadata.parquet", "").write("train/cat/metadata.csv", "file_name,label\n1.png,x\n");
+    let source = folder.open(lines).await.unwrap();
+    assert_eq!(source.listing().num_rows(), 2);
+    let message = "metadata of the split train is not read: `train/metadata.parquet`, `train/cat/metadata.csv`";
+    assert!(source.warnings().iter().any(|warning| warning.message == message), "{:?}", source.warnings());
     folder.write("train/metadata.csv", "");
     assert!(folder.message(lines).await.starts_with("`train` has both `metadata.csv` and `metadata.jsonl`"));
 }
