@@ -24,6 +24,9 @@ pub(super) fn text(census: &Census) -> String {
         let labels: Vec<String> = shared.labels.iter().map(i64::to_string).collect();
         lines.push(format!("`{}` is the name of the classes {}", shared.class_name, labels.join(", ")));
     }
+    if !census.unused_names.is_empty() {
+        lines.push(format!("classes without an image: {}", names(&census.unused_names)));
+    }
     if !census.unused.is_empty() {
         lines.push(format!("not used: rows {}", listed(&census.unused)));
     }

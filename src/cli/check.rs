@@ -8,12 +8,19 @@ use super::{
     LakeTarget, census,
     output::{self, Format},
 };
-use crate::error::Result;
+use crate::{
+    error::Result,
+    report::{self, forecast::forecast},
+    schema::HARD_SAMPLES,
+};
 
 pub(super) async fn execute(target: &LakeTarget) -> Result<ExitCode> {
     let mut pipeline = target.open().await?;
     pipeline.project.check_lake().await?;
     pipeline.look_at_sizes().await?;
+    let mut warnings = pipeline.all_warnings();
+    warnings.extend(report::unread(pipeline.source.census()));
+    warnings.extend(report::nothing_hard(&pipeline, &forecast(&pipeline, Some(HARD_SAMPLES)).await?).await?);
     let steps: Vec<_> = pipeline.project.plan.steps.iter().map(|step| step.table.name.as_str()).collect();
     match target.format {
         Format::Text => {
@@ -25,11 +32,11 @@ pub(super) async fn execute(target: &LakeTarget) -> Result<ExitCode> {
                 steps.join(", "),
                 output::count(pipeline.project.plan.expectations.len(), "expectation")
             ));
-            output::warnings(&pipeline.all_warnings());
+            output::warnings(&warnings);
         }
         Format::Json => output::json(&json!({
             "name": pipeline.project.config.name, "steps": steps, "errors": [],
-            "census": pipeline.source.census(), "warnings": pipeline.all_warnings(),
+            "census": pipeline.source.census(), "warnings": warnings,
         })),
     }
     Ok(ExitCode::SUCCESS)

@@ -10,16 +10,22 @@ use super::{
 };
 use crate::{
     error::{Result, text::bytes},
-    report::forecast::{Amount, forecast, rate},
+    report::{
+        self,
+        forecast::{Amount, forecast, rate},
+    },
 };
 
 pub(super) async fn execute(target: &LakeTarget) -> Result<ExitCode> {
     let mut pipeline = target.open().await?;
     pipeline.look_at_sizes().await?;
-    let forecasts = forecast(&pipeline).await?;
+    let forecasts = forecast(&pipeline, None).await?;
+    let mut warnings = pipeline.all_warnings();
+    warnings.extend(report::unread(pipeline.source.census()));
+    warnings.extend(report::nothing_hard(&pipeline, &forecasts).await?);
     if target.format == Format::Json {
         output::json(&json!({
-            "census": pipeline.source.census(), "steps": forecasts, "warnings": pipeline.all_warnings(),
+            "census": pipeline.source.census(), "steps": forecasts, "warnings": warnings,
         }));
         return Ok(ExitCode::SUCCESS);
     }
@@ -46,7 +52,7 @@ pub(super) async fn execute(target: &LakeTarget) -> Result<ExitCode> {
     if forecasts.iter().any(|step| !step.skipped && step.rows.is_none()) {
         output::note("`?` is known once the steps before it have run");
     }
-    output::warnings(&pipeline.all_warnings());
+    output::warnings(&warnings);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -117,6 +117,11 @@ fn note_awaited(awaited: &[Awaited]) {
 pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     let target = &arguments.target;
     let options = arguments.options(stop)?;
+    if let Some(until) = &options.until
+        && let Ok(project) = target.open_project().await
+    {
+        run::find_step(&project.plan, until)?;
+    }
     if arguments.retry_rejects {
         let cleared = run::clear_rejects(&target.open_project().await?).await?;
         output::note(format!("retrying {}", output::count(cleared, "reject")));
@@ -135,7 +140,11 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
     let census = report::census(&pipeline).await?;
     let mut warnings = pipeline.all_warnings();
     warnings.extend(report::unread(&census));
-    if outcomes.iter().any(|outcome| outcome.step == schema::KEPT) {
+    let ran = |step: &str| outcomes.iter().any(|outcome| outcome.step == step);
+    if ran(schema::HARD_SAMPLES) {
+        warnings.extend(report::nothing_hard(&pipeline, &[]).await?);
+    }
+    if ran(schema::KEPT) {
         warnings.extend(report::warnings(&pipeline).await?);
     }
     warnings.extend(arguments.edits(&pipeline));

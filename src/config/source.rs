@@ -28,8 +28,8 @@ section! {
         /// The query that reads the images: `pixels/embed.sql` copies them into the lake, `pixels/reference.sql` leaves
         /// them where they are.
         sql: String = or(SQL_PATH, "pixels/embed.sql");
-        /// A file with the class names: JSON (a list, or an object from number to name), `.txt` (a name on each line) or
-        /// `.csv` (columns `label` or `y`, and `name`).
+        /// A file with the class names: JSON (a list, or an object from number or name to name), `.txt` (a name on each
+        /// line) or `.csv` (columns `label` or `y`, and `name`).
         classes: Option<PathBuf> = optional(LocalPath);
         /// Whether labels are names, or numbers of classes. If it is not set, they are numbers if all are integers.
         label_kind: Option<LabelKind> = LabelKindKey;

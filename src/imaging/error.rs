@@ -23,6 +23,9 @@ pub(crate) enum ImageError {
         "the image format `{format}` is not supported; supported are `png`, `jpeg`, `webp`, `gif`, `bmp` and `tiff`"
     )]
     Unsupported { format: &'static str },
+    /// A supported format of a kind that is not.
+    #[error("this kind of `{format}` image is not supported: {kind}")]
+    UnsupportedKind { format: &'static str, kind: String },
     /// A supported format whose contents are truncated or contradictory.
     #[error("the `{format}` image is truncated or corrupt")]
     Corrupt { format: &'static str, source: Box<dyn Error + Send + Sync> },

@@ -13,7 +13,7 @@ use super::{
 const QUALITIES: [u8; 3] = [95, 85, 75];
 
 /// Returns an image in its standard form: the file itself if it is one 8-bit RGB image, upright and without transparency,
-/// that Pillow opens too. The pixels of any other file are encoded as PNG, or as JPEG if the PNG would have more than
+/// that Pillow opens too, of up to `max_bytes`. The pixels of any other file are encoded as PNG, or as JPEG if the PNG would have more than
 /// `max_bytes`: upright, over `background`, and of an animation the first frame.
 ///
 /// # Errors
@@ -28,7 +28,7 @@ pub(crate) fn standardize(
     contained(|| {
         let (_, format) = open(&bytes, limits)?;
         let wrapping = wrapping::read(&bytes, format).map_err(|error| corrupt(format, error))?;
-        if wrapping.is_standard {
+        if wrapping.is_standard && bytes.len() <= max_bytes {
             return Ok(bytes);
         }
         encode(&decode_over(&bytes, limits, background)?, max_bytes)
@@ -88,6 +88,7 @@ mod tests {
         let file = fixture("clip/exif6_50x37.jpg");
         let png = standard(&file, ANY_SIZE).unwrap();
         let jpeg = standard(&file, png.len() - 1).unwrap();
+        assert_eq!(standard(&png, png.len() - 1).unwrap(), jpeg, "also if the file itself is that PNG");
         assert_eq!(extension(&jpeg).unwrap(), "jpg");
         let pixels = |bytes: &[u8]| decode(bytes, &Limits::default()).unwrap();
         assert_eq!(pixels(&jpeg).dimensions(), (37, 50));

@@ -221,6 +221,12 @@ impl Query {
         Ok(Statement::Query(ast))
     }
 
+    /// Whether the query means what the one of this name that comes with the program does.
+    pub(crate) fn is_built_in(&self) -> bool {
+        let built_in = BUILT_IN.iter().find(|(name, _)| *name == self.name);
+        built_in.and_then(|(name, text)| Self::parse(name, text).ok()).is_some_and(|query| query.ast == self.ast)
+    }
+
     /// Returns a digest of the meaning of the query: comments, white space and the case of keywords do not change it.
     pub(crate) fn digest(&self) -> String {
         Digest::new("query").text(&self.ast.to_string()).id()

@@ -59,7 +59,10 @@ pub(crate) fn views() -> Vec<View> {
         ),
         view("report/contact_sheet.sql", vec![("source_id", TEXT), ("image_guidance", INTEGER), ("image", image())]),
         view("report/rate.sql", vec![("unet_evaluations", NUMBER), ("seconds", NUMBER)]),
-        view("report/census.sql", vec![("split", TEXT), ("images", INTEGER), ("rejects", INTEGER)]),
+        view(
+            "report/census.sql",
+            vec![("split", TEXT), ("label", INTEGER), ("class_name", TEXT), ("images", INTEGER), ("rejects", INTEGER)],
+        ),
         view("report/repeats.sql", vec![("epoch", INTEGER), ("repeats", INTEGER)]),
         view(
             "report/slots.sql",

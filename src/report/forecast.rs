@@ -93,11 +93,11 @@ pub(crate) async fn rate(project: &Project) -> Result<Rate> {
     Ok(Rate { unet_evaluations: PAPER_RATE, measured: false })
 }
 
-/// Forecasts what a run of `pipeline` would do, step by step.
+/// Forecasts what a run of `pipeline` would do, step by step; until the step `last`, if there is one.
 ///
 /// # Errors
 /// Returns an error if the lake or the source cannot be read, or a query fails.
-pub(crate) async fn forecast(pipeline: &Pipeline) -> Result<Vec<StepForecast>> {
+pub(crate) async fn forecast(pipeline: &Pipeline, last: Option<&str>) -> Result<Vec<StepForecast>> {
     let project = &pipeline.project;
     let speed = rate(project).await?.unet_evaluations;
     let mut forecaster = Forecaster { pipeline, snapshot: project.session.snapshot().await?, unknown: BTreeSet::new() };
@@ -120,6 +120,9 @@ pub(crate) async fn forecast(pipeline: &Pipeline) -> Result<Vec<StepForecast>> {
             forecast.bytes = Some(rows.times(each));
         }
         forecasts.push(forecast);
+        if last == Some(step.table.name.as_str()) {
+            break;
+        }
     }
     Ok(forecasts)
 }
@@ -148,7 +151,10 @@ impl Forecaster<'_> {
                 let generates = step.query.functions.contains("img2img");
                 Ok((Some(work.rows), generates.then_some(work.unet_evaluations)))
             }
-            _ if step.repeats_to.is_none() && step.query.tables.iter().any(|table| self.unknown.contains(table)) => {
+            _ if step.calls_models()
+                || (step.repeats_to.is_none()
+                    && step.query.tables.iter().any(|table| self.unknown.contains(table))) =>
+            {
                 self.unknown.insert(name.clone());
                 Ok((None, None))
             }

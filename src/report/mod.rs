@@ -11,4 +11,4 @@ mod warnings;
 
 pub(crate) use contact_sheet::{has_contact_sheet, write_contact_sheet};
 pub(crate) use levels::{Level, TextTable, levels, tables};
-pub(crate) use warnings::{census, unread, warnings};
+pub(crate) use warnings::{census, nothing_hard, unread, warnings};

@@ -1,12 +1,16 @@
 //! Warnings about what a run has made: what the curriculum would miss.
 
+use std::collections::BTreeMap;
+
+use super::forecast::StepForecast;
 use crate::{
     error::{
         Result, Warning,
         text::{first_few, join, quote},
     },
     pipeline::Pipeline,
-    source::{Census, SplitCensus},
+    schema,
+    source::{Census, Count, SplitCensus},
 };
 
 /// The share of slots that keep an image, below which a warning says how far the scores are from the threshold.
@@ -29,27 +33,50 @@ struct Slots {
 /// # Errors
 /// Returns an error if the tables cannot be read.
 pub(crate) async fn census(pipeline: &Pipeline) -> Result<Census> {
-    let mut census = pipeline.source.census().clone();
+    let mut counts: BTreeMap<String, BTreeMap<i64, Count>> = BTreeMap::new();
     for columns in pipeline.project.query("report/census.sql").await?.columns() {
-        let (splits, images) = (columns.strings("split")?, columns.integers("images")?);
-        let rejects = columns.integers("rejects")?;
+        let (splits, labels, names) =
+            (columns.strings("split")?, columns.integers("label")?, columns.strings("class_name")?);
+        let (images, rejects) = (columns.integers("images")?, columns.integers("rejects")?);
+        let number = |count: i64| usize::try_from(count).unwrap_or(0);
         for row in 0..columns.rows() {
-            let split = census.splits.iter_mut().find(|split| split.split == splits.value(row));
-            let read = usize::try_from(images.value(row)).ok().zip(usize::try_from(rejects.value(row)).ok());
-            if let (Some(split), Some((images, rejects))) = (split, read) {
-                // Before the images are read, all of them may be sound.
-                if images + rejects == split.images {
-                    (split.images, split.rejects) = (images, rejects);
-                }
-            }
+            let (images, rejects) = (number(images.value(row)), number(rejects.value(row)));
+            let count = Count { class_name: names.value(row).to_owned(), images, rejects };
+            counts.entry(splits.value(row).to_owned()).or_default().insert(labels.value(row), count);
         }
     }
+    let mut census = pipeline.source.census().clone();
+    counts.into_iter().for_each(|(split, counts)| census.recount(&split, counts));
     Ok(census)
 }
 
-/// Returns a warning for each split of which images could not be read.
+/// Returns warnings about the splits and the classes of which images cannot be read.
 pub(crate) fn unread(census: &Census) -> Vec<Warning> {
-    census.splits.iter().filter_map(unread_of).collect()
+    census.splits.iter().flat_map(|split| unread_of(split).into_iter().chain(unread_classes(split))).collect()
+}
+
+/// Returns the warning that no image is hard, if `forecasts` say so or a run has found none.
+///
+/// # Errors
+/// Returns an error if the lake cannot be read.
+pub(crate) async fn nothing_hard(pipeline: &Pipeline, forecasts: &[StepForecast]) -> Result<Option<Warning>> {
+    let project = &pipeline.project;
+    let Some(step) = project.plan.step(schema::HARD_SAMPLES) else { return Ok(None) };
+    let due = forecasts.iter().find(|forecast| forecast.step == schema::HARD_SAMPLES && !forecast.skipped);
+    let none = match due {
+        Some(forecast) => {
+            // Until all images are read, only the queries that come with the program need no more than the listing.
+            let knows = step.query.is_built_in() || !reads(forecasts);
+            knows && forecast.rows.is_some_and(|rows| rows.at_most == 0)
+        }
+        None => project.session.lake().size(&step.table).await?.is_some_and(|size| size.rows == 0),
+    };
+    Ok(if none { Some(no_hard_sample(&census(pipeline).await?)) } else { None })
+}
+
+/// Whether images are yet to be read.
+fn reads(forecasts: &[StepForecast]) -> bool {
+    forecasts.iter().any(|forecast| forecast.step == schema::PIXELS && !forecast.skipped)
 }
 
 /// Returns warnings about the synthetic images and the manifests of a pipeline that has run.
@@ -57,9 +84,8 @@ pub(crate) fn unread(census: &Census) -> Vec<Warning> {
 /// # Errors
 /// Returns an error if the tables cannot be read.
 pub(crate) async fn warnings(pipeline: &Pipeline) -> Result<Vec<Warning>> {
-    let census = pipeline.source.census();
     let threshold = pipeline.project.config.filter.min_text_similarity;
-    let mut warnings = of_slots(&slots(pipeline).await?, threshold, census);
+    let mut warnings = of_slots(&slots(pipeline).await?, threshold);
     for columns in pipeline.project.query("report/repeats.sql").await?.columns() {
         let (epochs, repeats) = (columns.integers("epoch")?, columns.integers("repeats")?);
         let many = (0..columns.rows()).find(|row| repeats.value(*row) > MAX_REPEATS);
@@ -73,6 +99,17 @@ pub(crate) async fn warnings(pipeline: &Pipeline) -> Result<Vec<Warning>> {
     Ok(warnings)
 }
 
+fn unread_classes(split: &SplitCensus) -> Option<Warning> {
+    let classes: Vec<String> = split.unreadable.iter().map(|class| quote(class)).collect();
+    (!classes.is_empty()).then(|| {
+        let plural = if classes.len() == 1 { "" } else { "es" };
+        Warning::new(
+            format!("no image of the class{plural} {} in the split {} can be read", first_few(&classes), split.split),
+            "`SELECT path, reason FROM rejects` in `discl-pipe sql` shows why, once a run has tried",
+        )
+    })
+}
+
 fn unread_of(split: &SplitCensus) -> Option<Warning> {
     (split.rejects > 0).then(|| {
         Warning::new(
@@ -82,7 +119,7 @@ fn unread_of(split: &SplitCensus) -> Option<Warning> {
                 split.images + split.rejects,
                 split.split
             ),
-            "`SELECT path, reason FROM rejects` in `discl-pipe sql` shows why",
+            "`SELECT path, reason FROM rejects` in `discl-pipe sql` shows why, once a run has tried",
         )
     })
 }
@@ -105,9 +142,9 @@ async fn slots(pipeline: &Pipeline) -> Result<Vec<Slots>> {
     Ok(found)
 }
 
-fn of_slots(slots: &[Slots], threshold: f64, census: &Census) -> Vec<Warning> {
+fn of_slots(slots: &[Slots], threshold: f64) -> Vec<Warning> {
     let all = slots.iter().find(|slots| slots.class_name.is_none() && slots.image_guidance.is_none());
-    let Some(all) = all.filter(|all| all.slots > 0) else { return vec![nothing_hard(census)] };
+    let Some(all) = all.filter(|all| all.slots > 0) else { return Vec::new() };
     let mut warnings = Vec::new();
     if (all.kept as f64) < MIN_KEPT * all.slots as f64 {
         let median = all.text_similarity.map_or_else(String::new, |median| {
@@ -136,7 +173,7 @@ fn of_slots(slots: &[Slots], threshold: f64, census: &Census) -> Vec<Warning> {
     warnings
 }
 
-fn nothing_hard(census: &Census) -> Warning {
+fn no_hard_sample(census: &Census) -> Warning {
     let sizes = census.splits.first().and_then(|train| train.smallest.as_ref().zip(train.largest.as_ref()));
     let sizes = sizes.map_or_else(String::new, |(smallest, largest)| {
         let (small, large) = (quote(&smallest.class_name), quote(&largest.class_name));

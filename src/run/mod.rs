@@ -34,6 +34,7 @@ use self::{
 use crate::{
     error::{Diagnostic, Diagnostics, Error, Result},
     pipeline::{Pipeline, staleness},
+    plan::Plan,
     report, schema,
 };
 
@@ -58,7 +59,10 @@ enum RunError {
 pub(crate) async fn run(pipeline: &Pipeline, options: &Options, progress: &dyn Progress) -> Result<Vec<Outcome>> {
     let job = Job { pipeline, options, progress };
     let steps = &pipeline.project.plan.steps;
-    let last = last_step(pipeline, options.until.as_deref())?;
+    let last = match &options.until {
+        Some(until) => find_step(&pipeline.project.plan, until)?,
+        None => steps.len().saturating_sub(1),
+    };
     let last = steps[..=last].iter().filter_map(|step| step.repeats_to).fold(last, usize::max);
     pipeline.project.check_lake().await?;
     rejects::notice_changes(&pipeline.project).await?;
@@ -110,13 +114,13 @@ async fn update_contact_sheet(pipeline: &Pipeline, outcomes: &[Outcome]) -> Resu
     Ok(())
 }
 
-fn last_step(pipeline: &Pipeline, until: Option<&str>) -> Result<usize> {
-    let steps = &pipeline.project.plan.steps;
-    let Some(until) = until else {
-        return Ok(steps.len().saturating_sub(1));
-    };
-    steps.iter().position(|step| step.table.name == until).ok_or_else(|| {
-        let known: Vec<_> = steps.iter().map(|step| format!("`{}`", step.table.name)).collect();
+/// Returns the position of the step that `--until` names.
+///
+/// # Errors
+/// Returns an error that names the steps if there is none.
+pub(crate) fn find_step(plan: &Plan, until: &str) -> Result<usize> {
+    plan.steps.iter().position(|step| step.table.name == until).ok_or_else(|| {
+        let known: Vec<_> = plan.steps.iter().map(|step| format!("`{}`", step.table.name)).collect();
         let message = format!("there is no such step; the steps are {}", known.join(", "));
         let file = format!("--until {until}");
         Diagnostics::from(vec![Diagnostic { file, line: None, key: String::new(), message, help: None }]).into()

@@ -60,6 +60,8 @@ pub(crate) const COMMON_NAMES: &str = "common_names";
 pub(crate) const CONFIDENCES: &str = "confidences";
 /// The bytes of the real images, or references to them.
 pub(crate) const PIXELS: &str = "pixels";
+/// The training images that get a spectrum.
+pub(crate) const HARD_SAMPLES: &str = "hard_samples";
 /// The generated images.
 pub(crate) const SPECTRUM: &str = "spectrum";
 /// Generated images that passed the filter.
@@ -214,7 +216,7 @@ fn real_images() -> Vec<Table> {
             ],
         ),
         table(
-            "hard_samples",
+            HARD_SAMPLES,
             Kind::FullRefresh,
             &["source_id"],
             &[("source_id", TEXT), ("label", INT), ("class_name", TEXT), ("reason", TEXT)],

@@ -1,5 +1,5 @@
-//! The census of a data set: for each split its images, its classes, and what was skipped and why. Images and what was
-//! skipped add up to what was listed, so that nothing is lost silently.
+//! The census of a data set: for each split its images, its classes, the rejects, and what was skipped and why. Images,
+//! rejects and what was skipped add up to what was listed, so that nothing is lost silently.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use super::{
     classes::Classes,
     entry::Entry,
     names::image_endings,
-    skips::{Skipped, Skips, listed},
+    skips::{Reason, Skipped, Skips, listed},
 };
 use crate::{
     config::Split,
@@ -31,6 +31,8 @@ pub(crate) struct Census {
     pub(crate) unused: Vec<Skipped>,
     /// Names that several classes have.
     pub(crate) shared_names: Vec<SharedName>,
+    /// Names of classes, in the user's file or in the metadata, that no image of any split has.
+    pub(crate) unused_names: Vec<String>,
 }
 
 /// What a split holds.
@@ -39,18 +41,32 @@ pub(crate) struct SplitCensus {
     pub(crate) split: &'static str,
     /// Images, rejects and what was skipped: files of folders, samples of tars, rows of tables.
     pub(crate) listed: usize,
-    /// Images. Before they are read, also those that will turn out to be unreadable.
+    /// Images. Before they are read, also those that will turn out to be damaged.
     pub(crate) images: usize,
-    /// Images that could not be read; 0 before they are.
+    /// What cannot be read. Before images are read: links to missing files, names that no table can hold and the like.
     pub(crate) rejects: usize,
+    /// Classes with an image.
     pub(crate) classes: usize,
-    /// The class with the fewest images.
+    /// Of these, the class with the fewest images.
     pub(crate) smallest: Option<ClassSize>,
     /// The class with the most images.
     pub(crate) largest: Option<ClassSize>,
     /// Classes that no other split has, if there are several splits.
     pub(crate) only_here: Vec<String>,
+    /// Classes whose images are all rejects.
+    pub(crate) unreadable: Vec<String>,
     pub(crate) skipped: Vec<Skipped>,
+    /// What is known of each class, by label.
+    #[serde(skip)]
+    counts: BTreeMap<i64, Count>,
+}
+
+/// The images and rejects of a class in a split.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Count {
+    pub(crate) class_name: String,
+    pub(crate) images: usize,
+    pub(crate) rejects: usize,
 }
 
 /// A class and its images in a split.
@@ -69,31 +85,102 @@ pub(crate) struct SharedName {
 
 /// Counts the images of `entries`, whose labels are `labels`, and adds what was skipped.
 pub(super) fn census(entries: &[Entry], labels: &[i64], classes: &Classes, skips: &Skips) -> Census {
-    let mut sizes: BTreeMap<Split, BTreeMap<i64, usize>> = BTreeMap::new();
+    let mut counts: BTreeMap<Split, BTreeMap<i64, Count>> = BTreeMap::new();
     for (entry, label) in entries.iter().zip(labels) {
-        *sizes.entry(entry.split).or_default().entry(*label).or_default() += 1;
-    }
-    let splits = sizes.iter().map(|(&split, of_split)| {
-        let size = |(label, images): (&i64, &usize)| ClassSize { class_name: classes.name(*label), images: *images };
-        let others: BTreeSet<&i64> =
-            sizes.iter().filter(|(other, _)| **other != split).flat_map(|(_, of_split)| of_split.keys()).collect();
-        let only_here = of_split.keys().filter(|label| sizes.len() > 1 && !others.contains(label));
-        let skipped = skips.of(Some(split));
-        let images = of_split.values().sum();
-        SplitCensus {
-            split: split.as_str(),
-            listed: images + skipped.iter().map(|skipped| skipped.count).sum::<usize>(),
-            images,
-            rejects: 0,
-            classes: of_split.len(),
-            smallest: of_split.iter().min_by_key(|(_, images)| **images).map(size),
-            largest: of_split.iter().rev().max_by_key(|(_, images)| **images).map(size),
-            only_here: only_here.map(|label| classes.name(*label)).collect(),
-            skipped,
+        let of_split = counts.entry(entry.split).or_default();
+        let count =
+            of_split.entry(*label).or_insert_with(|| Count { class_name: classes.name(*label), ..Count::default() });
+        match entry.file.version() {
+            Some(_) => count.images += 1,
+            None => count.rejects += 1,
         }
-    });
-    let used = sizes.values().flat_map(BTreeMap::keys).copied().collect::<BTreeSet<i64>>();
-    Census { splits: splits.collect(), unused: skips.of(None), shared_names: shared_names(&used, classes) }
+    }
+    let used = counts.values().flat_map(BTreeMap::keys).copied().collect::<BTreeSet<i64>>();
+    let splits = counts.into_iter().map(|(split, counts)| SplitCensus::new(split, counts, skips));
+    let mut census = Census {
+        splits: splits.collect(),
+        unused: skips.of(None),
+        shared_names: shared_names(&used, classes),
+        unused_names: classes.unused(&used),
+    };
+    census.name_classes_of_one_split();
+    census
+}
+
+impl Census {
+    /// Counts a split again, now that its images were read: `counts` has what became of each class, by label. What could
+    /// not be read before still cannot, also if nobody has tried. Counts of only a part of the images change nothing.
+    pub(crate) fn recount(&mut self, split: &str, mut counts: BTreeMap<i64, Count>) {
+        let Some(census) = self.splits.iter_mut().find(|census| census.split == split) else { return };
+        if total(&counts) != total(&census.counts) {
+            return;
+        }
+        for (label, count) in &mut counts {
+            let known = census.counts.get(label).map_or(0, |known| known.rejects);
+            let more = known.saturating_sub(count.rejects).min(count.images);
+            (count.images, count.rejects) = (count.images - more, count.rejects + more);
+        }
+        census.count(counts);
+        self.name_classes_of_one_split();
+    }
+
+    fn name_classes_of_one_split(&mut self) {
+        let mut splits: BTreeMap<i64, usize> = BTreeMap::new();
+        for label in self.splits.iter().flat_map(SplitCensus::labels) {
+            *splits.entry(label).or_default() += 1;
+        }
+        let several = self.splits.len() > 1;
+        for split in &mut self.splits {
+            let alone: Vec<i64> = split.labels().filter(|label| several && splits.get(label) == Some(&1)).collect();
+            split.only_here =
+                alone.iter().filter_map(|label| Some(split.counts.get(label)?.class_name.clone())).collect();
+        }
+    }
+}
+
+impl SplitCensus {
+    fn new(split: Split, counts: BTreeMap<i64, Count>, skips: &Skips) -> Self {
+        let skipped = skips.of(Some(split));
+        let mut census = Self {
+            split: split.as_str(),
+            listed: total(&counts) + skipped.iter().map(|skipped| skipped.count).sum::<usize>(),
+            images: 0,
+            rejects: 0,
+            classes: 0,
+            smallest: None,
+            largest: None,
+            only_here: Vec::new(),
+            unreadable: Vec::new(),
+            skipped,
+            counts: BTreeMap::new(),
+        };
+        census.count(counts);
+        census
+    }
+
+    fn count(&mut self, counts: BTreeMap<i64, Count>) {
+        let size = |count: &Count| ClassSize { class_name: count.class_name.clone(), images: count.images };
+        let with_images = || counts.values().filter(|count| count.images > 0);
+        self.images = counts.values().map(|count| count.images).sum();
+        self.rejects = counts.values().map(|count| count.rejects).sum();
+        self.classes = with_images().count();
+        self.smallest = with_images().min_by_key(|count| count.images).map(size);
+        // The first of several, as for the smallest.
+        self.largest =
+            counts.values().rev().filter(|count| count.images > 0).max_by_key(|count| count.images).map(size);
+        let unreadable = counts.values().filter(|count| count.images == 0);
+        self.unreadable = unreadable.map(|count| count.class_name.clone()).collect();
+        self.counts = counts;
+    }
+
+    /// Returns the labels of the classes with an image.
+    fn labels(&self) -> impl Iterator<Item = i64> {
+        self.counts.iter().filter(|(_, count)| count.images > 0).map(|(label, _)| *label)
+    }
+}
+
+fn total(counts: &BTreeMap<i64, Count>) -> usize {
+    counts.values().map(|count| count.images + count.rejects).sum()
 }
 
 fn shared_names(labels: &BTreeSet<i64>, classes: &Classes) -> Vec<SharedName> {
@@ -115,6 +202,7 @@ pub(super) fn warnings(census: &Census, skips: &Skips) -> Vec<Warning> {
             format!("images are files that end in {}", image_endings()),
         ));
     }
+    warnings.extend(census.splits.iter().filter_map(unread_metadata));
     warnings.extend(skips.captions.iter().map(|file| {
         Warning::new(
             format!("`{file}` has no field `label`, so the folders next to it are taken as classes"),
@@ -130,8 +218,19 @@ pub(super) fn warnings(census: &Census, skips: &Skips) -> Vec<Warning> {
     warnings
 }
 
+fn unread_metadata(split: &SplitCensus) -> Option<Warning> {
+    let skipped = split.skipped.iter().find(|skipped| skipped.reason == Reason::Metadata)?;
+    let examples: Vec<String> = skipped.examples.iter().map(|name| format!("`{name}`")).collect();
+    let more = skipped.count.saturating_sub(examples.len());
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    Some(Warning::new(
+        format!("metadata of the split {} is not read: {}{more}", split.split, examples.join(", ")),
+        "`metadata.csv` or `metadata.jsonl` is read, and only in the folder of a split; move or convert the others",
+    ))
+}
+
 fn much_skipped(split: &SplitCensus) -> Option<Warning> {
-    let skipped = split.listed - split.images;
+    let skipped: usize = split.skipped.iter().map(|skipped| skipped.count).sum();
     if skipped as f64 <= MAX_SKIPPED * split.listed as f64 {
         return None;
     }

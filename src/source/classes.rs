@@ -26,7 +26,7 @@ pub(super) struct Classes {
     names: BTreeMap<i64, String>,
     /// Numbers with more than one name, which no image can have.
     ambiguous: BTreeSet<i64>,
-    /// Other names for the names of the data set, by these.
+    /// Other names for the names of the data set, by these. Keys that are numbers can be meant as names, too.
     renamed: BTreeMap<String, String>,
     origin: NamesOrigin,
 }
@@ -50,21 +50,24 @@ impl Classes {
         Self { names, ..Self::default() }
     }
 
-    /// Numbers the names in the metadata of a data set in their order.
+    /// Numbers the names in the metadata of a data set in their order. [`Classes::check_metadata`] checks them.
+    pub(super) fn of_metadata(names: &[String]) -> Self {
+        Self { origin: NamesOrigin::Metadata, ..Self::of(names.iter().map(String::as_str)) }
+    }
+
+    /// Checks the names of metadata, if they are used.
     ///
     /// # Errors
     /// Returns an error if one of them is not a line of text.
-    pub(super) fn of_metadata(names: &[String]) -> Result<Self> {
-        let classes = Self { origin: NamesOrigin::Metadata, ..Self::of(names.iter().map(String::as_str)) };
-        classes.check_names().map_err(|problem| SourceError::EmbeddedNames { problem })?;
-        Ok(classes)
+    pub(super) fn check_metadata(&self) -> Result<()> {
+        self.check_names().map_err(|problem| SourceError::EmbeddedNames { problem })
     }
 
     /// Reads the user's file: a `.txt` with a name on each line, a `.csv` with the columns `label` or `y` and `name`, or
     /// JSON.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be read, does not have the format of its extension, or skips a number.
+    /// Returns an error if the file cannot be read, does not have the format of its extension, or has no name.
     pub(super) fn read(path: &Path) -> Result<Self> {
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         let invalid = |problem| SourceError::InvalidFile { path: path.to_owned(), key: KEY, problem };
@@ -73,6 +76,9 @@ impl Classes {
             "csv" => parse_table(&read_text(path, KEY)?).map_err(invalid)?,
             _ => parse_json(read_json(path, KEY, JSON_FORMAT)?).map_err(invalid)?,
         };
+        if classes.names.is_empty() && classes.renamed.is_empty() {
+            return Err(invalid("it is empty; expected is a name for each class".to_owned()));
+        }
         classes.check_names().map_err(invalid)?;
         Ok(classes.of_file(path.to_owned()))
     }
@@ -104,6 +110,20 @@ impl Classes {
     /// Returns the name of a class, or its number if it has no name.
     pub(super) fn name(&self, label: i64) -> String {
         self.names.get(&label).cloned().unwrap_or_else(|| label.to_string())
+    }
+
+    /// Returns the name of a number, if it has one.
+    pub(super) fn get(&self, label: i64) -> Option<&str> {
+        self.names.get(&label).map(String::as_str)
+    }
+
+    /// Returns the names of the user's file or of the metadata that no label of `used` has.
+    pub(super) fn unused(&self, used: &BTreeSet<i64>) -> Vec<String> {
+        if matches!(self.origin, NamesOrigin::Labels) {
+            return Vec::new();
+        }
+        let numbered = self.names.iter().filter(|(label, _)| !used.contains(label)).map(|(_, name)| name);
+        numbered.chain(self.renamed.keys()).cloned().collect()
     }
 
     /// Returns the text that a digest of the names covers. It is part of fingerprints: never change it.
@@ -159,13 +179,69 @@ impl Classes {
         Err(SourceError::NumbersAsNames { file: file.clone(), pairs })
     }
 
+    /// Returns the names by number alone.
+    pub(super) fn numbered(&self) -> Self {
+        Self { renamed: BTreeMap::new(), ..self.clone() }
+    }
+
+    /// Matches the numbers of a `ClassLabel` with the user's names: by the names that `metadata` has for the numbers, or
+    /// by number if that contradicts none of these. Returns the new numbers of `used`, unless all keep theirs, and the
+    /// names.
+    ///
+    /// # Errors
+    /// Returns an error if the user's names have some of those of `metadata`, at other numbers.
+    pub(super) fn match_metadata(&self, metadata: &Self, used: &BTreeSet<i64>) -> Result<(BTreeMap<i64, i64>, Self)> {
+        let named: BTreeMap<i64, &str> =
+            used.iter().filter_map(|label| Some((*label, metadata.get(*label)?))).collect();
+        let names: Vec<&str> = named.values().copied().collect();
+        let all_named = named.len() == used.len();
+        if self.names.is_empty() || (all_named && self.renames(&names)) {
+            let (positions, mut classes) = self.rename(&names)?;
+            let new = |(label, name): (&i64, &&str)| Some((*label, classes.names.get(positions.get(name)?)?.clone()));
+            classes.names = named.iter().filter_map(new).collect();
+            return Ok((BTreeMap::new(), classes));
+        }
+        let distinct = names.iter().collect::<BTreeSet<_>>().len() == used.len();
+        if distinct && let Ok((numbers, classes)) = self.number_by_name(&names) {
+            let new = named.iter().filter_map(|(label, name)| Some((*label, *numbers.get(name)?)));
+            return Ok((new.collect(), classes));
+        }
+        self.check_order(metadata, &names)?;
+        self.check_numbers()?;
+        Ok((BTreeMap::new(), self.numbered()))
+    }
+
+    /// Checks that no name of `metadata` has another number here. `names` are those of its classes with images.
+    fn check_order(&self, metadata: &Self, names: &[&str]) -> Result<()> {
+        let known: BTreeSet<&str> = self.names.values().map(String::as_str).collect();
+        let moved = |label: i64, name: &str| known.contains(name) && self.get(label) != Some(name);
+        let moved = metadata.names.iter().filter(|(label, name)| moved(**label, name));
+        let pairs: Vec<String> = moved
+            .map(|(label, name)| {
+                let here = self.get(*label).map_or_else(|| "nothing".to_owned(), quote);
+                format!("{label} is {} in the metadata and {here} in the file", quote(name))
+            })
+            .collect();
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        let missing = names.iter().find(|name| !known.contains(**name));
+        let missing = missing.map_or_else(String::new, |name| format!(", and the file does not have {}", quote(name)));
+        self.refuse(names, format!("{}{missing}", first_few(&pairs)))
+    }
+
+    /// Whether every one of `names` has another name.
+    fn renames(&self, names: &[&str]) -> bool {
+        names.iter().all(|name| self.renamed.contains_key(*name))
+    }
+
     /// Numbers the class names of a data set, which are `names` in their order: by these names if they are the same,
     /// otherwise in that order. Returns also the names that the classes get.
     ///
     /// # Errors
     /// Returns an error if only some of the names are the same, the counts differ, or the order is not certain.
     pub(super) fn number<'a>(&self, names: &[&'a str]) -> Result<(BTreeMap<&'a str, i64>, Self)> {
-        if !self.renamed.is_empty() {
+        if self.names.is_empty() || self.renames(names) {
             return self.rename(names);
         }
         let known: BTreeSet<&str> = self.names.values().map(String::as_str).collect();
@@ -182,14 +258,15 @@ impl Classes {
             return self.refuse(names, format!("it has no name for {}", quote(missing)));
         }
         let new = names.iter().filter_map(|name| self.renamed.get(*name)).map(String::as_str);
-        let classes = Self { origin: self.origin.clone(), ..Self::of(new) };
+        let mut classes = Self { origin: self.origin.clone(), renamed: self.renamed.clone(), ..Self::of(new) };
+        classes.renamed.retain(|class, _| !names.contains(&class.as_str()));
         Ok((names.iter().copied().zip(0..).collect(), classes))
     }
 
     /// Matches as many other names by their order, if there is only one.
     fn number_in_order<'a>(&self, names: &[&'a str]) -> Result<(BTreeMap<&'a str, i64>, Self)> {
         if has_one_order(names) {
-            return Ok((names.iter().copied().zip(self.names.keys().copied()).collect(), self.clone()));
+            return Ok((names.iter().copied().zip(self.names.keys().copied()).collect(), self.numbered()));
         }
         let pairs = names.iter().zip(self.names.values());
         let pairs: Vec<String> = pairs.map(|(name, new)| format!("{} is {}", quote(name), quote(new))).collect();
@@ -213,7 +290,7 @@ impl Classes {
                 _ => return self.refuse(names, format!("it has {} twice", quote(name))),
             };
         }
-        Ok((numbers, self.clone()))
+        Ok((numbers, self.numbered()))
     }
 
     fn refuse<T>(&self, names: &[&str], problem: String) -> Result<T> {
@@ -301,29 +378,22 @@ enum JsonClasses {
     Named(BTreeMap<String, String>),
 }
 
+/// Parses a list, or an object whose keys are numbers or names. Numbers can be left out, as in a table.
 pub(super) fn parse_json(value: serde_json::Value) -> Result<Classes, String> {
-    let other = || format!("it is not {JSON_FORMAT}");
-    let numbered = match serde_json::from_value(value).map_err(|_| other())? {
+    let composed = |text: &String| text.nfc().collect::<String>();
+    let names = match serde_json::from_value(value).map_err(|_| format!("it is not {JSON_FORMAT}"))? {
         JsonClasses::List(names) => return Ok(Classes::of(names.iter().map(String::as_str))),
-        JsonClasses::Named(names) if !names.keys().all(|key| is_number(key)) => {
-            let composed = |text: String| text.nfc().collect();
-            let renamed = names.into_iter().map(|(class, name)| (composed(class), composed(name))).collect();
-            return Ok(Classes { renamed, ..Classes::default() });
-        }
         JsonClasses::Named(names) => names,
     };
-    let numbered = numbered.into_iter().map(|(number, name)| Some((number.parse::<usize>().ok()?, name)));
-    let names: BTreeMap<usize, String> = numbered.collect::<Option<_>>().ok_or_else(other)?;
-    let count = names.keys().next_back().map_or(0, |last| last.saturating_add(1));
-    if let Some(missing) = (0..count).find(|number| !names.contains_key(number)) {
-        return Err(format!("class {missing} has no name; every number below {count} needs one"));
-    }
-    Ok(Classes::of(names.values().map(String::as_str)))
+    let numbers: Option<BTreeMap<i64, String>> =
+        names.iter().map(|(key, name)| Some((number(key)?, composed(name)))).collect();
+    let renamed = names.iter().map(|(class, name)| (composed(class), composed(name))).collect();
+    Ok(Classes { names: numbers.unwrap_or_default(), renamed, ..Classes::default() })
 }
 
-/// Whether a key is a number in its shortest form; `007` is a name.
-fn is_number(key: &str) -> bool {
-    key.parse::<u64>().is_ok_and(|number| number.to_string() == key)
+/// Returns the value of a key that is a number in its shortest form; `007` is a name.
+fn number(key: &str) -> Option<i64> {
+    key.parse().ok().filter(|number: &i64| *number >= 0 && number.to_string() == key)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::{
     error::{Result, SourceError},
     label::Label,
     object::{MAX_FIELD_BYTES, read_list},
+    patterns::hint,
     skips::Reason,
 };
 use crate::{
@@ -99,7 +100,8 @@ async fn read_shared(
     }
     let found: Vec<String> =
         counts.iter().take(20).map(|(value, count)| format!("{} ({count})", quote(value))).collect();
-    Err(SourceError::NoSuchSplit { file: table.to_owned(), missing: missing.join(", "), found: found.join(", ") })
+    let hint = by_value.keys().find(|value| !counts.contains_key(**value)).map_or("", |value| hint(value, true));
+    Err(SourceError::NoSuchSplit { file: table.to_owned(), missing: missing.join(", "), found: found.join(", "), hint })
 }
 
 fn with_prefix(prefix: &str, path: &str) -> Result<String, String> {

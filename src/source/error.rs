@@ -35,8 +35,13 @@ pub(super) enum SourceError {
     NoMatch { pattern: String },
     #[error("`{file}` is in the splits {first} and {second} (`source.splits`); name each file once")]
     FileTwice { file: String, first: &'static str, second: &'static str },
-    #[error("`{url}`: there is no such file; it is one of {key}, below {below}")]
-    NoSuchFile { url: String, key: &'static str, below: &'static str },
+    #[error(
+        "`{file}` is in the split {split} twice, as `{}` and as `{}` (`source.splits`); name each file once",
+        patterns.0, patterns.1
+    )]
+    FileTwiceInSplit { file: String, split: &'static str, patterns: (String, String) },
+    #[error("`{url}`: there is no such file; it is one of {key}, below {below}{hint}")]
+    NoSuchFile { url: String, key: &'static str, below: &'static str, hint: &'static str },
     #[error("`{url}`: it has {bytes} bytes, at most {max} are allowed; it is one of {key}")]
     ListTooLarge { url: String, bytes: u64, max: u64, key: &'static str },
     #[error("`{url}`: it is not a readable tar file; compressed ones are not supported")]
@@ -58,8 +63,8 @@ pub(super) enum SourceError {
     ColumnTwice { file: String, column: String, key: &'static str },
     #[error("`{file}`: column `{column}` ({key}) holds {found}, expected {expected}")]
     ColumnType { file: String, column: String, key: &'static str, found: String, expected: &'static str },
-    #[error("`{file}`: column `{column}` has no labels that fit into 64 bits")]
-    LabelRange { file: String, column: String, source: ArrowError },
+    #[error("`{file}`: column `{column}` does not hold labels")]
+    Labels { file: String, column: String, source: ArrowError },
     #[error("`{file}`: row {row} has no `{column}`; every image needs one")]
     NoLabel { file: String, row: usize, column: String },
     #[error("`{url}`: column `{column}` cannot be read")]
@@ -85,22 +90,29 @@ pub(super) enum SourceError {
     Entries { count: usize, first: Vec<String> },
     #[error(
         "`{url}`: the split {split} has no images{}; expected is a folder for each class with images, or `metadata.csv` or \
-         `metadata.jsonl`",
+         `metadata.jsonl`{hint}",
         if skipped.is_empty() { String::new() } else { format!(", only {skipped}") }
     )]
-    EmptyFolder { url: String, split: &'static str, skipped: String },
-    #[error("the split {split} has no images; `source.splits` reads it from `{names}`")]
-    EmptySplit { split: &'static str, names: String },
+    EmptyFolder { url: String, split: &'static str, skipped: String, hint: &'static str },
     #[error(
-        "`{file}`: no row has the split {missing} (`source.splits`); its splits, with their numbers of rows, are {found}"
+        "the split {split} has no images{}; `source.splits` reads it from `{names}`",
+        if skipped.is_empty() { String::new() } else { format!(", only {skipped}") }
     )]
-    NoSuchSplit { file: String, missing: String, found: String },
+    EmptySplit { split: &'static str, names: String, skipped: String },
     #[error(
-        "none of the images of the split {split} exists; the first is {} of {origin}, below `{root}`\n\
-         hint: is `source.root` the directory that the paths are relative to?",
-        text::quote(path)
+        "`{file}`: no row has the split {missing} (`source.splits`); its splits, with their numbers of rows, are {found}{hint}"
+    )]
+    NoSuchSplit { file: String, missing: String, found: String, hint: &'static str },
+    #[error(
+        "none of the images of the split {split} exists; the first is {} of {origin}, below `{root}`\nhint: {}",
+        text::quote(path),
+        if path.contains(['*', '?']) { "each path names one image, without patterns such as `*`" }
+        else { "is `source.root` the directory that the paths are relative to?" }
     )]
     NoImageExists { split: &'static str, path: String, origin: String, root: String },
+
+    #[error("no image of the split {split} can be read; the first is {}: {reason}", text::quote(path))]
+    NoReadableImage { split: &'static str, path: String, reason: String },
 
     // Labels and classes.
     #[error(
@@ -119,9 +131,8 @@ pub(super) enum SourceError {
     )]
     NumbersAsNames { file: PathBuf, pairs: String },
     #[error(
-        "`{}` (`source.classes`) does not fit the {count} class names of the source: {problem}; allowed are exactly these \
-         names in any order, as many other names in the sorted order of these, or JSON with an object from these names \
-         to others",
+        "`{}` (`source.classes`) does not fit the {count} class names of the source: {problem}; allowed are these names in \
+         any order, as many other names in the order of these, or JSON with an object from these names to others",
         file.display()
     )]
     ClassNames { file: PathBuf, count: usize, problem: String },

@@ -46,10 +46,18 @@ impl Files {
         let state = |entry: &Entry| match &entry.file {
             File::Found(version) => Ok(version.clone()),
             File::Unreadable(reason) => Err(reason.clone()),
+            File::NotLookedUp if entry.path.contains(['*', '?']) => {
+                Err("no such file; each path names one image, without patterns".to_owned())
+            }
             File::NotLookedUp => Err("no such file".to_owned()),
         };
         let versions = entries.iter().map(|entry| (entry.path.clone(), state(entry))).collect();
         Ok(Self { location, versions })
+    }
+
+    /// Returns the size of the image at `path`, if it is known.
+    pub(super) fn size(&self, path: &str) -> Option<u64> {
+        self.versions.get(path)?.as_ref().ok().map(Version::size)
     }
 
     /// Returns the size of all images that exist.

@@ -18,6 +18,7 @@ use super::{
     list::lines,
     names::{ending, is_image, is_left_behind},
     object::read_list,
+    patterns::hint,
     skips::Reason,
 };
 use crate::{
@@ -30,6 +31,8 @@ use crate::{
 /// The files of labels of Hugging Face.
 const METADATA_CSV: &str = "metadata.csv";
 const METADATA_JSONL: &str = "metadata.jsonl";
+/// Another one of Hugging Face, which is not read.
+const METADATA_PARQUET: &str = "metadata.parquet";
 /// The default of `source.label_column`.
 const DEFAULT_LABEL: &str = "label";
 /// Their column with the path of an image, relative to the folder of the file.
@@ -52,7 +55,8 @@ pub(super) async fn read(
         Folder { location, folder, split, label_column }.read(out).await?;
         if (out.entries.len(), out.problems.count()) == before {
             let (url, split, skipped) = (location.url_of(folder), split.as_str(), out.skips.describe(split));
-            return Err(SourceError::EmptyFolder { url, split, skipped });
+            let hint = hint(folder, false);
+            return Err(SourceError::EmptyFolder { url, split, skipped, hint });
         }
     }
     Ok(())
@@ -91,7 +95,12 @@ impl Folder<'_> {
                 self.skip(object.name(), Reason::OutsideOfClasses, out);
             }
         }
-        listed.faults.iter().for_each(|fault| self.add_fault(fault, None, out));
+        for fault in &listed.faults {
+            match fault.kind {
+                FaultKind::NotUnicode => self.add_unreadable(&fault.name, out).await?,
+                _ => self.add_fault(fault, None, out),
+            }
+        }
         self.read_classes(&listed.folders, out).await
     }
 
@@ -163,13 +172,31 @@ impl Folder<'_> {
         }
     }
 
+    /// Adds what is next to the class folders under a name that is not UTF-8. It may be a class: then its images cannot be
+    /// read, and nor can the folder be listed by itself.
+    async fn add_unreadable(&self, name: &str, out: &mut Collected) -> Result<()> {
+        let found: Vec<Found> = self.location.list_tree(self.folder).try_collect().await?;
+        let below = format!("{name}/");
+        let mut faults: Vec<Fault> = found
+            .into_iter()
+            .filter_map(|found| match found {
+                Found::Fault(fault) if fault.name.starts_with(&below) => Some(fault),
+                _ => None,
+            })
+            .collect();
+        faults.sort_by(|a, b| a.name.cmp(&b.name));
+        if faults.is_empty() {
+            self.skip(name, Reason::OutsideOfClasses, out);
+        }
+        faults.iter().for_each(|fault| self.add_fault(fault, Some(last_part(name)), out));
+        Ok(())
+    }
+
     /// Adds an image of the class. One whose name no table can hold is unreadable.
     fn add_image(&self, path: &str, class: &str, file: File, out: &mut Collected) {
         match relative_path(path) {
             Ok(relative) => self.push(path, relative.to_owned(), class, file, out),
-            Err(problem) => {
-                self.push(path, escape(path).replace('\\', "\\\\"), class, File::Unreadable(problem), out);
-            }
+            Err(problem) => self.push(path, escaped(path), class, File::Unreadable(problem), out),
         }
     }
 
@@ -181,7 +208,13 @@ impl Folder<'_> {
             (FaultKind::Loop, _) => out.skips.add(Some(self.split), Reason::Loop, name),
             _ if self.is_left_behind(name) => self.skip(name, Reason::OutsideOfClasses, out),
             (_, Some(class)) if is_image(name) => {
-                self.push(name, name.clone(), class, File::Unreadable(kind.to_string()), out);
+                let path = match (kind, relative_path(name)) {
+                    // Its bytes that are not UTF-8 are escaped already.
+                    (FaultKind::NotUnicode, _) => escape(name),
+                    (_, Ok(relative)) => relative.to_owned(),
+                    (_, Err(_)) => escaped(name),
+                };
+                self.push(name, path, class, File::Unreadable(kind.to_string()), out);
             }
             (FaultKind::Unreadable(_), _) => out.problems.add(&origin(name), kind),
             _ if is_class => out.problems.add(&origin(name), kind),
@@ -191,7 +224,9 @@ impl Folder<'_> {
 
     /// Adds the image of the class that was found as `name`, under `path`.
     fn push(&self, name: &str, path: String, class: &str, file: File, out: &mut Collected) {
-        match Label::of_name(class) {
+        // The images of a class whose name no table can hold are rejects.
+        let class = if class.contains(char::is_control) { escaped(class) } else { class.to_owned() };
+        match Label::of_name(&class) {
             Ok(label) => out.entries.push(Entry { path, label, split: self.split, origin: origin(name), file }),
             Err(problem) => out.problems.add(&origin(name), problem),
         }
@@ -201,6 +236,8 @@ impl Folder<'_> {
     fn skip(&self, name: &str, reason: Reason, out: &mut Collected) {
         let reason = if self.is_left_behind(name) {
             Reason::LeftBehind
+        } else if matches!(last_part(name), METADATA_CSV | METADATA_JSONL | METADATA_PARQUET) {
+            Reason::Metadata
         } else if is_image(name) {
             reason
         } else {
@@ -213,6 +250,11 @@ impl Folder<'_> {
     fn is_left_behind(&self, name: &str) -> bool {
         is_left_behind(name.strip_prefix(self.folder).unwrap_or(name).trim_start_matches('/'))
     }
+}
+
+/// Returns a name without control characters, and with two backslashes for each.
+fn escaped(name: &str) -> String {
+    escape(name).replace('\\', "\\\\")
 }
 
 fn origin(name: &str) -> Origin {

@@ -40,6 +40,15 @@ impl Label {
         Ok(Self::Text(text.to_owned()))
     }
 
+    /// Takes an integer of a format whose integers can be larger than those of labels.
+    ///
+    /// # Errors
+    /// Returns the problem of a number that is too large.
+    pub(super) fn of_unsigned(number: u64) -> Result<Self, String> {
+        let problem = |_| format!("found the label {number}, allowed are integers from 0 to {}", i64::MAX);
+        i64::try_from(number).map(Self::Number).map_err(problem)
+    }
+
     /// Takes a number of a format that has no integers.
     ///
     /// # Errors
@@ -48,6 +57,9 @@ impl Label {
     pub(super) fn of_float(number: f64) -> Result<Self, String> {
         if number.fract() == 0.0 && number.abs() < 2_f64.powi(53) {
             return Ok(Self::Number(number as i64));
+        }
+        if number.fract() == 0.0 {
+            return Err(format!("found the label {number}, allowed are integers from 0 to {}", 2_u64.pow(53) - 1));
         }
         Err(format!("found the label {number}, allowed are integers from 0 and strings"))
     }
@@ -59,9 +71,10 @@ impl Label {
     pub(super) fn of_json(object: &Value, field: &str) -> Result<Self, String> {
         match object.get(field) {
             Some(Value::String(text)) => Self::of_text(text),
-            Some(Value::Number(number)) => match (number.as_i64(), number.as_f64()) {
-                (Some(number), _) => Ok(Self::Number(number)),
-                (None, number) => Self::of_float(number.unwrap_or(f64::NAN)),
+            Some(Value::Number(number)) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+                (Some(number), ..) => Ok(Self::Number(number)),
+                (None, Some(number), _) => Self::of_unsigned(number),
+                (None, None, number) => Self::of_float(number.unwrap_or(f64::NAN)),
             },
             // Python's `NaN` reads as null.
             Some(Value::Null) => Err(format!("its field `{field}` is null or NaN; every image needs a label")),

@@ -42,7 +42,7 @@ use arrow::{
 use rayon::prelude::*;
 use tokio::sync::oneshot;
 
-pub(crate) use census::{Census, ClassSize, SplitCensus};
+pub(crate) use census::{Census, ClassSize, Count, SplitCensus};
 pub(crate) use sample::Sized;
 pub(crate) use side_tables::{CommonNames, Descriptions, Line, common_names, confidences, descriptions, lines};
 pub(crate) use skips::listed;
@@ -116,12 +116,12 @@ impl Source {
         object::check_root(&location, &config.root).await?;
         let given = config.classes.as_deref().map(Classes::read).transpose()?;
         let splits = patterns::expand(&location, config).await?;
-        let (files, mut out, embedded) = collect(location, config, &splits).await?;
+        let (files, mut out, metadata) = collect(location, config, &splits).await?;
         check(&mut out, &splits)?;
         check_existence(&out.entries, &splits, &config.root)?;
         let mut warnings = Vec::new();
-        let given = given.or(embedded);
-        let (labels, classes) = numbering::assign_labels(&out.entries, config.label_kind, given, &mut warnings)?;
+        let (labels, classes) =
+            numbering::assign_labels(&out.entries, config.label_kind, given, metadata, &mut warnings)?;
         shares::draw(&mut out.entries, &labels, &config.splits.shares);
         let census = census::census(&out.entries, &labels, &classes, &out.skips);
         warnings.extend(census::warnings(&census, &out.skips));
@@ -188,7 +188,33 @@ impl Source {
     /// # Errors
     /// Returns an error if a file cannot be read or has changed since it was listed.
     pub(crate) async fn read(&self, paths: &[Option<&str>]) -> Result<Vec<Read>> {
-        let (files, background) = (self.read_files(paths).await?, self.background);
+        let usual: Vec<Option<&str>> = paths.iter().map(|path| path.filter(|path| !self.is_large(path))).collect();
+        let mut images = self.standardize(self.read_files(&usual).await?).await?;
+        // One at a time, so that they do not fill the memory together.
+        for (image, path) in
+            images.iter_mut().zip(paths).filter(|(_, path)| path.is_some_and(|path| self.is_large(path)))
+        {
+            if let Some(large) = self.standardize(self.read_files(&[*path]).await?).await?.pop() {
+                *image = large;
+            }
+        }
+        Ok(images)
+    }
+
+    /// Whether the file of an image is larger than any that is stored.
+    fn is_large(&self, path: &str) -> bool {
+        let size = match &self.reader {
+            // The size of an image is known when it has been read.
+            Reader::Parquet(_) => None,
+            Reader::Files(files) => files.size(path),
+            Reader::Tars(tars) => tars.size(path),
+        };
+        size.is_some_and(|size| size > MAX_IMAGE_BYTES as u64)
+    }
+
+    /// Returns images in their standard form.
+    async fn standardize(&self, files: Vec<Read>) -> Result<Vec<Read>, SourceError> {
+        let background = self.background;
         let (sender, receiver) = oneshot::channel();
         let standard = move |file: Read| -> Read {
             let Some(bytes) = file? else { return Ok(None) };
@@ -201,7 +227,7 @@ impl Source {
             |images| drop(sender.send(images)),
         );
         let images: Option<Vec<Read>> = receiver.await.ok().and_then(Result::ok);
-        images.ok_or_else(|| SourceError::Lost.into())
+        images.ok_or(SourceError::Lost)
     }
 
     /// Reads the files as they are.
@@ -251,9 +277,8 @@ async fn collect(
         SourceKind::Parquet { image_column, label_column } => {
             let files = parquet_files::ParquetFiles::open(&location, splits, image_column, label_column).await?;
             out.entries = files.entries(&mut out.problems).await?;
-            let names =
-                files.class_names().map(Classes::of_metadata).filter(|names| names.is_ok() || config.classes.is_none());
-            return Ok((Reader::Parquet(files), out, names.transpose()?));
+            let names = files.class_names().map(Classes::of_metadata);
+            return Ok((Reader::Parquet(files), out, names));
         }
         SourceKind::WebDataset { label_field, image_member } => {
             let members = tars::Members { label_field: label_field.clone(), image: image_member.clone() };
@@ -279,16 +304,23 @@ fn check(out: &mut Collected, splits: &[(Split, Vec<String>)]) -> Result<(), Sou
     std::mem::take(&mut out.problems).finish()?;
     match splits.iter().find(|(split, _)| !out.entries.iter().any(|entry| entry.split == *split)) {
         None => Ok(()),
-        Some((split, names)) => Err(SourceError::EmptySplit { split: split.as_str(), names: names.join("`, `") }),
+        Some((split, names)) => {
+            let skipped = out.skips.describe(*split);
+            Err(SourceError::EmptySplit { split: split.as_str(), names: names.join("`, `"), skipped })
+        }
     }
 }
 
-/// Rejects a split of which no image exists, since then the root is probably wrong.
+/// Rejects a split of which no image can be read. If none exists, the root is probably wrong.
 fn check_existence(entries: &[Entry], splits: &[(Split, Vec<String>)], root: &str) -> Result<(), SourceError> {
     for (split, _) in splits {
         let mut found = entries.iter().filter(|entry| entry.split == *split);
         let Some(first) = found.next() else { continue };
         if first.file.version().is_none() && found.all(|entry| entry.file.version().is_none()) {
+            if let entry::File::Unreadable(reason) = &first.file {
+                let (split, path, reason) = (split.as_str(), first.path.clone(), reason.clone());
+                return Err(SourceError::NoReadableImage { split, path, reason });
+            }
             return Err(SourceError::NoImageExists {
                 split: split.as_str(),
                 path: first.path.clone(),

@@ -24,10 +24,11 @@ use crate::{
 /// Texts that tools write for a value that is missing, in lower case.
 const MISSING: [&str; 7] = ["nan", "none", "null", "na", "n/a", "<na>", "nil"];
 
-/// Returns the number of each entry's class, and the names of the classes: those `given` by the user or else by the
-/// metadata, or those of the data set.
+/// Returns the number of each entry's class, and the names of the classes: those `given` by the user, or else those of the
+/// `metadata`, or those of the data set.
 ///
-/// Labels that are numbers are numbers of classes. Names are numbered in sorted order; if the user's names are the same,
+/// Labels that are numbers are numbers of classes. If the metadata has names for them, the user's names are matched with
+/// these. Names are numbered in sorted order; if the user's names are the same,
 /// their numbers are the user's; if none of them is the same, the user renames the classes.
 ///
 /// # Errors
@@ -36,20 +37,19 @@ pub(super) fn assign_labels(
     entries: &[Entry],
     kind: Option<LabelKind>,
     given: Option<Classes>,
+    metadata: Option<Classes>,
     warnings: &mut Vec<Warning>,
 ) -> Result<(Vec<i64>, Classes)> {
-    let names = match resolve(entries, kind, warnings)? {
+    // The numbers of a `ClassLabel` stand for its names, whether the user says that labels are names or numbers.
+    let is_class_label = metadata.is_some() && entries.iter().all(|entry| matches!(entry.label, Label::Number(_)));
+    let names = match resolve(entries, kind.filter(|_| !is_class_label), warnings)? {
         Labels::Numbers(labels) => {
-            warnings.extend(sparse(&labels).filter(|_| given.is_none()));
-            let classes = given.unwrap_or_default();
-            classes.check_numbers()?;
-            for (entry, label) in entries.iter().zip(&labels) {
-                classes.check(&entry.path, *label)?;
-            }
-            return Ok((labels, classes));
+            warnings.extend(sparse(&labels).filter(|_| given.is_none() && metadata.is_none()));
+            return number(entries, labels, given, metadata);
         }
         Labels::Names(names) => names,
     };
+    let given = given.or(metadata.map(|names| names.check_metadata().map(|()| names)).transpose()?);
     let mut sorted: Vec<&str> = names.iter().map(String::as_str).collect::<BTreeSet<_>>().into_iter().collect();
     if let Ok(values) = sorted.iter().map(|name| name.parse::<u64>()).collect::<Result<Vec<_>, _>>()
         && values.iter().zip(&sorted).all(|(value, name)| value.to_string() == **name)
@@ -59,6 +59,35 @@ pub(super) fn assign_labels(
     let classes = given.unwrap_or_else(|| Classes::of(sorted.iter().copied()));
     let (numbers, classes) = classes.number(&sorted)?;
     Ok((names.iter().filter_map(|name| numbers.get(name.as_str()).copied()).collect(), classes))
+}
+
+/// Finds the names of classes for labels that are numbers.
+fn number(
+    entries: &[Entry],
+    mut labels: Vec<i64>,
+    given: Option<Classes>,
+    metadata: Option<Classes>,
+) -> Result<(Vec<i64>, Classes)> {
+    let classes = match (given, metadata) {
+        (Some(given), Some(metadata)) => {
+            let (numbers, classes) = given.match_metadata(&metadata, &labels.iter().copied().collect())?;
+            labels.iter_mut().for_each(|label| *label = numbers.get(label).copied().unwrap_or(*label));
+            classes
+        }
+        (Some(given), None) => {
+            given.check_numbers()?;
+            given.numbered()
+        }
+        (None, Some(metadata)) => {
+            metadata.check_metadata()?;
+            metadata
+        }
+        (None, None) => Classes::default(),
+    };
+    for (entry, label) in entries.iter().zip(&labels) {
+        classes.check(&entry.path, *label)?;
+    }
+    Ok((labels, classes))
 }
 
 /// Warns about numbers that are far larger than the number of classes: trainers expect 0 to that number.
@@ -251,7 +280,7 @@ mod tests {
 
     fn assigned(rows: &[Entry], given: Option<Classes>) -> Result<(Vec<i64>, Classes)> {
         let given = given.map(|given| given.of_file("f".into()));
-        assign_labels(rows, None, given, &mut Vec::new())
+        assign_labels(rows, None, given, None, &mut Vec::new())
     }
 
     #[test]
@@ -277,8 +306,8 @@ mod tests {
         assert_eq!((labels, classes.name(2)), (vec![0, 1, 2], "z".into()));
         let renamed = classes::parse_json(serde_json::json!({"007": "x", "a": "y"})).unwrap();
         assert!(assigned(&codes, Some(renamed)).unwrap_err().to_string().contains("it has no name for \"0100\""));
-        let metadata = Classes::of_metadata(&["007".to_owned()]).unwrap();
-        let message = assign_labels(&codes, None, Some(metadata), &mut Vec::new()).unwrap_err().to_string();
+        let metadata = Classes::of_metadata(&["007".to_owned()]);
+        let message = assign_labels(&codes, None, None, Some(metadata), &mut Vec::new()).unwrap_err().to_string();
         assert!(
             message.starts_with("the class names in the metadata of the Parquet files do not fit the 3"),
             "{message}"

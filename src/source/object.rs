@@ -7,14 +7,17 @@ use bytes::Bytes;
 use super::{
     Read,
     error::{Result, SourceError},
+    patterns::hint,
 };
 use crate::{
     limited_read::{HEAD_BYTES, StandIn},
     storage::{Location, StoredObject},
 };
 
-/// Encoded bytes of an image. Parquet readers fail on values of 8 MiB and more.
+/// Encoded bytes of an image in its standard form. Parquet readers fail on values of 8 MiB and more.
 pub(super) const MAX_IMAGE_BYTES: usize = (8 << 20) - 1;
+/// Bytes of the file of an image: without compression it can be many times as large as in its standard form.
+const MAX_FILE_BYTES: u64 = 256 << 20;
 /// Bytes of a line, a field or a label.
 pub(super) const MAX_FIELD_BYTES: usize = 64 << 10;
 /// Characters of a file's name in a message: as many as stores allow.
@@ -22,9 +25,9 @@ pub(super) const MAX_NAME_CHARS: usize = 1024;
 /// Bytes of a file that lists images. It is held in memory.
 const MAX_LIST_BYTES: u64 = 1 << 30;
 
-/// Returns why an image of `size` bytes is rejected, or `None` if it is not too large.
+/// Returns why the file of an image of `size` bytes is rejected, or `None` if it is not too large.
 pub(super) fn too_large(size: u64) -> Option<String> {
-    (size > MAX_IMAGE_BYTES as u64).then(|| format!("it has {size} bytes, {MAX_IMAGE_BYTES} are allowed"))
+    (size > MAX_FILE_BYTES).then(|| format!("it has {size} bytes, {MAX_FILE_BYTES} are allowed"))
 }
 
 /// Reads an image: a range of an object, or all of it. An image that is too large is rejected without reading it.
@@ -49,7 +52,8 @@ pub(super) async fn read_list(
     below: &'static str,
 ) -> Result<Bytes> {
     let Some(object) = location.find(name).await? else {
-        return Err(SourceError::NoSuchFile { url: location.url_of(name), key, below });
+        let hint = hint(name, false);
+        return Err(SourceError::NoSuchFile { url: location.url_of(name), key, below, hint });
     };
     if object.size() > MAX_LIST_BYTES {
         return Err(SourceError::ListTooLarge { url: object.url(), bytes: object.size(), max: MAX_LIST_BYTES, key });

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch},
     compute::cast,
-    datatypes::{DataType, Float64Type, Int64Type, Schema},
+    datatypes::{DataType, Float64Type, Int64Type, Schema, UInt64Type},
 };
 use futures::TryStreamExt;
 use parquet::{
@@ -23,6 +23,7 @@ use super::{
     error::{Result, SourceError},
     label::Label,
     object::or_stand_in,
+    patterns::hint,
 };
 use crate::{
     config,
@@ -97,7 +98,8 @@ impl ParquetFiles {
         for (split, name) in splits.iter().flat_map(|(split, names)| names.iter().map(|name| (*split, name))) {
             let Some(mut object) = location.find(name).await? else {
                 let (key, below) = ("`source.splits`", "`source.root`");
-                return Err(SourceError::NoSuchFile { url: location.url_of(name), key, below });
+                let hint = hint(name, true);
+                return Err(SourceError::NoSuchFile { url: location.url_of(name), key, below, hint });
             };
             let footer = match ArrowReaderMetadata::load_async(&mut object, ArrowReaderOptions::new()).await {
                 Ok(footer) => footer,
@@ -168,13 +170,17 @@ impl ParquetFiles {
     /// Returns the labels of a column; `None` for NULL.
     fn labels(&self, file: &str, column: &ArrayRef) -> Result<Vec<Option<Result<Label, String>>>> {
         let cast = |to: &DataType| {
-            cast(column, to).map_err(|source| SourceError::LabelRange {
+            cast(column, to).map_err(|source| SourceError::Labels {
                 file: file.to_owned(),
                 column: self.label_column.clone(),
                 source,
             })
         };
         Ok(match column.data_type() {
+            DataType::UInt64 => {
+                let labels = column.as_primitive::<UInt64Type>();
+                labels.iter().map(|label| Some(Label::of_unsigned(label?))).collect()
+            }
             integer if integer.is_integer() => {
                 let labels = cast(&DataType::Int64)?;
                 labels.as_primitive::<Int64Type>().iter().map(|label| Some(Ok(Label::Number(label?)))).collect()
@@ -376,7 +382,8 @@ fn order_of(known: &[String], names: &[String], first: &str, file: &str) -> Resu
 fn class_label(schema: &Schema, column: &str) -> Option<Vec<String>> {
     let info: serde_json::Value = serde_json::from_str(schema.metadata().get("huggingface")?).ok()?;
     let names = info.pointer("/info/features")?.get(column)?.get("names")?.as_array()?;
-    names.iter().map(|name| name.as_str().map(str::to_owned)).collect()
+    let names: Option<Vec<String>> = names.iter().map(|name| name.as_str().map(str::to_owned)).collect();
+    names.filter(|names| !names.is_empty())
 }
 
 #[cfg(test)]

@@ -32,17 +32,38 @@ pub(super) async fn expand(location: &Location, config: &config::Source) -> Resu
     for (split, patterns) in names {
         let mut files = Vec::new();
         for pattern in patterns {
-            files.extend(matches(location, pattern).await?);
-        }
-        for file in &files {
-            if let Some(first) = seen.insert(file.clone(), *split) {
-                let (first, second) = (first.as_str(), split.as_str());
-                return Err(SourceError::FileTwice { file: file.clone(), first, second });
+            for file in matches(location, pattern).await? {
+                if let Some((first, other)) = seen.insert(file.clone(), (*split, pattern)) {
+                    let (first, second) = (first.as_str(), split.as_str());
+                    return Err(if first == second {
+                        let patterns = (other.clone(), pattern.clone());
+                        SourceError::FileTwiceInSplit { file, split: first, patterns }
+                    } else {
+                        SourceError::FileTwice { file, first, second }
+                    });
+                }
+                files.push(file);
             }
         }
         splits.push((*split, files));
     }
     Ok(splits)
+}
+
+/// Returns a hint for a name of `source.splits` or `source.table` that was not found and probably means something else;
+/// empty if there is none. Only some kinds of sources have `patterns`.
+pub(super) fn hint(name: &str, patterns: bool) -> &'static str {
+    let is_share = |number: f64| number > 0.0 && number < 1.0;
+    let percent =
+        name.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok()).map(|percent| percent / 100.0);
+    if percent.or_else(|| name.trim().parse().ok()).is_some_and(is_share) {
+        return "\nhint: a share of the images of train is a number without quotes, such as `validation = 0.1`";
+    }
+    if !patterns && name.contains(['*', '?', '[', '{']) {
+        return "\nhint: only the kinds `parquet` and `webdataset` have patterns such as `*` and `{0..9}`; here each name is \
+                one file or folder, and a list names several";
+    }
+    ""
 }
 
 /// Returns the files that `pattern` matches. A name without a pattern, or of a file that exists, is itself.
@@ -67,5 +88,26 @@ async fn matches(location: &Location, pattern: &str) -> Result<Vec<String>> {
     match files.is_empty() {
         true => Err(SourceError::NoMatch { pattern: pattern.to_owned() }),
         false => Ok(files),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_not_found_may_mean_something_else() {
+        for (name, patterns, meant) in [
+            ("0.1", true, "a share"),
+            ("10 %", false, "a share"),
+            ("lists/*.txt", false, "patterns"),
+            ("{0..3}.csv", false, "patterns"),
+            ("*.tar", true, ""),
+            ("10", false, ""),
+            ("train.csv", false, ""),
+        ] {
+            let hint = hint(name, patterns);
+            assert!(hint.contains(meant) && hint.is_empty() == meant.is_empty(), "{name}: {hint}");
+        }
     }
 }

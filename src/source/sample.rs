@@ -23,14 +23,16 @@ pub(crate) struct Sized {
 
 impl Source {
     /// Returns the sizes of at most `count` training images, which are drawn by a digest of their paths. Files are read
-    /// but not decoded. What is not an image is left out: it becomes a reject when it is read.
+    /// but not decoded. What is not an image is left out: it becomes a reject when it is read. So are files that
+    /// take long to read.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read or has changed since it was listed.
     pub(crate) async fn sample_sizes(&self, count: usize) -> Result<Vec<Sized>> {
         let listing = Columns::new(schema::LISTING, &self.listing);
         let (ids, paths, splits) = (listing.strings("source_id")?, listing.strings("path")?, listing.strings("split")?);
-        let in_training = (0..ids.len()).filter(|&row| splits.value(row) == Split::Train.as_str());
+        let in_training = (0..ids.len())
+            .filter(|&row| splits.value(row) == Split::Train.as_str() && !self.is_large(paths.value(row)));
         let mut drawn: Vec<(&str, &str)> = in_training.map(|row| (ids.value(row), paths.value(row))).collect();
         drawn.sort_unstable();
         drawn.truncate(count);

@@ -32,6 +32,8 @@ pub(crate) enum Reason {
     OutsideOfClasses,
     /// The metadata file of its folder does not name it.
     NotInMetadata,
+    /// A file of metadata, of a kind or in a folder in which none is read.
+    Metadata,
     /// A symbolic link to a folder that it is in.
     Loop,
     /// A row of a split that the pipeline does not name.
@@ -48,6 +50,7 @@ impl fmt::Display for Reason {
             Self::LeftBehind => f.write_str("hidden or of a tool"),
             Self::OutsideOfClasses => f.write_str("outside of the class folders"),
             Self::NotInMetadata => f.write_str("not in the metadata file"),
+            Self::Metadata => f.write_str("metadata that is not read"),
             Self::Loop => f.write_str("links in a circle"),
             Self::OtherSplit(split) => write!(f, "of the split {}", quote(split)),
             Self::NoMembers => f.write_str("without image and label"),

@@ -21,12 +21,13 @@ use super::{
     label::Label,
     names::{is_image, is_left_behind},
     object::{MAX_IMAGE_BYTES, or_stand_in, read_image},
+    patterns::hint,
     range_reader::RangeReader,
     skips::Reason,
 };
 use crate::{
     config::Split,
-    error::text::{first_few, quote, shorten},
+    error::text::{escape, first_few, quote, shorten},
     limited_read,
     storage::{Location, StoredObject},
 };
@@ -73,6 +74,10 @@ struct Sample {
     /// Images: ending, full name, range.
     images: Vec<(String, String, Range<u64>)>,
     label: Option<Label>,
+    /// Whether its label is invalid, which is a problem of the tar.
+    has_invalid_label: bool,
+    /// Why no table can hold the name of the sample.
+    unreadable: Option<String>,
     /// The endings of all members.
     endings: Vec<String>,
 }
@@ -87,10 +92,27 @@ impl Sample {
             [(_, name, range)] => Ok(Some((name, range))),
             [(first, ..), (second, ..), ..] if first == second => Err(format!("the member `.{first}` twice")),
             _ => {
-                let endings: Vec<String> = images.iter().map(|(ending, ..)| format!("`{ending}`")).collect();
-                Err(format!("several images; `source.image_member` chooses one of {}", first_few(&endings)))
+                let endings = self.image_endings();
+                Err(format!("several images; `source.image_member` chooses one of {endings}"))
             }
         }
+    }
+
+    /// Returns why the sample has no image, if `members` choose none.
+    fn without_image(&self, members: &Members) -> String {
+        match &members.image {
+            Some(image) if !self.images.is_empty() => format!(
+                "the sample has no image `{}` (`source.image_member`), but {}",
+                shorten(image),
+                self.image_endings()
+            ),
+            _ => format!("the sample has no image; its members are {}", self.members()),
+        }
+    }
+
+    fn image_endings(&self) -> String {
+        let endings: Vec<String> = self.images.iter().map(|(ending, ..)| format!("`{}`", shorten(ending))).collect();
+        first_few(&endings)
     }
 
     fn members(&self) -> String {
@@ -134,7 +156,11 @@ impl Tars {
         for (split, name, shard) in found {
             let origin = Origin { file: name.into(), line: None };
             let Some((object, index)) = shard else {
-                out.problems.add(&origin, "there is no such file; it is one of `source.splits`, below `source.root`");
+                let hint = hint(name, true);
+                out.problems.add(
+                    &origin,
+                    format!("there is no such file; it is one of `source.splits`, below `source.root`{hint}"),
+                );
                 continue;
             };
             index.problems.iter().for_each(|problem| out.problems.add(&origin, problem));
@@ -144,6 +170,7 @@ impl Tars {
             for (base, sample) in index.samples {
                 match tars.entry(&base, &sample, members, split, &origin, &object) {
                     Ok(Some(entry)) => out.entries.push(entry),
+                    Ok(None) if sample.has_invalid_label => {}
                     Ok(None) => {
                         out.skips.add(Some(split), Reason::NoMembers, &format!("{name}{MEMBER_MARK}{base}"));
                     }
@@ -155,7 +182,8 @@ impl Tars {
         Ok(tars)
     }
 
-    /// Adds a sample of the tar that is added next. Returns `None` if it has neither an image nor a label.
+    /// Adds a sample of the tar that is added next. Returns `None` if it has neither an image nor a label, or if
+    /// its label is invalid.
     fn entry(
         &mut self,
         base: &str,
@@ -167,7 +195,7 @@ impl Tars {
     ) -> Result<Option<Entry>, String> {
         let image = sample.image(members)?;
         let Some(label) = sample.label.clone() else {
-            return if image.is_none() {
+            return if image.is_none() || sample.has_invalid_label {
                 Ok(None)
             } else {
                 Err(format!(
@@ -178,18 +206,27 @@ impl Tars {
             };
         };
         let (path, file, member) = match image {
+            _ if sample.unreadable.is_some() => {
+                let reason = sample.unreadable.clone().unwrap_or_default();
+                (base, File::Unreadable(reason.clone()), Err(reason))
+            }
             Some((name, range)) => {
                 let member = Member { shard: self.shards.len(), range: range.clone() };
                 (name, File::Found(object.version().clone()), Ok(member))
             }
             None => {
-                let reason = format!("the sample has no image; its members are {}", sample.members());
+                let reason = sample.without_image(members);
                 (base, File::Unreadable(reason.clone()), Err(reason))
             }
         };
         let path = format!("{}{MEMBER_MARK}{path}", origin.file);
         self.images.insert(path.clone(), member);
         Ok(Some(Entry { path, label, split, origin: origin.clone(), file }))
+    }
+
+    /// Returns the size of the image at `path`, if it is known.
+    pub(super) fn size(&self, path: &str) -> Option<u64> {
+        self.images.get(path)?.as_ref().ok().map(|member| member.range.end - member.range.start)
     }
 
     /// Returns the size of all images.
@@ -255,8 +292,14 @@ impl Index {
             self.skipped.push((reason, name.to_owned()));
             return;
         };
-        let sample: &mut Sample = match relative_path(base) {
-            Ok(base) => self.samples.entry(base.to_owned()).or_default(),
+        let sample: &mut Sample = match relative_path(name) {
+            Ok(_) => self.samples.entry(base.trim_start_matches("./").to_owned()).or_default(),
+            // Without the control characters it would do: the sample is unreadable, and the tar is sound.
+            Err(problem) if relative_path(&name.replace(char::is_control, "")).is_ok() => {
+                let sample = self.samples.entry(escape(base).replace('\\', "\\\\")).or_default();
+                sample.unreadable = Some(problem);
+                sample
+            }
             Err(problem) => return self.problems.push(problem),
         };
         let ending = ending.to_lowercase();
@@ -264,7 +307,10 @@ impl Index {
             match read_label(content).and_then(|text| parse_label(&text, members.label_field.as_deref())) {
                 Ok(_) if sample.label.is_some() => self.problems.push(format!("the tar has {} twice", quote(name))),
                 Ok(label) => sample.label = Some(label),
-                Err(problem) => self.problems.push(format!("{}: {problem}", quote(name))),
+                Err(problem) => {
+                    sample.has_invalid_label = true;
+                    self.problems.push(format!("{}: {problem}", quote(name)));
+                }
             }
         } else if is_image(name) {
             sample.images.push((ending.clone(), name.trim_start_matches("./").to_owned(), range));

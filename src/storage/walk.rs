@@ -74,6 +74,8 @@ pub(super) fn walk(
     while let Some(entry) = entries.next() {
         match entry {
             Ok(entry) => match name_of(root, entry.path()) {
+                // What is in the folder has the same fault.
+                Err(_) if entry.file_type().is_dir() && entry.depth() < max_depth => {}
                 Err(name) => found(Found::Fault(Fault { name, kind: FaultKind::NotUnicode })),
                 Ok(name) if leads_up(&entry) => {
                     found(Found::Fault(Fault { name, kind: FaultKind::Loop }));

@@ -29,6 +29,10 @@ struct Written {
     images: usize,
     /// A part of the reason, by path in the tables.
     rejects: BTreeMap<String, &'static str>,
+    /// How many of them are known before images are read.
+    known_rejects: usize,
+    /// The classes all of whose images are rejects.
+    unreadable: usize,
     /// By reason.
     skipped: BTreeMap<&'static str, usize>,
 }
@@ -104,6 +108,20 @@ impl Split {
         self.note_reject(&format!("{class}/caf\\xe9.png"), "not valid UTF-8");
         symlink("/no/such/file.png", self.path.join(class).join("moved.png")).unwrap();
         self.note_reject(&format!("{class}/moved.png"), "symbolic link to a file that does not exist");
+        self.written.known_rejects += 3;
+    }
+
+    /// Writes classes of which no image can be read.
+    fn unreadable(&mut self, png: &[u8]) {
+        write(&self.path.join("a\tclass/0.png"), png);
+        self.note_reject("a\\\\tclass/0.png", "control characters");
+        write(&self.path.join(OsStr::from_bytes(b"caf\xe9/0.png")), png);
+        self.note_reject("caf\\xe9/0.png", "not valid UTF-8");
+        fs::create_dir(self.path.join("gone")).unwrap();
+        symlink("/no/such/file.png", self.path.join("gone/0.png")).unwrap();
+        self.note_reject("gone/0.png", "symbolic link to a file that does not exist");
+        self.written.known_rejects += 3;
+        self.written.unreadable += 3;
     }
 
     /// Writes files that are none of the data set's images.
@@ -166,6 +184,7 @@ fn data_set(root: &Path) -> BTreeMap<&'static str, Written> {
             split.others(class);
         }
         split.beside(&digits[0].bytes);
+        split.unreadable(&digits[0].bytes);
         written.insert(name, split.written);
     }
     written
@@ -184,10 +203,9 @@ fn number(value: &Value) -> usize {
     usize::try_from(value.as_u64().unwrap()).unwrap()
 }
 
-/// Checks that the census of a split says what was written. Before images are read, those that cannot be read count as
-/// images.
+/// Checks that the census of a split says what was written. Before images are read, damaged ones count as images.
 fn assert_adds_up(census: &Value, written: &Written, read: bool) {
-    let rejects = if read { written.rejects.len() } else { 0 };
+    let rejects = if read { written.rejects.len() } else { written.known_rejects };
     assert_eq!(number(&census["rejects"]), rejects, "{census}");
     assert_eq!(number(&census["images"]), written.images + written.rejects.len() - rejects, "{census}");
     let skipped = census["skipped"].as_array().unwrap();
@@ -197,6 +215,7 @@ fn assert_adds_up(census: &Value, written: &Written, read: bool) {
     let sum = number(&census["images"]) + rejects + counts.values().sum::<usize>();
     assert_eq!(number(&census["listed"]), sum, "{census}");
     assert_eq!(number(&census["classes"]), DIGITS.len(), "{census}");
+    assert_eq!(census["unreadable"].as_array().unwrap().len(), written.unreadable, "{census}");
 }
 
 /// Checks the images and rejects of a split in the tables.
@@ -225,6 +244,10 @@ fn a_thousand_mixed_files_are_accounted_for() {
     let checked = workspace.json("check", &[]);
     let run = workspace.json("run", &["--until", "images", "--set", "rejects.max_fraction=1"]);
     for (answer, read) in [(&checked, false), (&run, true)] {
+        let warnings = answer["warnings"].to_string();
+        for class in [r"a\\\\tclass", r"caf\\xe9", "gone"] {
+            assert!(warnings.contains(&format!(r#"\"{class}\""#)), "{class}: {warnings}");
+        }
         let splits = answer["census"]["splits"].as_array().unwrap();
         assert_eq!(splits.iter().map(|split| number(&split["listed"])).sum::<usize>(), on_disk);
         assert_eq!(splits.len(), written.len());

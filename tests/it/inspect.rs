@@ -31,6 +31,7 @@ fn a_model_is_explained() {
       vae factor        4
       sample size       8
       image size        32
+      side multiple     8
       tokenizer         16 tokens per prompt
     text_encoder/model.onnx: 247.8 KiB, weights float16
       in   input_ids          int64 [batch, sequence]
@@ -87,7 +88,7 @@ fn a_model_is_explained() {
     let output = inspected("models/digits", &["--format", "json"]);
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&found["fits"], &found["kind"]), (&json!(true), &json!("diffusion")));
-    assert_eq!(found["facts"]["image_size"], 32);
+    assert_eq!((&found["facts"]["image_size"], &found["facts"]["side_multiple"]), (&json!(32), &json!(8)));
     assert_eq!(found["graphs"].as_array().unwrap().len(), 4);
 }
 
@@ -111,6 +112,7 @@ fn a_model_that_does_not_fit_says_all_that_is_wrong() {
       vae factor        4
       sample size       8
       image size        32
+      side multiple     not stated
     text_encoder/model.onnx: 247.8 KiB, weights float16
       in   input_ids          int64 [batch, sequence]
       out  last_hidden_state  float32 [batch, sequence, 64]

@@ -93,6 +93,7 @@ fn every_kind_of_trouble_has_its_outcome() {
     warning: 3 of 9 generation prompts have more than the 16 tokens that the model reads, start and end included; what follows them is cut off. The longest has 21: "a photo of rgba_clear_dropped"
     warning: 3 of 9 filter prompts have more than the 16 tokens that the model reads, start and end included; what follows them is cut off. The longest has 21: "a photo of rgba_clear_dropped"
     warning: 1 of 20 images of the split train could not be read
+    warning: no image of the class "png_badadler" in the split train can be read
     == dots_in_keys
     exit code 2
     the source has 2 invalid entries:

@@ -178,3 +178,31 @@ fn prompts_that_are_cut_off_are_counted() {
     assert!(found[0].starts_with("1 of 20 generation prompts has more than"), "{found:?}");
     assert!(found[0].contains("\"six, zebra zebra"), "{found:?}");
 }
+
+#[test]
+fn nothing_hard_is_said_as_soon_as_it_is_known() {
+    let mut workspace = Workspace::small();
+    workspace.edit("hard_samples.max_class_count=1");
+    let message =
+        "no image is hard, so none was generated; classes of train have 3 (\"eight\") to 70 images (\"zero\")";
+    let check = |command: &str, arguments: &[&str], expected: bool| {
+        let said = workspace.json(command, arguments)["warnings"].to_string().replace('\\', "");
+        assert_eq!(said.contains(message), expected, "{command} {arguments:?}: {said}");
+    };
+    // Before and after the images are read.
+    for arguments in [&["--until", "images"][..], &["--until", "hard_samples"]] {
+        check("check", &[], true);
+        check("plan", &[], true);
+        check("run", arguments, arguments[1] == "hard_samples");
+    }
+    check("run", &["--until", "hard_samples"], true);
+    check("plan", &[], true);
+    // Another query may need what is known once images are read.
+    workspace.edit("name=other");
+    workspace.edit(&format!("sql_dir={}", workspace.path("sql").display()));
+    let query = "SELECT source_id, label, class_name, 'small' AS reason FROM images WHERE width < 1000";
+    fs::create_dir_all(workspace.path("sql/hard_samples")).unwrap();
+    fs::write(workspace.path("sql/hard_samples/few_shot.sql"), query).unwrap();
+    let said = workspace.json("check", &[])["warnings"].to_string();
+    assert!(!said.contains("no image is hard"), "{said}");
+}

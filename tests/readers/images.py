@@ -149,6 +149,7 @@ def converted() -> dict[str, tuple[bytes, Image.Image]]:
     unreadable = {
         "long_text.png": png(chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"a" * (8 << 20)))),
         "long_unicode_text.png": png(chunk(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(b"a" * (8 << 20)))),
+        "many_texts.png": png(*[chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"a" * (1 << 20)))] * 65),
         "long_profile.png": png(chunk(b"iCCP", b"icc\0\0" + zlib.compress(b"a" * (8 << 20)))),
         "text_crc.png": png(chunk(b"tEXt", b"Comment\0hello", crc=1)),
         "private_crc.png": png(chunk(b"prVt", b"known to one tool", crc=1)),
@@ -188,6 +189,7 @@ def rejected() -> dict[str, bytes]:
         "pixels_crc.png": png(crc=1),
         "empty.png": b"",
         "page.jpg": b"<!DOCTYPE html><html>404</html>",
+        "float.tif": encode(Image.fromarray(np.asarray(PHOTO.convert("L")).astype("float32")), "TIFF"),
         **{f"cut.{form.lower()}": data[: len(data) // 2] for form, data in whole.items()},
     }
 

@@ -134,7 +134,7 @@ fn decode_with_format(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, Im
 
 fn decode_checked(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, ImageFormat), ImageError> {
     let (decoder, format) = open(bytes, limits)?;
-    let mut image = DynamicImage::from_decoder(decoder).map_err(|error| corrupt(format, error))?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(|error| undecodable(bytes, format, error))?;
     image.apply_orientation(wrapping::orientation(bytes, format));
     Ok((image, format))
 }
@@ -153,13 +153,24 @@ pub(super) fn open<'a>(
     }
     let format = format_of(bytes)?;
     let decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder();
-    let decoder = decoder.map_err(|error| corrupt(format, error))?;
+    let decoder = decoder.map_err(|error| undecodable(bytes, format, error))?;
     let (width, height) = decoder.dimensions();
     check_size(width, height, limits)?;
     if !is_complete(bytes, format) {
         return Err(corrupt(format, "its end is missing"));
     }
     Ok((decoder, format))
+}
+
+/// Returns the error of a file that its decoder refuses.
+fn undecodable(bytes: &[u8], format: ImageFormat, error: image::ImageError) -> ImageError {
+    match error {
+        image::ImageError::Unsupported(error) => {
+            let kind = wrapping::unusual(bytes, format).unwrap_or_else(|| error.to_string());
+            ImageError::UnsupportedKind { format: name_of(format), kind }
+        }
+        error => corrupt(format, error),
+    }
 }
 
 fn check_size(width: u32, height: u32, limits: &Limits) -> Result<(), ImageError> {

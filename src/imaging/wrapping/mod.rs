@@ -6,6 +6,7 @@
 mod jpeg;
 mod orientation;
 mod png;
+mod tiff;
 mod webp;
 
 use std::io::Cursor;
@@ -43,6 +44,11 @@ pub(super) fn read(bytes: &[u8], format: ImageFormat) -> Result<Wrapping, ::png:
         // Every reader that we know of opens few of the many kinds of these formats.
         _ => Wrapping { orientation: orientation(bytes, format), is_standard: false },
     })
+}
+
+/// Returns what few readers know of a file, for a message; `None` if that is not known.
+pub(super) fn unusual(bytes: &[u8], format: ImageFormat) -> Option<String> {
+    if format == ImageFormat::Tiff { tiff::unusual(bytes) } else { None }
 }
 
 /// Returns how the pixels of a file are turned to stand upright. What cannot be read turns nothing.

@@ -2,6 +2,8 @@
 
 use image::metadata::Orientation;
 
+use super::tiff::Tiff;
+
 /// What metadata says about the orientation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mark {
@@ -42,32 +44,10 @@ pub(super) fn of_exif(mut exif: &[u8]) -> Mark {
     while let Some(rest) = exif.strip_prefix(PREFIX) {
         exif = rest;
     }
-    let (Some(header), false) = (exif.first_chunk::<8>(), exif.is_empty()) else {
-        return if exif.is_empty() { Mark::Absent } else { Mark::Odd };
-    };
-    let little = match header[..4] {
-        [b'I', b'I', 42, 0] => true,
-        [b'M', b'M', 0, 42] => false,
-        _ => return Mark::Odd,
-    };
-    of_directory(&Tiff { bytes: exif, little })
-}
-
-/// A TIFF file and its byte order.
-struct Tiff<'a> {
-    bytes: &'a [u8],
-    little: bool,
-}
-
-impl Tiff<'_> {
-    fn u16(&self, at: u64) -> Option<u16> {
-        let bytes = *self.bytes.get(usize::try_from(at).ok()?..)?.first_chunk::<2>()?;
-        Some(if self.little { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) })
-    }
-
-    fn u32(&self, at: u64) -> Option<u32> {
-        let bytes = *self.bytes.get(usize::try_from(at).ok()?..)?.first_chunk::<4>()?;
-        Some(if self.little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) })
+    match Tiff::new(exif) {
+        Some(tiff) => of_directory(&tiff),
+        None if exif.is_empty() => Mark::Absent,
+        None => Mark::Odd,
     }
 }
 

@@ -16,6 +16,9 @@ use super::{
 /// The most bytes to which Pillow inflates a text or a color profile, before it refuses the file.
 const MAX_INFLATED_BYTES: usize = 1 << 20;
 
+/// The most characters that all texts of a file have in Pillow, before it refuses the file.
+const MAX_TEXT_CHARS: usize = 64 << 20;
+
 /// Texts in which other tools keep EXIF and XMP.
 const RAW_EXIF: &str = "Raw profile type exif";
 const XMP: &str = "XML:com.adobe.xmp";
@@ -89,7 +92,7 @@ fn is_standard(name: &[u8; 4], contents: &[u8]) -> bool {
 
 /// The texts of a file.
 struct Texts {
-    /// How many can be read, whatever they are.
+    /// How many can be read, whatever they are; up to [`MAX_TEXT_CHARS`] of them all.
     of_any_kind: usize,
     exif: Option<String>,
     xmp: Option<String>,
@@ -109,7 +112,12 @@ impl Texts {
             Some((text.keyword.clone(), text.get_text().ok()?))
         });
         let mut texts = Self { of_any_kind: 0, exif: None, xmp: None };
+        let mut chars = 0;
         for (keyword, text) in plain.chain(compressed).chain(unicode) {
+            chars += text.chars().count();
+            if chars > MAX_TEXT_CHARS {
+                break;
+            }
             texts.of_any_kind += 1;
             match keyword.as_str() {
                 RAW_EXIF => texts.exif = Some(text),

@@ -35,6 +35,8 @@ pub(crate) struct DiffusionFacts {
     sample_size: Option<u64>,
     /// The side of the images that the model was trained with, in pixels.
     image_size: Option<u64>,
+    /// The number of pixels that both sides of an image are multiples of, if the model fits.
+    side_multiple: Option<u32>,
 }
 
 /// A description of a directory.
@@ -52,7 +54,7 @@ pub(crate) struct DiffusionDescription {
 /// Reads everything that can be read, without loading weights.
 pub(crate) fn describe(dir: &Path) -> DiffusionDescription {
     let mut problems = Problems::default();
-    problems.keep_all(DiffusionFiles::inspect(dir));
+    let files = problems.keep_all(DiffusionFiles::inspect(dir));
     let graphs: Vec<_> = files::graphs(dir).collect();
     let tokenizer = |part: &'static str| {
         let config = dir.join(part.replace("tokenizer", "text_encoder")).join("config.json");
@@ -79,6 +81,7 @@ pub(crate) fn describe(dir: &Path) -> DiffusionDescription {
         facts.vae_scale = vae["scaling_factor"].as_f64().or_else(|| vae_scale().to_string().parse().ok());
     }
     facts.image_size = facts.sample_size.zip(facts.vae_factor).map(|(latents, pixels)| latents * u64::from(pixels));
+    facts.side_multiple = files.map(|files| files.sides().multiple);
     let unet = graphs.iter().find(|(part, _)| *part == "unet");
     facts.timestep = unet.and_then(|(_, unet)| unet.is_edited("timestep")).map(|edited| match edited {
         true => "one for the whole batch: edited in memory when the graph is loaded",

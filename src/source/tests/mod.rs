@@ -3,12 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod layouts;
+mod names;
 mod tars;
 
 use std::{fs, path::PathBuf};
 
 use arrow::{
-    array::{AsArray, BinaryArray},
+    array::{AsArray, BinaryArray, UInt64Array},
     datatypes::{DataType, Field, Int64Type, Schema},
 };
 
@@ -58,6 +59,22 @@ impl Folder {
         names.iter().for_each(|name| {
             self.write(name, name);
         });
+        self
+    }
+
+    /// Writes a Parquet file with an image for each label, in the form of `datasets`: with the names of a `ClassLabel`,
+    /// if there are any.
+    fn class_label(&self, name: &str, names: &[&str], labels: ArrayRef) -> &Self {
+        let features = serde_json::json!({"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}});
+        let field = |name: &str, data_type: &DataType| Field::new(name, data_type.clone(), true);
+        let fields = vec![field("image", &DataType::Binary), field("label", labels.data_type())];
+        let schema = Schema::new_with_metadata(fields, [("huggingface".into(), features.to_string())].into());
+        let images = BinaryArray::from_vec(vec![b"x"; labels.len()]);
+        let batch = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(images), labels]).unwrap();
+        let file = fs::File::create(self.path(name)).unwrap();
+        let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
         self
     }
 
@@ -177,7 +194,8 @@ async fn names_stay_unchanged() {
 #[tokio::test]
 async fn a_missing_file_is_a_row() {
     let folder = Folder::new();
-    folder.images(&["a.png", "sub/b.png"]).write("empty.png", "").write("large.png", vec![0; 8 << 20]);
+    folder.images(&["a.png", "sub/b.png"]).write("empty.png", "");
+    fs::File::create(folder.path("large.png")).unwrap().set_len((256 << 20) + 1).unwrap();
     folder.write(
         "l.txt",
         "a.png 0\ngone.png 0\nsub/b.png 1\nsub/gone.png 1\nno/folder.png 1\nempty.png 0\nlarge.png 0\nsub 0\n",
@@ -185,7 +203,7 @@ async fn a_missing_file_is_a_row() {
     let lines = "kind = \"list\"\nsplits.train = \"l.txt\"";
     let source = folder.open(lines).await.unwrap();
     let missing = || Err("no such file".to_owned());
-    let large = Err("it has 8388608 bytes, 8388607 are allowed".to_owned());
+    let large = Err("it has 268435457 bytes, 268435456 are allowed".to_owned());
     let expected = [
         Ok("a.png".to_owned()),
         missing(),
@@ -215,6 +233,21 @@ async fn a_missing_file_is_a_row() {
         "none of the images of the split train exists; the first is \"gone/a.png\" of `l.txt`:1, below `ROOT`\n\
          hint: is `source.root` the directory that the paths are relative to?"
     );
+}
+
+#[tokio::test]
+async fn a_file_without_compression_is_read_whatever_becomes_of_it() {
+    let folder = Folder::new();
+    let gray = image::RgbImage::from_fn(1700, 1700, |x, y| image::Rgb([(x / 7) as u8, (y / 7) as u8, 90]));
+    fs::create_dir_all(folder.path("train/a")).unwrap();
+    gray.save(folder.path("train/a/0.bmp")).unwrap();
+    gray.save(folder.path("train/a/1.tif")).unwrap();
+    let source = folder.open("kind = \"imagefolder\"\nsplits.train = \"train\"").await.unwrap();
+    assert!(source.mean_bytes().unwrap() > (8 << 20) as f64);
+    for image in source.read(&[Some("train/a/0.bmp"), Some("train/a/1.tif")]).await.unwrap() {
+        let png = image.unwrap().unwrap();
+        assert!(png.len() < 8 << 20 && image::load_from_memory(&png).unwrap().to_rgb8() == gray);
+    }
 }
 
 #[tokio::test]
@@ -332,6 +365,12 @@ async fn metadata_files_have_the_labels() {
     assert_eq!(rows(&source), ["train/cat/1.png 0 cat train", "train/dog/2.png 1 dog train"]);
     let warnings = source.warnings();
     assert!(warnings[0].message.starts_with("`train/metadata.jsonl` has no field `label`, so the"), "{warnings:?}");
+    // Files of metadata that are not read are named.
+    folder.write("train/metadata.parquet", "").write("train/cat/metadata.csv", "file_name,label\n1.png,x\n");
+    let source = folder.open(lines).await.unwrap();
+    assert_eq!(source.listing().num_rows(), 2);
+    let message = "metadata of the split train is not read: `train/metadata.parquet`, `train/cat/metadata.csv`";
+    assert!(source.warnings().iter().any(|warning| warning.message == message), "{:?}", source.warnings());
     folder.write("train/metadata.csv", "");
     assert!(folder.message(lines).await.starts_with("`train` has both `metadata.csv` and `metadata.jsonl`"));
 }
@@ -408,25 +447,37 @@ async fn a_table_per_split_has_names_as_classes() {
 }
 
 #[tokio::test]
-async fn names_in_the_metadata_of_parquet_files_are_lines_of_text() {
+async fn a_name_that_means_something_else_is_told_what_is_allowed() {
     let folder = Folder::new();
-    let features = r#"{"info": {"features": {"label": {"names": ["cat", "a\tdog"], "_type": "ClassLabel"}}}}"#;
-    let field = |name: &str, data_type| Field::new(name, data_type, true);
-    let fields = vec![field("image", DataType::Binary), field("label", DataType::Int64)];
-    let schema = Schema::new_with_metadata(fields, [("huggingface".into(), features.into())].into());
-    let columns: Vec<ArrayRef> = vec![Arc::new(BinaryArray::from_vec(vec![b"x"])), Arc::new(Int64Array::from(vec![0]))];
-    let batch = RecordBatch::try_new(Arc::new(schema), columns).unwrap();
-    let file = fs::File::create(folder.path("a.parquet")).unwrap();
-    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
-    writer.write(&batch).unwrap();
-    writer.close().unwrap();
-    assert_eq!(
-        folder.message("kind = \"parquet\"\nsplits.train = \"a.parquet\"").await,
-        "the metadata of the Parquet files: class 1 has the name \"a\\tdog\", allowed are names that are not blank, \
-         without control characters, of up to 65536 bytes\n\
-         hint: set other names with `source.classes`"
-    );
-    folder.write("names.txt", "cat\ndog\n");
-    let lines = "kind = \"parquet\"\nsplits.train = \"a.parquet\"\nclasses = \"ROOT/names.txt\"";
-    assert_eq!(folder.listed(lines).await, ["a.parquet#0 0 cat train"]);
+    folder.images(&["a/1.png", "b/2.png"]).write("1.txt", "a/*.png 0\n").write("1.csv", "path,label,s\na/1.png,0,x\n");
+    folder.class_label("1.parquet", &[], Arc::new(Int64Array::from(vec![0])));
+    let (share, pattern) =
+        ("\nhint: a share of the images of train is a number without quotes", "\nhint: only the kinds");
+    for (lines, expected) in [
+        ("kind = \"list\"\nsplits.train = \"*.txt\"", pattern),
+        (
+            "kind = \"list\"\nsplits.train = \"1.txt\"",
+            "\nhint: each path names one image, without patterns such as `*`",
+        ),
+        ("kind = \"csv\"\nsplits.train = \"{1..2}.csv\"", pattern),
+        ("kind = \"csv\"\nsplits = { train = \"1.csv\", test = \"0.2\" }", share),
+        ("kind = \"csv\"\ntable = \"*.csv\"\nsplit_column = \"s\"\nsplits.train = \"x\"", pattern),
+        ("kind = \"csv\"\ntable = \"1.csv\"\nsplit_column = \"s\"\nsplits = { train = \"x\", test = \"10%\" }", share),
+        ("kind = \"imagefolder\"\nsplits.train = \"[ab]\"", pattern),
+        ("kind = \"imagefolder\"\nsplits = { train = \".\", test = \"0.2\" }", share),
+        ("kind = \"parquet\"\nsplits = { train = \"1.parquet\", test = \"0.2\" }", share),
+        ("kind = \"webdataset\"\nsplits = { train = \"0.2\" }", share),
+        (
+            "kind = \"parquet\"\nsplits.train = [\"1.p*\", \"?.parquet\"]",
+            "`1.parquet` is in the split train twice, as `1.p*` and as `?.parquet` (`source.splits`); name each file once",
+        ),
+    ] {
+        let message = folder.message(lines).await;
+        assert!(message.contains(expected), "{lines}: {message}");
+    }
+    let large: ArrayRef = Arc::new(UInt64Array::from(vec![Some(1), Some(u64::MAX)]));
+    let message =
+        folder.class_label("1.parquet", &[], large).message("kind = \"parquet\"\nsplits.train = \"1.parquet\"").await;
+    let expected = "row 1: found the label 18446744073709551615, allowed are integers from 0 to 9223372036854775807";
+    assert!(message.ends_with(expected), "{message}");
 }

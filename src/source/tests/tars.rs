@@ -52,7 +52,7 @@ async fn tars_have_labels_in_json_too() {
     let message = folder.message("kind = \"webdataset\"\nsplits = { train = \"t.tar\", test = \"{0..1}.tar\" }").await;
     for what in [
         "the sample \"a\" has no member `.cls`, but `.jpg`; the name of a sample ends at the first dot",
-        "found the path \"../c\"",
+        "found the path \"../c.cls\"",
         "the sample \"d\" has several images; `source.image_member` chooses one of `jpg`, `png`",
     ] {
         assert!(message.contains(&format!("`t.tar`: {what}")), "{message}");
@@ -80,7 +80,7 @@ async fn truncated_and_foreign_tars_are_rejected() {
     folder.write("t.tar", "");
     assert_eq!(folder.message(lines).await, "the split train has no images; `source.splits` reads it from `t.tar`");
     folder.tar("t.tar", &[("a.cls", b"1")]);
-    assert!(folder.message(lines).await.starts_with("none of the images of the split train exists"));
+    assert!(folder.message(lines).await.ends_with("the sample has no image; its members are `.cls`"));
     // A member name that claims to have half a terabyte.
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(tar::EntryType::GNULongName);
@@ -91,4 +91,33 @@ async fn truncated_and_foreign_tars_are_rejected() {
     std::io::Write::write_all(&mut &file, header.as_bytes()).unwrap();
     file.set_len(1 << 39).unwrap();
     assert!(folder.message(lines).await.ends_with("the descriptions of its members are impossibly long"));
+}
+
+#[tokio::test]
+async fn members_that_are_not_there_are_named() {
+    let folder = Folder::new();
+    let rgb = [("0.rgb.png", &b"1"[..]), ("0.mask.png", b"2"), ("0.json", b"{\"k\": 1.5}"), ("0.cls", b"0")];
+    folder.tar(
+        "t.tar",
+        &[&rgb[..], &[("1.mask.png", b"3"), ("1.cls", b"0"), ("a\tb.rgb.png", b"4"), ("a\tb.cls", b"0")]].concat(),
+    );
+    let lines = "kind = \"webdataset\"\nsplits.train = \"t.tar\"\nimage_member = ";
+    assert_eq!(
+        folder.message(&format!("{lines}\"rgb.jpg\"")).await,
+        "no image of the split train can be read; the first is \"t.tar#0\": the sample has no image `rgb.jpg` \
+         (`source.image_member`), but `rgb.png`, `mask.png`"
+    );
+    let source = folder.open(&format!("{lines}\"rgb.png\"")).await.unwrap();
+    let read = read(&source).await;
+    assert_eq!(read[0], Ok("1".to_owned()));
+    assert_eq!(read[1], Err("the sample has no image `rgb.png` (`source.image_member`), but `mask.png`".to_owned()));
+    assert!(read[2].as_ref().unwrap_err().contains("control characters"), "{read:?}");
+    assert_eq!((source.census().splits[0].images, source.census().splits[0].rejects), (1, 2));
+    // A label that is wrong is one problem.
+    folder.tar("t.tar", &rgb);
+    let message = folder.message(&format!("{lines}\"rgb.png\"\nlabel_column = \"json:k\"")).await;
+    assert_eq!(
+        message,
+        "the source has an invalid entry:\n  `t.tar`: \"0.json\": found the label 1.5, allowed are integers from 0 and strings"
+    );
 }

@@ -29,7 +29,7 @@ fn class_names_that_are_none() {
     ];
     let (mut workspace, _guard) = shipped();
     let said = files_said(&mut workspace, "source.classes", &cases);
-    assert_snapshot!(said, @r"
+    assert_snapshot!(said, @r#"
     exit code 2
     error: `source.classes`: `[dir]/file.json` cannot be read: No such file or directory (os error 2)
     1 problem; nothing was run
@@ -43,17 +43,17 @@ fn class_names_that_are_none() {
     1 problem; nothing was run
 
     exit code 2
-    error: `[dir]/file.json` (`source.classes`): class 1 has no name; every number below 6 needs one
+    error: `test.parquet#2` has the label 9, and `[dir]/file.json` (`source.classes`) has names for 2 other labels, from 0 to 5
     1 problem; nothing was run
 
     exit code 2
-    error: `test.parquet#0` has the label 5, and `[dir]/file.json` (`source.classes`) gives other names to names, and none to numbers
+    error: `[dir]/file.json` (`source.classes`) does not fit the 10 class names of the source: it has no name for "one"; allowed are these names in any order, as many other names in the order of these, or JSON with an object from these names to others
     1 problem; nothing was run
 
     exit code 2
     error: `test.parquet#0` has the label 5, and `[dir]/file.json` (`source.classes`) has names for the labels 0 to 1 only
     1 problem; nothing was run
-    ");
+    "#);
 }
 
 #[test]

@@ -115,10 +115,6 @@ fn a_step_that_is_not_there() {
     let (workspace, _guard) = small();
     assert_snapshot!(said(&mut workspace.command("run", &["--until", "imgaes"])), @r"
     exit code 2
-    split       images  classes  smallest class  largest class  skipped
-    train          337       10  eight (3)       zero (70)            0
-    validation      43       10  one (2)         zero (8)             0
-    test           400       10  zero (40)       zero (40)            0
     error: --until imgaes: there is no such step; the steps are `pixels`, `images`, `hard_samples`, `candidates`, `spectrum`, `scores`, `kept`, `validation`, `probe`, `progress`, `schedule`, `manifest`
     1 problem; nothing was run
     ");
