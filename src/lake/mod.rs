@@ -9,13 +9,16 @@ mod data_file;
 mod error;
 mod expel;
 mod gc;
+mod hidden;
 mod ids;
 mod log_entry;
+mod log_faults;
 mod log_store;
 mod marks;
 mod probe;
 mod protocol;
 mod read;
+mod repair;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -28,9 +31,11 @@ use tokio::sync::Mutex;
 
 pub(crate) use commit::UnitRows;
 pub(crate) use data_file::{DataFile, StreamingWriter};
-pub(crate) use gc::gc;
+pub(crate) use gc::{Collector, Garbage};
+pub(crate) use hidden::Hidden;
+pub(crate) use log_faults::{LogFault, Remedy};
 pub(crate) use read::Reading;
-pub(crate) use verify::{Finding, verify_files};
+pub(crate) use verify::{Finding, FindingKind, verify_files};
 
 #[cfg(test)]
 use self::marks::FINGERPRINT;

@@ -23,6 +23,7 @@ mod model_layouts; // models as tools write them: names, folders, configurations
 mod prompts; // class descriptions from an endpoint; common names and excluded classes
 mod quickstart; // docs/quickstart.md, as a new user follows it
 mod readers; // other engines read the tables
+mod repair; // what is damaged is named, taken out of the tables and made again
 mod resume; // kills, orders and partitions give the same tables
 mod s3; // a lake and a source in S3, with faults; workers and signals
 mod sources; // lists, folders, tables and tars hold the same data set

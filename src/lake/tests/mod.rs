@@ -1,3 +1,4 @@
 //! Tests of the lake as a whole.
 
+mod gc;
 mod simulation;
