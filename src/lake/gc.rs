@@ -17,8 +17,14 @@ use std::{
 use futures::TryStreamExt;
 use object_store::{Error, ObjectMeta, ObjectStoreExt};
 
-use super::{Lake, error::LakeError, log_faults::LOG, probe::arbitrary, repair::CORRUPT};
-use crate::{clock, error::Result, schema::Table};
+use super::{
+    Lake,
+    error::LakeError,
+    log_faults::{LOG, Remedy},
+    probe::arbitrary,
+    repair::CORRUPT,
+};
+use crate::{clock, error::Result, schema::Table, storage::StorageError};
 
 /// Deletions after which the live files are read again.
 const MAX_DELETIONS_PER_LOOK: usize = 100;
@@ -100,17 +106,13 @@ impl<'a> Collector<'a> {
     /// Returns an error if the log cannot be read, or if the store does not delete the file.
     pub(crate) async fn delete(&mut self, garbage: &Garbage) -> Result<bool> {
         let (name, is_local) = (garbage.name(), self.lake.location.directory().is_some());
-        let deleted = match garbage.kind {
-            Kind::Staging => return self.delete_staging(garbage).await,
+        match garbage.kind {
+            Kind::Staging => self.delete_staging(garbage).await,
             Kind::Aside => self.delete_if_old(&name).await,
-            Kind::Data => {
-                if self.is_live(garbage).await? {
-                    return Ok(false);
-                }
-                if is_local { self.delete_aside(&name).await } else { self.delete_if_old(&name).await }
-            }
-        };
-        Ok(deleted.map_err(self.failed(&garbage.table))?)
+            Kind::Data if self.is_live(garbage).await? => Ok(false),
+            Kind::Data if is_local => self.delete_aside(&name).await,
+            Kind::Data => self.delete_if_old(&name).await,
+        }
     }
 
     /// Returns whether the current version of the table names the file. It is read again after every hundredth deletion.
@@ -130,58 +132,49 @@ impl<'a> Collector<'a> {
     }
 
     /// Deletes an object if it is old at this moment.
-    async fn delete_if_old(&self, name: &str) -> object_store::Result<bool> {
-        let (store, path) = (&self.lake.location.store, self.lake.location.path(name));
-        match store.head(&path).await {
-            Ok(meta) if meta.last_modified.timestamp_millis() > self.before => return Ok(false),
-            Ok(_) => {}
-            Err(Error::NotFound { .. }) => return Ok(false),
-            Err(error) => return Err(error),
-        }
-        match store.delete(&path).await {
-            Ok(()) => Ok(true),
+    async fn delete_if_old(&self, name: &str) -> Result<bool> {
+        let location = &self.lake.location;
+        match location.store.head(&location.path(name)).await {
+            Ok(meta) if meta.last_modified.timestamp_millis() > self.before => Ok(false),
+            Ok(_) => Ok(location.delete(name).await?),
             Err(Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(error),
+            Err(source) => Err(StorageError::Find { url: location.url_of(name), source }.into()),
         }
     }
 
     /// Deletes a local data file. It is renamed first: a file that is written from then on is another one, and whether
     /// somebody wrote this one before, its age tells.
-    async fn delete_aside(&self, name: &str) -> object_store::Result<bool> {
+    async fn delete_aside(&self, name: &str) -> Result<bool> {
         let location = &self.lake.location;
         let aside = format!("{name}{DOOMED}");
-        let (from, to) = (location.path(name), location.path(&aside));
-        match location.store.rename(&from, &to).await {
-            Ok(()) => {}
-            Err(Error::NotFound { .. }) => return Ok(false),
-            Err(error) => return Err(error),
+        if !location.exists(name).await? {
+            return Ok(false);
         }
+        location.rename(name, &aside).await?;
         if self.delete_if_old(&aside).await? {
             return Ok(true);
         }
-        match location.store.rename_if_not_exists(&to, &from).await {
+        let (from, to) = (location.path(&aside), location.path(name));
+        match location.store.rename_if_not_exists(&from, &to).await {
+            Ok(()) => {}
             // Somebody has written it once more meanwhile, with the same content.
-            Err(Error::AlreadyExists { .. }) => location.store.delete(&to).await.map(|()| false),
-            renamed => renamed.map(|()| false),
+            Err(Error::AlreadyExists { .. }) => drop(location.delete(&aside).await?),
+            Err(source) => return Err(StorageError::Write { url: location.url_of(name), source }.into()),
         }
+        Ok(false)
     }
 
     async fn delete_staging(&self, garbage: &Garbage) -> Result<bool> {
-        let Some(root) = self.lake.location.directory() else { return Ok(false) };
-        let (path, before) = (root.join(garbage.name()), self.before);
+        let (lake, before) = (self.lake, self.before);
+        let Some(root) = lake.location.directory() else { return Ok(false) };
+        let path = root.join(garbage.name());
         let deleted = blocking(move || match fs::symlink_metadata(&path) {
             Ok(found) if written(&found) <= before => fs::remove_file(&path).map(|()| true),
             _ => Ok(false),
         });
-        Ok(deleted.await.map_err(self.failed(&garbage.table))?)
-    }
-
-    fn failed<E>(&self, table: &str) -> impl Fn(E) -> LakeError + use<E>
-    where
-        E: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        let url = self.lake.location.url_of(table);
-        move |error| LakeError::Collect { url: url.clone(), source: error.into() }
+        let failed =
+            |source| LakeError::Collect { url: lake.location.url_of(&garbage.name()), source: Box::new(source) };
+        Ok(deleted.await.map_err(failed)?)
     }
 }
 
@@ -189,17 +182,17 @@ impl<'a> Collector<'a> {
 /// would take for old what a run is about to commit. If nothing can be written, nothing can be deleted either, and the
 /// clock of this machine has to do.
 async fn now(lake: &Lake, writable: bool) -> Result<i64> {
-    let path = lake.location.path(&format!("_gc-{:016x}", arbitrary()));
-    let store = &lake.location.store;
+    let (location, name) = (&lake.location, format!("_gc-{:016x}", arbitrary()));
     let asked = async {
-        store.put(&path, "gc".into()).await?;
-        let written = store.head(&path).await?.last_modified.timestamp_millis();
-        store.delete(&path).await.map(|()| written)
+        location.put(&name, "gc".into()).await?;
+        let written = location.store.head(&location.path(&name)).await;
+        // What an error has left is small and harmless.
+        location.delete(&name).await?;
+        let written = written.map_err(|source| StorageError::Find { url: location.url_of(&name), source })?;
+        Ok::<_, StorageError>(written.last_modified.timestamp_millis())
     };
     match asked.await {
-        Err(source) if writable => {
-            Err(LakeError::Collect { url: lake.location.url.to_string(), source: Box::new(source) }.into())
-        }
+        Err(error) if writable => Err(error.into()),
         asked => Ok(asked.unwrap_or_else(|_| clock::now_ms())),
     }
 }
@@ -207,6 +200,11 @@ async fn now(lake: &Lake, writable: bool) -> Result<i64> {
 /// Returns the files of a table that its current version does not name, and when each was written, in milliseconds since
 /// 1970. A table that was never written may have what a killed writer has left.
 async fn unneeded(lake: &Lake, table: &Table) -> Result<Vec<(Garbage, i64)>> {
+    // A lost entry names files that may come back with it.
+    let faults = lake.log_faults(&table.name).await?;
+    if let Some(fault) = faults.into_iter().find(|fault| fault.remedy != Remedy::Derived) {
+        return Err(LakeError::Damaged { url: lake.location.url_of(&fault.file), problem: fault.problem }.into());
+    }
     let live = lake.live_files(table).await?.unwrap_or_default();
     let failed = |source: Error| LakeError::Collect { url: lake.url(table), source: Box::new(source) };
     let folder = lake.location.path(&table.name);

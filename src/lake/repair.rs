@@ -3,12 +3,10 @@
 use std::collections::BTreeSet;
 
 use deltalake_core::{kernel::Action, protocol::SaveMode};
-use object_store::ObjectStoreExt;
 use serde_json::json;
 
 use super::{
     Lake,
-    error::LakeError,
     log_faults::{LogFault, Remedy},
     marks::Mark,
     verify::verify_those,
@@ -48,9 +46,7 @@ impl Lake {
             let entry = json!({ "commitInfo": { "timestamp": clock::now_ms(), "operation": "REPAIR" } });
             return Ok(self.location.put(&fault.file, entry.to_string().into()).await?);
         }
-        let (from, to) = (self.location.path(&fault.file), self.location.path(aside));
-        let moved = self.location.store.rename(&from, &to).await;
-        Ok(moved.map_err(|source| LakeError::MoveAside { url: self.location.url_of(&fault.file), source })?)
+        Ok(self.location.rename(&fault.file, aside).await?)
     }
 
     /// Removes damaged data files from the log, and makes the table incomplete, so that its rows are looked for again.

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::{
     foreign::{complete, copy, touch},
+    s3::{Bucket, request},
     support::{Workspace, contents, skipped, stderr},
 };
 
@@ -181,6 +182,9 @@ fn damaged_checkpoints_and_hints_are_moved_aside() {
     }
 }
 
+/// A table, and what damages its log and returns the name of the file.
+type Case<'a> = (&'a str, &'a dyn Fn(&Workspace) -> String);
+
 /// A checkpoint replaces the entries before it, so nobody misses them; but then the log is not whole without it.
 #[test]
 fn a_log_that_is_not_whole_is_left_and_the_way_out_is_named() {
@@ -195,7 +199,7 @@ fn a_log_that_is_not_whole_is_left_and_the_way_out_is_named() {
     let whole = copy();
     cleaned(&whole);
     assert_sound(&whole);
-    let cases: [(&str, &dyn Fn(&Workspace) -> String); 4] = [
+    let cases: [Case<'_>; 4] = [
         ("spectrum", &|workspace| damage_entry(workspace, "spectrum", 2, Torn)),
         ("spectrum", &|workspace| damage_entry(workspace, "spectrum", 3, Gone)),
         ("kept", &|workspace| damage_entry(workspace, "kept", 1, Empty)),
@@ -215,11 +219,14 @@ fn a_log_that_is_not_whole_is_left_and_the_way_out_is_named() {
         let before = contents(&folder(&workspace, table));
         let done = ended(&workspace, &["--repair"], 1);
         assert_named(&done, &[(table, file), ("manifest", other.clone())]);
-        let remedy =
-            format!("not repaired: nobody can tell what the table holds; restore the file, or remove `file://");
-        assert!(done.contains(&remedy) && done.contains("the next `run` makes its rows again"), "{done}");
+        let remedy = "not repaired: nobody can tell what the table holds; restore the file, or remove `file://";
+        assert!(done.contains(remedy) && done.contains("the next `run` makes its rows again"), "{done}");
         assert!(contents(&folder(&workspace, table)) == before, "{done}");
         assert_eq!(lines(&ended(&workspace, &[], 1), "manifest", &other), Vec::<&str>::new());
+        // What its lost entries name may still be needed.
+        let collected = workspace.command("gc", &["--older-than", "0", "--apply"]).output().unwrap();
+        assert_eq!(collected.status.code(), Some(1), "{}", stderr(&collected));
+        assert!(contents(&folder(&workspace, table)) == before);
         fs::remove_dir_all(folder(&workspace, table)).unwrap();
         assert_sound(&workspace);
     }
@@ -258,6 +265,39 @@ fn a_mark_that_is_not_true_is_void() {
     );
     let done = ended(&workspace, &["--repair"], 0);
     assert!(done.contains("its step runs again"), "{done}");
+    assert_sound(&workspace);
+}
+
+/// A store has no renames, and no directories.
+#[test]
+fn a_lake_in_s3_is_repaired_through_faults() {
+    let (bucket, local) = (Bucket::new("repairs"), copy());
+    let mut named = vec![
+        ("spectrum", damage_data(&local, "spectrum", Torn)),
+        ("kept", damage_data(&local, "kept", Gone)),
+        ("scores", damage_entry(&local, "scores", 0, Empty)),
+        ("manifest", damage_entry(&local, "manifest", 0, Torn)),
+    ];
+    touch(&local, "checkpoint", "pixels", &[]);
+    let log = folder(&local, "pixels").join("_delta_log");
+    named.push(("pixels", self::named(&log, ".checkpoint.parquet").remove(0)));
+    damage(&log.join(&named[4].1), Zeros);
+    for (name, bytes) in contents(&local.lake()) {
+        request("PUT", &format!("/repairs/lake/{name}"), &bytes);
+    }
+    let workspace = bucket.workspace();
+    assert_named(&ended(&workspace, &[], 1), &named);
+    assert_named(&ended(&workspace, &["--repair", "--dry-run"], 1), &named);
+    assert_named(&ended(&workspace, &[], 1), &named);
+    bucket.faults("rate=0.2&seed=5");
+    assert_named(&ended(&workspace, &["--repair"], 0), &named);
+    bucket.faults("");
+    assert_sound(&workspace);
+    let gone = workspace.ok("gc", &["--older-than", "0", "--apply"]);
+    assert!(
+        named.iter().skip(2).all(|(table, file)| gone.contains(&format!("{table}/_delta_log/{file}.corrupt"))),
+        "{gone}"
+    );
     assert_sound(&workspace);
 }
 
