@@ -6,7 +6,7 @@ use std::path::Path;
 use super::recompute::{self, Difference};
 pub(crate) use crate::lake::{Finding, FindingKind};
 use crate::{
-    error::{Result, chain},
+    error::Result,
     lake::{Lake, LogFault, Remedy, verify_files},
     pipeline::{self, Project, staleness},
     plan,
@@ -19,18 +19,12 @@ const MISSING: &str = "neither in the table nor rejected";
 /// Opens the lake of the pipeline file at `path`, and returns it with the damaged files in the logs of its tables.
 ///
 /// # Errors
-/// Returns every problem of the file, or an error if it does not name a store.
+/// Returns every problem of the file, or an error if the store that it names does not answer.
 pub(crate) async fn log_faults(path: &Path, options: &pipeline::Options) -> Result<(Lake, Vec<LogFault>)> {
     let (lake, tables) = pipeline::folders(path, options)?;
     let mut faults = Vec::new();
     for table in tables {
-        match lake.log_faults(&table).await {
-            Ok(found) => faults.extend(found),
-            Err(error) => {
-                let problem = format!("cannot be read: {}", chain(&error));
-                faults.push(LogFault { file: format!("{table}/_delta_log"), table, problem, remedy: Remedy::None });
-            }
-        }
+        faults.extend(lake.log_faults(&table).await?);
     }
     Ok((lake, faults))
 }

@@ -242,6 +242,21 @@ fn an_empty_entry_in_the_middle_is_made_good() {
     assert_repaired(&workspace, &named);
 }
 
+/// A row that is neither in its table nor rejected is missing, whoever lost it.
+#[test]
+fn lost_rejects_are_tried_again() {
+    for what in [Gone, Zeros] {
+        let workspace = copy();
+        let sample = workspace.query("SELECT sample_id FROM kept ORDER BY sample_id LIMIT 1");
+        touch(&workspace, "reject", "", &["spectrum", sample[0]["sample_id"].as_str().unwrap()]);
+        workspace.run();
+        assert_eq!(workspace.number("SELECT count(*) FROM rejects"), 1.0);
+        // Another program has written the file, so its name has no digest.
+        let file = damage_data(&workspace, "rejects", what);
+        assert_repaired(&workspace, &[("rejects", file)]);
+    }
+}
+
 /// Rows that differ without any damaged file: a foreign commit that hides what it does.
 #[test]
 fn a_mark_that_is_not_true_is_void() {
