@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::{Result, text::bytes},
-    lake,
+    lake::{Collector, Garbage},
 };
 
 #[derive(Debug, Args)]
@@ -29,16 +29,35 @@ pub(super) struct Arguments {
 pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
     let project = arguments.target.open_project().await?;
     let age = Duration::from_secs(arguments.older_than.saturating_mul(3600));
-    let mut garbage = Vec::new();
-    for table in project.stored_tables() {
-        garbage.extend(lake::gc(project.session.lake(), table, age, arguments.apply).await?);
+    let (lake, tables) = (project.session.lake(), project.stored_tables().collect());
+    let (mut collector, mut garbage) = Collector::find(lake, tables, age, arguments.apply).await?;
+    let mut failed = None;
+    if arguments.apply {
+        let mut deleted = Vec::new();
+        for found in garbage {
+            match collector.delete(&found).await {
+                Ok(true) => deleted.push(found),
+                Ok(false) => {}
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        garbage = deleted;
     }
+    print(arguments, &garbage);
+    // What was deleted before is named all the same.
+    failed.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+fn print(arguments: &Arguments, garbage: &[Garbage]) {
     let total: u64 = garbage.iter().map(|found| found.bytes).sum();
     match arguments.target.format {
         Format::Json => output::json(&json!({ "files": garbage, "bytes": total, "deleted": arguments.apply })),
         Format::Text => {
-            for found in &garbage {
-                output::line(format!("{}/{}: {}", found.table, found.file, bytes(found.bytes)));
+            for found in garbage {
+                output::line(format!("{}: {}", found.name(), bytes(found.bytes)));
             }
             let files = output::count(garbage.len(), "file");
             match (garbage.is_empty(), arguments.apply) {
@@ -48,5 +67,4 @@ pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
             }
         }
     }
-    Ok(ExitCode::SUCCESS)
 }

@@ -97,7 +97,10 @@ enum Command {
     #[command(after_help = examples!("  discl-pipe status mine.toml"))]
     Status(LakeTarget),
     /// Verify the lake: every file intact, no row missing or duplicated
-    #[command(after_help = examples!("  discl-pipe verify mine.toml\n  discl-pipe verify mine.toml --deep"))]
+    #[command(after_help = examples!(
+        "  discl-pipe verify mine.toml\n  discl-pipe verify mine.toml --deep\n  \
+         discl-pipe verify mine.toml --repair --dry-run"
+    ))]
     Verify(verify::Arguments),
     /// Query the tables, with the models as functions
     #[command(after_help = examples!(

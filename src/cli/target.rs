@@ -7,6 +7,7 @@ use clap::Args;
 use super::output::{self, Format};
 use crate::{
     error::Result,
+    lake::Hidden,
     models::{FetchProgress, ModelOptions, onnx::Device},
     pipeline::{self, Pipeline, Project},
     session,
@@ -144,6 +145,7 @@ fn options(file: &PipelineFile, tables: &Tables, models: Option<&Models>) -> pip
     pipeline::Options {
         set: file.set.clone(),
         lake: tables.lake.clone(),
+        hidden: Hidden::default(),
         models: models.map(machine).unwrap_or_default(),
         session: session::Settings {
             target_partitions: tables.target_partitions.map_or(defaults.target_partitions, Into::into),

@@ -22,6 +22,7 @@ use deltalake_core::{
     operations::create::CreateBuilder,
     protocol::{DeltaOperation, SaveMode},
 };
+use futures::future::try_join_all;
 use serde_json::Value;
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 
@@ -89,8 +90,11 @@ impl Lake {
             }
             let change = Change { ids: announcement(&files), ..Change::of(actions, Mark::Keep, SaveMode::Append) };
             let committed = files.is_empty() || self.commit(&mut open, table, change).await?;
-            for (file, ids) in files.into_iter().filter(|_| committed) {
-                open.ids.add(file.name, ids);
+            if committed {
+                self.keep(table, files.iter().map(|(file, _)| file)).await?;
+                for (file, ids) in files {
+                    open.ids.add(file.name, ids);
+                }
             }
             Ok(committed)
         })
@@ -158,7 +162,11 @@ impl Lake {
             return Ok(true);
         }
         let mark = Mark::Set { fingerprint: fingerprint.unwrap_or(0), since: state.version() };
-        self.commit(&mut open, table, Change::of(actions, mark, SaveMode::Overwrite)).await
+        let committed = self.commit(&mut open, table, Change::of(actions, mark, SaveMode::Overwrite)).await?;
+        if committed {
+            self.keep(table, files).await?;
+        }
+        Ok(committed)
     }
 
     /// Marks the table as completed by the step with `fingerprint`, which has accounted for every row of the version
@@ -233,7 +241,7 @@ impl Lake {
     async fn create(&self, table: &Table) -> Result<Result<DeltaTable, DeltaTableError>> {
         let columns = self.columns(table)?;
         let created = CreateBuilder::new()
-            .with_log_store(self.delta_table(table, &self.view())?.log_store())
+            .with_log_store(self.delta_table(table, Arc::clone(&self.location.store))?.log_store())
             .with_save_mode(SaveMode::Ignore)
             // No retries: the library would write the table's metadata again on top of another writer's commits.
             .with_commit_properties(
@@ -260,6 +268,18 @@ impl Lake {
         let name = format!("{}/{}", table.name, file.name);
         let put = self.location.put(&name, file.bytes.clone()).await;
         Ok(put.map_err(|source| LakeError::WriteFile { url: self.url(table), source })?)
+    }
+
+    /// Looks at the files of a commit, and writes those again that are gone: another process may have found one of the same
+    /// name unneeded before it was written here, and deleted it since. From the commit on nobody deletes it.
+    async fn keep(&self, table: &Table, files: impl IntoIterator<Item = &DataFile>) -> Result<()> {
+        let kept = files.into_iter().map(async |file| {
+            match self.location.exists(&format!("{}/{}", table.name, file.name)).await? {
+                true => Ok(()),
+                false => self.put(table, file).await,
+            }
+        });
+        try_join_all(kept).await.map(drop)
     }
 
     /// Commits once on top of the version of `open`. Returns false if another writer's commit came first, and if it is

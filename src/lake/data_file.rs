@@ -8,7 +8,7 @@ use arrow::{
 };
 use bytes::Bytes;
 use parquet::{
-    arrow::ArrowWriter,
+    arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
     basic::{Compression, ZstdLevel},
     file::properties::{EnabledStatistics, WriterProperties},
     schema::types::ColumnPath,
@@ -16,7 +16,10 @@ use parquet::{
 use serde_json::{Map, Value, json};
 
 use super::{error::LakeError, statistics::statistics};
-use crate::{error::Result, identity, schema};
+use crate::{
+    error::{Result, chain},
+    identity, schema,
+};
 
 /// Images of a row group, as many as Hugging Face's viewer and random access can handle.
 const IMAGES_PER_ROW_GROUP: usize = 100;
@@ -115,6 +118,15 @@ pub(super) fn digest_in_name(name: &str) -> Option<&str> {
 /// Returns whether `bytes` have the digest in `name`, or `None` if there is none.
 pub(super) fn matches_name(name: &str, bytes: &[u8]) -> Option<bool> {
     digest_in_name(name).map(|digest| identity::content_digest(bytes).starts_with(digest))
+}
+
+/// Returns why the rows of a Parquet file cannot be read.
+pub(super) fn parquet_problem(bytes: Bytes) -> Option<String> {
+    let torn = |error: &dyn std::error::Error| Some(format!("is torn: {}", chain(error)));
+    match ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(ParquetRecordBatchReaderBuilder::build) {
+        Ok(rows) => rows.into_iter().find_map(Result::err).and_then(|error| torn(&error)),
+        Err(error) => torn(&error),
+    }
 }
 
 fn properties(table_schema: &Schema) -> WriterProperties {

@@ -45,6 +45,8 @@ pub(super) enum LakeError {
     WriteFile { url: String, source: StorageError },
     #[error("`{url}`: its unused files cannot be listed or deleted")]
     Collect { url: String, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("`{url}` {problem}\nhint: `discl-pipe verify PIPELINE --repair --dry-run` shows what can be done about it")]
+    Damaged { url: String, problem: String },
     #[error("`{url}`: column `{column}` cannot be read; `verify` checks the files of the lake")]
     ReadColumn { url: String, column: String, source: ParquetError },
     #[error("`{url}`: expected a column `{column}` of strings in the rows of the table")]

@@ -33,8 +33,11 @@ impl LogEntry {
     }
 
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).peekable();
+        // An empty entry has lost what it had.
+        lines.peek()?;
         let mut entry = Self::default();
-        for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
+        for line in lines {
             entry.take(&serde_json::from_slice(line).ok()?);
         }
         Some(entry)
@@ -76,6 +79,6 @@ mod tests {
         assert_eq!(changes("{\"add\":{\"dataChange\":false}}\n{\"remove\":{\"dataChange\":false}}\n"), Some(false));
         assert_eq!(changes(r#"{"remove":{"path":"a","dataChange":true}}"#), Some(true));
         assert_eq!(changes(r#"{"add":{"path":"a"}}"#), Some(true), "a field that is missing promises nothing");
-        assert_eq!(changes("half an ent"), None);
+        assert_eq!((changes("half an ent"), changes("\n")), (None, None));
     }
 }

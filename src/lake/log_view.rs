@@ -1,8 +1,8 @@
 //! The store of one table as its log is read: entries are remembered, because the library and this program both read each
-//! one, and damaged checkpoints can be hidden from the library.
+//! one.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, future, stream, stream::BoxStream};
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path,
 };
 
@@ -23,54 +23,28 @@ const MAX_ENTRY_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct LogView {
     store: Arc<dyn ObjectStore>,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
     /// The latest entries. None of them ever changes.
-    entries: BTreeMap<Path, Bytes>,
-    hidden: BTreeSet<Path>,
+    entries: Mutex<BTreeMap<Path, Bytes>>,
 }
 
 impl LogView {
     pub(super) fn new(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store, state: Mutex::default() }
+        Self { store, entries: Mutex::default() }
     }
 
-    /// Hides these objects.
-    pub(super) fn hide(&self, paths: BTreeSet<Path>) {
-        self.state().hidden = paths;
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_hidden(&self, path: &Path) -> bool {
-        self.state().hidden.contains(path)
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<Path, Bytes>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn remember(&self, path: &Path, bytes: Bytes) {
         if bytes.len() > MAX_ENTRY_BYTES {
             return;
         }
-        let mut state = self.state();
-        state.entries.insert(path.clone(), bytes);
-        if state.entries.len() > MAX_ENTRIES {
-            state.entries.pop_first();
+        let mut entries = self.entries();
+        entries.insert(path.clone(), bytes);
+        if entries.len() > MAX_ENTRIES {
+            entries.pop_first();
         }
-    }
-
-    fn visible(&self, listed: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let hidden = self.state().hidden.clone();
-        if hidden.is_empty() {
-            return listed;
-        }
-        let is_visible = move |found: &Result<ObjectMeta>| {
-            future::ready(!found.as_ref().is_ok_and(|meta| hidden.contains(&meta.location)))
-        };
-        listed.filter(is_visible).boxed()
     }
 }
 
@@ -109,13 +83,10 @@ impl ObjectStore for LogView {
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
-        if self.is_hidden(path) {
-            return Err(Error::NotFound { path: path.to_string(), source: "a damaged checkpoint is hidden".into() });
-        }
         if !is_entry(path) || options.head || options.range.is_some() || options.version.is_some() {
             return self.store.get_opts(path, options).await;
         }
-        let known = self.state().entries.get(path).cloned();
+        let known = self.entries().get(path).cloned();
         let bytes = match known {
             Some(bytes) => bytes,
             None => {
@@ -128,17 +99,15 @@ impl ObjectStore for LogView {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.visible(self.store.list(prefix))
+        self.store.list(prefix)
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.visible(self.store.list_with_offset(prefix, offset))
+        self.store.list_with_offset(prefix, offset)
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        let mut listed = self.store.list_with_delimiter(prefix).await?;
-        listed.objects.retain(|meta| !self.is_hidden(&meta.location));
-        Ok(listed)
+        self.store.list_with_delimiter(prefix).await
     }
 
     async fn put_multipart_opts(&self, path: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {

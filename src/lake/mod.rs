@@ -10,14 +10,17 @@ mod data_file;
 mod error;
 mod expel;
 mod gc;
+mod hidden;
 mod ids;
 mod log_entry;
+mod log_faults;
 mod log_store;
 mod log_view;
 mod marks;
 mod probe;
 mod protocol;
 mod read;
+mod repair;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -35,9 +38,11 @@ use tokio::sync::Mutex;
 
 pub(crate) use commit::UnitRows;
 pub(crate) use data_file::{DataFile, StreamingWriter};
-pub(crate) use gc::gc;
+pub(crate) use gc::{Collector, Garbage};
+pub(crate) use hidden::Hidden;
+pub(crate) use log_faults::{LogFault, Remedy};
 pub(crate) use read::Reading;
-pub(crate) use verify::{Finding, verify_files};
+pub(crate) use verify::{Finding, FindingKind, verify_files};
 
 #[cfg(test)]
 use self::marks::FINGERPRINT;
@@ -67,8 +72,6 @@ pub(crate) struct Lake {
 #[derive(Debug)]
 struct OpenTable {
     delta: DeltaTable,
-    /// The store through which `delta` reads its log.
-    view: Arc<LogView>,
     /// Its marks, at the version for which they were last needed.
     marks: Option<Marks>,
     ids: Ids,
@@ -122,17 +125,14 @@ impl Lake {
         move |error| LakeError::Delta { url: url.clone(), problem, source: error.into() }
     }
 
-    fn delta_table(&self, table: &Table, view: &Arc<LogView>) -> Result<DeltaTable> {
+    /// Opens the log of `table` in `store`, which is that of the lake or a part of it.
+    fn delta_table(&self, table: &Table, store: Arc<dyn ObjectStore>) -> Result<DeltaTable> {
         let location = self.location.below(&table.name)?;
-        let store: Arc<dyn ObjectStore> = Arc::<LogView>::clone(view);
+        let store = Arc::new(LogView::new(store));
         let opened = DeltaTableBuilder::from_url(location.url.clone())
             .map(|builder| builder.with_storage_backend(store, location.url))
             .and_then(DeltaTableBuilder::build);
         Ok(opened.map_err(self.fail(table, "the table cannot be opened"))?)
-    }
-
-    fn view(&self) -> Arc<LogView> {
-        Arc::new(LogView::new(Arc::clone(&self.location.store)))
     }
 
     /// Brings the open table up to its latest version; returns `None` if it was never written.
@@ -143,12 +143,11 @@ impl Lake {
     ) -> Result<Option<&'a mut OpenTable>> {
         let unreadable = self.fail(table, "its log cannot be read");
         if !tables.contains_key(&table.name) {
-            let view = self.view();
-            let delta = self.delta_table(table, &view)?;
+            let delta = self.delta_table(table, Arc::clone(&self.location.store))?;
             if !delta.log_store().is_delta_table_location().await.map_err(&unreadable)? {
                 return Ok(None);
             }
-            tables.insert(table.name.clone(), OpenTable { delta, view, marks: None, ids: Ids::default() });
+            tables.insert(table.name.clone(), OpenTable { delta, marks: None, ids: Ids::default() });
         }
         let Some(open) = tables.get_mut(&table.name) else { return Ok(None) };
         let mut updated = open.delta.update_state().await;
@@ -160,10 +159,7 @@ impl Lake {
             updated = open.delta.update_state().await;
         }
         if let Err(error) = updated {
-            if !self.pass_over_checkpoints(table, &open.view).await? {
-                return Err(unreadable(error).into());
-            }
-            open.delta.update_state().await.map_err(unreadable)?;
+            open.delta = self.open_without_checkpoints(table).await?.ok_or_else(|| unreadable(error))?;
         }
         Ok(Some(open))
     }

@@ -53,6 +53,6 @@ impl Lake {
 }
 
 /// Returns a number that no other process returns. It only names an object that is deleted again.
-fn arbitrary() -> u64 {
+pub(super) fn arbitrary() -> u64 {
     RandomState::new().hash_one(())
 }

@@ -8,17 +8,49 @@ use bytes::Bytes;
 use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
 use serde_json::Value;
 
-use super::{Lake, data_file::matches_name, statistics::statistics};
+use super::{
+    Lake,
+    data_file::{matches_name, parquet_problem},
+    statistics::statistics,
+};
 use crate::{
     error::{Result, chain},
     schema::Table,
+    storage::StorageError,
 };
 
 /// A violation.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Finding {
     pub(crate) table: String,
+    /// The name of the file in the table's folder, if it is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) file: Option<String>,
     pub(crate) problem: String,
+    #[serde(skip)]
+    pub(crate) kind: FindingKind,
+}
+
+/// What a violation is, which decides what repairs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FindingKind {
+    /// A file of the log.
+    Log,
+    /// A data file is damaged or gone.
+    File,
+    /// The step of the table has to run.
+    Stale,
+    /// The table lacks rows or has others, and its step makes them.
+    Rows,
+    /// Nothing is known to repair it.
+    Other,
+}
+
+impl Finding {
+    /// Returns the name of the data file that is damaged.
+    pub(super) fn damaged_file(&self) -> Option<&str> {
+        self.file.as_deref().filter(|_| self.kind == FindingKind::File)
+    }
 }
 
 /// Reads every live file of `table`, and compares its size and digest with the log and its name. A `deep` check also
@@ -27,29 +59,60 @@ pub(crate) struct Finding {
 /// # Errors
 /// Returns an error if the log cannot be read. A file that cannot be read is a finding.
 pub(crate) async fn verify_files(lake: &Lake, table: &Table, deep: bool) -> Result<Vec<Finding>> {
+    verify_those(lake, table, deep, |_| true).await
+}
+
+/// Does what [`verify_files`] does, with the files that are `wanted` only.
+pub(super) async fn verify_those(
+    lake: &Lake,
+    table: &Table,
+    deep: bool,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let logged = if deep { lake.statistics(table).await? } else { BTreeMap::new() };
-    for (name, size) in lake.live_files(table).await?.unwrap_or_default() {
-        let problem = match lake.location().get(&format!("{}/{name}", table.name)).await {
-            Err(error) => Some(format!("file `{name}` cannot be read: {}", chain(&error))),
-            Ok(None) => Some(format!("file `{name}` does not exist")),
-            Ok(Some(bytes)) if bytes.len() as u64 != size => {
-                Some(format!("file `{name}` has {} bytes, its commit says {size}", bytes.len()))
-            }
-            Ok(Some(bytes)) if matches_name(&name, &bytes) == Some(false) => {
-                Some(format!("file `{name}` does not have the content that its name promises"))
-            }
-            Ok(Some(bytes)) => logged.get(&name).and_then(|logged| {
-                let differs = disagreement(&table.schema, bytes, logged)?;
-                Some(format!("file `{name}` does not have the {differs} that the log says"))
-            }),
+    let mut live = lake.live_files(table).await?.unwrap_or_default();
+    live.retain(|name, _| wanted(name));
+    for (file, size) in live {
+        let found = match lake.file_problem(table, &file, size, logged.get(&file)).await {
+            // What the store does not answer now it may answer later.
+            Err(error) => Some((format!("file `{file}` cannot be read: {}", chain(&error)), FindingKind::Other)),
+            Ok(problem) => problem.map(|problem| (format!("file `{file}` {problem}"), FindingKind::File)),
         };
-        findings.extend(problem.map(|problem| Finding { table: table.name.clone(), problem }));
+        let finding = |(problem, kind)| Finding { table: table.name.clone(), file: Some(file.clone()), problem, kind };
+        findings.extend(found.map(finding));
     }
     Ok(findings)
 }
 
 impl Lake {
+    /// Returns what is wrong with a live data file, which has `size` bytes and the statistics `logged` by the log.
+    async fn file_problem(
+        &self,
+        table: &Table,
+        name: &str,
+        size: u64,
+        logged: Option<&Value>,
+    ) -> Result<Option<String>, StorageError> {
+        let Some(bytes) = self.location.get(&format!("{}/{name}", table.name)).await? else {
+            return Ok(Some("does not exist".to_owned()));
+        };
+        if bytes.len() as u64 != size {
+            return Ok(Some(format!("has {} bytes, its commit says {size}", bytes.len())));
+        }
+        let promise = match matches_name(name, &bytes) {
+            Some(true) => None,
+            Some(false) => Some("does not have the content that its name promises".to_owned()),
+            // Another program has written it.
+            None => parquet_problem(bytes.clone()),
+        };
+        if promise.is_some() {
+            return Ok(promise);
+        }
+        let differs = logged.and_then(|logged| disagreement(&table.schema, bytes, logged));
+        Ok(differs.map(|differs| format!("does not have the {differs} that the log says")))
+    }
+
     /// Returns the statistics in the log of each live file that has any.
     async fn statistics(&self, table: &Table) -> Result<BTreeMap<String, Value>> {
         let mut tables = self.tables.lock().await;

@@ -12,12 +12,12 @@ mod warnings;
 
 use std::{path::Path, sync::Arc};
 
-pub(crate) use project::Project;
+pub(crate) use project::{Project, folders};
 
 use crate::{
     config::Config,
     error::{Error, Result, Warning},
-    lake::Lake,
+    lake::{Hidden, Lake},
     models::{self, Models},
     plan::{self, Outside, catalogue::Catalogue},
     schema, session,
@@ -32,6 +32,8 @@ pub(crate) struct Options {
     pub(crate) set: Vec<String>,
     /// `--lake`: where the tables are, instead of the file's `lake.root`.
     pub(crate) lake: Option<String>,
+    /// What of the lake is not seen, because it is damaged.
+    pub(crate) hidden: Hidden,
     /// How models run on this machine.
     pub(crate) models: models::ModelOptions,
     /// How queries run on this machine.
@@ -154,7 +156,8 @@ fn open_catalogue(config: &Config) -> Result<Catalogue> {
 }
 
 fn open_lake(config: &Config, options: &Options) -> Result<Lake> {
-    Lake::open(options.lake.as_deref().unwrap_or(&config.lake_root), &config.name)
+    let lake = Lake::open(options.lake.as_deref().unwrap_or(&config.lake_root), &config.name)?;
+    Ok(lake.hiding(&options.hidden))
 }
 
 fn memory_limit(config: &Config) -> Option<usize> {

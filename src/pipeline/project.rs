@@ -8,6 +8,7 @@ use super::{Options, Problems, check, memory_limit, open_catalogue, open_lake};
 use crate::{
     config::Config,
     error::{Error, Result},
+    lake::Lake,
     plan::{
         self, Inputs, Outside, Plan,
         catalogue::{Catalogue, Parameter},
@@ -15,6 +16,18 @@ use crate::{
     schema::{self, Table, columns::Answer},
     session::{self, Session, Snapshot},
 };
+
+/// Opens the lake of the pipeline file at `path`, and returns it with the names of the tables that it may have. No log is
+/// read, so this works if a log is damaged.
+///
+/// # Errors
+/// Returns every problem of the file, or an error if it does not name a store.
+pub(crate) fn folders(path: &Path, options: &Options) -> Result<(Lake, Vec<String>)> {
+    let config = Config::load(path, &options.set)?;
+    let stored = schema::TABLES.iter().filter(|table| table.is_stored()).map(|table| table.name.clone());
+    let names = stored.chain(config.steps.iter().map(|step| step.table.clone())).collect();
+    Ok((open_lake(&config, options)?, names))
+}
 
 /// Configuration, queries and tables.
 #[derive(Debug)]

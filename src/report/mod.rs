@@ -5,6 +5,7 @@ mod contact_sheet;
 pub(crate) mod forecast;
 mod levels;
 mod recompute;
+pub(crate) mod repair;
 pub(crate) mod status;
 pub(crate) mod verify;
 mod warnings;

@@ -33,6 +33,8 @@ pub(crate) enum StorageError {
     Truncated { url: String, expected: u64, received: u64 },
     #[error("`{url}`: it cannot be written; is the location writable?")]
     Write { url: String, source: object_store::Error },
+    #[error("`{url}`: it cannot be deleted")]
+    Delete { url: String, source: object_store::Error },
     #[error("`{}`: it cannot be written", path.display())]
     WriteLocal { path: PathBuf, source: std::io::Error },
 }

@@ -74,7 +74,7 @@ impl Location {
 
     /// Returns the directory of this location; `None` if it is in a cloud.
     pub(crate) fn directory(&self) -> Option<PathBuf> {
-        self.url.to_file_path().ok()
+        self.url.to_file_path().ok().filter(|_| self.url.scheme() == "file")
     }
 
     /// Returns the URL of `name`, for messages.

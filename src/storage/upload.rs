@@ -12,6 +12,10 @@ use super::{Location, StorageError};
 const PART_BYTES: usize = 8 << 20;
 /// Parts that are uploaded at the same time.
 const MAX_PARTS_IN_FLIGHT: usize = 4;
+/// Attempts to delete an object.
+const MAX_DELETE_ATTEMPTS: u32 = 6;
+/// The wait before the second of them; it grows with each.
+const DELETE_DELAY: Duration = Duration::from_millis(100);
 
 /// How long to wait before a removal is repeated: twice as long each time, in all up to 13 seconds.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -100,6 +104,39 @@ impl Location {
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(unreadable(error)),
         }
+    }
+
+    /// Deletes the object `name`. Returns whether it existed, as far as the store tells.
+    ///
+    /// # Errors
+    /// Returns an error if the store does not delete it.
+    pub(crate) async fn delete(&self, name: &str) -> Result<bool, StorageError> {
+        let mut attempt = 1;
+        loop {
+            match self.store.delete(&self.path(name)).await {
+                Ok(()) => return Ok(true),
+                Err(object_store::Error::NotFound { .. }) => return Ok(false),
+                // The library does not repeat a request that deletes several objects, as this may become one.
+                Err(object_store::Error::Generic { .. }) if attempt < MAX_DELETE_ATTEMPTS => {
+                    tokio::time::sleep(DELETE_DELAY * attempt).await;
+                    attempt += 1;
+                }
+                Err(source) => return Err(StorageError::Delete { url: self.url_of(name), source }),
+            }
+        }
+    }
+
+    /// Gives an object another name, and replaces what has that name: atomically in a directory, by a copy in a store.
+    ///
+    /// # Errors
+    /// Returns an error if the store does not write or delete it.
+    pub(crate) async fn rename(&self, from: &str, to: &str) -> Result<(), StorageError> {
+        let (path, new) = (self.path(from), self.path(to));
+        if self.directory().is_some() {
+            return self.store.rename(&path, &new).await.map_err(unwritable(&self.url_of(to)));
+        }
+        self.store.copy(&path, &new).await.map_err(unwritable(&self.url_of(to)))?;
+        self.delete(from).await.map(drop)
     }
 
     /// Returns whether the object `name` exists.

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Runs `tests/readers/touch.py` on a table of the workspace and returns its stdout.
-fn touch(workspace: &Workspace, what: &str, table: &str, arguments: &[&str]) -> String {
+pub(crate) fn touch(workspace: &Workspace, what: &str, table: &str, arguments: &[&str]) -> String {
     let table = workspace.lake().join("digits_lt").join(table);
     let mut python = Command::new(readers::environment("readers").join("bin/python"));
     python.arg("-I").arg(root().join("tests/readers/touch.py")).arg(what).arg(table).args(arguments);
@@ -20,7 +20,7 @@ fn touch(workspace: &Workspace, what: &str, table: &str, arguments: &[&str]) -> 
 }
 
 /// A complete lake, and its tables.
-fn complete() -> &'static (Workspace, BTreeMap<String, Vec<Value>>) {
+pub(crate) fn complete() -> &'static (Workspace, BTreeMap<String, Vec<Value>>) {
     static RAN: OnceLock<(Workspace, BTreeMap<String, Vec<Value>>)> = OnceLock::new();
     RAN.get_or_init(|| {
         let workspace = Workspace::small();
@@ -31,7 +31,7 @@ fn complete() -> &'static (Workspace, BTreeMap<String, Vec<Value>>) {
 }
 
 /// A copy of the complete lake.
-fn copy() -> Workspace {
+pub(crate) fn copy() -> Workspace {
     let workspace = Workspace::small();
     copy_all(&complete().0.lake(), &workspace.lake());
     workspace

@@ -24,6 +24,7 @@ mod output; // stdout that cannot be written
 mod prompts; // class descriptions from an endpoint; common names and excluded classes
 mod quickstart; // docs/quickstart.md, as a new user follows it
 mod readers; // other engines read the tables
+mod repair; // what is damaged is named, taken out of the tables and made again
 mod resume; // kills, orders and partitions give the same tables
 mod s3; // a lake and a source in S3, with faults; workers and signals
 mod security; // no code of the working directory runs, and no child process gets a secret

@@ -1,12 +1,18 @@
 //! The maintenance of a lake: other writers, garbage collection, retried rejects.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime},
+};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     readers,
-    support::{Workspace, root, skipped, stderr},
+    support::{Workspace, contents, root, skipped, stderr},
 };
 
 /// Runs `tests/readers/touch.py` and returns its stdout.
@@ -115,8 +121,8 @@ fn a_damaged_checkpoint_is_passed_over() {
         warnings.map(|warning| warning["message"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join("\n")
     };
     let warned = said(&status["warnings"]);
-    assert!(warned.contains("scores`: damaged checkpoints are passed over: `_last_checkpoint`"), "{warned}");
-    assert!(warned.contains("passed over: `00000000000000000001.checkpoint.parquet`, `_last_checkpoint`"), "{warned}");
+    assert!(warned.contains("scores`: damaged checkpoints are passed over: `_last_checkpoint` names the checkpoint 1, which does not exist"), "{warned}");
+    assert!(warned.contains("`00000000000000000001.checkpoint.parquet` is empty"), "{warned}");
     assert!(workspace.tables() == before, "other rows");
     // A run adds rows on top.
     let mut more = workspace;
@@ -130,7 +136,45 @@ fn a_damaged_checkpoint_is_passed_over() {
     fs::remove_file(log.join("00000000000000000001.json")).unwrap();
     let output = more.command("status", &[]).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    assert!(stderr(&output).contains("kept`: its log cannot be read"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("kept/_delta_log/00000000000000000001.json`"), "{}", stderr(&output));
+}
+
+/// Names that the store neither lists nor opens: it gives them to what it has begun.
+#[test]
+fn what_killed_writers_have_left_is_swept() {
+    let workspace = Workspace::small();
+    workspace.ok("run", &["--until", "images"]);
+    let lake = workspace.lake().join("digits_lt");
+    let left = [
+        ("", "contact_sheet.png#1"),
+        ("images", "rows-0123456789abcdef.parquet#2"),
+        ("pixels", "_delta_log/00000000000000000007.json#1"),
+        ("pixels", "_delta_log/_last_checkpoint#1"),
+        // What `verify --repair` and an interrupted `gc` have moved aside.
+        ("pixels", "_delta_log/00000000000000000007.json.corrupt"),
+        ("pixels", "unit-0123456789abcdef.parquet.deleted"),
+    ];
+    let theirs = ["notes#1", "pixels/notes.txt#1", "pixels/notes.corrupt", "pixels/their/rows.parquet#1"];
+    fs::create_dir_all(lake.join("pixels/their")).unwrap();
+    let old = SystemTime::now() - Duration::from_secs(8 * 24 * 3600);
+    for path in left.iter().map(|(table, file)| lake.join(table).join(file)).chain(theirs.map(|name| lake.join(name))) {
+        fs::write(&path, "left").unwrap();
+        fs::File::open(&path).unwrap().set_modified(old).unwrap();
+    }
+    let young = lake.join("pixels/unit-0123456789abcdef.parquet#1");
+    fs::write(&young, "somebody is writing it").unwrap();
+    let before = contents(&lake);
+    let names = |found: &Value| -> BTreeSet<(String, String)> {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        found["files"].as_array().unwrap().iter().map(|file| (text(&file["table"]), text(&file["file"]))).collect()
+    };
+    let expected: BTreeSet<_> = left.iter().map(|(table, file)| ((*table).to_owned(), (*file).to_owned())).collect();
+    assert_eq!(names(&workspace.json("gc", &[])), expected);
+    assert!(contents(&lake) == before, "a listing has changed something");
+    assert_eq!(names(&workspace.json("gc", &["--apply"])), expected);
+    let mut after = before;
+    after.retain(|name, _| left.iter().all(|(table, file)| Path::new(table).join(file) != Path::new(name)));
+    assert_eq!(contents(&lake).keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
 }
 
 #[test]

@@ -47,7 +47,7 @@ struct Server {
 }
 
 /// A bucket, with faults of its requests.
-struct Bucket(&'static str);
+pub(crate) struct Bucket(&'static str);
 
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
@@ -62,7 +62,7 @@ fn server() -> &'static Server {
 }
 
 /// Sends a request and returns the body of the response as text.
-fn request(method: &str, target: &str, body: &[u8]) -> String {
+pub(crate) fn request(method: &str, target: &str, body: &[u8]) -> String {
     String::from_utf8(request_bytes(method, target, body)).unwrap()
 }
 
@@ -85,14 +85,14 @@ fn request_bytes(method: &str, target: &str, body: &[u8]) -> Vec<u8> {
 
 impl Bucket {
     /// Creates the bucket, without faults.
-    fn new(name: &'static str) -> Self {
+    pub(crate) fn new(name: &'static str) -> Self {
         let bucket = Self(name);
         bucket.faults("");
         bucket
     }
 
     /// Sets the faults, as in `rate=0.2&seed=1`. Faults that are not named are switched off.
-    fn faults(&self, rates: &str) {
+    pub(crate) fn faults(&self, rates: &str) {
         request("PUT", &format!("/__faults__/{}?{rates}", self.0), &[]);
     }
 
@@ -105,7 +105,7 @@ impl Bucket {
     }
 
     /// The small pipeline, with a lake in this bucket.
-    fn workspace(&self) -> Workspace {
+    pub(crate) fn workspace(&self) -> Workspace {
         let mut workspace = Workspace::small();
         workspace.url = Some(format!("s3://{}/lake", self.0));
         workspace.variables = variables();

@@ -1,6 +1,7 @@
 """Does to a lake what other Delta writers do.
 
     python touch.py optimize TABLE          # compacts its files, as OPTIMIZE does
+    python touch.py checkpoint TABLE        # writes a checkpoint of its latest version, and the hint that names it
     python touch.py shuffle TABLE           # gives each row the picture of the next
     python touch.py reject LAKE STEP ID     # moves a row of a step's table to `rejects`, as if it had failed
     python touch.py double LAKE STEP ID     # puts a row of a step's table in once more
@@ -31,6 +32,10 @@ from deltalake.schema import Field, PrimitiveType
 def optimize(table: str) -> None:
     done = DeltaTable(table).optimize.compact()
     print(done["numFilesRemoved"], done["numFilesAdded"])
+
+
+def checkpoint(table: str) -> None:
+    DeltaTable(table).create_checkpoint()
 
 
 def shuffle(table: str) -> None:
@@ -167,6 +172,7 @@ def feature(table: str, name: str) -> None:
 
 COMMANDS = {
     "optimize": optimize,
+    "checkpoint": checkpoint,
     "shuffle": shuffle,
     "reject": reject,
     "double": double,

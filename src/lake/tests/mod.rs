@@ -1,4 +1,5 @@
 //! Tests of the lake as a whole.
 
 mod contention;
+mod gc;
 mod simulation;
