@@ -24,7 +24,12 @@ use super::{
     probe::arbitrary,
     repair::CORRUPT,
 };
-use crate::{clock, error::Result, schema::Table, storage::StorageError};
+use crate::{
+    clock,
+    error::Result,
+    schema::Table,
+    storage::{StorageError, is_staging_end},
+};
 
 /// Deletions after which the live files are read again.
 const MAX_DELETIONS_PER_LOOK: usize = 100;
@@ -50,7 +55,7 @@ enum Kind {
     Data,
     /// What nobody writes again: moved aside by a repair or by an interrupted deletion.
     Aside,
-    /// A local file `NAME#N` that a killed writer has left. The store neither lists nor opens such names.
+    /// A local file `NAME#…` that a killed writer has left. The store neither lists nor opens such names.
     Staging,
 }
 
@@ -272,12 +277,12 @@ fn staging(folder: &Path) -> std::io::Result<Vec<(String, u64, i64)>> {
     Ok(found)
 }
 
-/// Whether a name is `NAME#N`, where `NAME` is one that this program writes.
+/// Whether a name is `NAME#N` or another one of a write that has begun, where `NAME` is one that this program writes.
 fn is_staging(name: &str) -> bool {
-    name.rsplit_once('#').is_some_and(|(name, number)| {
+    name.split_once('#').is_some_and(|(name, end)| {
         let is_ours = [".parquet", ".json", ".crc", ".png"].iter().any(|end| name.ends_with(end));
-        !number.is_empty()
-            && number.bytes().all(|digit| digit.is_ascii_digit())
+        let is_number = !end.is_empty() && end.bytes().all(|digit| digit.is_ascii_digit());
+        (is_number || is_staging_end(end))
             && (is_ours || name.starts_with("_last_checkpoint") || name.starts_with("_gc-"))
     })
 }
@@ -298,7 +303,12 @@ mod tests {
 
     #[test]
     fn only_names_of_this_program_are_left_by_its_writers() {
-        for name in ["rows-0123.parquet#1", "00000000000000000001.json#12", "_last_checkpoint#1", "sheet.png#3"] {
+        for name in [
+            "rows-0123.parquet#1",
+            "00000000000000000001.json#12",
+            "_last_checkpoint#1",
+            "sheet.png#0123456789abcdef-3",
+        ] {
             assert!(is_staging(name), "{name}");
         }
         for name in ["rows.parquet", "rows.parquet#", "rows.parquet#a", "#1", "notes#1", "notes.txt#1", "a#1.parquet"] {

@@ -151,7 +151,11 @@ fn staging(path: &Path) -> Result<Path> {
 
 /// Returns whether `path` has a name of [`staging`]: a write is in progress, or its process was killed.
 fn is_staged(path: &Path) -> bool {
-    let Some((_, end)) = path.filename().and_then(|name| name.split_once('#')) else { return false };
+    path.filename().and_then(|name| name.split_once('#')).is_some_and(|(_, end)| is_staging_end(end))
+}
+
+/// Returns whether a name with `end` after a `#` is that of a write in progress.
+pub(crate) fn is_staging_end(end: &str) -> bool {
     // object_store stages files, too: with a `#` and a number.
     let mut parts = end.split(['-', '#']);
     parts.next().is_some_and(|process| process.len() == 16 && process.bytes().all(|byte| byte.is_ascii_hexdigit()))

@@ -13,7 +13,7 @@ mod rate_limit;
 mod upload;
 mod walk;
 
-pub(crate) use durable::time_syncing;
+pub(crate) use durable::{is_staging_end, time_syncing};
 pub(crate) use error::StorageError;
 pub(crate) use location::{Location, throttling_totals};
 pub(crate) use object::{StoredObject, Version};
