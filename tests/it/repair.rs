@@ -1,6 +1,7 @@
 //! `verify --repair`: what is damaged is named, taken out of the tables, and made again by a run.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -52,10 +53,27 @@ fn named(folder: &Path, end: &str) -> Vec<String> {
     names
 }
 
+/// Returns the names of the data files that the latest version of a table has.
+fn live(folder: &Path) -> BTreeSet<String> {
+    let log = folder.join("_delta_log");
+    let mut live = BTreeSet::new();
+    for entry in named(&log, ".json") {
+        for line in fs::read_to_string(log.join(entry)).unwrap().lines() {
+            let action: Value = serde_json::from_str(line).unwrap();
+            let path = |kind: &str| action[kind]["path"].as_str().map(str::to_owned);
+            live.extend(path("add"));
+            if let Some(removed) = path("remove") {
+                live.remove(&removed);
+            }
+        }
+    }
+    live
+}
+
 /// Damages the first data file of a table, and returns its name.
 fn damage_data(workspace: &Workspace, table: &str, what: Damage) -> String {
     let folder = folder(workspace, table);
-    let name = named(&folder, ".parquet").remove(0);
+    let name = live(&folder).pop_first().unwrap();
     damage(&folder.join(&name), what);
     name
 }
