@@ -7,7 +7,10 @@ use arrow::{
     array::{AsArray, RecordBatch},
     compute::concat_batches,
 };
-use datafusion::prelude::{ParquetReadOptions, SessionContext};
+use datafusion::{
+    error::DataFusionError,
+    prelude::{ParquetReadOptions, SessionContext},
+};
 
 use crate::{
     error::{Error, Result},
@@ -29,6 +32,8 @@ pub(crate) struct Awaited {
 
 #[derive(Debug, thiserror::Error)]
 enum FeedbackError {
+    #[error("`{file}` cannot be read as Parquet: {problem}")]
+    File { file: String, problem: String },
     #[error("`{file}` does not have the columns of feedback: {problem}\nhint: it needs {}", .columns.join(", "))]
     Columns { file: String, columns: Vec<String>, problem: String },
     #[error("`{file}`: {}\nhint: nothing was imported; submit all rows of an epoch's phase together", .problems.join("; "))]
@@ -95,7 +100,10 @@ pub(crate) async fn wait(project: &Project) -> Result<()> {
 /// Reads the rows of the file, with their ids.
 async fn read(project: &Project, context: &SessionContext, file: &Path) -> Result<RecordBatch> {
     let name = file.display().to_string();
-    let fail = |error| Error::query(name.clone(), error);
+    let fail = |error: DataFusionError| FeedbackError::File {
+        file: name.clone(),
+        problem: error.find_root().message().into_owned(),
+    };
     let found = context.read_parquet(name.as_str(), ParquetReadOptions::default()).await.map_err(fail)?;
     context.register_table("file", found.into_view()).map_err(fail)?;
     let query = "feedback/incoming.sql";
