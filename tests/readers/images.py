@@ -217,7 +217,7 @@ def make(folder: Path) -> None:
 def read(exports: Path) -> dict[str, list[tuple[str, Image.Image]]]:
     """For each reader the rows: the sample, and what the reader gives."""
     found: dict[str, list[tuple[str, Image.Image]]] = {}
-    urls = sorted(map(str, (exports / "webdataset").iterdir()))
+    urls = sorted(map(str, (exports / "webdataset").glob("*.tar")))
     for sample in webdataset.WebDataset(urls, shardshuffle=False):
         about, [data] = json.loads(sample["json"]), [sample[key] for key in ("png", "jpg", "webp") if key in sample]
         found.setdefault("Pillow", []).append((about["sample_id"], Image.open(io.BytesIO(data))))
