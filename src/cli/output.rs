@@ -1,7 +1,7 @@
 //! What is printed, and how: tables or JSON on stdout, errors on stderr.
 //!
-//! A reader that has closed the pipe wants no more, and that is no error. Any other failure of stdout ends the output, and
-//! [`check_stdout`] tells the command at its end. Failures of stderr are ignored: nothing is left to report them to.
+//! A reader that has closed the pipe wants nothing more, which is not an error. Any other failure of stdout ends the
+//! output, and [`check_stdout`] reports it when the command ends. Failures of stderr are ignored: nothing is left to report them to.
 
 use std::{
     io::{self, ErrorKind, Write},

@@ -182,7 +182,8 @@ fn print_json(pipeline: &Pipeline, made: &Made) {
     let provider = models.provider();
     output::json(&json!({
         "census": made.census, "steps": made.outcomes, "levels": made.levels, "engine": engine, "clip": clip,
-        "provider": provider, "sync_seconds": storage::time_syncing().as_secs_f64(), "awaits": made.awaited, "warnings": made.warnings,
+        "provider": provider, "sync_seconds": storage::time_syncing().as_secs_f64(), "awaits": made.awaited,
+        "warnings": made.warnings,
     }));
 }
 

@@ -218,8 +218,8 @@ pub(super) struct List<'a> {
 }
 
 impl<'a> List<'a> {
-    /// Saves the list before any other file of the epoch is written. An earlier seal, whose files are no longer there, is
-    /// removed.
+    /// Saves the list before any other file of the epoch is written, and removes an earlier seal, of which files are
+    /// missing.
     pub(super) async fn start(location: &'a Location, stem: &'a str, seal: Seal) -> Result<Self> {
         let mut list = Self { location, stem, seal, saved: 0 };
         list.save().await?;

@@ -13,12 +13,12 @@ use super::{
 const QUALITIES: [u8; 3] = [95, 85, 75];
 
 /// Returns an image in its standard form: the file itself if it is one 8-bit RGB image, upright and without transparency,
-/// that Pillow opens too, of up to `max_bytes`. The pixels of any other file are encoded as PNG, or as JPEG if the PNG would have more than
-/// `max_bytes`: upright, over `background`, and of an animation the first frame.
+/// that Pillow opens too, of up to `max_bytes`. The pixels of any other file are encoded as PNG, or as JPEG if the PNG would
+/// have more than `max_bytes`: upright, over `background`, and of an animation the first frame.
 ///
 /// # Errors
-/// Returns an error if the file is not a supported image within the limits, if it is truncated or a checksum of its pixels is
-/// wrong, or if even the JPEG has more than `max_bytes`.
+/// Returns an error if the file is not a supported image within the limits, if it is truncated or a checksum of its pixels
+/// is wrong, or if even the JPEG has more than `max_bytes`.
 pub(crate) fn standardize(
     bytes: Vec<u8>,
     limits: &Limits,

@@ -1,6 +1,6 @@
 //! Data files: rows as Parquet, named by unit and content.
 
-use std::sync::Arc;
+use std::{panic::catch_unwind, sync::Arc};
 
 use arrow::{
     array::RecordBatch,
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use parquet::{
     arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
     basic::{Compression, ZstdLevel},
+    errors::ParquetError,
     file::properties::{EnabledStatistics, WriterProperties},
     schema::types::ColumnPath,
 };
@@ -120,12 +121,16 @@ pub(super) fn matches_name(name: &str, bytes: &[u8]) -> Option<bool> {
     digest_in_name(name).map(|digest| identity::content_digest(bytes).starts_with(digest))
 }
 
-/// Returns why the rows of a Parquet file cannot be read.
+/// Returns why the rows of a Parquet file cannot be read. The library panics on some damaged files.
 pub(super) fn parquet_problem(bytes: Bytes) -> Option<String> {
-    let torn = |error: &dyn std::error::Error| Some(format!("is torn: {}", chain(error)));
-    match ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(ParquetRecordBatchReaderBuilder::build) {
-        Ok(rows) => rows.into_iter().find_map(Result::err).and_then(|error| torn(&error)),
-        Err(error) => torn(&error),
+    let read = move || {
+        let mut rows = ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?;
+        rows.try_for_each(|batch| batch.map(drop)).map_err(ParquetError::from)
+    };
+    match catch_unwind(read) {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(format!("is torn: {}", chain(&error))),
+        Err(_) => Some("is torn: its reader panics".to_owned()),
     }
 }
 
@@ -174,5 +179,27 @@ fn feature(data_type: &DataType) -> Value {
         DataType::Float64 => json!({ "dtype": "float64", "_type": "Value" }),
         DataType::Boolean => json!({ "dtype": "bool", "_type": "Value" }),
         _ => json!({ "dtype": "string", "_type": "Value" }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, StringArray};
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_torn_however_its_reader_fails() {
+        let ids: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));
+        let rows = RecordBatch::try_from_iter([("id", ids)]).unwrap();
+        let whole = DataFile::write("rows", &rows.schema(), &[rows]).unwrap().bytes;
+        assert_eq!(parquet_problem(whole.clone()), None);
+        let mut long_footer = whole.to_vec();
+        let length = whole.len() - 8;
+        long_footer[length..length + 4].copy_from_slice(&i32::MAX.to_le_bytes());
+        for bytes in [whole.slice(..whole.len() / 2), Bytes::new(), vec![0; whole.len()].into(), long_footer.into()] {
+            let problem = parquet_problem(bytes).unwrap();
+            assert!(problem.starts_with("is torn: "), "{problem}");
+        }
     }
 }

@@ -107,7 +107,8 @@ impl LogFiles {
     }
 }
 
-fn version(digits: &str) -> Option<u64> {
+/// Returns the version that the name of a file of a log begins with.
+pub(super) fn version(digits: &str) -> Option<u64> {
     let version: u64 = digits.parse().ok().filter(|_| digits.len() == VERSION_DIGITS)?;
     // Delta's versions are signed.
     i64::try_from(version).is_ok().then_some(version)

@@ -15,6 +15,8 @@ use object_store::{
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path,
 };
 
+use super::log_faults::{LOG, version};
+
 /// Entries that are remembered, and the bytes that one may have.
 const MAX_ENTRIES: usize = 128;
 const MAX_ENTRY_BYTES: usize = 64 << 10;
@@ -48,11 +50,12 @@ impl LogView {
     }
 }
 
-/// Returns whether `path` is an entry of a log: its version in twenty digits.
+/// Returns whether `path` is an entry of a log.
 fn is_entry(path: &Path) -> bool {
-    let version = path.filename().and_then(|name| name.strip_suffix(".json"));
-    path.as_ref().contains("_delta_log/")
-        && version.is_some_and(|version| version.len() == 20 && version.bytes().all(|byte| byte.is_ascii_digit()))
+    let mut parts = path.parts().rev();
+    let (name, folder) = (parts.next(), parts.next());
+    folder.is_some_and(|folder| folder.as_ref() == LOG)
+        && name.is_some_and(|name| name.as_ref().strip_suffix(".json").and_then(version).is_some())
 }
 
 /// Returns an entry as the store would.

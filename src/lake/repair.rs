@@ -33,8 +33,7 @@ impl Lake {
     }
 
     /// Takes a damaged file out of a log: moves it to the name `aside`, or puts an entry in its place that does nothing.
-    /// Does nothing if it is no longer damaged. An entry may have changed rows; the table has to be made incomplete
-    /// afterwards.
+    /// Does nothing if it is whole by now. An entry may have changed rows; the table has to be made incomplete afterwards.
     ///
     /// # Errors
     /// Returns an error if the store does not read or write it.

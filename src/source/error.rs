@@ -40,7 +40,7 @@ pub(super) enum SourceError {
         patterns.0, patterns.1
     )]
     FileTwiceInSplit { file: String, split: &'static str, patterns: (String, String) },
-    #[error("`{url}`: there is no such file; it is one of {key}, below {below}{hint}")]
+    #[error("`{url}`: this file does not exist; it is one of {key}, below {below}{hint}")]
     NoSuchFile { url: String, key: &'static str, below: &'static str, hint: &'static str },
     #[error("`{url}`: it has {bytes} bytes, at most {max} are allowed; it is one of {key}")]
     ListTooLarge { url: String, bytes: u64, max: u64, key: &'static str },

@@ -159,7 +159,7 @@ impl Tars {
                 let hint = hint(name, true);
                 out.problems.add(
                     &origin,
-                    format!("there is no such file; it is one of `source.splits`, below `source.root`{hint}"),
+                    format!("this file does not exist; it is one of `source.splits`, below `source.root`{hint}"),
                 );
                 continue;
             };

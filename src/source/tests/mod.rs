@@ -271,7 +271,7 @@ async fn lists_report_all_invalid_lines() {
     fs::remove_file(folder.path("l.txt")).unwrap();
     assert_eq!(
         folder.message(lines).await,
-        "`file://ROOT/l.txt`: there is no such file; it is one of `source.splits`, below `source.lists` or `source.root`"
+        "`file://ROOT/l.txt`: this file does not exist; it is one of `source.splits`, below `source.lists` or `source.root`"
     );
     fs::File::create(folder.path("l.txt")).unwrap().set_len((1 << 30) + 1).unwrap();
     assert!(folder.message(lines).await.contains("it has 1073741825 bytes, at most 1073741824 are allowed"));

@@ -58,7 +58,7 @@ async fn tars_have_labels_in_json_too() {
         assert!(message.contains(&format!("`t.tar`: {what}")), "{message}");
     }
     assert!(
-        message.contains("`0.tar`: there is no such file") && message.contains("`1.tar`: there is no such file"),
+        message.contains("`0.tar`: this file does not exist") && message.contains("`1.tar`: this file does not exist"),
         "{message}"
     );
 }

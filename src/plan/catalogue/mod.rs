@@ -5,6 +5,9 @@
 //! the text. The tables, functions and parameters of a query come from the tree too, so that a step's inputs and its
 //! fingerprint follow from its SQL.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
@@ -32,52 +35,52 @@ use crate::{
 
 /// The built-in files, by their path under `sql/`.
 const BUILT_IN: &[(&str, &str)] = &[
-    ("pixels/embed.sql", include_str!("../../sql/pixels/embed.sql")),
-    ("pixels/reference.sql", include_str!("../../sql/pixels/reference.sql")),
-    ("images/all.sql", include_str!("../../sql/images/all.sql")),
-    ("hard_samples/few_shot.sql", include_str!("../../sql/hard_samples/few_shot.sql")),
-    ("hard_samples/classifier.sql", include_str!("../../sql/hard_samples/classifier.sql")),
-    ("hard_samples/low_confidence.sql", include_str!("../../sql/hard_samples/low_confidence.sql")),
-    ("candidates/spectrum.sql", include_str!("../../sql/candidates/spectrum.sql")),
-    ("spectrum/img2img.sql", include_str!("../../sql/spectrum/img2img.sql")),
-    ("scores/clip.sql", include_str!("../../sql/scores/clip.sql")),
-    ("kept/text_similarity.sql", include_str!("../../sql/kept/text_similarity.sql")),
-    ("validation/spectrum.sql", include_str!("../../sql/validation/spectrum.sql")),
-    ("probe/real.sql", include_str!("../../sql/probe/real.sql")),
-    ("progress/gain.sql", include_str!("../../sql/progress/gain.sql")),
-    ("feedback/incoming.sql", include_str!("../../sql/feedback/incoming.sql")),
-    ("feedback/problems.sql", include_str!("../../sql/feedback/problems.sql")),
-    ("schedule/adaptive.sql", include_str!("../../sql/schedule/adaptive.sql")),
-    ("schedule/all_levels.sql", include_str!("../../sql/schedule/all_levels.sql")),
-    ("schedule/diverse_to_specific.sql", include_str!("../../sql/schedule/diverse_to_specific.sql")),
-    ("schedule/fixed.sql", include_str!("../../sql/schedule/fixed.sql")),
-    ("schedule/random.sql", include_str!("../../sql/schedule/random.sql")),
-    ("schedule/real_only.sql", include_str!("../../sql/schedule/real_only.sql")),
-    ("schedule/recursive.sql", include_str!("../../sql/schedule/recursive.sql")),
-    ("schedule/shrink.sql", include_str!("../../sql/schedule/shrink.sql")),
-    ("schedule/specific_to_diverse.sql", include_str!("../../sql/schedule/specific_to_diverse.sql")),
-    ("schedule/text_only.sql", include_str!("../../sql/schedule/text_only.sql")),
-    ("manifest/low_quality.sql", include_str!("../../sql/manifest/low_quality.sql")),
-    ("manifest/mixed.sql", include_str!("../../sql/manifest/mixed.sql")),
-    ("experiment/images.sql", include_str!("../../sql/experiment/images.sql")),
-    ("experiment/samples.sql", include_str!("../../sql/experiment/samples.sql")),
-    ("experiment/validation.sql", include_str!("../../sql/experiment/validation.sql")),
-    ("export/classes.sql", include_str!("../../sql/export/classes.sql")),
-    ("export/epochs.sql", include_str!("../../sql/export/epochs.sql")),
-    ("export/manifest.sql", include_str!("../../sql/export/manifest.sql")),
-    ("export/images.sql", include_str!("../../sql/export/images.sql")),
-    ("export/problems.sql", include_str!("../../sql/export/problems.sql")),
-    ("report/levels.sql", include_str!("../../sql/report/levels.sql")),
-    ("feedback/awaited.sql", include_str!("../../sql/feedback/awaited.sql")),
-    ("report/rate.sql", include_str!("../../sql/report/rate.sql")),
-    ("report/census.sql", include_str!("../../sql/report/census.sql")),
-    ("report/slots.sql", include_str!("../../sql/report/slots.sql")),
-    ("report/repeats.sql", include_str!("../../sql/report/repeats.sql")),
-    ("report/rejects.sql", include_str!("../../sql/report/rejects.sql")),
-    ("report/forecast.sql", include_str!("../../sql/report/forecast.sql")),
-    ("verify/deep.sql", include_str!("../../sql/verify/deep.sql")),
-    ("verify/rows.sql", include_str!("../../sql/verify/rows.sql")),
-    ("report/contact_sheet.sql", include_str!("../../sql/report/contact_sheet.sql")),
+    ("pixels/embed.sql", include_str!("../../../sql/pixels/embed.sql")),
+    ("pixels/reference.sql", include_str!("../../../sql/pixels/reference.sql")),
+    ("images/all.sql", include_str!("../../../sql/images/all.sql")),
+    ("hard_samples/few_shot.sql", include_str!("../../../sql/hard_samples/few_shot.sql")),
+    ("hard_samples/classifier.sql", include_str!("../../../sql/hard_samples/classifier.sql")),
+    ("hard_samples/low_confidence.sql", include_str!("../../../sql/hard_samples/low_confidence.sql")),
+    ("candidates/spectrum.sql", include_str!("../../../sql/candidates/spectrum.sql")),
+    ("spectrum/img2img.sql", include_str!("../../../sql/spectrum/img2img.sql")),
+    ("scores/clip.sql", include_str!("../../../sql/scores/clip.sql")),
+    ("kept/text_similarity.sql", include_str!("../../../sql/kept/text_similarity.sql")),
+    ("validation/spectrum.sql", include_str!("../../../sql/validation/spectrum.sql")),
+    ("probe/real.sql", include_str!("../../../sql/probe/real.sql")),
+    ("progress/gain.sql", include_str!("../../../sql/progress/gain.sql")),
+    ("feedback/incoming.sql", include_str!("../../../sql/feedback/incoming.sql")),
+    ("feedback/problems.sql", include_str!("../../../sql/feedback/problems.sql")),
+    ("schedule/adaptive.sql", include_str!("../../../sql/schedule/adaptive.sql")),
+    ("schedule/all_levels.sql", include_str!("../../../sql/schedule/all_levels.sql")),
+    ("schedule/diverse_to_specific.sql", include_str!("../../../sql/schedule/diverse_to_specific.sql")),
+    ("schedule/fixed.sql", include_str!("../../../sql/schedule/fixed.sql")),
+    ("schedule/random.sql", include_str!("../../../sql/schedule/random.sql")),
+    ("schedule/real_only.sql", include_str!("../../../sql/schedule/real_only.sql")),
+    ("schedule/recursive.sql", include_str!("../../../sql/schedule/recursive.sql")),
+    ("schedule/shrink.sql", include_str!("../../../sql/schedule/shrink.sql")),
+    ("schedule/specific_to_diverse.sql", include_str!("../../../sql/schedule/specific_to_diverse.sql")),
+    ("schedule/text_only.sql", include_str!("../../../sql/schedule/text_only.sql")),
+    ("manifest/low_quality.sql", include_str!("../../../sql/manifest/low_quality.sql")),
+    ("manifest/mixed.sql", include_str!("../../../sql/manifest/mixed.sql")),
+    ("experiment/images.sql", include_str!("../../../sql/experiment/images.sql")),
+    ("experiment/samples.sql", include_str!("../../../sql/experiment/samples.sql")),
+    ("experiment/validation.sql", include_str!("../../../sql/experiment/validation.sql")),
+    ("export/classes.sql", include_str!("../../../sql/export/classes.sql")),
+    ("export/epochs.sql", include_str!("../../../sql/export/epochs.sql")),
+    ("export/manifest.sql", include_str!("../../../sql/export/manifest.sql")),
+    ("export/images.sql", include_str!("../../../sql/export/images.sql")),
+    ("export/problems.sql", include_str!("../../../sql/export/problems.sql")),
+    ("report/levels.sql", include_str!("../../../sql/report/levels.sql")),
+    ("feedback/awaited.sql", include_str!("../../../sql/feedback/awaited.sql")),
+    ("report/rate.sql", include_str!("../../../sql/report/rate.sql")),
+    ("report/census.sql", include_str!("../../../sql/report/census.sql")),
+    ("report/slots.sql", include_str!("../../../sql/report/slots.sql")),
+    ("report/repeats.sql", include_str!("../../../sql/report/repeats.sql")),
+    ("report/rejects.sql", include_str!("../../../sql/report/rejects.sql")),
+    ("report/forecast.sql", include_str!("../../../sql/report/forecast.sql")),
+    ("verify/deep.sql", include_str!("../../../sql/verify/deep.sql")),
+    ("verify/rows.sql", include_str!("../../../sql/verify/rows.sql")),
+    ("report/contact_sheet.sql", include_str!("../../../sql/report/contact_sheet.sql")),
 ];
 
 /// The largest file of `sql_dir`, in bytes. The largest built-in query has a few KiB.
@@ -418,116 +421,4 @@ fn read_query(path: &Path, name: &str) -> Result<String> {
     let fail =
         |error: io::Error| Error::Query { query: name.into(), message: format!("the file cannot be read: {error}") };
     limited_read::read_text(path, MAX_SQL_BYTES).map_err(fail)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn built_in_queries_parse() {
-        let catalogue = Catalogue::load(None, &[]).unwrap();
-        let candidates = catalogue.get("candidates/spectrum.sql").unwrap();
-        assert_eq!(
-            candidates.tables.iter().map(String::as_str).collect::<Vec<_>>(),
-            ["common_names", "descriptions", "hard_samples", "images", "rejects", "scores"]
-        );
-        assert!(candidates.parameters.contains("image_guidance"));
-        assert!(candidates.functions.contains("draw"));
-    }
-
-    #[test]
-    fn placeholders_are_replaced_in_the_tree() {
-        let query = Query::parse("q", "SELECT $a + 1, $t FROM unnest($list) AS g(x) WHERE y > $f").unwrap();
-        let values = BTreeMap::from([
-            ("a".to_owned(), Parameter::Integer(-3)),
-            ("f".to_owned(), Parameter::Float(10.0)),
-            ("t".to_owned(), Parameter::Text("it's; DROP".into())),
-            ("list".to_owned(), Parameter::Integers(vec![0, 90])),
-        ]);
-        assert_eq!(
-            query.bind(&values).unwrap().to_string(),
-            "SELECT (-3) + 1, 'it''s; DROP' FROM UNNEST([0, 90]) AS g (x) WHERE y > 1e1"
-        );
-    }
-
-    #[test]
-    fn a_digest_depends_only_on_the_meaning() {
-        let a = Query::parse("q", "select a from t -- why\n where a > 1").unwrap();
-        let b = Query::parse("q", "SELECT a FROM t WHERE a > 1").unwrap();
-        let c = Query::parse("q", "SELECT a FROM t WHERE a > 2").unwrap();
-        assert_eq!(a.digest(), b.digest());
-        assert_ne!(a.digest(), c.digest());
-    }
-
-    #[test]
-    fn only_reading_is_allowed() {
-        for text in [
-            "DROP TABLE t",
-            "SELECT 1; SELECT 2",
-            "INSERT INTO t VALUES (1)",
-            "",
-            "COPY t TO 'x'",
-            "COPY (SELECT * FROM images) TO '/tmp/x.csv'",
-            "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'",
-            "CREATE TABLE t AS SELECT 1",
-            "CREATE VIEW t AS SELECT 1",
-            "SET datafusion.catalog.location = '/'",
-            "EXPLAIN SELECT 1",
-            "EXPLAIN ANALYZE INSERT INTO images SELECT * FROM images",
-            "SELECT * INTO t FROM images",
-            "SELECT 1 UNION ALL (SELECT 2 UNION SELECT * INTO t FROM images)",
-            "SELECT * FROM (SELECT * INTO t FROM images)",
-            "WITH a AS (SELECT 1) INSERT INTO images SELECT * FROM a",
-            "WITH a AS (UPDATE images SET label = 1) SELECT * FROM a",
-            "WITH a AS (DELETE FROM images) SELECT * FROM a",
-        ] {
-            assert!(Query::parse("q", text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn every_kind_of_reading_is_allowed() {
-        for text in [
-            "SELECT 1 UNION ALL (SELECT 2 EXCEPT SELECT 3) ORDER BY 1",
-            "VALUES (1), (2)",
-            "WITH a AS (SELECT 1 AS x) SELECT * FROM a WHERE x IN (SELECT 1)",
-        ] {
-            assert!(Query::parse("q", text).is_ok(), "{text}");
-        }
-    }
-
-    /// No file within the size limit may overflow the stack.
-    #[test]
-    fn deep_queries_are_refused() {
-        let deep = |start: &str, middle: &str, times: usize, end: &str| {
-            assert!(Query::parse("q", &format!("{start}{}{end}", middle.repeat(times))).is_err(), "{middle}");
-        };
-        deep("SELECT ", "(", 100_000, "1");
-        deep("SELECT ", "NOT ", 100_000, "true");
-        deep("SELECT ", "- ", 100_000, "1");
-        deep("SELECT ", "CASE WHEN ", 50_000, "1");
-        deep("", "(SELECT * FROM ", 20_000, "t");
-        deep("SELECT 1", "+1", 100_000, "");
-        deep("SELECT true", " AND true", 50_000, "");
-        deep("SELECT 1", " UNION ALL SELECT 1", 20_000, "");
-        deep("SELECT a", "[1]", 50_000, "");
-        deep("SELECT a", "::int", 50_000, "");
-    }
-
-    #[test]
-    fn long_queries_are_read() {
-        let long = |start: &str, middle: &str, times: usize, end: &str| {
-            let query = Query::parse("q", &format!("{start}{}{end}", middle.repeat(times))).unwrap();
-            assert!(!query.digest().is_empty());
-            query.bind(&BTreeMap::new()).unwrap();
-        };
-        long("SELECT x IN (", "1, ", 100_000, "2)");
-        long("VALUES ", "(1, 'a'), ", 50_000, "(2, 'b')");
-        long("SELECT ", "a + b AS c, ", 10_000, "d FROM t");
-        long("SELECT 1", "+1", 60, "");
-        long("SELECT true", " AND x = 1", 30, " FROM t");
-        long("SELECT 1", " UNION ALL SELECT 1", 60, "");
-        long("SELECT CASE", " WHEN x = 1 THEN 2", 200, " END FROM t");
-    }
 }
