@@ -18,7 +18,7 @@ fn sources_that_are_missing() {
     let (mut workspace, _guard) = shipped();
     assert_snapshot!(check(&mut workspace, &["source.splits.train=nothing.parquet"]), @r"
     exit code 2
-    error: `file://[root]/data/digits_lt/nothing.parquet`: there is no such file; it is one of `source.splits`, below `source.root`
+    error: `file://[root]/data/digits_lt/nothing.parquet`: this file does not exist; it is one of `source.splits`, below `source.root`
     1 problem; nothing was run
     ");
     let (mut workspace, _guard) = shipped();
