@@ -19,6 +19,6 @@ demo:
 bench:
 	cargo bench --profile dev
 
-# Histories of faults, crashes and several workers, from seeds; takes an hour or two
+# Histories of faults, crashes, losses of power and several workers, from seeds; takes an hour or two
 simulate:
 	DISCL_SIMULATION_HISTORIES=10000 cargo test --lib simulation -- --nocapture

@@ -28,7 +28,7 @@ use crate::{
     error::{Error, Result},
     lake::{Lake, Reading},
     schema::{self, Table},
-    udf::{self, Meter},
+    udf::{Functions, Meter},
 };
 
 /// Bytes that a partition of a query needs if memory is limited: its sorts and exchanges get equal shares, and each has to
@@ -57,12 +57,11 @@ impl Default for Settings {
 #[derive(Debug)]
 pub(crate) struct Session {
     lake: Arc<Lake>,
-    /// `None` if the source and the models were not opened: their functions can be planned, and fail when called.
-    functions: Option<udf::Context>,
-    /// The tables that are never written.
+    functions: Arc<dyn Functions>,
+    /// Every table: built-in ones, and those of user-defined steps.
+    tables: Vec<Table>,
+    /// The rows of the tables that are never written.
     inputs: Vec<(String, RecordBatch)>,
-    /// The tables of user-defined steps.
-    user_tables: Vec<Table>,
     settings: Settings,
     runtime: Arc<RuntimeEnv>,
 }
@@ -84,13 +83,14 @@ struct Found {
 }
 
 impl Session {
-    /// Creates a session on `lake`; `inputs` are the tables that are never written.
+    /// Creates a session on `lake` with `tables`; `inputs` are the rows of those that are never written.
     ///
     /// # Errors
     /// Returns an error if DataFusion's runtime cannot be set up.
     pub(crate) fn new(
         lake: Arc<Lake>,
-        functions: Option<udf::Context>,
+        functions: Arc<dyn Functions>,
+        tables: Vec<Table>,
         inputs: Vec<(String, RecordBatch)>,
         settings: Settings,
     ) -> Result<Self> {
@@ -104,12 +104,13 @@ impl Session {
         let runtime = runtime.build_arc().map_err(|error| Error::query("session", error))?;
         let location = lake.location();
         runtime.register_object_store(&location.url, Arc::clone(&location.store));
-        Ok(Self { lake, functions, inputs, user_tables: Vec::new(), settings, runtime })
+        Ok(Self { lake, functions, tables, inputs, settings, runtime })
     }
 
     /// Adds the tables of user-defined steps.
-    pub(crate) fn with_tables(self, user_tables: Vec<Table>) -> Self {
-        Self { user_tables, ..self }
+    pub(crate) fn with_tables(mut self, user_tables: Vec<Table>) -> Self {
+        self.tables.extend(user_tables);
+        self
     }
 
     pub(crate) fn lake(&self) -> &Arc<Lake> {
@@ -117,8 +118,18 @@ impl Session {
     }
 
     /// Returns every table: built-in ones, and those of user-defined steps.
-    pub(crate) fn tables(&self) -> impl Iterator<Item = &Table> {
-        schema::TABLES.iter().chain(&self.user_tables)
+    pub(crate) fn tables(&self) -> &[Table] {
+        &self.tables
+    }
+
+    /// Returns the rows of the table `name`, which is never written; `None` if there is no such table.
+    pub(crate) fn input(&self, name: &str) -> Option<&RecordBatch> {
+        self.inputs.iter().find(|(input, _)| input == name).map(|(_, rows)| rows)
+    }
+
+    /// Returns the execution provider on which models have run; `None` if none has.
+    pub(crate) fn provider(&self) -> Option<String> {
+        self.functions.provider()
     }
 
     /// Takes a snapshot of the tables as they are now; those that were never written are empty.
@@ -144,13 +155,13 @@ impl Session {
         Ok(snapshot)
     }
 
-    /// Returns every built-in table without rows, which is enough to plan a query.
+    /// Returns every table without rows, which is enough to plan a query.
     ///
     /// # Errors
     /// Returns an error if a table cannot be created in memory.
     pub(crate) fn empty(&self) -> Result<Snapshot> {
         let mut snapshot = Snapshot { providers: BTreeMap::new(), found: BTreeMap::new() };
-        for table in schema::TABLES.iter() {
+        for table in &self.tables {
             snapshot.set(&table.name, Arc::clone(&table.schema), Vec::new())?;
         }
         Ok(snapshot)
@@ -194,7 +205,7 @@ impl Session {
             .with_default_features()
             .build();
         let mut context = SessionContext::new_with_state(state);
-        udf::register_all(&mut context, self.functions.as_ref(), meter)?;
+        self.functions.register(&mut context, meter)?;
         for (name, provider) in &snapshot.providers {
             context
                 .register_table(name.as_str(), Arc::clone(provider))

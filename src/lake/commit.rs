@@ -2,9 +2,8 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    hash::{BuildHasher, RandomState},
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use arrow::{
@@ -24,7 +23,10 @@ use deltalake_core::{
 };
 use futures::future::try_join_all;
 use serde_json::Value;
-use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
+use tokio::{
+    sync::{MappedMutexGuard, Mutex, MutexGuard},
+    time::Instant,
+};
 
 use super::{
     DataFile, Lake, OpenTable,
@@ -38,6 +40,7 @@ use crate::{
     clock,
     error::Result,
     schema::{self, Table},
+    storage::simulated::{Mutant, chance, has},
 };
 
 /// How long a commit is tried against other writers. An attempt takes a few requests.
@@ -69,12 +72,40 @@ impl Lake {
     /// # Errors
     /// Returns an error if a file cannot be written, or the commit loses to other writers too often.
     pub(crate) async fn append(&self, table: &Table, column: &str, units: &[UnitRows]) -> Result<()> {
+        self.append_unless(table, column, units, None).await
+    }
+
+    /// Appends the rows of `units` like [`Lake::append`], without those whose value in `column` is in a column of another
+    /// table, `except`, at the moment of the commit.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be written, or the commit loses to other writers too often.
+    pub(crate) async fn append_unless(
+        &self,
+        table: &Table,
+        column: &str,
+        units: &[UnitRows],
+        except: Option<(&Table, &str)>,
+    ) -> Result<()> {
         let written = Mutex::new(HashSet::new());
-        self.until_committed(table, async |mut open| {
+        self.until_committed(table, async |open| {
+            let (mut open, excepted) = match except {
+                None => (open, HashSet::new()),
+                Some((other, column)) => {
+                    let version = open.delta.version();
+                    drop(open);
+                    // Read after the version of `table` on which the commit will be. So whoever completes the table at this
+                    // version or before has put there what the completion leaves out.
+                    let excepted = self.ids(other, column).await?;
+                    let Some(open) = self.reopen(table, version).await else { return Ok(false) };
+                    (open, excepted)
+                }
+            };
             self.refresh_ids(&mut open, table, column).await?;
             let mut files = Vec::new();
             for unit in units {
-                let (rows, ids) = self.without(table, &unit.rows, column, open.ids.all())?;
+                let is_known = |id: &str| open.ids.all().contains(id) || excepted.contains(id);
+                let (rows, ids) = self.without(table, &unit.rows, column, is_known)?;
                 if rows.num_rows() > 0 {
                     let file = DataFile::write(&unit.unit, &table.schema, &[rows])?;
                     // An attempt that lost has written it already.
@@ -135,7 +166,7 @@ impl Lake {
         let marks = open.marks().await.map_err(&unreadable)?;
         let state = open.delta.snapshot().map_err(&unreadable)?;
         // The commit that creates a table is version 0.
-        if state.version() != base.unwrap_or(0) {
+        if state.version() != base.unwrap_or(0) && !has(Mutant::SkipBaseCheck) {
             return Ok(false);
         }
         for file in files {
@@ -238,6 +269,13 @@ impl Lake {
         Ok(open)
     }
 
+    /// Returns the table as it was opened last, if that is still `version`.
+    async fn reopen(&self, table: &Table, version: Option<u64>) -> Option<OpenGuard<'_>> {
+        let tables = self.tables.lock().await;
+        let open = MutexGuard::try_map(tables, |tables| tables.get_mut(&table.name)).ok()?;
+        (open.delta.version() == version).then_some(open)
+    }
+
     async fn create(&self, table: &Table) -> Result<Result<DeltaTable, DeltaTableError>> {
         let columns = self.columns(table)?;
         let created = CreateBuilder::new()
@@ -308,6 +346,7 @@ impl Lake {
                 Ok(true)
             }
             Err(TransactionError::VersionAlreadyExists(_)) => Ok(false),
+            Err(error) if has_unknown_outcome(&error) && has(Mutant::BelieveLostResponses) => Ok(true),
             Err(error) if has_unknown_outcome(&error) => {
                 let lost = self.lost_responses.fetch_add(1, Ordering::Relaxed) + 1;
                 if lost <= MAX_LOST_RESPONSES { Ok(false) } else { Err(failed(error.into()).into()) }
@@ -316,18 +355,19 @@ impl Lake {
         }
     }
 
-    /// Returns the rows whose value in `column` is not among `known`, and these values.
+    /// Returns the rows whose value in `column` is not known yet, and these values.
     fn without(
         &self,
         table: &Table,
         rows: &RecordBatch,
         column: &str,
-        known: &HashSet<String>,
+        is_known: impl Fn(&str) -> bool,
     ) -> Result<(RecordBatch, Vec<String>)> {
         let invalid = || LakeError::IdColumn { url: self.url(table), column: column.to_owned() };
         let ids = strings(rows, column).ok_or_else(invalid)?;
-        let is_new: BooleanArray = ids.iter().map(|id| Some(!known.contains(*id))).collect();
-        let new = ids.iter().filter(|id| !known.contains(**id)).map(|id| (*id).to_owned()).collect();
+        let is_new = |id: &str| !is_known(id) || has(Mutant::KeepDuplicates);
+        let new = ids.iter().filter(|id| is_new(id)).map(|id| (*id).to_owned()).collect();
+        let is_new: BooleanArray = ids.iter().map(|id| Some(is_new(id))).collect();
         let rows = filter_record_batch(rows, &is_new);
         Ok((rows.map_err(|source| LakeError::Filter { url: self.url(table), source })?, new))
     }
@@ -360,7 +400,7 @@ fn announcement(files: &[(DataFile, Vec<String>)]) -> Option<(String, Value)> {
 /// Waits so that the writer that won can continue. Of many that lost, each waits for another time.
 async fn wait(attempt: u32) {
     let longest = MAX_WAIT.min(Duration::from_millis(10) * 2_u32.saturating_pow(attempt.min(10)));
-    let share = RandomState::new().hash_one(attempt) as f64 / u64::MAX as f64;
+    let share = chance(attempt) as f64 / u64::MAX as f64;
     tokio::time::sleep(if attempt == 0 { Duration::ZERO } else { longest.mul_f64(share) }).await;
 }
 

@@ -28,7 +28,10 @@ use crate::{
     clock,
     error::Result,
     schema::Table,
-    storage::{StorageError, is_staging_end},
+    storage::{
+        StorageError, is_staging_end,
+        simulated::{Mutant, has},
+    },
 };
 
 /// Deletions after which the live files are read again.
@@ -99,6 +102,7 @@ impl<'a> Collector<'a> {
             true => clock::now_ms(),
             false => now(lake, writable).await?,
         };
+        let age = if has(Mutant::CollectYoung) { Duration::ZERO } else { age };
         let before = now.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
         let old = found.into_iter().filter(|(_, written)| *written <= before).map(|(garbage, _)| garbage).collect();
         Ok((Self { lake, tables, before, live: None }, old))
@@ -140,7 +144,7 @@ impl<'a> Collector<'a> {
     async fn delete_if_old(&self, name: &str) -> Result<bool> {
         let location = &self.lake.location;
         match location.store.head(&location.path(name)).await {
-            Ok(meta) if meta.last_modified.timestamp_millis() > self.before => Ok(false),
+            Ok(meta) if meta.last_modified.timestamp_millis() > self.before && !has(Mutant::CollectUnseen) => Ok(false),
             Ok(_) => Ok(location.delete(name).await?),
             Err(Error::NotFound { .. }) => Ok(false),
             Err(source) => Err(StorageError::Find { url: location.url_of(name), source }.into()),

@@ -5,6 +5,7 @@
 //! these ids are dropped from the new rows: a row is in a table once, whatever other writers do.
 
 mod checkpoints;
+mod clear;
 mod commit;
 mod data_file;
 mod error;
@@ -44,8 +45,6 @@ pub(crate) use log_faults::{LogFault, Remedy};
 pub(crate) use read::Reading;
 pub(crate) use verify::{Finding, FindingKind, verify_files};
 
-#[cfg(test)]
-use self::marks::FINGERPRINT;
 use self::{error::LakeError, ids::Ids, log_view::LogView, marks::Marks};
 use crate::{
     error::{Result, Warning},
@@ -92,7 +91,8 @@ impl Lake {
         Ok(Self::at(location))
     }
 
-    fn at(location: Location) -> Self {
+    /// Opens the lake at `location`.
+    pub(crate) fn at(location: Location) -> Self {
         let (tables, lost_responses, warnings) = Default::default();
         Self { location, tables, lost_responses, warnings }
     }

@@ -1,12 +1,10 @@
 //! Looks whether a store creates an object only if it is absent. All commits depend on it, and a server that does not know
 //! the condition ignores it silently.
 
-use std::hash::{BuildHasher, RandomState};
-
 use object_store::{Error, ObjectStoreExt, PutMode, PutOptions};
 
 use super::{Lake, error::LakeError};
-use crate::error::Result;
+use crate::{error::Result, storage::simulated::chance};
 
 /// Attempts, if the response of the store was lost.
 const MAX_ATTEMPTS: u32 = 3;
@@ -54,5 +52,5 @@ impl Lake {
 
 /// Returns a number that no other process returns. It only names an object that is deleted again.
 pub(super) fn arbitrary() -> u64 {
-    RandomState::new().hash_one(())
+    chance(())
 }

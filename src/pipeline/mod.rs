@@ -109,9 +109,10 @@ impl Pipeline {
             (schema::CONFIDENCES.to_owned(), confidences.rows),
         ];
         let (models, source) = (Arc::new(models), Arc::new(source));
-        let functions = udf::Context { models: Arc::clone(&models), source: Arc::clone(&source) };
+        let functions = udf::Opened { models: Arc::clone(&models), source: Arc::clone(&source) };
         let settings = session::Settings { memory_limit: memory_limit(&config), ..options.session };
-        let session = session::Session::new(Arc::new(lake), Some(functions), inputs, settings)?;
+        let session =
+            session::Session::new(Arc::new(lake), Arc::new(functions), schema::TABLES.clone(), inputs, settings)?;
         let project = Project::assemble(config, catalogue, session, Some(outside)).await?;
         found.splice(0..0, source.warnings().iter().cloned());
         Ok(Self { project, models, source, warnings: found })

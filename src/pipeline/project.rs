@@ -15,6 +15,7 @@ use crate::{
     },
     schema::{self, Table, columns::Answer},
     session::{self, Session, Snapshot},
+    udf,
 };
 
 /// Opens the lake of the pipeline file at `path`, and returns it with the names of the tables that it may have. No log is
@@ -58,7 +59,8 @@ impl Project {
             return Err(Error::Multiple(problems.0));
         };
         let settings = session::Settings { memory_limit: memory_limit(&config), ..options.session };
-        let session = Session::new(Arc::new(lake), None, Vec::new(), settings)?;
+        let session =
+            Session::new(Arc::new(lake), Arc::new(udf::Unopened), schema::TABLES.clone(), Vec::new(), settings)?;
         Self::assemble(config, catalogue, session, None).await
     }
 
@@ -95,7 +97,7 @@ impl Project {
 
     /// Every table of the pipeline that is written to the lake.
     pub(crate) fn stored_tables(&self) -> impl Iterator<Item = &Table> {
-        self.session.tables().filter(|table| table.is_stored())
+        self.session.tables().iter().filter(|table| table.is_stored())
     }
 
     /// Checks that this program can write every table of the pipeline as other programs left it.

@@ -74,7 +74,6 @@ pub(crate) fn views() -> Vec<View> {
                 ("text_similarity", NUMBER),
             ],
         ),
-        view("report/rejects.sql", vec![("step", TEXT), ("rejects", INTEGER)]),
         view(
             "report/forecast.sql",
             vec![

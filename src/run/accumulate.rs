@@ -1,13 +1,13 @@
 //! Adds the missing rows of an incremental table, unit by unit.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use arrow::array::RecordBatch;
 use futures::{StreamExt, stream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::Instant,
+};
 use tracing::Instrument;
 
 use super::{
@@ -24,6 +24,7 @@ use crate::{
     plan::Step,
     schema::{self, Kind, REJECTS_TABLE, columns::Columns},
     session::Snapshot,
+    storage::simulated::{Mutant, has},
 };
 
 /// Sources per unit if its rows only refer to their images.
@@ -108,7 +109,7 @@ impl<'a> Accumulator<'a> {
         if self.job.options.stop.is_requested() {
             return Err(Error::Interrupted);
         }
-        if self.job.options.shard.is_some() {
+        if self.job.options.shard.is_some() && !has(Mutant::CompleteEarly) {
             self.wait_for_others().await?;
         }
         Ok(counts)
@@ -132,9 +133,7 @@ impl<'a> Accumulator<'a> {
     async fn generate(&self, units: Vec<Unit>, sender: mpsc::UnboundedSender<PendingCommit>) -> Result<()> {
         let memory = Arc::new(Semaphore::new(MAX_MIB_WAITING as usize));
         let generator = Generator {
-            session: Arc::clone(&self.job.pipeline.project.session),
-            models: Arc::clone(&self.job.pipeline.models),
-            source: Arc::clone(&self.job.pipeline.source),
+            session: Arc::clone(self.job.session),
             snapshot: self.snapshot.clone(),
             step: Arc::new(self.step.clone()),
             over: self.work.over.to_owned(),
@@ -210,7 +209,10 @@ impl<'a> Accumulator<'a> {
         if !rejects.is_empty() {
             lake.append(&REJECTS_TABLE, REJECT_ID, &rejects).await?;
         }
-        lake.append(&self.step.table, self.work.id, &rows).await
+        // Another run may have rejected a row that did not fail here, and have completed the step and
+        // later ones without it.
+        let rejected = (!has(Mutant::AddRejected)).then_some((&*REJECTS_TABLE, REJECT_ID));
+        lake.append_unless(&self.step.table, self.work.id, &rows, rejected).await
     }
 
     /// Waits until every requested row exists or is rejected, whichever worker generates it.
@@ -238,7 +240,7 @@ impl<'a> Accumulator<'a> {
         let Work { over, id, sources_per_unit } = self.work;
         let name = &self.step.table.name;
         let fail = |error| Error::query(name, error);
-        let context = self.job.session().context(&self.snapshot)?;
+        let context = self.job.session.context(&self.snapshot)?;
         let requests = context.table(over).await.map_err(fail)?.collect().await.map_err(fail)?;
         let mut done = self.job.lake().ids(&self.step.table, id).await?;
         let rejects = self.job.lake().ids(&REJECTS_TABLE, REJECT_ID).await?;
@@ -271,8 +273,7 @@ struct Rejects<'a> {
 
 impl<'a> Rejects<'a> {
     fn new(job: Job<'_>, step: &'a Step, missing: &Missing) -> Self {
-        let max_fraction = job.pipeline.project.config.rejects.max_fraction;
-        let allowed = (max_fraction * missing.requested as f64).ceil() as usize;
+        let allowed = (job.max_reject_fraction * missing.requested as f64).ceil() as usize;
         Self { step: &step.table.name, requested: missing.requested, allowed, rejected: missing.rejected }
     }
 

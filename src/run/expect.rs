@@ -6,9 +6,8 @@ use arrow::{array::RecordBatch, util::pretty::pretty_format_batches};
 
 use crate::{
     error::{Error, Result},
-    pipeline::Project,
-    plan::Expectation,
-    session,
+    plan::{Expectation, Plan},
+    session::{self, Session},
 };
 
 /// Offending rows that an error shows.
@@ -18,16 +17,16 @@ const MAX_ROWS_SHOWN: usize = 10;
 ///
 /// # Errors
 /// Returns an error that shows the rows of the first expectation that has any.
-pub(super) async fn check(project: &Project, steps: RangeInclusive<usize>) -> Result<()> {
-    for expectation in project.plan.expectations.iter().filter(|expectation| steps.contains(&expectation.after)) {
-        check_one(project, expectation).await?;
+pub(super) async fn check(session: &Session, plan: &Plan, steps: RangeInclusive<usize>) -> Result<()> {
+    for expectation in plan.expectations.iter().filter(|expectation| steps.contains(&expectation.after)) {
+        check_one(session, expectation).await?;
     }
     Ok(())
 }
 
-async fn check_one(project: &Project, expectation: &Expectation) -> Result<()> {
+async fn check_one(session: &Session, expectation: &Expectation) -> Result<()> {
     let fail = |error| Error::query(format!("[[expect]] {}", expectation.name), error);
-    let context = project.session.context(&project.session.snapshot().await?)?;
+    let context = session.context(&session.snapshot().await?)?;
     let rows = session::query(&context, &expectation.name, &expectation.statement).await?;
     let found = rows.collect().await.map_err(fail)?;
     let count: usize = found.iter().map(RecordBatch::num_rows).sum();

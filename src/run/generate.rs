@@ -14,7 +14,6 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    models::Models,
     plan::Step,
     schema::{
         self, Kind, SOURCE_ID,
@@ -22,7 +21,6 @@ use crate::{
         conform::{check_schema, conform, sorted},
     },
     session::{self, Session, Snapshot},
-    source::Source,
     udf::Meter,
 };
 
@@ -33,8 +31,6 @@ pub(super) const IMAGES_PER_BATCH: usize = 32;
 #[derive(Clone)]
 pub(super) struct Generator {
     pub(super) session: Arc<Session>,
-    pub(super) models: Arc<Models>,
-    pub(super) source: Arc<Source>,
     pub(super) snapshot: Snapshot,
     pub(super) step: Arc<Step>,
     /// The table whose rows request the work, and the column that identifies it.
@@ -75,7 +71,7 @@ impl Generator {
             rejects: rejects.len(),
             unet_evaluations: meter.unet_evaluations(),
             seconds: started.elapsed().as_secs_f64(),
-            provider: self.models.provider(),
+            provider: self.session.provider(),
         };
         let Entry { rows: count, rejects: failed, unet_evaluations, seconds, .. } = &entry;
         tracing::info!(rows = count, rejects = failed, unet_evaluations, seconds, "unit generated");
@@ -88,7 +84,7 @@ impl Generator {
         let mut snapshot = self.snapshot.clone();
         let sources = Columns::new(&self.over, &unit.missing).strings(SOURCE_ID)?;
         let sources: BTreeSet<&str> = sources.iter().flatten().collect();
-        for table in schema::step_tables().filter(|table| matches!(table.kind, Kind::Incremental { .. })) {
+        for table in self.session.tables().iter().filter(|table| matches!(table.kind, Kind::Incremental { .. })) {
             if table.schema.field_with_name(SOURCE_ID).is_ok() {
                 snapshot.restrict(&table.name, &sources)?;
             }
@@ -138,13 +134,12 @@ impl Generator {
 
     /// Adds the path of the real image to each reject.
     fn add_paths(&self, rejects: &mut [Reject]) -> Result<()> {
-        if rejects.is_empty() {
-            return Ok(());
-        }
-        let wanted: BTreeSet<String> = rejects.iter().filter_map(|reject| reject.source_id.clone()).collect();
-        let paths = self.source.paths(&wanted)?;
+        let Some(listing) = self.session.input(schema::LISTING).filter(|_| !rejects.is_empty()) else { return Ok(()) };
+        let listing = Columns::new(schema::LISTING, listing);
+        let (sources, paths) = (listing.strings(SOURCE_ID)?, listing.strings("path")?);
+        let paths: HashMap<&str, &str> = sources.iter().flatten().zip(paths.iter().flatten()).collect();
         for reject in rejects {
-            reject.path = reject.source_id.as_ref().and_then(|source| paths.get(source)).cloned();
+            reject.path = reject.source_id.as_deref().and_then(|source| paths.get(source)).map(|&path| path.to_owned());
         }
         Ok(())
     }

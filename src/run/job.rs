@@ -1,9 +1,12 @@
-//! A run: the pipeline, its options on this machine, and the receiver of its progress.
+//! A run: the steps, the tables and functions, its options on this machine, and the receiver of its progress.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{shard::Shard, shutdown::Stop};
-use crate::{lake::Lake, pipeline::Pipeline, session::Session};
+use crate::{lake::Lake, pipeline::Project, plan::Plan, session::Session};
 
 /// How a run proceeds on this machine. The tables do not depend on it.
 #[derive(Debug, Clone)]
@@ -99,17 +102,21 @@ pub(super) struct RowCounts {
 /// A run of a pipeline.
 #[derive(Clone, Copy)]
 pub(super) struct Job<'a> {
-    pub(super) pipeline: &'a Pipeline,
+    pub(super) plan: &'a Plan,
+    pub(super) session: &'a Arc<Session>,
+    /// The share of a step's rows that may fail.
+    pub(super) max_reject_fraction: f64,
     pub(super) options: &'a Options,
     pub(super) progress: &'a dyn Progress,
 }
 
 impl<'a> Job<'a> {
-    pub(super) fn session(&self) -> &'a Session {
-        &self.pipeline.project.session
+    pub(super) fn new(project: &'a Project, options: &'a Options, progress: &'a dyn Progress) -> Self {
+        let Project { config, plan, session, .. } = project;
+        Self { plan, session, max_reject_fraction: config.rejects.max_fraction, options, progress }
     }
 
     pub(super) fn lake(&self) -> &'a Lake {
-        self.session().lake()
+        self.session.lake()
     }
 }

@@ -1,15 +1,12 @@
 //! The rows of `rejects` and `ledger`.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arrow::{
     array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray},
     compute::concat_batches,
 };
+use tokio::time::Instant;
 
 use super::job::Outcome;
 use crate::{

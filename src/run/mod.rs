@@ -17,6 +17,8 @@ mod replace;
 mod runner;
 mod shard;
 mod shutdown;
+#[cfg(test)]
+mod tests;
 mod units;
 
 use std::time::Duration;
@@ -33,6 +35,7 @@ use self::{
 };
 use crate::{
     error::{Diagnostic, Diagnostics, Error, Result},
+    models::Models,
     pipeline::{Pipeline, staleness},
     plan::Plan,
     report, schema,
@@ -57,28 +60,35 @@ enum RunError {
 /// Returns an error if `options` name an unknown step, or if a step or an expectation fails; [`Error::Interrupted`] if
 /// the run was stopped; [`Error::Waiting`] if other workers did not finish in time.
 pub(crate) async fn run(pipeline: &Pipeline, options: &Options, progress: &dyn Progress) -> Result<Vec<Outcome>> {
-    let job = Job { pipeline, options, progress };
-    let steps = &pipeline.project.plan.steps;
+    let job = Job::new(&pipeline.project, options, progress);
+    let steps = &job.plan.steps;
     let last = match &options.until {
-        Some(until) => find_step(&pipeline.project.plan, until)?,
+        Some(until) => find_step(job.plan, until)?,
         None => steps.len().saturating_sub(1),
     };
     let last = steps[..=last].iter().filter_map(|step| step.repeats_to).fold(last, usize::max);
     pipeline.project.check_lake().await?;
-    rejects::notice_changes(&pipeline.project).await?;
-    report_device(job, last).await?;
+    rejects::notice_changes(job.lake(), steps).await?;
+    report_device(job, &pipeline.models, last).await?;
+    let outcomes = run_steps(job, last).await?;
+    update_contact_sheet(pipeline, &outcomes).await?;
+    Ok(outcomes)
+}
+
+/// Runs the steps up to the one at `last`, and those that are repeated with it.
+async fn run_steps(job: Job<'_>, last: usize) -> Result<Vec<Outcome>> {
     let runner = Runner::new(job);
     let mut outcomes: Vec<Outcome> = Vec::new();
     let mut restarts = 0;
     while outcomes.len() <= last {
-        if options.stop.is_requested() {
+        if job.options.stop.is_requested() {
             return Err(Error::Interrupted);
         }
         let first = outcomes.len();
         match runner.run(first).await? {
             RunResult::Complete(complete) => {
                 outcomes.extend(complete);
-                expect::check(&pipeline.project, first..=outcomes.len() - 1).await?;
+                expect::check(job.session, job.plan, first..=outcomes.len() - 1).await?;
             }
             RunResult::Restart(index) if restarts < MAX_RESTARTS => {
                 restarts += 1;
@@ -86,19 +96,18 @@ pub(crate) async fn run(pipeline: &Pipeline, options: &Options, progress: &dyn P
                 outcomes.truncate(runner.loop_start(index));
             }
             RunResult::Restart(index) => {
-                return Err(Error::failed(RunError::Contended { table: steps[index].table.name.clone() }));
+                return Err(Error::failed(RunError::Contended { table: job.plan.steps[index].table.name.clone() }));
             }
         }
     }
-    update_contact_sheet(pipeline, &outcomes).await?;
     Ok(outcomes)
 }
 
 /// Chooses the device of the models and reports it, if a step up to `last` will call a model.
-async fn report_device(job: Job<'_>, last: usize) -> Result<()> {
-    for step in job.pipeline.project.plan.steps[..=last].iter().filter(|step| step.calls_models()) {
-        if staleness::reason(job.session(), step).await?.is_some() {
-            job.progress.device(&tokio::task::block_in_place(|| job.pipeline.models.choose_device())?);
+async fn report_device(job: Job<'_>, models: &Models, last: usize) -> Result<()> {
+    for step in job.plan.steps[..=last].iter().filter(|step| step.calls_models()) {
+        if staleness::reason(job.session, step).await?.is_some() {
+            job.progress.device(&tokio::task::block_in_place(|| models.choose_device())?);
             return Ok(());
         }
     }

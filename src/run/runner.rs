@@ -14,6 +14,7 @@ use crate::{
     pipeline::staleness,
     plan::Step,
     session::Snapshot,
+    storage::simulated::{Mutant, has},
 };
 
 /// Rounds after which a run gives up a step whose rows still change. Attempts end much earlier.
@@ -45,7 +46,7 @@ struct StaleInput(usize);
 
 impl<'a> Runner<'a> {
     pub(super) fn new(job: Job<'a>) -> Self {
-        Self { job, steps: &job.pipeline.project.plan.steps }
+        Self { job, steps: &job.plan.steps }
     }
 
     /// Runs the step at `index` and those that repeat with it, unless they are complete.
@@ -59,7 +60,7 @@ impl<'a> Runner<'a> {
         let steps = &self.steps[index..=last];
         let mut outcomes = Vec::new();
         for step in steps {
-            let reason = staleness::reason(self.job.session(), step).await?;
+            let reason = staleness::reason(self.job.session, step).await?;
             outcomes.push(Outcome::new(&step.table.name, reason));
         }
         self.expect_other_rows(steps, last).await?;
@@ -76,13 +77,17 @@ impl<'a> Runner<'a> {
         Ok(RunResult::Complete(outcomes))
     }
 
-    /// Marks all steps after the one at `last` as incomplete if another program has changed an incremental table of `steps`:
-    /// when it is filled again, a row may be rejected that was there before, or the other way round.
+    /// If another program has changed an incremental table of `steps`, marks all steps after the one at `last` as
+    /// incomplete: when the table is filled again, a row may be rejected that was there before, or the other way round. Then
+    /// removes what the other program wrote, before a query of `steps` reads it.
     async fn expect_other_rows(&self, steps: &[Step], last: usize) -> Result<()> {
-        let snapshot = self.job.session().snapshot().await?;
-        let is_changed = |step: &Step| Work::of(step).is_some() && snapshot.changed(&step.table.name).is_some();
-        if steps.iter().any(is_changed) {
+        let snapshot = self.job.session.snapshot().await?;
+        let incremental = || steps.iter().filter(|step| Work::of(step).is_some());
+        if incremental().any(|step| snapshot.changed(&step.table.name).is_some()) {
             reset(self.job.lake(), &self.steps[last + 1..]).await?;
+        }
+        for step in incremental().filter(|step| snapshot.version(&step.table.name).is_some()) {
+            self.job.lake().expel(&step.table).await?;
         }
         Ok(())
     }
@@ -129,7 +134,7 @@ impl<'a> Runner<'a> {
                 Ok(snapshot) => snapshot,
                 Err(stale) => return Ok(Err(stale)),
             };
-            let computed = replace::compute(self.job.session(), step, &snapshot, false).await?;
+            let computed = replace::compute(self.job.session, step, &snapshot, false).await?;
             if self.replace_and_complete(step, &computed, outcome, started).await? {
                 return Ok(Ok(()));
             }
@@ -150,7 +155,7 @@ impl<'a> Runner<'a> {
                 Ok(snapshot) => snapshot,
                 Err(stale) => return Ok(Err(stale)),
             };
-            let computed = replace::compute(self.job.session(), first, &snapshot, true).await?;
+            let computed = replace::compute(self.job.session, first, &snapshot, true).await?;
             let settled = previous.take_if(|(previous, _)| previous.has_same_rows(&computed));
             if let Some((_, filled)) = settled {
                 if self.replace_and_complete(first, &computed, outcome, started).await? {
@@ -174,10 +179,11 @@ impl<'a> Runner<'a> {
     /// Returns the tables as they are now for `steps`, of which the first is at `index`; [`StaleInput`] if an earlier
     /// step whose table they read is no longer complete.
     async fn current(&self, index: usize, steps: &[Step]) -> Result<Result<Snapshot, StaleInput>> {
-        let snapshot = self.job.session().snapshot().await?;
+        let snapshot = self.job.session.snapshot().await?;
         let is_read = |name: &String| steps.iter().any(|step| step.query.tables.contains(name));
         let stale = self.steps[..index].iter().position(|input| {
-            is_read(&input.table.name) && snapshot.fingerprint(&input.table.name) != input.fingerprint.value
+            let is_stale = snapshot.fingerprint(&input.table.name) != input.fingerprint.value;
+            is_read(&input.table.name) && is_stale && !has(Mutant::RunOnStaleInputs)
         });
         Ok(stale.map_or(Ok(snapshot), |index| Err(StaleInput(index))))
     }
@@ -249,7 +255,7 @@ impl<'a> Runner<'a> {
     async fn refresh_from(&self, first: &Step, computed: &Computed, step: &Step, mark: Option<i64>) -> Result<usize> {
         for _ in 0..MAX_ROUNDS {
             let snapshot = self.snapshot_with(first, computed).await?;
-            let rows = replace::compute(self.job.session(), step, &snapshot, false).await?;
+            let rows = replace::compute(self.job.session, step, &snapshot, false).await?;
             if replace::replace(self.job.lake(), step, &rows, mark).await? {
                 return Ok(rows.rows());
             }
@@ -259,7 +265,7 @@ impl<'a> Runner<'a> {
 
     /// Returns the tables as they are now, but with the computed rows of `first`.
     async fn snapshot_with(&self, first: &Step, computed: &Computed) -> Result<Snapshot> {
-        let mut snapshot = self.job.session().snapshot().await?;
+        let mut snapshot = self.job.session.snapshot().await?;
         snapshot.set(&first.table.name, Arc::clone(&first.table.schema), computed.batches.clone())?;
         Ok(snapshot)
     }

@@ -29,10 +29,7 @@ mod tars;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray},
@@ -58,7 +55,7 @@ use crate::{
     error::{Result, Warning, text},
     identity::{self, Digest},
     imaging::{self, Color, Limits},
-    schema::{self, columns::Columns},
+    schema,
     storage::{Location, Version},
 };
 
@@ -158,17 +155,6 @@ impl Source {
     pub(crate) fn class_names(&self) -> BTreeSet<&str> {
         let names = self.listing.column_by_name("class_name").and_then(|names| names.as_string_opt::<i32>());
         names.into_iter().flatten().flatten().collect()
-    }
-
-    /// Returns the paths of the images whose `source_id` is in `wanted`.
-    ///
-    /// # Errors
-    /// Returns an error if the listing has no such columns.
-    pub(crate) fn paths(&self, wanted: &BTreeSet<String>) -> Result<BTreeMap<String, String>> {
-        let listing = Columns::new(schema::LISTING, &self.listing);
-        let (ids, paths) = (listing.strings(schema::SOURCE_ID)?, listing.strings("path")?);
-        let rows = ids.iter().flatten().zip(paths.iter().flatten());
-        Ok(rows.filter(|(id, _)| wanted.contains(*id)).map(|(id, path)| (id.to_owned(), path.to_owned())).collect())
     }
 
     /// Returns the mean number of encoded bytes of an image, or `None` if there are no images. All bytes of a Parquet

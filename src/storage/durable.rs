@@ -25,6 +25,8 @@ use object_store::{
     UploadPart, local::LocalFileSystem, path::Path,
 };
 
+use super::simulated::{Mutant, has};
+
 /// Tells the processes apart that write to one folder, also those of other machines.
 static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(()));
 /// Writes of this process.
@@ -113,7 +115,9 @@ impl<S: Persist> Durable<S> {
 async fn publish<S: Persist>(store: &S, staged: &Path, path: &Path, mode: RenameTargetMode) -> Result<()> {
     let is_create = mode == RenameTargetMode::Create;
     let published = async {
-        store.persist_bytes(staged).await?;
+        if !has(Mutant::SkipBytesSync) {
+            store.persist_bytes(staged).await?;
+        }
         store.rename_opts(staged, path, RenameOptions::new().with_target_mode(mode)).await
     };
     if let Err(error) = published.await {
@@ -121,7 +125,7 @@ async fn publish<S: Persist>(store: &S, staged: &Path, path: &Path, mode: Rename
         let _ = store.delete(staged).await;
         return Err(if is_create && is_not_permitted(&error) { without_links(error) } else { error });
     }
-    store.persist_name(path).await
+    if has(Mutant::SkipNameSync) { Ok(()) } else { store.persist_name(path).await }
 }
 
 /// Returns whether the file system refuses what it was asked for: a hard link, since it has just taken a file.

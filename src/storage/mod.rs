@@ -10,9 +10,12 @@ mod location;
 mod object;
 mod parquet_reader;
 mod rate_limit;
+pub(crate) mod simulated;
 mod upload;
 mod walk;
 
+#[cfg(test)]
+pub(crate) use durable::{Durable, Persist};
 pub(crate) use durable::{is_staging_end, time_syncing};
 pub(crate) use error::StorageError;
 pub(crate) use location::{Location, throttling_totals};

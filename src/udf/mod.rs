@@ -31,11 +31,11 @@ mod pixel_difference;
 mod read_image;
 mod timesteps_run;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 pub(crate) use self::img2img::Meter;
 
-use datafusion::execution::FunctionRegistry;
+use datafusion::{execution::FunctionRegistry, logical_expr::ScalarUDF};
 
 use crate::{
     error::{Error, Result},
@@ -43,24 +43,70 @@ use crate::{
     source::Source,
 };
 
-/// The models and the source that functions use.
+/// The functions of a pipeline.
+pub(crate) trait Functions: fmt::Debug + Send + Sync {
+    /// Registers every function. The cache of `img2img` lives as long as the registration, so no image is generated
+    /// twice, however often the optimizer evaluates a call. `meter` counts what the calls cost.
+    ///
+    /// # Errors
+    /// Returns an error if the registry refuses a function.
+    fn register(&self, registry: &mut dyn FunctionRegistry, meter: &Arc<Meter>) -> Result<()>;
+
+    /// Returns the execution provider on which models have run; `None` if none has.
+    fn provider(&self) -> Option<String>;
+}
+
+/// The functions of a pipeline whose models and source were opened.
 #[derive(Debug, Clone)]
-pub(crate) struct Context {
+pub(crate) struct Opened {
     pub(crate) models: Arc<Models>,
     pub(crate) source: Arc<Source>,
 }
 
-/// Registers every function. The cache of `img2img` lives as long as the registration, so no image is generated twice,
-/// however often the optimizer evaluates a call. Without a `context`, functions that need a model or the source
-/// can be planned, and fail when they are called.
-///
-/// # Errors
-/// Returns an error if the registry refuses a function.
-pub(crate) fn register_all(
-    registry: &mut dyn FunctionRegistry,
-    context: Option<&Context>,
-    meter: &Arc<Meter>,
-) -> Result<()> {
+impl Functions for Opened {
+    fn register(&self, registry: &mut dyn FunctionRegistry, meter: &Arc<Meter>) -> Result<()> {
+        let Self { models, source } = self;
+        let dependent = [
+            classify::function(Arc::clone(models), Arc::clone(source)),
+            clip_image::function(Arc::clone(models), Arc::clone(source)),
+            clip_text::function(Arc::clone(models)),
+            img2img::function(Arc::clone(models), Arc::clone(source), Arc::clone(meter)),
+            load_image::function(Arc::clone(source)),
+            read_image::function(Arc::clone(source)),
+        ];
+        register_all(registry, dependent)
+    }
+
+    fn provider(&self) -> Option<String> {
+        self.models.provider()
+    }
+}
+
+/// The functions of a pipeline whose models and source were not opened: those that need them can be planned, and fail when
+/// they are called.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unopened;
+
+impl Functions for Unopened {
+    fn register(&self, registry: &mut dyn FunctionRegistry, _: &Arc<Meter>) -> Result<()> {
+        let shapes = [
+            classify::shape,
+            clip_image::shape,
+            clip_text::shape,
+            img2img::shape,
+            load_image::shape,
+            read_image::shape,
+        ];
+        register_all(registry, shapes.map(|shape| function::unavailable(shape(String::new()))))
+    }
+
+    fn provider(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Registers `dependent`, which use models or the source, and the functions that need neither.
+fn register_all(registry: &mut dyn FunctionRegistry, dependent: [ScalarUDF; 6]) -> Result<()> {
     let independent = [
         cosine_similarity::function(),
         digest::function(),
@@ -69,20 +115,6 @@ pub(crate) fn register_all(
         pixel_difference::function(),
         timesteps_run::function(),
     ];
-    let dependent = match context {
-        Some(Context { models, source }) => [
-            classify::function(Arc::clone(models), Arc::clone(source)),
-            clip_image::function(Arc::clone(models), Arc::clone(source)),
-            clip_text::function(Arc::clone(models)),
-            img2img::function(Arc::clone(models), Arc::clone(source), Arc::clone(meter)),
-            load_image::function(Arc::clone(source)),
-            read_image::function(Arc::clone(source)),
-        ],
-        None => {
-            [classify::shape, clip_image::shape, clip_text::shape, img2img::shape, load_image::shape, read_image::shape]
-                .map(|shape| function::unavailable(shape(String::new())))
-        }
-    };
     for function in independent.into_iter().chain(dependent) {
         let name = function.name().to_owned();
         registry.register_udf(Arc::new(function)).map_err(|error| Error::query(name, error))?;

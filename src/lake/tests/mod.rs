@@ -2,4 +2,3 @@
 
 mod contention;
 mod gc;
-mod simulation;

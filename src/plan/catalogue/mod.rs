@@ -76,7 +76,6 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("report/census.sql", include_str!("../../../sql/report/census.sql")),
     ("report/slots.sql", include_str!("../../../sql/report/slots.sql")),
     ("report/repeats.sql", include_str!("../../../sql/report/repeats.sql")),
-    ("report/rejects.sql", include_str!("../../../sql/report/rejects.sql")),
     ("report/forecast.sql", include_str!("../../../sql/report/forecast.sql")),
     ("verify/deep.sql", include_str!("../../../sql/verify/deep.sql")),
     ("verify/rows.sql", include_str!("../../../sql/verify/rows.sql")),

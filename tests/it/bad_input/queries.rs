@@ -47,7 +47,6 @@ fn a_replaced_query_of_the_program_with_another_column() {
         ("feedback/awaited.sql", "epoch", "stage"),
         ("report/levels.sql", "kept", "was_kept"),
         ("report/rate.sql", "seconds", "hours"),
-        ("report/rejects.sql", "rejects", "failures"),
         ("report/forecast.sql", "rows_at_most", "most"),
         ("report/contact_sheet.sql", "image", "photo"),
         ("experiment/samples.sql", "trained", "seen"),

@@ -1,40 +1,55 @@
 //! Known behaviour of stores, each as one fault at one object.
 
+use std::{collections::HashSet, sync::Arc};
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
+
 use super::{
     fault::Fault::{self, CrashAfter, CrashBefore, ErrorAfter, ErrorBefore, ErrorLate, Refused, Repeated},
     history::{Cast, Outcome, play},
     model::{self, Rows},
-    world::{Rates, Turns, World},
+    world::{Nature, Rates, Turns, World},
 };
+use crate::run::units;
 
 /// The log entry that creates a table, and that of the first commit of rows.
 const ENTRIES: [&str; 2] = ["00000000000000000000.json", "00000000000000000001.json"];
 /// A table that is replaced, and one to which rows are added.
 const TABLES: [&str; 2] = [model::ASKED, model::SPECTRUM];
 
+/// A cloud without faults of its own.
+fn nature(turns: Turns) -> Nature {
+    Nature { seed: 0, rates: Rates::default(), turns, is_disk: false, power_lost: None }
+}
+
 /// Plays one worker, which restarts if it has to, with one fault at the first suitable call for `object`.
 fn with(fault: Fault, object: &str) -> Outcome {
-    let ledger = object.starts_with(model::LEDGER);
-    let world = World::new(0, Rates::default(), Turns::Meeting(String::new()));
+    let world = World::new(nature(Turns::Meeting(String::new())));
     world.order(object, fault);
-    let outcome = play(&world, &Cast { shards: vec![None], runs: 2, edits: false, ledger });
+    let outcome = play(&world, &Cast { shards: vec![None], runs: 2, ..Cast::default() }, None);
     assert_eq!(outcome.violations, Vec::<String>::new(), "{fault:?} at {object}:\n{}", outcome.trace);
     assert_eq!(outcome.counts.of(fault), 1, "{fault:?} does not occur at {object}:\n{}", outcome.trace);
     outcome
 }
 
+/// Returns the name of a unit with rows that do not fail.
+fn unit() -> String {
+    let asked = model::asked(0, &Rows::new());
+    let columns: [ArrayRef; 2] = [
+        Arc::new(asked.keys().map(Some).collect::<StringArray>()),
+        Arc::new(asked.keys().map(|id| id.split('.').next()).collect::<StringArray>()),
+    ];
+    let rows = RecordBatch::try_from_iter_with_nullable(
+        ["id", "source_id"].into_iter().zip(columns).map(|(n, c)| (n, c, true)),
+    );
+    let units = units::cut(model::SPECTRUM, &[rows.unwrap()], "id", model::SOURCES_PER_UNIT, &HashSet::new(), None);
+    let has_rows = |ids: &ArrayRef| ids.as_string::<i32>().iter().flatten().any(|id| model::generate(id).is_some());
+    units.unwrap().into_iter().find(|unit| has_rows(unit.missing.column(0))).unwrap().id
+}
+
 /// Plays the fault at the entry of each table; returns whether the run continued in spite of it.
 fn at_entry(fault: Fault, entry: &str) -> [bool; 2] {
     TABLES.map(|table| with(fault, &format!("{table}/_delta_log/{entry}")).counts.aborted == 0)
-}
-
-/// Returns a unit with rows that fail and rows that do not.
-fn mixed_unit() -> String {
-    let units = model::units(&model::asked(0, &Rows::new()));
-    let mixed = units.into_values().find(|(_, ids)| {
-        ids.iter().any(|id| model::generate(id).is_none()) && ids.iter().any(|id| model::generate(id).is_some())
-    });
-    mixed.expect("some rows fail").0
 }
 
 #[test]
@@ -82,14 +97,16 @@ fn a_crash_between_a_commit_and_its_response() {
 
 #[test]
 fn a_crash_between_rejects_and_rows() {
-    with(CrashBefore, &format!("{}/{}", model::LEDGER, mixed_unit()));
-    with(CrashBefore, &format!("{}/{}", model::SPECTRUM, mixed_unit()));
+    // The first entry with rows of `spectrum` follows that of `rejects`.
+    with(CrashAfter, &format!("{}/_delta_log/{}", model::REJECTS, ENTRIES[1]));
+    with(CrashBefore, &format!("{}/_delta_log/{}", model::SPECTRUM, ENTRIES[1]));
 }
 
 #[test]
 fn a_put_of_a_data_file_whose_response_is_lost() {
-    with(ErrorAfter, &format!("{}/{}", model::SPECTRUM, mixed_unit()));
-    with(ErrorLate, &format!("{}/{}", model::SPECTRUM, mixed_unit()));
+    for fault in [ErrorAfter, ErrorLate] {
+        with(fault, &format!("{}/{}", model::SPECTRUM, unit()));
+    }
 }
 
 #[test]
@@ -106,8 +123,9 @@ fn two_workers_create_one_table_at_once() {
     for table in TABLES {
         let place = format!("{table}/_delta_log/{}", ENTRIES[0]);
         let outcome = play(
-            &World::new(0, Rates::default(), Turns::Meeting(place)),
-            &Cast { shards: vec![None; 2], runs: 1, edits: false, ledger: false },
+            &World::new(nature(Turns::Meeting(place))),
+            &Cast { shards: vec![None; 2], runs: 1, ..Cast::default() },
+            None,
         );
         assert_eq!(outcome.violations, Vec::<String>::new(), "{table}:\n{}", outcome.trace);
         assert!(outcome.counts.conflicts > 0, "{table}: they do not meet:\n{}", outcome.trace);

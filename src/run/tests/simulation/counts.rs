@@ -19,8 +19,15 @@ pub(super) struct Counts {
     pub(super) commits: u64,
     /// Commits that lost to another one.
     pub(super) conflicts: u64,
-    /// Replacements on top of a version that was no longer the latest.
-    pub(super) outrun: u64,
+    /// Losses of power.
+    pub(super) losses: u64,
+    /// Commits of other programs.
+    pub(super) foreign: u64,
+    /// How often rejects were cleared, and garbage was collected.
+    pub(super) cleared: u64,
+    pub(super) collected: u64,
+    /// Files that `gc` deleted.
+    pub(super) deleted: u64,
     pub(super) checkpoints: u64,
     pub(super) data_files: u64,
     /// For each fault, how often it occurred and how often it could have.
@@ -55,7 +62,11 @@ impl AddAssign<&Counts> for Counts {
         self.calls += other.calls;
         self.commits += other.commits;
         self.conflicts += other.conflicts;
-        self.outrun += other.outrun;
+        self.losses += other.losses;
+        self.foreign += other.foreign;
+        self.cleared += other.cleared;
+        self.collected += other.collected;
+        self.deleted += other.deleted;
         self.checkpoints += other.checkpoints;
         self.data_files += other.data_files;
         for (&fault, &(had, could)) in &other.faults {
@@ -78,8 +89,12 @@ impl fmt::Display for Counts {
             ("commits", self.commits),
             ("checkpoints", self.checkpoints),
             ("commits that lost", self.conflicts),
-            ("replacements outrun", self.outrun),
             ("crashes", self.crashes()),
+            ("losses of power", self.losses),
+            ("commits of other programs", self.foreign),
+            ("clearings of rejects", self.cleared),
+            ("collections of garbage", self.collected),
+            ("files deleted", self.deleted),
         ];
         for (name, count) in lines {
             writeln!(f, "{name:<36}{count:>10}")?;

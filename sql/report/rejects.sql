@@ -1,2 +1,0 @@
--- The steps that have rejects, and their number.
-SELECT step, count(*) AS rejects FROM rejects GROUP BY step

@@ -1,0 +1,3 @@
+//! Tests of runs as a whole.
+
+mod simulation;

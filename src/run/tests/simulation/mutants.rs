@@ -1,0 +1,111 @@
+//! Bugs that are put into the program, to see that the histories find each.
+
+use std::panic::catch_unwind;
+
+use super::history::{Theme, of_seed};
+use crate::storage::simulated::Mutant;
+
+/// Checks that a bug is found by one of the first `histories` with a theme.
+#[allow(clippy::print_stdout)] // With --nocapture it is the purpose.
+fn is_found(mutant: Mutant, theme: Theme, histories: u64) {
+    let violation = |seed| match catch_unwind(|| of_seed(seed, theme, Some(mutant))) {
+        Ok(outcome) => outcome.violations.into_iter().next(),
+        Err(_) => Some("it panics".to_owned()),
+    };
+    match (0..histories).find_map(|seed| Some((seed, violation(seed)?))) {
+        Some((seed, violation)) => {
+            println!("{mutant:?}: history {seed}: {violation}");
+            assert_eq!(of_seed(seed, theme, None).violations, Vec::<String>::new(), "without the bug");
+        }
+        None => panic!("{mutant:?} is not found by {histories} histories"),
+    }
+}
+
+/// Nothing in common.
+const DEFAULT: Theme =
+    Theme { shards: None, is_disk: None, edits: None, foreign: None, flaws: None, clearings: None, collections: None };
+/// Two or three workers that do the same.
+const OVERLAPPING: Theme = Theme { shards: Some(false), ..DEFAULT };
+/// Rows that fail in some runs, and are tried again while others run.
+const RETRIED: Theme = Theme { flaws: Some(true), clearings: Some(true), foreign: Some(false), ..OVERLAPPING };
+/// Other programs write the tables.
+const FOREIGN: Theme = Theme { foreign: Some(true), flaws: Some(false), ..DEFAULT };
+/// The store is a disk.
+const DISK: Theme = Theme { is_disk: Some(true), ..DEFAULT };
+/// Garbage is collected while the user changes the pipeline back and forth.
+const COLLECTED: Theme = Theme { collections: Some(true), edits: Some(true), foreign: Some(false), ..OVERLAPPING };
+
+#[test]
+fn a_replacement_of_rows_that_are_out_of_date() {
+    is_found(Mutant::SkipBaseCheck, RETRIED, 50);
+}
+
+#[test]
+fn rows_that_are_added_twice() {
+    is_found(Mutant::KeepDuplicates, OVERLAPPING, 10);
+}
+
+#[test]
+fn a_lost_response_that_counts_as_success() {
+    is_found(Mutant::BelieveLostResponses, DEFAULT, 50);
+}
+
+#[test]
+fn a_completion_that_does_not_look_at_what_has_changed() {
+    is_found(Mutant::CompleteBlindly, RETRIED, 20);
+}
+
+#[test]
+fn a_worker_that_does_not_wait_for_others() {
+    is_found(Mutant::CompleteEarly, Theme { shards: Some(true), ..DEFAULT }, 10);
+}
+
+#[test]
+fn a_repetition_that_ends_after_its_first_round() {
+    is_found(Mutant::SettleEarly, DEFAULT, 10);
+}
+
+#[test]
+fn a_step_that_runs_on_inputs_of_another_run() {
+    is_found(Mutant::RunOnStaleInputs, Theme { edits: Some(true), ..OVERLAPPING }, 20);
+}
+
+#[test]
+fn changes_of_other_programs_that_nobody_notices() {
+    is_found(Mutant::TrustOthers, FOREIGN, 10);
+}
+
+#[test]
+fn rows_of_other_programs_that_stay() {
+    is_found(Mutant::KeepOthers, FOREIGN, 30);
+}
+
+#[test]
+fn rejects_that_are_cleared_under_complete_steps() {
+    is_found(Mutant::ForgetReset, RETRIED, 10);
+}
+
+#[test]
+fn a_row_that_is_added_after_it_was_rejected() {
+    is_found(Mutant::AddRejected, Theme { flaws: Some(true), foreign: Some(false), ..OVERLAPPING }, 50);
+}
+
+#[test]
+fn garbage_that_is_about_to_be_committed() {
+    is_found(Mutant::CollectYoung, COLLECTED, 10);
+}
+
+#[test]
+fn garbage_that_comes_back() {
+    is_found(Mutant::CollectUnseen, COLLECTED, 50);
+}
+
+#[test]
+fn bytes_that_are_not_synced() {
+    is_found(Mutant::SkipBytesSync, DISK, 5);
+}
+
+#[test]
+fn names_that_are_not_synced() {
+    is_found(Mutant::SkipNameSync, DISK, 5);
+}
