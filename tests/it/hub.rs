@@ -31,6 +31,11 @@ const FORBIDDEN: [&str; 6] = [
     "clip/pytorch_model.bin",
 ];
 
+/// The list of the files, for [`State::endless`].
+const LISTING: &str = "the listing";
+/// What is sent instead of something without an end.
+const ENDLESS_BYTES: usize = 256 << 20;
+
 /// The repository `tests/digits`, and how the server responds to requests.
 #[derive(Default)]
 struct State {
@@ -49,6 +54,9 @@ struct State {
     hosts: BTreeSet<(String, bool)>,
     /// A file that is sent with a wrong byte once.
     flips: Option<&'static str>,
+    /// A file, or `LISTING`, that is sent without an end once, and the bytes that were sent until the client had enough.
+    endless: Option<&'static str>,
+    endless_bytes: usize,
     /// Requested paths, with the bytes of each response.
     asked: Vec<(String, usize)>,
 }
@@ -158,6 +166,10 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, port: u16) -> std::io::Re
             return end(&mut stream, "307 Temporary Redirect", &format!("location: http://{host}{path}\r\n"), b"");
         }
         locked.asked.push((path.clone(), 0));
+        if locked.endless.take_if(|endless| *endless == LISTING).is_some() {
+            drop(locked);
+            return send_endlessly(stream, state);
+        }
         return match revision {
             _ if !allowed => end(&mut stream, "401 Unauthorized", "", b"{\"error\": \"Repository not found\"}"),
             "main" | COMMIT => end(&mut stream, "200 OK", "", listing(&locked.files).to_string().as_bytes()),
@@ -193,6 +205,10 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, port: u16) -> std::io::Re
         locked.flips = None;
         rest[0] ^= 1;
     }
+    if locked.endless.take_if(|endless| *endless == name).is_some() {
+        drop(locked);
+        return send_endlessly(stream, state);
+    }
     let stalls = locked.stalls.filter(|(stalls, _)| *stalls == name);
     drop(locked);
     let range = format!("content-range: bytes {from}-{}/{}\r\n", bytes.len() - 1, bytes.len());
@@ -203,6 +219,16 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>, port: u16) -> std::io::Re
         std::thread::sleep(Duration::from_secs(600));
     }
     end(&mut stream, status, &facts, &rest)
+}
+
+fn send_endlessly(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
+    write!(stream, "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n")?;
+    let blanks = vec![b' '; 1 << 20];
+    for _ in 0..ENDLESS_BYTES / blanks.len() {
+        stream.write_all(&blanks)?;
+        state.lock().unwrap().endless_bytes += blanks.len();
+    }
+    Ok(())
 }
 
 fn end(stream: &mut TcpStream, status: &str, headers: &str, body: &[u8]) -> std::io::Result<()> {
@@ -337,6 +363,21 @@ fn a_fetch_that_was_killed_goes_on() {
     // The file with the wrong byte was fetched again.
     let decoder = std::fs::read(snapshot.join("vae_decoder/model.onnx")).unwrap();
     assert!(decoder == std::fs::read(root().join("models/digits/vae_decoder/model.onnx")).unwrap());
+}
+
+#[test]
+fn an_answer_without_an_end_is_cut_off() {
+    let server = Server::new();
+    server.state().endless = Some("vae_decoder/model.onnx");
+    let workspace = server.workspace();
+    said(&workspace, "check", 0);
+    let sent = std::mem::take(&mut server.state().endless_bytes);
+    assert!(sent < ENDLESS_BYTES / 2, "{sent} bytes of a file, and then the file itself");
+    server.state().endless = Some(LISTING);
+    let message = said(&workspace, "check", 2);
+    assert!(message.contains("its list of files has more than 67108864 bytes"), "{message}");
+    let sent = server.state().endless_bytes;
+    assert!(sent < ENDLESS_BYTES / 2, "{sent} bytes of a listing");
 }
 
 #[test]
