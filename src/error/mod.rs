@@ -142,16 +142,18 @@ pub(crate) fn is_about_a_file(root: &DataFusionError) -> bool {
 
     match root {
         E::ObjectStore(_) | E::ParquetError(_) | E::IoError(_) | E::ExecutionJoin(_) => true,
+        E::ArrowError(error, _) => matches!(**error, ArrowError::ParquetError(_) | ArrowError::IoError(..)),
         E::External(error) => error.is::<JoinError>() || error.is::<Arc<JoinError>>(),
         _ => false,
     }
 }
 
-/// A bug, in this program or in a library.
+/// A bug, in this program or in a library. Those that read tables panic on some damaged files.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "a bug ended the command: {0}\nhint: what was committed stays, and the same command continues from there; please report \
-     this message with the lines above it"
+    "a bug ended the command: {0}\nhint: `discl-pipe verify` finds damaged files of a lake, on which libraries have bugs; if \
+     there are none, please report this message with the lines above it. What was committed stays, and the same command \
+     continues from there"
 )]
 struct Panicked(String);
 

@@ -180,9 +180,11 @@ mod tests {
                     runtime.block_on(async {
                         let store = objects.with(name.as_ref(), damaged).await;
                         // Without a digest, nobody knows what was in the rows.
-                        report(catch_panic(rows(&lake(Arc::clone(&store)))).await);
+                        if let Err(error) = catch_panic(rows(&lake(Arc::clone(&store)))).await {
+                            assert!(chain(&error).contains("`discl-pipe verify` finds"), "{}", chain(&error));
+                        }
                         report(catch_panic(look(&lake(Arc::clone(&store)))).await);
-                        report(catch_panic(append(&lake(store))).await);
+                        report(catch_panic(lake(store).append(table(), ID, &[unit("new")])).await);
                     });
                 });
             });
