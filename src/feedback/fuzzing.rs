@@ -134,7 +134,7 @@ mod tests {
             let trial = runtime.block_on(Trial::new(folder.path()));
             for epoch in [0, 1] {
                 let whole = runtime.block_on(whole(folder.path(), epoch));
-                each_copy(&whole, 150, |damaged| without_own_panic(|| runtime.block_on(trial.check(damaged))));
+                each_copy(&whole, 75, |damaged| without_own_panic(|| runtime.block_on(trial.check(damaged))));
             }
         });
     }

@@ -175,7 +175,7 @@ mod tests {
             let objects = runtime.block_on(Objects::new(2));
             let is_data = |path: &&Path| path.as_ref().ends_with(".parquet");
             let name = objects.0.keys().find(is_data).unwrap().clone();
-            each_copy(&objects.0[&name], 150, |damaged| {
+            each_copy(&objects.0[&name], 100, |damaged| {
                 without_own_panic(|| {
                     runtime.block_on(async {
                         let store = objects.with(name.as_ref(), damaged).await;
@@ -202,7 +202,7 @@ mod tests {
                 for name in names {
                     let name = objects.log().into_iter().find(|file| file.ends_with(name)).unwrap();
                     let whole = objects.0[&Path::from(name.as_str())].clone();
-                    each_copy(&whole, 40, |damaged| {
+                    each_copy(&whole, 25, |damaged| {
                         without_own_panic(|| runtime.block_on(objects.check(&name, damaged)));
                     });
                 }
