@@ -1,13 +1,13 @@
-"""Fine-tunes CLIP on images and captions (FLYP) along a curriculum, and gives an adaptive one the feedback it waits for.
+"""Fine-tunes CLIP on images and captions (FLYP) along a curriculum, and gives an adaptive one the feedback it needs.
 
     pip install torch torchvision transformers deltalake pyarrow pillow
     discl-pipe run pipelines/iwildcam.toml
     python examples/pytorch/finetune_clip.py lake/iwildcam runs/iwildcam --source data/iwildcam_v2.0 \\
         --pipeline pipelines/iwildcam.toml [-- --set KEY=VALUE ...]
 
-As the paper does: both towers, the contrastive loss over each batch, AdamW with a warm-up and a cosine, and a head made of
-the captions' embeddings. For an epoch that waits, it measures the spectrum validation set before and after training on
-the probe, submits RUN/feedback.parquet with `discl-pipe feedback`, and calls `discl-pipe run`; arguments after `--` are
+As the paper does: both towers, the contrastive loss over each batch, AdamW with a warm-up and a cosine, and a head that
+the captions make. For an epoch that waits, it measures the spectrum validation set before and after training on the
+probe, submits RUN/feedback.parquet with `discl-pipe feedback`, and calls `discl-pipe run`; arguments after `--` are
 passed to both. Killed and started again, it continues at its last checkpoint, RUN/last.pt; RUN/best.pt has the best
 weights on the split `validation`. The last line of stdout is JSON: their scores on each split that exists.
 """
@@ -55,7 +55,8 @@ class ClipTrainer(training.Trainer):
         self.optimizer = torch.optim.AdamW(self.model.parameters(), known.lr, weight_decay=0.2)
         self.augmented, self.plain = transforms(self.model.config.vision_config.image_size)
         captions = [caption for found in self.classes for caption in found.captions]
-        tokens = AutoTokenizer.from_pretrained(known.model)(captions, padding=True, truncation=True, return_tensors="pt")
+        tokenizer = AutoTokenizer.from_pretrained(known.model)
+        tokens = tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
         by_class = (len(self.classes), len(captions) // len(self.classes))  # every class has as many captions
         self.tokens = {
             name: tokens[name].unflatten(0, by_class).to(self.device) for name in ("input_ids", "attention_mask")
@@ -71,7 +72,7 @@ class ClipTrainer(training.Trainer):
         return (nn.functional.cross_entropy(logits, pairs) + nn.functional.cross_entropy(logits.T, pairs)) / 2
 
     def train_on(self, rows: Rows, epoch: int, sampler: ResumableSampler, probe: bool = False) -> None:
-        """Trains on the rows that the sampler has left. Each takes the captions of its class in turn, epoch by epoch."""
+        """Trains on the rows that the sampler has left. Each takes its class's captions in turn, epoch by epoch."""
         known = self.known
         views = training.Views(rows, self.classes, self.augmented, known.seed, epoch, probe)
         self.model.train()

@@ -146,9 +146,7 @@ class Lake:
         columns = ["label", "class_name", "captions"]
         rows = self._table("classes").to_table(columns).sort_by("label").to_pylist()
         images = Counter(train)
-        return [
-            Class(row["label"], row["class_name"], tuple(row["captions"]), images[row["label"]]) for row in rows
-        ]
+        return [Class(row["label"], row["class_name"], tuple(row["captions"]), images[row["label"]]) for row in rows]
 
     def epochs(self) -> int:
         """The number of epochs, those included that wait for feedback."""
@@ -178,7 +176,7 @@ class Lake:
         return self._rows(rows.append_column("sample_id", rows["source_id"]), transform)
 
     def write_feedback(self, file: Path, epoch: int, before: Sequence[float], after: Sequence[float]) -> None:
-        """Writes what `discl-pipe feedback` takes: the probability of the true class of each row of `validation`, before
+        """Writes what `discl-pipe feedback` takes: the probability of the own class of each row of `validation`, before
         and after training on the probe."""
         curriculum = self._of_trial("probe", ["curriculum"], epoch)["curriculum"][0].as_py()
         samples = self._table("validation").to_table(["sample_id"]).sort_by("sample_id")["sample_id"].to_pylist()

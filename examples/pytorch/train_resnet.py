@@ -1,12 +1,12 @@
-"""Trains a ResNet along a curriculum for a long tail, as the paper does: Adam, a cosine over all batches, mixed precision.
+"""Trains a ResNet along a curriculum for a long tail, as the paper does: Adam, and a cosine over all batches.
 
     pip install torch torchvision deltalake pyarrow pillow
     discl-pipe run pipelines/imagenet_lt.toml
     python examples/pytorch/train_resnet.py lake/imagenet_lt runs/imagenet_lt --source data/imagenet
 
-Killed and started again, it continues at the next batch of its last checkpoint, RUN/last.pt. RUN/best.pt has the weights
-of the epoch that is best on the split `validation`, or of the last epoch if there is none. The last line of stdout is
-JSON: the scores of these weights on each split that exists.
+Killed and started again, it continues at the next batch of its last checkpoint, RUN/last.pt. RUN/best.pt has the
+weights of the epoch that is best on the split `validation`, or of the last epoch if there is none. The last line of
+stdout is JSON: the scores of these weights on each split that exists.
 """
 
 import argparse

@@ -86,8 +86,8 @@ def scores(truth: torch.Tensor, predicted: torch.Tensor, classes: list[Class]) -
 
 
 class Trainer:
-    """A model with its optimizer and its place in the curriculum. A subclass sets `model`, `optimizer` and `score`, calls
-    `resume`, and trains and evaluates."""
+    """A model with its optimizer and its place in the curriculum. A subclass makes the model and the optimizer, calls
+    `resume`, and says how an epoch is trained and how images are evaluated."""
 
     score: str
     """The one of `scores` by which the best epoch is chosen."""
@@ -114,8 +114,8 @@ class Trainer:
 
     def batches(self, views: Views, sampler: ResumableSampler | None = None) -> DataLoader:
         """Batches in order, from the sampler's position on."""
-        known = self.known
-        return DataLoader(views, known.batch, sampler=sampler, num_workers=known.workers, pin_memory=self.scaler.is_enabled())
+        workers, pinned = self.known.workers, self.device.type == "cuda"
+        return DataLoader(views, self.known.batch, sampler=sampler, num_workers=workers, pin_memory=pinned)
 
     def step(self, loss: torch.Tensor, rate: float) -> None:
         """One step of the optimizer, at this learning rate."""
