@@ -91,17 +91,17 @@ class ClipTrainer(training.Trainer):
     def probabilities(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
         """The class of each row, and the probability of every class by the head that the captions make."""
         self.model.eval()
-        views = training.Views(rows, self.classes, self.plain)
-        with self.half:
-            texts = [
-                embedded(self.model.get_text_features(input_ids=ids, attention_mask=mask)).mean(0)
-                for ids, mask in zip(self.tokens["input_ids"], self.tokens["attention_mask"], strict=True)
-            ]
-            head = nn.functional.normalize(torch.stack(texts), dim=-1) * self.model.logit_scale.exp()
-            found = []
-            for images, labels in self.batches(views):
+        texts, found = [], []
+        for tokens in zip(*(tokens.split(self.known.batch) for tokens in self.tokens.values()), strict=True):
+            with self.half:
+                flat = {name: part.flatten(0, 1) for name, part in zip(self.tokens, tokens, strict=True)}
+                features = embedded(self.model.get_text_features(**flat))
+            texts.append(features.unflatten(0, tokens[0].shape[:2]).mean(1))
+        head = nn.functional.normalize(torch.cat(texts), dim=-1) * self.model.logit_scale.exp()
+        for images, labels in self.batches(training.Views(rows, self.classes, self.plain)):
+            with self.half:
                 features = embedded(self.model.get_image_features(pixel_values=images.to(self.device)))
-                found.append((labels, (features @ head.T).float().softmax(1).cpu()))
+            found.append((labels, (features @ head.T).softmax(1).cpu()))
         truth, probabilities = map(torch.cat, zip(*found, strict=True))
         return truth, probabilities
 
@@ -131,6 +131,12 @@ class ClipTrainer(training.Trainer):
         for command in (["feedback", known.pipeline, file], ["run", known.pipeline]):
             subprocess.run([known.program, *command, *self.arguments], check=True, stdout=sys.stderr)
 
+    def final(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Between the weights that training began with and these: the paper's weight ensemble (WiSE-FT)."""
+        torch.manual_seed(self.known.seed)
+        first = build(self.known).to(self.device).state_dict()
+        return {name: first[name].lerp(weights[name], self.known.ensemble) for name in weights}
+
     def train_epoch(self, epoch: int) -> None:
         if self.data.awaits(epoch):
             self.submit_feedback(epoch)
@@ -156,6 +162,7 @@ def main() -> None:
     parser.add_argument("--program", default="discl-pipe")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--lr", type=float, default=1e-5)
+    parser.add_argument("--ensemble", type=float, default=1, help="share of the trained weights in the final ones")
     parser.add_argument("--warmup", type=int, default=500, help="steps until the learning rate is reached")
     ClipTrainer(parser.parse_args(own), arguments).run()
 

@@ -112,6 +112,10 @@ class Trainer:
         """The scores of the model on these images."""
         raise NotImplementedError
 
+    def final(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The weights to report, of the best epoch's."""
+        return weights
+
     def batches(self, views: Views, sampler: ResumableSampler | None = None) -> DataLoader:
         """Batches in order, from the sampler's position on."""
         workers, pinned = self.known.workers, self.device.type == "cuda"
@@ -153,6 +157,6 @@ class Trainer:
                 save(self.known.run / "best.pt", self.model.state_dict())
             self.sampler.set_epoch(epoch + 1, 0)
             self.save()
-        self.model.load_state_dict(load(self.known.run / "best.pt", self.known.device))
+        self.model.load_state_dict(self.final(load(self.known.run / "best.pt", self.known.device)))
         splits = {name: self.data.split(name) for name in ("validation", "test", "shifted_test")}
         print(json.dumps({name: self.evaluate(rows) for name, rows in splits.items() if len(rows)}))

@@ -153,7 +153,7 @@ def parquet() -> str:
 
 
 def loader() -> str:
-    """The example's loader has the manifest's rows of lake and export in order, and reads each picture of the lake once."""
+    """The example's loader has the manifest's rows of lake and export, and reads each picture of the lake once."""
     sys.path.insert(0, str(EXAMPLES))
     from loader import Export, Lake
 

@@ -1,4 +1,4 @@
-"""Runs the trainers of `examples/pytorch` on the digits, on a CPU, in ten minutes: `make trainers`.
+"""Runs the trainers of `examples/pytorch` on the digits, on a CPU, in some ten minutes: `make trainers`.
 
 `python check.py PROGRAM`, in the root of the repository, with the packages of requirements.txt. One line per check;
 exit code 1 where any failed.
@@ -21,9 +21,9 @@ SCRATCH = tempfile.TemporaryDirectory()
 FOLDER = Path(SCRATCH.name)
 RARE = ["hard_samples.max_class_count=10", "spectrum.image_guidance=[10,50,90]", "spectrum.seeds=[10]"]
 RARE += ["curriculum.epochs=5", "curriculum.curriculum_epochs=4", "curriculum.synthetic_per_hard=4"]
-POOR = ["curriculum.epochs=6", "curriculum.curriculum_epochs=4"]
+POOR = ["curriculum.epochs=10", "curriculum.curriculum_epochs=4"]
 RESNET = ["train_resnet.py", "--size", "32", "--plain"]
-CLIP = ["finetune_clip.py", "--model", "models/digits/clip", "--scratch", "--lr", "1e-3", "--batch", "16"]
+CLIP = ["finetune_clip.py", "--model", "models/digits/clip", "--scratch", "--lr", "1e-3", "--batch", "32"]
 CLIP += ["--warmup", "20"]
 KILLS = 4
 
@@ -97,13 +97,13 @@ def without_test() -> str:
     """The data set of the quickstart has no split `test`, and its classes are folders."""
     page = Path("docs/quickstart.md").read_text()
     blocks = [block.partition("\n") for block in page.split("```")[1::2]]
-    pictures, pipeline = (next(text for kind, _, text in blocks if kind == wanted) for wanted in ("python", "toml"))
+    images, pipeline = (next(text for kind, _, text in blocks if kind == wanted) for wanted in ("python", "toml"))
     program_folder = FOLDER / "quickstart"
     program_folder.mkdir()
     for shared in ("data", "models"):
         (program_folder / shared).symlink_to(Path(shared).resolve())
     (program_folder / "quickstart.toml").write_text(pipeline)
-    (program_folder / "images.py").write_text(pictures)
+    (program_folder / "images.py").write_text(images)
     subprocess.run([sys.executable, "images.py"], cwd=program_folder, check=True)
     subprocess.run([PROGRAM, "run", "quickstart.toml"], cwd=program_folder, check=True, capture_output=True)
     found = scores(command(RESNET, program_folder / "lake/quickstart", "quick"))
@@ -122,7 +122,7 @@ def clip() -> str:
         return command(CLIP, data, f"clip {lake}", *pipeline, "--", *settings(lake, POOR))
 
     found = scores(words("poor"))
-    assert found.keys() == {"validation", "test", "shifted_test"}, found
+    assert found.keys() == {"validation", "test", "shifted_test"} and found["test"]["macro_f1"] > 20, found
     assert killed(words("poor killed"), 90) == found
     same_weights("clip poor", "clip poor killed", ["last.pt", "best.pt"])
     tables = [FOLDER / lake / "digits_low_quality/feedback" for lake in ("poor", "poor killed")]
