@@ -174,6 +174,8 @@ fn feature(data_type: &DataType) -> Value {
         DataType::Struct(fields) => {
             fields.iter().map(|field| (field.name().clone(), feature(field.data_type()))).collect()
         }
+        // Sequence in the versions of `datasets` before lists had a type of their own, and read by all since.
+        DataType::List(item) => json!({ "feature": feature(item.data_type()), "_type": "Sequence" }),
         DataType::Int64 => json!({ "dtype": "int64", "_type": "Value" }),
         DataType::Float32 => json!({ "dtype": "float32", "_type": "Value" }),
         DataType::Float64 => json!({ "dtype": "float64", "_type": "Value" }),
