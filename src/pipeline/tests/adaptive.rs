@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Rows of feedback.
-#[derive(Default, Clone)]
+#[derive(Clone, Default)]
 struct Rows {
     curriculum: Vec<String>,
     trial: Vec<String>,
