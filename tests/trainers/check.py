@@ -20,7 +20,7 @@ PROGRAM = Path(sys.argv[1]).resolve()
 SCRATCH = tempfile.TemporaryDirectory()
 FOLDER = Path(SCRATCH.name)
 RARE = ["hard_samples.max_class_count=10", "spectrum.image_guidance=[10,50,90]", "spectrum.seeds=[10]"]
-RARE += ["curriculum.epochs=5", "curriculum.curriculum_epochs=4", "curriculum.synthetic_per_hard=4"]
+RARE += ["curriculum.epochs=5", "curriculum.curriculum_epochs=4"]
 POOR = ["curriculum.epochs=10", "curriculum.curriculum_epochs=4"]
 RESNET = ["train_resnet.py", "--size", "32", "--plain"]
 CLIP = ["finetune_clip.py", "--model", "models/digits/clip", "--scratch", "--lr", "1e-3", "--batch", "32"]
@@ -33,7 +33,8 @@ def settings(lake: str, edits: list[str]) -> list[str]:
 
 
 def program(*arguments: str | Path) -> None:
-    subprocess.run([PROGRAM, *arguments], check=True, capture_output=True)
+    done = subprocess.run([PROGRAM, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def command(trainer: list[str], data: Path, run: str, *options: str | Path) -> list[str | Path]:
