@@ -28,6 +28,12 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct Awaited {
     pub(crate) trial: String,
     pub(crate) epoch: i64,
+    /// Whether the measurement before the probe is missing.
+    pub(crate) before: bool,
+    /// Whether the measurement after the probe is missing.
+    pub(crate) after: bool,
+    /// Whether the trial was measured on another spectrum validation set than today's. Then it cannot go on.
+    pub(crate) stale: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -79,8 +85,15 @@ pub(crate) async fn awaited(project: &Project) -> Result<Vec<Awaited>> {
     let mut awaited = Vec::new();
     for columns in project.query("feedback/awaited.sql").await?.columns() {
         let (trials, epochs) = (columns.strings("trial")?, columns.integers("epoch")?);
-        let pairs = trials.iter().zip(&epochs);
-        awaited.extend(pairs.filter_map(|(trial, epoch)| Some(Awaited { trial: trial?.to_owned(), epoch: epoch? })));
+        let (before, after) = (columns.booleans("before")?, columns.booleans("after")?);
+        let stale = columns.booleans("stale")?;
+        awaited.extend((0..columns.rows()).map(|row| Awaited {
+            trial: trials.value(row).to_owned(),
+            epoch: epochs.value(row),
+            before: before.value(row),
+            after: after.value(row),
+            stale: stale.value(row),
+        }));
     }
     Ok(awaited)
 }
@@ -104,6 +117,8 @@ async fn read(project: &Project, context: &SessionContext, file: &Path) -> Resul
         file: name.clone(),
         problem: error.find_root().message().into_owned(),
     };
+    // The statistics of a file leave NaN out, so they could say that a column holds a single number although it does not.
+    context.state_ref().write().config_mut().options_mut().execution.collect_statistics = false;
     let found = context.read_parquet(name.as_str(), ParquetReadOptions::default()).await.map_err(fail)?;
     context.register_table("file", found.into_view()).map_err(fail)?;
     let query = "feedback/incoming.sql";

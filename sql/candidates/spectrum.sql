@@ -1,10 +1,11 @@
 -- Every image to generate: hard sample × guidance level × seed × attempt.
 -- A slot's next attempt becomes due when every earlier one has failed: its image scored below the threshold, or could
 -- not be generated. An image that could not be scored says nothing about the slot, so it causes no further attempt.
--- Prompts use a class's common name if it has one.
+-- Prompts use the common names of classes.
 WITH slots AS (
     SELECT
-        h.source_id, i.pixel_id, i.digest, h.label, h.class_name, g.image_guidance, g.unet_evaluations, s.seed, a.attempt,
+        h.source_id, i.pixel_id, i.digest, h.label, h.class_name, c.common_name, c.filter_prompt,
+        g.image_guidance, g.unet_evaluations, s.seed, a.attempt,
         timesteps_run($timesteps, g.image_guidance) AS timesteps
     -- A cross join holds its left side in memory, so the images are on the right.
     FROM (SELECT unnest($image_guidance) AS image_guidance, unnest($unet_evaluations) AS unet_evaluations) g
@@ -12,22 +13,21 @@ WITH slots AS (
     CROSS JOIN (SELECT unnest(range(0, $max_attempts)) AS attempt) a
     CROSS JOIN hard_samples h
     JOIN images i ON i.source_id = h.source_id
+    JOIN classes c ON c.label = h.label
 ),
 described AS (
     SELECT
         slots.*,
-        coalesce(n.common_name, slots.class_name) AS common_name,
         coalesce(d.texts[1 + draw(array_length(d.texts), 'prompt', $seed,
             slots.source_id, slots.image_guidance, slots.seed, slots.attempt)], '') AS description
     FROM slots
     LEFT JOIN descriptions d ON d.class_name = slots.class_name
-    LEFT JOIN common_names n ON n.class_name = slots.class_name
 ),
 prompted AS (
     SELECT
         source_id, pixel_id, digest, label, class_name, image_guidance, seed, attempt, unet_evaluations,
         replace(replace($generation_prompt, '{description}', description), '{class}', common_name) AS prompt,
-        replace($filter_prompt, '{class}', common_name) AS filter_prompt,
+        filter_prompt,
         -- Each candidate has its own stream of noise.
         draw(9223372036854775807, 'noise', $seed, source_id, image_guidance, seed, attempt) AS noise_seed,
         timesteps
@@ -47,7 +47,7 @@ scorable AS (
 judged AS (
     SELECT
         c.*,
-        coalesce(s.text_similarity < $min_text_similarity, false) OR r.id IS NOT NULL AS failed
+        coalesce(s.text_similarity < cast($min_text_similarity AS real), false) OR r.id IS NOT NULL AS failed
     FROM scorable c
     LEFT JOIN scores s ON s.score_id = c.score_id
     LEFT JOIN (SELECT DISTINCT id FROM rejects WHERE step = 'spectrum') r ON r.id = c.sample_id

@@ -14,6 +14,17 @@ complete AS (
     WHERE k.phase IN ('before', 'after')
     GROUP BY k.trial, k.epoch
     HAVING count(*) = 2 * (SELECT count(*) FROM validation)
+),
+stale AS (
+    SELECT DISTINCT trial
+    FROM (
+        SELECT f.trial, f.epoch, f.phase, count(v.sample_id) AS samples
+        FROM feedback f
+        LEFT JOIN validation v ON v.sample_id = f.sample_id
+        WHERE f.curriculum = $strategy AND f.epoch < $curriculum_epochs
+        GROUP BY f.trial, f.epoch, f.phase
+    )
+    WHERE samples < (SELECT count(*) FROM validation)
 )
 SELECT 'rows with a NULL' AS problem, count(*) AS rows
 FROM incoming
@@ -49,6 +60,11 @@ WHERE NOT EXISTS (
     SELECT 1 FROM incoming f
     WHERE f.trial = a.trial AND f.epoch = a.epoch AND f.phase = a.phase AND f.sample_id = v.sample_id
 )
+UNION ALL
+SELECT 'rows of a trial that was measured on another spectrum validation set (add a new trial to `curriculum.trials`)',
+    count(*)
+FROM incoming f
+WHERE EXISTS (SELECT 1 FROM stale s WHERE s.trial = f.trial)
 UNION ALL
 SELECT 'rows that contradict feedback already stored for that epoch (use a new trial to start over)', count(*)
 FROM incoming f

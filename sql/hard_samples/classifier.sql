@@ -18,4 +18,6 @@ FROM (
     ) p ON p.pixel_id = i.pixel_id
     WHERE i.split = 'train' AND p.probabilities[i.label + 1] IS NOT NULL
 )
-WHERE probability < $max_probability AND place <= $hard_fraction * (SELECT count(*) FROM images WHERE split = 'train')
+WHERE probability < $max_probability AND place <= (
+    SELECT floor(round($hard_fraction * count(*), 6)) FROM images WHERE split = 'train'
+)

@@ -10,4 +10,6 @@ FROM (
     JOIN confidences c ON c.path = i.path
     WHERE i.split = 'train' AND array_position($exclude_classes, i.class_name) IS NULL
 )
-WHERE probability < $max_probability AND place <= $hard_fraction * (SELECT count(*) FROM images WHERE split = 'train')
+WHERE probability < $max_probability AND place <= (
+    SELECT floor(round($hard_fraction * count(*), 6)) FROM images WHERE split = 'train'
+)

@@ -5,7 +5,7 @@ FROM (
     SELECT
         $strategy AS curriculum, t.trial, e.epoch, i.source_id, i.label,
         cast(row_number() OVER (
-            PARTITION BY t.trial, e.epoch ORDER BY digest('probe', $seed, t.trial, e.epoch, i.source_id)
+            PARTITION BY t.trial, e.epoch ORDER BY digest('probe', $curriculum_seed, t.trial, e.epoch, i.source_id)
         ) AS bigint) - 1 AS position
     -- A cross join holds its left side in memory, so the images are on the right.
     FROM (SELECT unnest($trials) AS trial) t

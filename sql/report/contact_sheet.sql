@@ -8,7 +8,7 @@ shown AS (
     ) AS place
     FROM candidates c
     LEFT JOIN kept k ON k.sample_id = c.sample_id
-    WHERE c.source_id IN (SELECT source_id FROM sources) AND c.image_guidance < 100
+    WHERE c.source_id IN (SELECT source_id FROM sources)
 )
 SELECT source_id, image_guidance, load_image(image) AS image
 FROM (

@@ -1,11 +1,11 @@
 -- From low guidance (prototypical, diverse) to high (close to the real image), in equal shares of the curriculum's
--- epochs; the remainder goes to the earliest levels. Then real images only (guidance 100).
+-- epochs; the remainder goes to the lowest levels. Then real images only (guidance 100).
 WITH levels AS (
     SELECT
         image_guidance,
         cast(row_number() OVER (ORDER BY image_guidance) AS bigint) - 1 AS stage,
         count(*) OVER () AS levels
-    FROM (SELECT unnest($image_guidance) AS image_guidance)
+    FROM (SELECT unnest($levels) AS image_guidance)
 ),
 shares AS (
     SELECT
@@ -14,9 +14,11 @@ shares AS (
         (stage + 1) * ($curriculum_epochs / levels) + least(stage + 1, $curriculum_epochs % levels) AS end_epoch
     FROM levels
 )
-SELECT $strategy AS curriculum, '0' AS trial, e.epoch, s.stage, s.image_guidance
+SELECT $strategy AS curriculum, t.trial, e.epoch, s.stage, s.image_guidance
 FROM (SELECT unnest(range(0, $curriculum_epochs)) AS epoch) e
 JOIN shares s ON e.epoch >= s.first_epoch AND e.epoch < s.end_epoch
+CROSS JOIN (SELECT unnest($trials) AS trial) t
 UNION ALL
-SELECT $strategy, '0', epoch, (SELECT count(*) FROM levels), 100
-FROM (SELECT unnest(range($curriculum_epochs, $epochs)) AS epoch)
+SELECT $strategy, t.trial, e.epoch, (SELECT count(*) FROM levels), 100
+FROM (SELECT unnest($trials) AS trial) t
+CROSS JOIN (SELECT unnest(range($curriculum_epochs, $epochs)) AS epoch) e

@@ -4,7 +4,7 @@ WITH levels AS (
         image_guidance,
         cast(row_number() OVER (ORDER BY image_guidance) AS bigint) - 1 AS place,
         count(*) OVER () AS levels
-    FROM (SELECT unnest($image_guidance) AS image_guidance)
+    FROM (SELECT unnest($levels) AS image_guidance)
 ),
 -- With n levels a turn has 2n - 2 epochs: 0, 1, …, n-1, n-2, …, 1.
 turns AS (
@@ -12,9 +12,11 @@ turns AS (
     FROM (SELECT unnest(range(0, $curriculum_epochs)) AS epoch) e
     CROSS JOIN (SELECT count(*) AS levels FROM levels) l
 )
-SELECT $strategy AS curriculum, '0' AS trial, t.epoch, t.epoch AS stage, l.image_guidance
-FROM turns t
-JOIN levels l ON l.place = least(t.step, 2 * t.levels - 2 - t.step)
+SELECT $strategy AS curriculum, t.trial, u.epoch, u.epoch AS stage, l.image_guidance
+FROM turns u
+JOIN levels l ON l.place = least(u.step, 2 * u.levels - 2 - u.step)
+CROSS JOIN (SELECT unnest($trials) AS trial) t
 UNION ALL
-SELECT $strategy, '0', epoch, $curriculum_epochs, 100
-FROM (SELECT unnest(range($curriculum_epochs, $epochs)) AS epoch)
+SELECT $strategy, t.trial, e.epoch, $curriculum_epochs, 100
+FROM (SELECT unnest($trials) AS trial) t
+CROSS JOIN (SELECT unnest(range($curriculum_epochs, $epochs)) AS epoch) e

@@ -23,7 +23,6 @@ FROM (
         ) AS place
     FROM kept k
     JOIN chosen c ON c.source_id = k.source_id
-    WHERE k.image_guidance < 100
 )
 WHERE place = 1
 UNION ALL

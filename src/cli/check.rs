@@ -20,7 +20,9 @@ pub(super) async fn execute(target: &LakeTarget) -> Result<ExitCode> {
     pipeline.look_at_sizes().await?;
     let mut warnings = pipeline.all_warnings();
     warnings.extend(report::unread(pipeline.source.census()));
-    warnings.extend(report::nothing_hard(&pipeline, &forecast(&pipeline, Some(HARD_SAMPLES)).await?).await?);
+    let forecast = forecast(&pipeline, Some(HARD_SAMPLES)).await?;
+    warnings.extend(report::nothing_hard(&pipeline, Some(&forecast)).await?);
+    warnings.extend(forecast.warnings);
     let steps: Vec<_> = pipeline.project.plan.steps.iter().map(|step| step.table.name.as_str()).collect();
     match target.format {
         Format::Text => {
@@ -30,7 +32,7 @@ pub(super) async fn execute(target: &LakeTarget) -> Result<ExitCode> {
                 pipeline.project.config.name,
                 output::count(steps.len(), "step"),
                 steps.join(", "),
-                output::count(pipeline.project.plan.expectations.len(), "expectation")
+                output::count(pipeline.project.config.expect.len(), "expectation")
             ));
             output::warnings(&warnings);
         }

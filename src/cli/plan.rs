@@ -19,10 +19,12 @@ use crate::{
 pub(super) async fn execute(target: &LakeTarget) -> Result<ExitCode> {
     let mut pipeline = target.open().await?;
     pipeline.look_at_sizes().await?;
-    let forecasts = forecast(&pipeline, None).await?;
+    let forecast = forecast(&pipeline, None).await?;
     let mut warnings = pipeline.all_warnings();
     warnings.extend(report::unread(pipeline.source.census()));
-    warnings.extend(report::nothing_hard(&pipeline, &forecasts).await?);
+    warnings.extend(report::nothing_hard(&pipeline, Some(&forecast)).await?);
+    warnings.extend(forecast.warnings);
+    let forecasts = forecast.steps;
     if target.format == Format::Json {
         output::json(&json!({
             "census": pipeline.source.census(), "steps": forecasts, "warnings": warnings,

@@ -106,11 +106,20 @@ fn fill(stats: &Stats) -> f64 {
 }
 
 fn note_awaited(awaited: &[Awaited]) {
-    for Awaited { trial, epoch } in awaited {
-        output::note(format!(
-            "trial {trial}: epoch {epoch} needs feedback from before and after its probe; import it with \
-             `discl-pipe feedback`"
-        ));
+    for Awaited { trial, epoch, before, after, stale } in awaited {
+        let when = match (before, after) {
+            (true, false) => "before",
+            (false, true) => "after",
+            _ => "before and after",
+        };
+        output::note(if *stale {
+            format!(
+                "trial {trial}: it was measured on another spectrum validation set, so it cannot go on; add a new name to \
+                 `curriculum.trials` to train anew"
+            )
+        } else {
+            format!("trial {trial}: epoch {epoch} needs feedback from {when} its probe; import it with `discl-pipe feedback`")
+        });
     }
 }
 
@@ -142,7 +151,7 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
     warnings.extend(report::unread(&census));
     let ran = |step: &str| outcomes.iter().any(|outcome| outcome.step == step);
     if ran(schema::HARD_SAMPLES) {
-        warnings.extend(report::nothing_hard(&pipeline, &[]).await?);
+        warnings.extend(report::nothing_hard(&pipeline, None).await?);
     }
     if ran(schema::KEPT) {
         warnings.extend(report::warnings(&pipeline).await?);

@@ -120,6 +120,11 @@ pub(super) fn or_same_as<K: ValueType>(value: K, other: &'static str) -> OrSameA
     OrSameAs { value, other }
 }
 
+/// A key that stands for the value of another one if it is absent.
+pub(super) fn optional_or_same_as<K: ValueType>(value: K, other: &'static str) -> OptionalOrSameAs<K> {
+    OptionalOrSameAs { value, other }
+}
+
 /// The section `[name]`, after the field.
 pub(super) fn nested<T: Declared>() -> Nested<T> {
     Nested(PhantomData)
@@ -203,6 +208,24 @@ where
 
     fn read(&self, name: &'static str, section: &mut Section<'_, '_>) -> K::Value {
         section.optional(name, &self.value).unwrap_or_default()
+    }
+
+    fn keys(&self, field: &Field<'_>) -> Vec<Key> {
+        vec![field.key(self.value.expected(), DefaultValue::SameAs(self.other))]
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct OptionalOrSameAs<K> {
+    value: K,
+    other: &'static str,
+}
+
+impl<K: ValueType> Declaration for OptionalOrSameAs<K> {
+    type Value = Option<K::Value>;
+
+    fn read(&self, name: &'static str, section: &mut Section<'_, '_>) -> Option<K::Value> {
+        section.optional(name, &self.value)
     }
 
     fn keys(&self, field: &Field<'_>) -> Vec<Key> {

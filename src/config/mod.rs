@@ -63,6 +63,15 @@ mod timesteps;
 mod user_parameters;
 mod value_types;
 
+/// The level that stands for the hard real images themselves.
+pub(crate) const REAL_LEVEL: i64 = 100;
+
+/// The query of manifests for images that are hard because they are poor. Its levels include the real images.
+const LOW_QUALITY: &str = "manifest/low_quality.sql";
+
+/// The share of the rare classes in ImageNet-LT, which the paper keeps in every epoch.
+const DEFAULT_HARD_SHARE: f64 = 0.136;
+
 /// Largest pipeline file, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
@@ -74,7 +83,8 @@ section! {
     pub struct Config {
         /// The pipeline's name, which is its folder in the lake.
         name: String = required(NAME), sql "name";
-        /// The seed of every random draw, except noise, which has `spectrum.seeds`.
+        /// The seed of the random draws of the spectrum: prompts, the validation set, and noise, which also has
+        /// `spectrum.seeds`.
         seed: i64 = or(integer(i64::MIN..=i64::MAX, ""), 0), sql "seed";
         /// The directory or URL that holds the tables.
         lake_root: String = inside("lake", "root", required(LOCATION));
@@ -145,11 +155,25 @@ impl Config {
         let mut file = reader::Section::root(&root, &mut problems);
         let mut config = <Self as Declared>::read(&mut file);
         file.finish();
+        config.fill_defaults();
         relations::check(&config, &root, &mut problems);
-        if config.experiment.strategies.is_empty() {
-            config.experiment.strategies.push(config.curriculum.strategy.clone());
-        }
         problems.finish().map(|()| config)
+    }
+
+    /// Sets the keys whose defaults depend on other keys.
+    fn fill_defaults(&mut self) {
+        if self.experiment.strategies.is_empty() {
+            self.experiment.strategies.push(self.curriculum.strategy.clone());
+        }
+        let curriculum = &mut self.curriculum;
+        if curriculum.levels.is_empty() {
+            curriculum.levels.clone_from(&self.spectrum.image_guidance);
+            curriculum.levels.extend((curriculum.manifest == LOW_QUALITY).then_some(REAL_LEVEL));
+        }
+        curriculum.seed.get_or_insert(self.seed);
+        if curriculum.synthetic_per_hard.is_none() {
+            curriculum.hard_share.get_or_insert(DEFAULT_HARD_SHARE);
+        }
     }
 
     /// Returns the SQL parameters that are values of keys, and the user's `[parameters]`.

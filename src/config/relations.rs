@@ -3,7 +3,7 @@
 //! They are checked when everything is read. A relation is skipped if one of its keys has a problem already, since its
 //! value is then a stand-in.
 
-use super::{Config, SourceKind, document::Table, template::has_placeholder, timesteps::timesteps_run};
+use super::{Config, REAL_LEVEL, SourceKind, document::Table, template::has_placeholder, timesteps::timesteps_run};
 use crate::error::{
     diagnostics::{Place, Problems},
     text,
@@ -12,6 +12,15 @@ use crate::error::{
 /// The queries of hard samples that need a key.
 const LOW_CONFIDENCE: &str = "hard_samples/low_confidence.sql";
 const CLASSIFIER: &str = "hard_samples/classifier.sql";
+
+/// The query of manifests that keep a share of hard images.
+const MIXED: &str = "manifest/mixed.sql";
+
+/// The strategy without synthetic images.
+const REAL_ONLY: &str = "real_only";
+
+/// The strategies that measure what a trainer learns.
+const ADAPTIVE: [&str; 4] = ["adaptive", "adaptive_by_class", "least_gain", "random_choice"];
 
 /// Reports every relation between keys that does not hold.
 pub(super) fn check(config: &Config, root: &Table, problems: &mut Problems) {
@@ -22,6 +31,8 @@ pub(super) fn check(config: &Config, root: &Table, problems: &mut Problems) {
     check_size(file);
     check_levels(config, file);
     check_epochs(config, file);
+    check_shares(config, file);
+    check_curriculum_levels(config, file);
     check_strategy(config, file);
 }
 
@@ -100,6 +111,15 @@ fn check_hard_samples(config: &Config, file: &mut File<'_>) {
         }
         _ => {}
     }
+    let (probability, fraction) = ("hard_samples.max_probability", "hard_samples.hard_fraction");
+    if [LOW_CONFIDENCE, CLASSIFIER].contains(&hard.sql.as_str()) && !file.has(probability) && !file.has(fraction) {
+        let message = format!(
+            "missing, expected `{fraction}` or `{probability}` because `hard_samples.sql` is `{}`; without them nearly all \
+             images are hard",
+            hard.sql
+        );
+        file.refuse(fraction, message);
+    }
 }
 
 fn check_prompts(config: &Config, file: &mut File<'_>) {
@@ -114,24 +134,27 @@ fn check_size(file: &mut File<'_>) {
     file.check_pair("spectrum.width", "spectrum.height", ["a width", "a height"]);
 }
 
-/// Checks that every level but the real image runs a timestep: otherwise its images would be the real ones.
+/// Checks that every level runs a timestep: otherwise its images would be the real ones.
 fn check_levels(config: &Config, file: &mut File<'_>) {
     let (key, timesteps) = ("spectrum.image_guidance", config.spectrum.timesteps);
     if !file.is_valid(&[key, "spectrum.timesteps"]) {
         return;
     }
+    if config.spectrum.image_guidance.contains(&REAL_LEVEL) {
+        let message = "found 100, which is the real image and not generated; expected levels from 0 to 99";
+        let help = "`curriculum.levels` may hold 100, for the hard real images themselves".to_owned();
+        return file.problems.add_with_help(file.place(key), key, message, Some(help));
+    }
     let run = |level: i64| match (u32::try_from(timesteps), u8::try_from(level)) {
         (Ok(timesteps), Ok(level)) => timesteps_run(timesteps, level),
         _ => 0,
     };
-    let levels = config.spectrum.image_guidance.iter().copied().filter(|level| *level < 100);
-    let empty: Vec<i64> = levels.filter(|level| run(*level) == 0).collect();
+    let empty: Vec<i64> = config.spectrum.image_guidance.iter().copied().filter(|level| run(*level) == 0).collect();
     let Some(highest) = empty.iter().max() else { return };
     let most = (0..100).rev().find(|level| run(*level) > 0).unwrap_or(0);
     let found: Vec<String> = empty.iter().map(i64::to_string).collect();
     let message = format!(
-        "found {}, but `spectrum.timesteps` ({timesteps}) leaves no timestep to run; expected 100 (the real image) or at \
-         most {most}",
+        "found {}, but `spectrum.timesteps` ({timesteps}) leaves no timestep to run; expected at most {most}",
         text::join(&found, "and"),
     );
     let help = format!("{highest} needs at least {} timesteps", (100 + 99 - highest) / (100 - highest));
@@ -151,32 +174,71 @@ fn check_epochs(config: &Config, file: &mut File<'_>) {
     file.refuse(key, message);
 }
 
+/// Checks how many hard images an epoch has.
+fn check_shares(config: &Config, file: &mut File<'_>) {
+    let (share, per_hard) = ("curriculum.hard_share", "curriculum.synthetic_per_hard");
+    if file.has(share) && file.has(per_hard) {
+        file.refuse(per_hard, format!("found together with `{share}`, expected one of them"));
+    }
+    let trains = config.curriculum.curriculum_epochs > 0 && config.curriculum.strategy != REAL_ONLY;
+    for (key, value) in [(share, config.curriculum.hard_share), (per_hard, config.curriculum.synthetic_per_hard)] {
+        if value == Some(0.0) && trains && config.curriculum.manifest == MIXED && file.is_valid(&[key]) {
+            file.refuse(key, "found 0, with which no epoch would train on a synthetic image; expected more than 0");
+        }
+    }
+}
+
+/// Checks that the levels of the curriculum exist.
+fn check_curriculum_levels(config: &Config, file: &mut File<'_>) {
+    let key = "curriculum.levels";
+    if !file.is_valid(&[key, "spectrum.image_guidance"]) {
+        return;
+    }
+    let spectrum = &config.spectrum.image_guidance;
+    let unknown = |level: &&i64| **level != REAL_LEVEL && !spectrum.contains(level);
+    let unknown: Vec<String> = config.curriculum.levels.iter().filter(unknown).map(i64::to_string).collect();
+    if !unknown.is_empty() {
+        let known = shown(spectrum);
+        let message = format!(
+            "found {}, expected levels of `spectrum.image_guidance` ({known}), or 100 for the hard real images",
+            text::join(&unknown, "and")
+        );
+        file.refuse(key, message);
+    }
+}
+
 /// Checks the keys that some strategies need.
 fn check_strategy(config: &Config, file: &mut File<'_>) {
     let curriculum = &config.curriculum;
-    let levels = &config.spectrum.image_guidance;
-    let known = || levels.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
-    let keys = ["curriculum.strategy", "curriculum.level", "spectrum.image_guidance", "validation.sources"];
-    if !file.is_valid(&keys) || !file.is_valid(&["curriculum.probe_size"]) {
+    let keys = ["strategy", "level", "levels", "probe_size"].map(|name| format!("curriculum.{name}"));
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    if !file.is_valid(&keys) || !file.is_valid(&["spectrum.image_guidance", "validation.sources"]) {
         return;
     }
+    let levels = &curriculum.levels;
     match (curriculum.strategy.as_str(), curriculum.level) {
         ("fixed", None) => {
-            let message = format!("missing, expected one of {} because `curriculum.strategy` is `fixed`", known());
+            let message = format!("missing, expected one of {} because `curriculum.strategy` is `fixed`", shown(levels));
             file.refuse("curriculum.level", message);
         }
         ("text_only", _) if !levels.contains(&0) => {
-            let message = format!("found \"text_only\", which requires 0 in `spectrum.image_guidance` ({})", known());
+            let message =
+                format!("found \"text_only\", which requires 0 in `spectrum.image_guidance` ({})", shown(levels));
             file.refuse("curriculum.strategy", message);
         }
-        ("adaptive", _) if curriculum.probe_size == 0 || config.validation.sources == 0 => {
-            let message = "found \"adaptive\", which requires `curriculum.probe_size` and `validation.sources` above 0";
+        (name, _) if ADAPTIVE.contains(&name) && (curriculum.probe_size == 0 || config.validation.sources == 0) => {
+            let message =
+                format!("found \"{name}\", which requires `curriculum.probe_size` and `validation.sources` above 0");
             file.refuse("curriculum.strategy", message);
         }
         (_, Some(level)) if !levels.contains(&level) => {
-            let message = format!("found {level}, expected a level of `spectrum.image_guidance`: {}", known());
+            let message = format!("found {level}, expected a level of `curriculum.levels`: {}", shown(levels));
             file.refuse("curriculum.level", message);
         }
         _ => {}
     }
+}
+
+fn shown(levels: &[i64]) -> String {
+    levels.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")
 }

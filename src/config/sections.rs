@@ -7,19 +7,25 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::Serialize;
 
 use super::{
-    declaration::{Declaration, optional, or, required, section},
+    declaration::{Declaration, optional, optional_or_same_as, or, or_same_as, required, section},
     document::Entry,
     key::{DefaultValue, Field, Key},
     reader::Section,
     strings::{FILLED_LINE, IDENTIFIER, LINE, MODEL, NAME, QUERY, SQL_PATH},
     template::Template,
-    value_types::{Boolean, LocalPath, OneOf, ValueType, integer, list_of, number, number_below, one_or_list_of},
+    value_types::{Boolean, Integer, LocalPath, OneOf, ValueType, integer, list_of, number, number_below, one_or_list_of},
 };
 
 const MAX_EPOCHS: i64 = 100_000;
 
+/// A level of a curriculum.
+const LEVEL: Integer = integer(0..=100, "percent of the real image kept");
+
 /// The method's prompt: the class, and nothing that a class does not have.
 const DEFAULT_PROMPT: &str = "a photo of {class}";
+
+/// CLIP's caption of an image, with the full stop that FLYP trains with.
+const DEFAULT_CAPTION: &str = "a photo of {class}.";
 
 /// The schedulers that `models::diffusion` has.
 const SCHEDULERS: &[&str] = &["ddim", "pndm", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_karras", "lcm"];
@@ -81,7 +87,8 @@ section! {
         confidences: Option<PathBuf> = optional(LocalPath);
         /// A name of `[models.classifiers]`, for `hard_samples/classifier.sql`.
         classifier: Option<String> = optional(IDENTIFIER), sql "classifier";
-        /// An image is hard if the probability of its class is below this.
+        /// An image is hard if the probability of its class is below this. Queries that rank images by probability
+        /// require this, or `hard_fraction`.
         max_probability: f64 = or(number(0.0..=1.0, "probability"), 1.0), sql "max_probability";
         /// At most this share of the training images is hard; the least probable are taken.
         hard_fraction: f64 = or(number(0.0..=1.0, "share of the training images"), 1.0), sql "hard_fraction";
@@ -103,6 +110,9 @@ section! {
         generation: String = or(Template(&["{class}", "{description}"]), DEFAULT_PROMPT), sql "generation_prompt";
         /// What CLIP compares generated images with.
         filter: String = or(Template(&["{class}"]), DEFAULT_PROMPT), sql "filter_prompt";
+        /// Captions of an image of a class, for trainers that learn from text.
+        captions: Vec<String> = or(one_or_list_of(Template(&["{class}"])), vec![DEFAULT_CAPTION.to_owned()]),
+            sql "captions";
     }
 }
 
@@ -110,8 +120,8 @@ section! {
     /// `[spectrum]`: which images are generated, and how.
     #[derive(Debug, Clone, PartialEq, Serialize)]
     pub struct Spectrum {
-        /// The levels of the spectrum: 100 is the real image, 0 keeps nothing of it. Every other level runs at least one of
-        /// `timesteps`.
+        /// The levels to generate: 0 keeps nothing of the real image, 99 nearly all. Every level runs at least one of
+        /// `timesteps`. The real image itself, level 100, belongs in `curriculum.levels`.
         image_guidance: Vec<i64> = required(list_of(integer(0..=100, "percent of the real image kept"))),
             sql "image_guidance";
         /// Noise seeds: an image is generated for each hard image, level and seed.
@@ -199,19 +209,30 @@ section! {
         epochs: i64 = or(integer(1..=MAX_EPOCHS, ""), 65), sql "epochs";
         /// Epochs with synthetic images, at most `epochs`. The rest trains on real images only.
         curriculum_epochs: i64 = or(integer(0..=MAX_EPOCHS, ""), 60), sql "curriculum_epochs";
+        /// The levels that these epochs choose from: levels of the spectrum, and 100, which stands for the hard real
+        /// images themselves. With the query `manifest/low_quality.sql` the default also has 100.
+        levels: Vec<i64> = or_same_as(list_of(LEVEL), "spectrum.image_guidance"), sql "levels";
         /// Share of the real images that are not hard in each epoch.
         non_hard_fraction: f64 = or(number(0.0..=1.0, "share of images"), 0.3), sql "non_hard_fraction";
-        /// Share of hard images, real and synthetic, in an epoch.
-        hard_share: f64 = or(number_below(0.0, 1.0, "share of images"), 0.136), sql "hard_share";
-        /// The level of the strategy `fixed`: one of `spectrum.image_guidance`.
-        level: Option<i64> = optional(integer(0..=100, "percent of the real image kept")), sql "level";
-        /// Names of the training runs that an adaptive strategy serves.
+        /// Share of hard images, real and synthetic, in an epoch. If neither this nor `synthetic_per_hard` is set, 0.136.
+        hard_share: Option<f64> = optional(number_below(0.0, 1.0, "share of images")), sql "hard_share";
+        /// Synthetic images in an epoch for each hard image, instead of `hard_share`.
+        synthetic_per_hard: Option<f64> = optional(number(0.0..=1000.0, "images")), sql "synthetic_per_hard";
+        /// An epoch that repeats one image more often than this gives a warning.
+        max_repeats: i64 = or(integer(1..=1_000_000, ""), 10), sql "max_repeats";
+        /// The level of the strategy `fixed`: one of `levels`.
+        level: Option<i64> = optional(LEVEL), sql "level";
+        /// The seed of the curriculum's random draws: of random levels, the images of an epoch, and their order.
+        seed: Option<i64> = optional_or_same_as(integer(i64::MIN..=i64::MAX, ""), "seed"), sql "curriculum_seed";
+        /// Names of training runs. Each has its own draws, so that several runs on one spectrum show how much results vary.
         trials: Vec<String> = or(one_or_list_of(NAME), vec!["0".to_owned()]), sql "trials";
-        /// Real images that an adaptive trainer trains on between its two measurements of an epoch. The strategy
-        /// `adaptive` requires it, and `validation.sources`, to be above 0.
+        /// Real images that an adaptive trainer trains on between its two measurements of an epoch. Adaptive strategies
+        /// require it, and `validation.sources`, to be above 0.
         probe_size: i64 = or(integer(0..=i64::from(u32::MAX), "real images"), 0), sql "probe_size";
-        /// Whether each class gets an equal share of an epoch's synthetic images. Otherwise its share is that of its
-        /// kept images.
+        /// Share of the epochs of an adaptive strategy whose level is drawn at random, so that every level stays in use.
+        exploration: f64 = or(number(0.0..=1.0, "share of epochs"), 0.0), sql "exploration";
+        /// Whether each class gets an equal share of what an epoch draws, synthetic images or hard ones. Otherwise its
+        /// share is that of its images.
         class_balanced: bool = or(Boolean, false), sql "class_balanced";
         /// The query that mixes an epoch: `manifest/mixed.sql`, which keeps `hard_share`, `manifest/low_quality.sql`,
         /// which takes every image of a level, or your own.

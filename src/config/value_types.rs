@@ -37,7 +37,7 @@ pub(super) struct Integer {
     unit: &'static str,
 }
 
-pub(super) fn integer(range: RangeInclusive<i64>, unit: &'static str) -> Integer {
+pub(super) const fn integer(range: RangeInclusive<i64>, unit: &'static str) -> Integer {
     Integer { range, unit }
 }
 

@@ -57,7 +57,7 @@ pub enum Error {
         name: String,
         /// The number of rows that it returned.
         rows: usize,
-        /// The first rows, printed as a table.
+        /// The first rows, printed as a table, and what to do.
         table: String,
     },
     /// Several problems, all found before any work.

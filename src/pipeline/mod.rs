@@ -89,6 +89,8 @@ impl Pipeline {
         let mut found = warnings::of_settings(&config, &models);
         let of_prompts = warnings::of_prompts(&config, &models, &source, &descriptions, &common_names);
         found.extend(problems.keep(of_prompts).unwrap_or_default());
+        let covered = confidences.cover(&source, excluded, config.rejects.max_fraction);
+        found.extend(problems.keep(covered).flatten());
         problems.finish()?;
         let levels = &config.spectrum.image_guidance;
         let outside = Outside {

@@ -137,6 +137,8 @@ pub(crate) fn needs_lake_alone(query: &Query) -> bool {
 #[derive(Debug, Clone)]
 pub(crate) struct Expectation {
     pub(crate) name: String,
+    /// What to do if it returns rows, for an expectation that comes with the program.
+    pub(crate) hint: Option<&'static str>,
     pub(crate) statement: Statement,
     /// The index of the last step that it reads.
     pub(crate) after: usize,
@@ -176,6 +178,7 @@ fn query_of(config: &Config, table: &str) -> String {
     match table {
         schema::PIXELS => config.source.sql.clone(),
         "images" => "images/all.sql".into(),
+        schema::CLASSES => "classes/all.sql".into(),
         "hard_samples" => config.hard_samples.sql.clone(),
         "candidates" => REQUEST.into(),
         schema::SPECTRUM => GENERATE.into(),
@@ -218,7 +221,8 @@ pub(crate) fn compile(config: &Config, catalogue: &Catalogue, inputs: &Inputs) -
         let fingerprint = fingerprints.next(&table.name, &query, &parameters);
         steps.push(Step { table, query, statement, fingerprint, repeats_to });
     }
-    let expectations = expectations(config, &parameters, &order)?;
+    let mut expectations = expectations(config, &parameters, &order)?;
+    expectations.extend(built_in_expectations(config, catalogue, &parameters, &order)?);
     Ok(Plan { steps, expectations, parameters })
 }
 
@@ -257,10 +261,10 @@ fn check_settings_are_used(config: &Config, catalogue: &Catalogue) -> Result<()>
         let message = "does not use `$exclude_classes`, although `hard_samples.exclude_classes` is set";
         return Err(invalid(hard, message.to_owned()));
     }
-    let request = catalogue.get(REQUEST)?;
-    if config.prompts.common_names.is_some() && !request.tables.contains(schema::COMMON_NAMES) {
+    let classes = catalogue.get("classes/all.sql")?;
+    if config.prompts.common_names.is_some() && !classes.tables.contains(schema::COMMON_NAMES) {
         let message = "does not read the table `common_names`, although `prompts.common_names` is set";
-        return Err(invalid(request, message.to_owned()));
+        return Err(invalid(classes, message.to_owned()));
     }
     Ok(())
 }
@@ -313,9 +317,40 @@ fn expectations(
             let logs = query.tables.iter().any(|name| is_log(name));
             let last = last_of(&query, order)?.unwrap_or(0);
             let after = if logs { order.len().saturating_sub(1) } else { last };
-            Ok(Expectation { name: expect.name.clone(), statement: query.bind(parameters)?, after })
+            Ok(Expectation { name: expect.name.clone(), hint: None, statement: query.bind(parameters)?, after })
         })
         .collect()
+}
+
+/// Returns what every pipeline expects: epochs with the images that they are for and, if the curriculum is adaptive,
+/// images to measure on.
+fn built_in_expectations(
+    config: &Config,
+    catalogue: &Catalogue,
+    parameters: &BTreeMap<String, Parameter>,
+    order: &[String],
+) -> Result<Vec<Expectation>> {
+    let epochs = (
+        "expect/epochs.sql",
+        "every epoch below level 100 trains on synthetic images",
+        "was none kept of that level (`filter.min_text_similarity`), or are hard images alone their share of an epoch \
+         (`curriculum.hard_share`)? `curriculum.levels` may leave a level out",
+    );
+    let validation = (
+        "expect/validation.sql",
+        "the spectrum validation set has images to measure on",
+        "it takes hard images that kept an image at every level: lower `filter.min_text_similarity`, raise \
+         `filter.max_attempts`, or generate fewer levels",
+    );
+    let is_adaptive =
+        catalogue.get(&schedule_query(&config.curriculum.strategy))?.tables.contains(schema::PROGRESS);
+    let expected = [Some(epochs), is_adaptive.then_some(validation)];
+    let expectation = |(query, name, hint): (&str, &str, &'static str)| {
+        let query = catalogue.get(query)?;
+        let after = last_of(query, order)?.unwrap_or(0);
+        Ok(Expectation { name: name.to_owned(), hint: Some(hint), statement: query.bind(parameters)?, after })
+    };
+    expected.into_iter().flatten().map(expectation).collect()
 }
 
 /// Returns the index of the last step whose table `query` reads.

@@ -46,7 +46,18 @@ pub(crate) fn views() -> Vec<View> {
             reads: vec![("incoming", Columns::Of(schema::FEEDBACK))],
             ..view("feedback/problems.sql", vec![("problem", TEXT), ("rows", INTEGER)])
         },
-        view("feedback/awaited.sql", vec![("trial", TEXT), ("epoch", INTEGER)]),
+        view(
+            "feedback/awaited.sql",
+            vec![
+                ("trial", TEXT),
+                ("epoch", INTEGER),
+                ("before", DataType::Boolean),
+                ("after", DataType::Boolean),
+                ("stale", DataType::Boolean),
+            ],
+        ),
+        view("expect/epochs.sql", Vec::new()),
+        view("expect/validation.sql", Vec::new()),
         view(
             "report/levels.sql",
             vec![
@@ -63,6 +74,7 @@ pub(crate) fn views() -> Vec<View> {
             "report/census.sql",
             vec![("split", TEXT), ("label", INTEGER), ("class_name", TEXT), ("images", INTEGER), ("rejects", INTEGER)],
         ),
+        view("report/shares.sql", vec![("hard", INTEGER), ("non_hard", INTEGER)]),
         view("report/repeats.sql", vec![("epoch", INTEGER), ("repeats", INTEGER)]),
         view(
             "report/slots.sql",

@@ -10,8 +10,9 @@ use arrow::{
 };
 use datafusion::common::JoinType;
 
+use super::shares;
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, Warning},
     pipeline::{Pipeline, Project, staleness},
     plan::Step,
     schema::{self, Kind, LISTING, Table, conform::conform_batches},
@@ -93,15 +94,31 @@ pub(crate) async fn rate(project: &Project) -> Result<Rate> {
     Ok(Rate { unet_evaluations: PAPER_RATE, measured: false })
 }
 
+/// What a run would do.
+#[derive(Debug)]
+pub(crate) struct Forecast {
+    pub(crate) steps: Vec<StepForecast>,
+    /// What is allowed and probably not intended.
+    pub(crate) warnings: Vec<Warning>,
+}
+
+impl Forecast {
+    /// Whether images are yet to be read.
+    pub(crate) fn reads(&self) -> bool {
+        self.steps.iter().any(|forecast| forecast.step == schema::PIXELS && !forecast.skipped)
+    }
+}
+
 /// Forecasts what a run of `pipeline` would do, step by step; until the step `last`, if there is one.
 ///
 /// # Errors
-/// Returns an error if the lake or the source cannot be read, or a query fails.
-pub(crate) async fn forecast(pipeline: &Pipeline, last: Option<&str>) -> Result<Vec<StepForecast>> {
+/// Returns an error if the lake or the source cannot be read, if a query fails, or if an epoch would train on no synthetic
+/// image.
+pub(crate) async fn forecast(pipeline: &Pipeline, last: Option<&str>) -> Result<Forecast> {
     let project = &pipeline.project;
     let speed = rate(project).await?.unet_evaluations;
     let mut forecaster = Forecaster { pipeline, snapshot: project.session.snapshot().await?, unknown: BTreeSet::new() };
-    let mut forecasts = Vec::new();
+    let mut forecasts = Forecast { steps: Vec::new(), warnings: Vec::new() };
     for (step, reason) in project.plan.steps.iter().zip(staleness::reasons(project).await?) {
         let mut forecast = StepForecast {
             step: step.table.name.clone(),
@@ -119,7 +136,12 @@ pub(crate) async fn forecast(pipeline: &Pipeline, last: Option<&str>) -> Result<
         if let (Some(rows), Some(each)) = (forecast.rows, bytes_per_row(pipeline, step).await?) {
             forecast.bytes = Some(rows.times(each));
         }
-        forecasts.push(forecast);
+        forecasts.steps.push(forecast);
+        // Until all images are read, only the queries that come with the program need no more than the listing.
+        let is_known = !forecaster.unknown.contains(&step.table.name) && (step.query.is_built_in() || !forecasts.reads());
+        if step.table.name == schema::HARD_SAMPLES && is_known {
+            forecasts.warnings.extend(shares::check(project, &forecaster.snapshot).await?);
+        }
         if last == Some(step.table.name.as_str()) {
             break;
         }

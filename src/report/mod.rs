@@ -6,6 +6,7 @@ pub(crate) mod forecast;
 mod levels;
 mod recompute;
 pub(crate) mod repair;
+pub(crate) mod shares;
 pub(crate) mod status;
 pub(crate) mod verify;
 mod warnings;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::forecast::StepForecast;
+use super::forecast::Forecast;
 use crate::{
     error::{
         Result, Warning,
@@ -15,8 +15,6 @@ use crate::{
 
 /// The share of slots that keep an image, below which a warning says how far the scores are from the threshold.
 const MIN_KEPT: f64 = 0.5;
-/// How often an epoch may train on one image without a warning.
-const MAX_REPEATS: i64 = 10;
 
 /// The slots of a class, of a level, or of both together.
 struct Slots {
@@ -55,28 +53,22 @@ pub(crate) fn unread(census: &Census) -> Vec<Warning> {
     census.splits.iter().flat_map(|split| unread_of(split).into_iter().chain(unread_classes(split))).collect()
 }
 
-/// Returns the warning that no image is hard, if `forecasts` say so or a run has found none.
+/// Returns the warning that no image is hard, if `forecast` says so or a run has found none.
 ///
 /// # Errors
 /// Returns an error if the lake cannot be read.
-pub(crate) async fn nothing_hard(pipeline: &Pipeline, forecasts: &[StepForecast]) -> Result<Option<Warning>> {
+pub(crate) async fn nothing_hard(pipeline: &Pipeline, forecast: Option<&Forecast>) -> Result<Option<Warning>> {
     let project = &pipeline.project;
     let Some(step) = project.plan.step(schema::HARD_SAMPLES) else { return Ok(None) };
-    let due = forecasts.iter().find(|forecast| forecast.step == schema::HARD_SAMPLES && !forecast.skipped);
+    let due = forecast.and_then(|forecast| {
+        let due = forecast.steps.iter().find(|due| due.step == schema::HARD_SAMPLES && !due.skipped)?;
+        Some((due, step.query.is_built_in() || !forecast.reads()))
+    });
     let none = match due {
-        Some(forecast) => {
-            // Until all images are read, only the queries that come with the program need no more than the listing.
-            let knows = step.query.is_built_in() || !reads(forecasts);
-            knows && forecast.rows.is_some_and(|rows| rows.at_most == 0)
-        }
+        Some((due, is_known)) => is_known && due.rows.is_some_and(|rows| rows.at_most == 0),
         None => project.session.lake().size(&step.table).await?.is_some_and(|size| size.rows == 0),
     };
     Ok(if none { Some(no_hard_sample(&census(pipeline).await?)) } else { None })
-}
-
-/// Whether images are yet to be read.
-fn reads(forecasts: &[StepForecast]) -> bool {
-    forecasts.iter().any(|forecast| forecast.step == schema::PIXELS && !forecast.skipped)
 }
 
 /// Returns warnings about the synthetic images and the manifests of a pipeline that has run.
@@ -84,19 +76,43 @@ fn reads(forecasts: &[StepForecast]) -> bool {
 /// # Errors
 /// Returns an error if the tables cannot be read.
 pub(crate) async fn warnings(pipeline: &Pipeline) -> Result<Vec<Warning>> {
-    let threshold = pipeline.project.config.filter.min_text_similarity;
-    let mut warnings = of_slots(&slots(pipeline).await?, threshold);
+    let config = &pipeline.project.config;
+    let mut warnings = of_slots(&slots(pipeline).await?, config.filter.min_text_similarity);
+    warnings.extend(held_out(pipeline).await?);
     for columns in pipeline.project.query("report/repeats.sql").await?.columns() {
         let (epochs, repeats) = (columns.integers("epoch")?, columns.integers("repeats")?);
-        let many = (0..columns.rows()).find(|row| repeats.value(*row) > MAX_REPEATS);
+        let many = (0..columns.rows()).find(|row| repeats.value(*row) > config.curriculum.max_repeats);
         warnings.extend(many.map(|row| {
             Warning::new(
                 format!("epoch {} trains on one image {} times", epochs.value(row), repeats.value(row)),
-                "few images of its level were kept; a lower `curriculum.hard_share` repeats them less",
+                "few images of its level were kept; a lower `curriculum.hard_share` or `synthetic_per_hard` repeats them less",
             )
         }));
     }
     Ok(warnings)
+}
+
+/// Returns a warning if fewer hard images are held out than requested.
+async fn held_out(pipeline: &Pipeline) -> Result<Option<Warning>> {
+    let project = &pipeline.project;
+    let requested = project.config.validation.sources;
+    let Some(levels) = i64::try_from(project.config.spectrum.image_guidance.len() + 1).ok() else { return Ok(None) };
+    let mut sizes = Vec::new();
+    for name in ["validation", schema::HARD_SAMPLES] {
+        let Some(step) = project.plan.step(name) else { return Ok(None) };
+        sizes.push(project.session.lake().size(&step.table).await?.map_or(0, |size| size.rows as i64));
+    }
+    let (sources, hard) = (sizes[0] / levels, sizes[1]);
+    Ok((requested > sources && hard > 0).then(|| {
+        Warning::new(
+            format!(
+                "the spectrum validation set has {sources} of the {requested} hard images that `validation.sources` asks \
+                 for; {} of {hard} remain to train on",
+                hard - sources
+            ),
+            "only hard images that kept an image at every level can be in it",
+        )
+    }))
 }
 
 fn unread_classes(split: &SplitCensus) -> Option<Warning> {

@@ -34,7 +34,8 @@ async fn check_one(session: &Session, expectation: &Expectation) -> Result<()> {
         return Ok(());
     }
     let table = pretty_format_batches(&first_rows(&found)).map_err(|error| fail(error.into()))?;
-    Err(Error::Expectation { name: expectation.name.clone(), rows: count, table: table.to_string() })
+    let hint = expectation.hint.map_or_else(String::new, |hint| format!("\nhint: {hint}"));
+    Err(Error::Expectation { name: expectation.name.clone(), rows: count, table: table.to_string() + &hint })
 }
 
 fn first_rows(batches: &[RecordBatch]) -> Vec<RecordBatch> {

@@ -70,13 +70,17 @@ pub(crate) async fn run(pipeline: &Pipeline, options: &Options, progress: &dyn P
     pipeline.project.check_lake().await?;
     rejects::notice_changes(job.lake(), steps).await?;
     report_device(job, &pipeline.models, last).await?;
-    let outcomes = run_steps(job, last).await?;
+    let outcomes = run_steps(job, last, async |complete| check_shares(pipeline, complete, last).await).await?;
     update_contact_sheet(pipeline, &outcomes).await?;
     Ok(outcomes)
 }
 
-/// Runs the steps up to the one at `last`, and those that are repeated with it.
-async fn run_steps(job: Job<'_>, last: usize) -> Result<Vec<Outcome>> {
+/// Runs the steps up to the one at `last`, and those that are repeated with it. Calls `check` on those that are complete.
+async fn run_steps(
+    job: Job<'_>,
+    last: usize,
+    check: impl AsyncFn(&[Outcome]) -> Result<()>,
+) -> Result<Vec<Outcome>> {
     let runner = Runner::new(job);
     let mut outcomes: Vec<Outcome> = Vec::new();
     let mut restarts = 0;
@@ -89,6 +93,7 @@ async fn run_steps(job: Job<'_>, last: usize) -> Result<Vec<Outcome>> {
             RunResult::Complete(complete) => {
                 outcomes.extend(complete);
                 expect::check(job.session, job.plan, first..=outcomes.len() - 1).await?;
+                check(&outcomes[first..]).await?;
             }
             RunResult::Restart(index) if restarts < MAX_RESTARTS => {
                 restarts += 1;
@@ -101,6 +106,15 @@ async fn run_steps(job: Job<'_>, last: usize) -> Result<Vec<Outcome>> {
         }
     }
     Ok(outcomes)
+}
+
+/// Checks, once the hard images are known, that epochs will train on synthetic images, if the run is to make manifests.
+async fn check_shares(pipeline: &Pipeline, complete: &[Outcome], last: usize) -> Result<()> {
+    let makes_manifests = pipeline.project.plan.steps[..=last].iter().any(|step| step.table.name == schema::MANIFEST);
+    if makes_manifests && complete.iter().any(|outcome| outcome.step == schema::HARD_SAMPLES) {
+        report::shares::check(&pipeline.project, &pipeline.project.session.snapshot().await?).await?;
+    }
+    Ok(())
 }
 
 /// Chooses the device of the models and reports it, if a step up to `last` will call a model.

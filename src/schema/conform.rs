@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, StructArray, UInt32Array},
+    array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, StructArray, UInt32Array, new_null_array},
     compute::{SortColumn, cast, concat_batches, lexsort_to_indices, take_record_batch},
     datatypes::{DataType, Float64Type, Schema, SchemaRef},
     error::ArrowError,
@@ -21,6 +21,7 @@ pub(crate) fn check_schema(query: &str, found: &Schema, table: &Table) -> Result
     let mut problems = Vec::new();
     for field in table.schema.fields() {
         match found.field_with_name(field.name()) {
+            Err(_) if table.optional.contains(&field.name().as_str()) => {}
             Err(_) => problems.push(format!("column `{}` is missing", field.name())),
             Ok(column) if !fits(column.data_type(), field.data_type()) => problems.push(format!(
                 "column `{}` is {}, expected {}",
@@ -113,7 +114,7 @@ pub(crate) struct Rows {
     pub(crate) errors: StringArray,
 }
 
-/// Converts a batch that passed [`check_schema`] to the columns of `table`.
+/// Converts a batch that passed [`check_schema`] to the columns of `table`. A column that it does not have is NULL.
 ///
 /// # Errors
 /// Returns an error if a value does not fit the type of its column.
@@ -121,11 +122,10 @@ pub(crate) fn conform(query: &str, batch: &RecordBatch, table: &SchemaRef) -> Re
     let fail = |error: ArrowError| Error::Query { query: query.into(), message: error.to_string() };
     let mut columns = Vec::with_capacity(table.fields().len());
     for field in table.fields() {
-        let column = batch.column_by_name(field.name()).ok_or_else(|| Error::Query {
-            query: query.into(),
-            message: format!("column `{}` is missing", field.name()),
-        })?;
-        columns.push(conform_column(column, field.data_type()).map_err(fail)?);
+        columns.push(match batch.column_by_name(field.name()) {
+            Some(column) => conform_column(column, field.data_type()).map_err(fail)?,
+            None => new_null_array(field.data_type(), batch.num_rows()),
+        });
     }
     Ok(Rows {
         batch: RecordBatch::try_new(Arc::clone(table), columns).map_err(fail)?,

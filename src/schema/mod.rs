@@ -41,6 +41,8 @@ pub(crate) struct Table {
     pub(crate) kind: Kind,
     /// Columns that identify a row: no two rows agree on all of them.
     pub(crate) key: Vec<&'static str>,
+    /// Columns that its query may leave out; they are then NULL.
+    pub(crate) optional: Vec<&'static str>,
 }
 
 impl Table {
@@ -60,6 +62,8 @@ pub(crate) const COMMON_NAMES: &str = "common_names";
 pub(crate) const CONFIDENCES: &str = "confidences";
 /// The bytes of the real images, or references to them.
 pub(crate) const PIXELS: &str = "pixels";
+/// The classes of the data set and their texts.
+pub(crate) const CLASSES: &str = "classes";
 /// The training images that get a spectrum.
 pub(crate) const HARD_SAMPLES: &str = "hard_samples";
 /// The generated images.
@@ -135,18 +139,22 @@ const INT: DataType = DataType::Int64;
 const REAL: DataType = DataType::Float32;
 const DOUBLE: DataType = DataType::Float64;
 
+fn texts() -> DataType {
+    DataType::List(Arc::new(Field::new("item", TEXT, true)))
+}
+
 fn schema(columns: &[(&str, DataType)]) -> SchemaRef {
     let fields: Vec<Field> = columns.iter().map(|(name, ty)| Field::new(*name, ty.clone(), true)).collect();
     Arc::new(Schema::new(fields))
 }
 
 fn table(name: &str, kind: Kind, key: &[&'static str], columns: &[(&str, DataType)]) -> Table {
-    Table { name: name.into(), schema: schema(columns), kind, key: key.to_vec() }
+    Table { name: name.into(), schema: schema(columns), kind, key: key.to_vec(), optional: Vec::new() }
 }
 
 /// Returns the table of a user-defined `[[step]]`, with the columns of its query.
 pub(crate) fn user_table(name: &str, schema: SchemaRef) -> Table {
-    Table { name: name.into(), schema, kind: Kind::FullRefresh, key: Vec::new() }
+    Table { name: name.into(), schema, kind: Kind::FullRefresh, key: Vec::new(), optional: Vec::new() }
 }
 
 /// Every table, in the order in which the steps run.
@@ -180,8 +188,7 @@ pub(crate) static LISTING_TABLE: LazyLock<Table> = LazyLock::new(|| {
 });
 
 pub(crate) static DESCRIPTIONS_TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let texts = DataType::List(Arc::new(Field::new("item", TEXT, true)));
-    table(DESCRIPTIONS, Kind::Input, &["class_name"], &[("class_name", TEXT), ("texts", texts)])
+    table(DESCRIPTIONS, Kind::Input, &["class_name"], &[("class_name", TEXT), ("texts", texts())])
 });
 
 pub(crate) static COMMON_NAMES_TABLE: LazyLock<Table> =
@@ -213,6 +220,18 @@ fn real_images() -> Vec<Table> {
                 ("height", INT),
                 ("format", TEXT),
                 ("digest", TEXT),
+            ],
+        ),
+        table(
+            CLASSES,
+            Kind::FullRefresh,
+            &["label"],
+            &[
+                ("label", INT),
+                ("class_name", TEXT),
+                ("common_name", TEXT),
+                ("filter_prompt", TEXT),
+                ("captions", texts()),
             ],
         ),
         table(
@@ -294,6 +313,7 @@ fn synthetic_images() -> Vec<Table> {
                 guidance.clone(),
                 seed,
                 attempt,
+                ("prompt", TEXT),
                 ("text_similarity", REAL),
                 ("image_similarity", REAL),
             ],
@@ -328,11 +348,12 @@ fn curriculum() -> Vec<Table> {
         table(
             PROGRESS,
             Kind::FullRefresh,
-            &["curriculum", "trial", "epoch", "image_guidance"],
+            &["curriculum", "trial", "epoch", "label", "image_guidance"],
             &[
                 curriculum,
                 trial,
                 epoch,
+                ("label", INT),
                 ("image_guidance", INT),
                 ("samples", INT),
                 ("outliers", INT),
@@ -341,12 +362,22 @@ fn curriculum() -> Vec<Table> {
                 ("chosen", DataType::Boolean),
             ],
         ),
-        table(
-            SCHEDULE,
-            Kind::FullRefresh,
-            &["curriculum", "trial", "epoch", "image_guidance"],
-            &[("curriculum", TEXT), ("trial", TEXT), ("epoch", INT), ("stage", INT), ("image_guidance", INT)],
-        ),
+        Table {
+            optional: vec!["label"],
+            ..table(
+                SCHEDULE,
+                Kind::FullRefresh,
+                &["curriculum", "trial", "epoch", "image_guidance", "label"],
+                &[
+                    ("curriculum", TEXT),
+                    ("trial", TEXT),
+                    ("epoch", INT),
+                    ("stage", INT),
+                    ("image_guidance", INT),
+                    ("label", INT),
+                ],
+            )
+        },
         table(
             MANIFEST,
             Kind::FullRefresh,
@@ -363,6 +394,10 @@ fn curriculum() -> Vec<Table> {
                 ("image_guidance", INT),
                 ("seed", INT),
                 ("attempt", INT),
+                ("prompt", TEXT),
+                ("filter_prompt", TEXT),
+                ("common_name", TEXT),
+                ("captions", texts()),
             ],
         ),
     ]

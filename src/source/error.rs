@@ -157,6 +157,8 @@ pub(super) enum SourceError {
          one"
     )]
     NoDescription { count: usize, some: String },
+    #[error("{message}\nhint: its column `path` must have the values of `path` in the table `images`")]
+    NoConfidence { message: String },
     #[error(
         "`prompts.common_names`: it names none of the {count} classes of the source{example}; its keys are class names"
     )]

@@ -157,6 +157,14 @@ impl Source {
         names.into_iter().flatten().flatten().collect()
     }
 
+    /// Returns the path and the class name of each training image.
+    pub(crate) fn training_images(&self) -> impl Iterator<Item = (&str, &str)> {
+        let strings = |name| self.listing.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
+        let columns = strings("path").zip(strings("class_name")).zip(strings("split"));
+        let rows = columns.into_iter().flat_map(|((paths, classes), splits)| paths.iter().zip(classes).zip(splits));
+        rows.filter(|(_, split)| *split == Some(Split::Train.as_str())).filter_map(|((path, class), _)| path.zip(class))
+    }
+
     /// Returns the mean number of encoded bytes of an image, or `None` if there are no images. All bytes of a Parquet
     /// file count.
     pub(crate) fn mean_bytes(&self) -> Option<f64> {

@@ -26,7 +26,7 @@ fn the_shipped_pipelines_parse() {
     assert_eq!(config.name, "digits_lt");
     assert_eq!(config.source.splits.names.len(), 3);
     assert_eq!(config.spectrum.image_guidance, [0, 10, 30, 50, 70, 90]);
-    assert_eq!(config.curriculum.hard_share, 0.4);
+    assert_eq!(config.curriculum.hard_share, Some(0.4));
     assert_eq!(config.expect.len(), 1);
 }
 

@@ -102,7 +102,7 @@ impl ObjectStore for SlowStore {
 fn table() -> Table {
     let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Utf8, true)]));
     let kind = Kind::Incremental { over: "asked", id: "id", sources_per_unit: 1 };
-    Table { name: "spectrum".to_owned(), schema, kind, key: vec!["id"] }
+    Table { name: "spectrum".to_owned(), schema, kind, key: vec!["id"], optional: Vec::new() }
 }
 
 /// Ten rows, as of one source at five levels with two seeds.

@@ -13,9 +13,12 @@ use parquet::{
     file::metadata::ParquetMetaData,
 };
 
-use super::super::{error::SourceError, parquet_files::check_rows, schema_of};
+use super::super::{Source, error::SourceError, parquet_files::check_rows, schema_of};
 use crate::{
-    error::Result,
+    error::{
+        Result, Warning,
+        text::{first_few, quote},
+    },
     identity::Digest,
     limited_read::{self, HEAD_BYTES, StandIn},
     schema,
@@ -31,6 +34,40 @@ pub(crate) struct Confidences {
     pub(crate) rows: RecordBatch,
     /// A digest of the rows; empty if the pipeline names no file.
     pub(crate) digest: String,
+}
+
+impl Confidences {
+    /// Checks that the training images outside of the classes `excluded` have a probability. Returns a warning if at most
+    /// the share `tolerated` of them has none.
+    ///
+    /// # Errors
+    /// Returns an error if more of them have none.
+    pub(crate) fn cover(&self, source: &Source, excluded: &[String], tolerated: f64) -> Result<Option<Warning>> {
+        if self.digest.is_empty() {
+            return Ok(None);
+        }
+        let known: BTreeSet<&str> = paths(&self.rows).collect();
+        let needed = source.training_images().filter(|(_, class)| !excluded.iter().any(|name| name == class));
+        let needed: Vec<&str> = needed.map(|(path, _)| path).collect();
+        let missing: Vec<String> = needed.iter().filter(|path| !known.contains(*path)).map(|path| quote(path)).collect();
+        if missing.is_empty() {
+            return Ok(None);
+        }
+        let message = format!(
+            "`hard_samples.confidences` has no probability for {} of {} training images: {}",
+            missing.len(),
+            needed.len(),
+            first_few(&missing)
+        );
+        if missing.len() as f64 <= tolerated * needed.len() as f64 {
+            return Ok(Some(Warning::new(message, "an image without a probability is not hard")));
+        }
+        let needed: BTreeSet<&str> = needed.into_iter().collect();
+        let other = known.iter().find(|path| !needed.contains(*path)).map_or_else(String::new, |path| {
+            format!(", while the file names {}", quote(path))
+        });
+        Err(SourceError::NoConfidence { message: message + &other }.into())
+    }
 }
 
 /// Reads the file. Without one the table is empty.
@@ -94,6 +131,11 @@ fn check_bytes(footer: &ParquetMetaData, mask: &ProjectionMask) -> Result<(), St
         return Err(format!("it claims that its rows take {size} bytes, at most {max} are allowed"));
     }
     Ok(())
+}
+
+fn paths(rows: &RecordBatch) -> impl Iterator<Item = &str> {
+    let paths = rows.column_by_name("path").and_then(|paths| paths.as_string_opt::<i32>());
+    paths.into_iter().flatten().flatten()
 }
 
 /// Checks every row, and returns a digest of them.

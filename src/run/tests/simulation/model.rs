@@ -73,6 +73,7 @@ pub(super) fn tables() -> [Table; 3] {
         schema: Arc::new(Schema::new(columns.next().unwrap())),
         kind: kind(name),
         key: vec!["id"],
+        optional: Vec::new(),
     })
 }
 

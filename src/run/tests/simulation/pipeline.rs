@@ -76,7 +76,7 @@ impl Opened {
         let Self { session, plan } = self;
         let job = Job { plan, session, max_reject_fraction: 1.0, options: &options, progress: &told };
         notice_changes(job.lake(), &plan.steps).await?;
-        run::run_steps(job, plan.steps.len() - 1).await.map(drop)
+        run::run_steps(job, plan.steps.len() - 1, async |_| Ok(())).await.map(drop)
     }
 
     /// Clears rejects, as `--retry-rejects` does.
