@@ -19,9 +19,6 @@ use crate::{
 /// Rows of a task, epoch by epoch.
 pub(super) type Epochs = Vec<Vec<usize>>;
 
-/// The level of the real images.
-pub(super) const REAL: i64 = 100;
-
 /// Runs the queries of a pipeline with other parameters, and with tables in memory in place of its own.
 ///
 /// Each learner is a trial of its own, named by its seed.

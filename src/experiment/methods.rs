@@ -90,7 +90,7 @@ impl Compared {
 /// Returns the levels that `fixed` may have, from the lowest: those of synthetic images that were kept. Level 100 alone
 /// is `real_only`.
 pub(super) fn fixed_levels(project: &Project, task: &Task) -> Vec<i64> {
-    let levels = project.config.spectrum.image_guidance.iter().copied();
+    let levels = project.config.curriculum.levels.iter().copied();
     levels.filter(|level| task.levels.contains(level)).collect::<BTreeSet<_>>().into_iter().collect()
 }
 

@@ -136,8 +136,8 @@ fn check(path: &Path, project: &Project) -> Result<()> {
         let message = format!("found `{name}`, which is the name of a baseline that is always trained");
         reject("experiment.strategies", &message);
     }
-    if compared.has("text_only") && !config.spectrum.image_guidance.contains(&0) {
-        reject("experiment.strategies", "found `text_only`, which needs 0 in `spectrum.image_guidance`");
+    if compared.has("text_only") && !config.curriculum.levels.contains(&0) {
+        reject("experiment.strategies", "found `text_only`, which needs 0 in `curriculum.levels`");
     }
     if let Some(name) = compared.first_adaptive()
         && (config.curriculum.probe_size == 0 || config.validation.sources == 0)

@@ -9,11 +9,11 @@ use super::{
     dataset::Task,
     error::ExperimentError,
     learner::{Architecture, Loss, Metrics, mean},
-    manifests::{Epochs, Queries, REAL, levels},
+    manifests::{Epochs, Queries, levels},
     methods::{self, Compared, FIXED, Method, REAL_ONLY},
 };
 use crate::{
-    config::Split,
+    config::{REAL_LEVEL, Split},
     error::{Result, text},
     pipeline::Project,
 };
@@ -36,7 +36,7 @@ pub(super) async fn check(project: &Project, task: &Task, split: i64) -> Result<
     }
     for strategy in compared.strategies.iter().filter(|name| *name != FIXED) {
         for ((_, epoch), levels) in levels(&queries.schedule(strategy, None).await?)? {
-            let synthetic: Vec<i64> = levels.into_iter().filter(|level| *level < REAL).collect();
+            let synthetic: Vec<i64> = levels.into_iter().filter(|level| *level < REAL_LEVEL).collect();
             if !synthetic.is_empty() && !synthetic.iter().any(|level| task.levels.contains(level)) {
                 let levels = text::join(&synthetic.iter().map(i64::to_string).collect::<Vec<_>>(), "and");
                 return Err(ExperimentError::NoSynthetic { split, epoch, strategy: strategy.clone(), levels }.into());

@@ -226,9 +226,16 @@ fn what_an_experiment_needs_is_said_before_it_begins() {
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     let text = said(&["experiment.strategies=text_only"], &[]);
-    assert!(text.contains("`experiment.strategies`: found `text_only`, which needs 0 in"), "{text}");
-    let text = said(&["experiment.strategies=balanced_softmax"], &[]);
-    assert!(text.contains("schedule/balanced_softmax.sql"), "{text}");
+    assert!(
+        text.contains("`experiment.strategies`: found `text_only`, which needs 0 in `curriculum.levels`"),
+        "{text}"
+    );
+    let own = tempfile::tempdir().unwrap();
+    let query = own.path().join("schedule/oversampling.sql");
+    std::fs::create_dir(query.parent().unwrap()).unwrap();
+    std::fs::copy(root().join("sql/schedule/real_only.sql"), query).unwrap();
+    let text = said(&[&format!("sql_dir={}", own.path().display()), "experiment.strategies=oversampling"], &[]);
+    assert!(text.contains("found `oversampling`, which is the name of a baseline"), "{text}");
     for strategy in ["adaptive", "random_choice", "least_gain"] {
         let text = said(&["curriculum.probe_size=0", &format!("experiment.strategies={strategy}")], &[]);
         assert!(text.contains(&format!("found `{strategy}`, which needs `curriculum.probe_size`")), "{text}");
