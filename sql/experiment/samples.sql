@@ -7,6 +7,6 @@ SELECT
 FROM (
     SELECT source_id AS sample_id, pixel_id AS image_id, source_id, label, split, 100 AS image_guidance FROM images
     UNION ALL
-    SELECT sample_id, sample_id, source_id, label, 'synthetic', image_guidance FROM kept
+    SELECT sample_id, sample_id AS image_id, source_id, label, 'synthetic', image_guidance FROM kept
 ) s
 LEFT JOIN (SELECT DISTINCT source_id FROM validation) v ON v.source_id = s.source_id

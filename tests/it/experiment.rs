@@ -15,6 +15,7 @@ fn classified() -> Workspace {
     workspace.edit("models.classifiers.digits=tests/fixtures/classifier");
     workspace.edit("hard_samples.sql=hard_samples/classifier.sql");
     workspace.edit("hard_samples.classifier=digits");
+    workspace.edit("hard_samples.max_probability=1");
     workspace
 }
 
@@ -175,6 +176,7 @@ fn an_experiment_compares_methods_with_one_budget() {
     let of_level = written.iter().find(|row| row["metric"] == "level" && row["method"] == "fixed").unwrap();
     assert_eq!(of_level["value"], first["fixed_levels"][0]["image_guidance"].to_string());
     assert!(["10", "50", "90"].contains(&of_level["value"].as_str()));
+    levels_are_those_of_the_schedules(&first);
     // A second run replaces the rows with bit-identical ones.
     assert!(workspace.json("experiment", &[]) == first, "another answer");
     let again = workspace.query("SELECT * FROM experiments ORDER BY method, learner_seed, metric");
@@ -183,11 +185,8 @@ fn an_experiment_compares_methods_with_one_budget() {
 
 /// Each of the two learners trains on one level in each of four epochs: the one with the greatest gain, the one with the
 /// least, or one by chance.
-#[test]
-fn adaptive_strategies_take_their_levels_from_their_own_schedules() {
-    let workspace = experiment();
-    let first = workspace.json("experiment", &[]);
-    let stages = first["stages"].as_array().unwrap();
+fn levels_are_those_of_the_schedules(found: &Value) {
+    let stages = found["stages"].as_array().unwrap();
     let gains = |method: &str, epoch: i64, learner: i64| -> Vec<(f64, i64, bool)> {
         let same =
             |stage: &&Value| stage["method"] == method && stage["epoch"] == epoch && stage["learner_seed"] == learner;
@@ -255,21 +254,21 @@ fn what_an_experiment_needs_is_said_before_it_begins() {
 
 #[test]
 fn a_strategy_without_images_is_said_before_any_training() {
-    let said = |edits: &[&str]| {
+    // Nothing passes this filter, and the pipeline by itself expects nothing to.
+    let nothing = ["filter.min_text_similarity=0.99", "expect=[]", "curriculum.strategy=real_only"];
+    let said = |edit: &str| {
         let mut workspace = experiment();
-        edits.iter().for_each(|edit| workspace.edit(edit));
+        nothing.iter().chain([&edit]).for_each(|edit| workspace.edit(edit));
         let output = workspace.command("experiment", &[]).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && !said.contains("trained"), "{said}");
         said
     };
-    // Nothing passes this filter.
-    let nothing = "filter.min_text_similarity=0.99";
-    let text = said(&[nothing, "experiment.strategies=[\"fixed\",\"adaptive\"]"]);
+    let text = said("experiment.strategies=[\"fixed\",\"adaptive\"]");
     assert!(text.contains("split 7: the strategy `adaptive` has nothing to measure on"), "{text}");
-    let text = said(&[nothing, "experiment.strategies=fixed"]);
+    let text = said("experiment.strategies=fixed");
     assert!(text.contains("split 7: no level has a kept image for the strategy `fixed`"), "{text}");
-    let text = said(&[nothing, "experiment.strategies=diverse_to_specific"]);
+    let text = said("experiment.strategies=diverse_to_specific");
     assert!(text.contains("split 7: epoch 0 of the strategy `diverse_to_specific` has no image to train on"), "{text}");
 }
 
@@ -284,7 +283,7 @@ fn baselines_train_on_every_training_image() {
         workspace.json("experiment", &[]);
         let of = |methods: &str| {
             workspace.query(&format!(
-                "SELECT method, learner_seed, metric, value FROM experiments WHERE method IN ({methods}) ORDER BY ALL"
+                "SELECT method, learner_seed, metric, value FROM experiments WHERE method IN ({methods}) ORDER BY 1, 2, 3"
             ))
         };
         (of("'cross_entropy', 'balanced_softmax', 'oversampling'"), of("'real_only'"))
