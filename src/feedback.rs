@@ -16,7 +16,8 @@ use crate::{
     error::{Error, Result},
     lake::UnitRows,
     pipeline::Project,
-    schema::{self, FEEDBACK_TABLE, columns::Answer, conform::conform_batches},
+    schema::{self, FEEDBACK_TABLE, conform::conform_batches},
+    session::Snapshot,
 };
 
 const ID: &str = "feedback_id";
@@ -60,7 +61,7 @@ pub(crate) async fn import(project: &Project, file: &Path) -> Result<usize> {
     let mut snapshot = project.session.snapshot().await?;
     let rows = read(project, &project.session.context(&snapshot)?, file).await?;
     snapshot.set("incoming", Arc::clone(&FEEDBACK_TABLE.schema), vec![rows.clone()])?;
-    let problems = problems(&project.query_on(&snapshot, "feedback/problems.sql", &[]).await?)?;
+    let problems = problems_of(project, &snapshot).await?;
     if !problems.is_empty() {
         return Err(FeedbackError::Rows { file: file.display().to_string(), problems }.into());
     }
@@ -82,8 +83,16 @@ pub(crate) async fn awaited(project: &Project) -> Result<Vec<Awaited>> {
     if !is_adaptive {
         return Ok(Vec::new());
     }
+    awaited_on(project, &project.session.snapshot().await?).await
+}
+
+/// Lists the epochs for which an adaptive curriculum needs feedback, by the tables of `snapshot`.
+///
+/// # Errors
+/// Returns an error if the tables cannot be read.
+pub(crate) async fn awaited_on(project: &Project, snapshot: &Snapshot) -> Result<Vec<Awaited>> {
     let mut awaited = Vec::new();
-    for columns in project.query("feedback/awaited.sql").await?.columns() {
+    for columns in project.query_on(snapshot, "feedback/awaited.sql", &[]).await?.columns() {
         let (trials, epochs) = (columns.strings("trial")?, columns.integers("epoch")?);
         let (before, after) = (columns.booleans("before")?, columns.booleans("after")?);
         let stale = columns.booleans("stale")?;
@@ -135,10 +144,13 @@ async fn read(project: &Project, context: &SessionContext, file: &Path) -> Resul
     concat_batches(&FEEDBACK_TABLE.schema, &batches).map_err(|error| Error::query(schema::FEEDBACK, error.into()))
 }
 
-/// Returns the problems of the rows, each with the number of rows that it concerns.
-fn problems(answer: &Answer) -> Result<Vec<String>> {
+/// Returns the problems of the rows `incoming` of `snapshot`, each with the number of rows that it concerns.
+///
+/// # Errors
+/// Returns an error if the tables cannot be read.
+pub(crate) async fn problems_of(project: &Project, snapshot: &Snapshot) -> Result<Vec<String>> {
     let mut problems = Vec::new();
-    for columns in answer.columns() {
+    for columns in project.query_on(snapshot, "feedback/problems.sql", &[]).await?.columns() {
         let (descriptions, counts) = (columns.strings("problem")?, columns.integers("rows")?);
         let found =
             descriptions.iter().zip(&counts).filter_map(|(problem, count)| Some((problem?, count.filter(|&n| n > 0)?)));

@@ -16,11 +16,14 @@ awaited AS (
     HAVING count(p.epoch) < $curriculum_epochs
 )
 SELECT
-    a.trial, a.epoch,
-    NOT EXISTS (SELECT 1 FROM phases p WHERE p.trial = a.trial AND p.epoch = a.epoch AND p.phase = 'before') AS before,
-    NOT EXISTS (SELECT 1 FROM phases p WHERE p.trial = a.trial AND p.epoch = a.epoch AND p.phase = 'after') AS after,
-    EXISTS (
-        SELECT 1 FROM phases p WHERE p.trial = a.trial AND p.samples < (SELECT count(*) FROM validation)
-    ) AS stale
+    a.trial, a.epoch, coalesce(p.before, 0) = 0 AS before, coalesce(p.after, 0) = 0 AS after, s.trial IS NOT NULL AS stale
 FROM awaited a
+LEFT JOIN (
+    SELECT
+        trial, epoch,
+        count(*) FILTER (WHERE phase = 'before') AS before, count(*) FILTER (WHERE phase = 'after') AS after
+    FROM phases
+    GROUP BY trial, epoch
+) p ON p.trial = a.trial AND p.epoch = a.epoch
+LEFT JOIN (SELECT DISTINCT trial FROM phases WHERE samples < (SELECT count(*) FROM validation)) s ON s.trial = a.trial
 ORDER BY a.trial

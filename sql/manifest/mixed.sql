@@ -40,7 +40,7 @@ drawable AS (
         FROM kept k
         WHERE NOT EXISTS (SELECT 1 FROM validation v WHERE v.source_id = k.source_id)
         UNION ALL
-        SELECT source_id, source_id, label, 'hard', 100, NULL, NULL, NULL FROM real_images WHERE hard
+        SELECT source_id AS sample_id, source_id, label, 'hard', 100, NULL, NULL, NULL FROM real_images WHERE hard
     ) drawable
 ),
 parts AS (

@@ -118,7 +118,9 @@ fn note_awaited(awaited: &[Awaited]) {
                  `curriculum.trials` to train anew"
             )
         } else {
-            format!("trial {trial}: epoch {epoch} needs feedback from {when} its probe; import it with `discl-pipe feedback`")
+            format!(
+                "trial {trial}: epoch {epoch} needs feedback from {when} its probe; import it with `discl-pipe feedback`"
+            )
         });
     }
 }

@@ -218,12 +218,12 @@ fn check_strategy(config: &Config, file: &mut File<'_>) {
     let levels = &curriculum.levels;
     match (curriculum.strategy.as_str(), curriculum.level) {
         ("fixed", None) => {
-            let message = format!("missing, expected one of {} because `curriculum.strategy` is `fixed`", shown(levels));
+            let message =
+                format!("missing, expected one of {} because `curriculum.strategy` is `fixed`", shown(levels));
             file.refuse("curriculum.level", message);
         }
         ("text_only", _) if !levels.contains(&0) => {
-            let message =
-                format!("found \"text_only\", which requires 0 in `spectrum.image_guidance` ({})", shown(levels));
+            let message = format!("found \"text_only\", which requires 0 in `curriculum.levels` ({})", shown(levels));
             file.refuse("curriculum.strategy", message);
         }
         (name, _) if ADAPTIVE.contains(&name) && (curriculum.probe_size == 0 || config.validation.sources == 0) => {

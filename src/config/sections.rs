@@ -13,7 +13,9 @@ use super::{
     reader::Section,
     strings::{FILLED_LINE, IDENTIFIER, LINE, MODEL, NAME, QUERY, SQL_PATH},
     template::Template,
-    value_types::{Boolean, Integer, LocalPath, OneOf, ValueType, integer, list_of, number, number_below, one_or_list_of},
+    value_types::{
+        Boolean, Integer, LocalPath, OneOf, ValueType, integer, list_of, number, number_below, one_or_list_of,
+    },
 };
 
 const MAX_EPOCHS: i64 = 100_000;

@@ -342,8 +342,7 @@ fn built_in_expectations(
         "it takes hard images that kept an image at every level: lower `filter.min_text_similarity`, raise \
          `filter.max_attempts`, or generate fewer levels",
     );
-    let is_adaptive =
-        catalogue.get(&schedule_query(&config.curriculum.strategy))?.tables.contains(schema::PROGRESS);
+    let is_adaptive = catalogue.get(&schedule_query(&config.curriculum.strategy))?.tables.contains(schema::PROGRESS);
     let expected = [Some(epochs), is_adaptive.then_some(validation)];
     let expectation = |(query, name, hint): (&str, &str, &'static str)| {
         let query = catalogue.get(query)?;

@@ -99,12 +99,15 @@ mod tests {
         assert_snapshot!(shown, @r#"
         reader 3769c2fcaa87aefadbd3004cb7f71015
         $best 3
+        $captions ["a photo of {class}."]
         $class_balanced false
         $classifier NULL
         $clip "7e264cfb1f6a352924183c4c40ec64fb"
         $curriculum_epochs 24
+        $curriculum_seed 0
         $epochs 26
         $exclude_classes []
+        $exploration 0.0
         $filter_prompt "a photo of {class}"
         $generation_prompt "a photo of {class}"
         $generator "b077795b5fd5239ddc6e7e4492d2334d"
@@ -113,10 +116,12 @@ mod tests {
         $hard_share 0.4
         $image_guidance [0, 10, 30, 50, 70, 90]
         $level NULL
+        $levels [0, 10, 30, 50, 70, 90]
         $look "dark"
         $max_attempts 3
         $max_class_count 20
         $max_probability 1.0
+        $max_repeats 10
         $min_text_similarity 0.58
         $name "digits_lt"
         $negative_prompt "blur"
@@ -126,6 +131,7 @@ mod tests {
         $seed 0
         $seeds [10, 20, 30, 40]
         $strategy "diverse_to_specific"
+        $synthetic_per_hard NULL
         $timesteps 25
         $trials ["0"]
         $unet_evaluations [25, 23, 18, 13, 8, 3]

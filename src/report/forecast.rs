@@ -138,7 +138,8 @@ pub(crate) async fn forecast(pipeline: &Pipeline, last: Option<&str>) -> Result<
         }
         forecasts.steps.push(forecast);
         // Until all images are read, only the queries that come with the program need no more than the listing.
-        let is_known = !forecaster.unknown.contains(&step.table.name) && (step.query.is_built_in() || !forecasts.reads());
+        let is_known =
+            !forecaster.unknown.contains(&step.table.name) && (step.query.is_built_in() || !forecasts.reads());
         if step.table.name == schema::HARD_SAMPLES && is_known {
             forecasts.warnings.extend(shares::check(project, &forecaster.snapshot).await?);
         }

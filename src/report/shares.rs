@@ -15,7 +15,7 @@ const LOW_QUALITY: &str = "manifest/low_quality.sql";
 #[derive(Debug, thiserror::Error)]
 enum SharesError {
     #[error("{message}\nhint: {hint}")]
-    NoSyntheticImage { message: String, hint: String },
+    Empty { message: String, hint: String },
 }
 
 /// The numbers of training images, by the tables `images` and `hard_samples`.
@@ -34,12 +34,16 @@ pub(crate) async fn check(project: &Project, snapshot: &Snapshot) -> Result<Opti
     let config = &project.config;
     let is_known = [MIXED, LOW_QUALITY].contains(&config.curriculum.manifest.as_str())
         && project.catalogue.get(&config.curriculum.manifest)?.is_built_in();
-    if !is_known || !trains_on_synthetic(config) {
+    if !is_known {
         return Ok(None);
     }
     let counts = counts(project, snapshot).await?;
-    let Some((message, hint)) = problem(config, counts) else { return Ok(repeats(config, counts)) };
-    Err(Error::input(SharesError::NoSyntheticImage { message, hint }))
+    let is_synthetic = trains_on_synthetic(config);
+    let problem = without_rows(config, counts).or_else(|| is_synthetic.then(|| without_synthetic(config, counts))?);
+    match problem {
+        Some((message, hint)) => Err(Error::input(SharesError::Empty { message, hint })),
+        None => Ok(repeats(config, counts).filter(|_| is_synthetic)),
+    }
 }
 
 /// Whether an epoch is to train on synthetic images.
@@ -80,8 +84,22 @@ fn floor(value: f64) -> i64 {
     (value * 1e6).round().div_euclid(1e6) as i64
 }
 
+/// Returns why an epoch after the curriculum would have no image at all, and what to do.
+fn without_rows(config: &Config, Counts { hard, non_hard }: Counts) -> Option<(String, String)> {
+    let taken = floor(config.curriculum.non_hard_fraction * non_hard as f64);
+    (taken == 0 && hard <= config.validation.sources).then(|| {
+        let message = format!(
+            "an epoch takes {taken} of the {non_hard} images that are not hard (`curriculum.non_hard_fraction` is {}), and \
+             `validation.sources` ({}) may hold all {hard} hard images out of training, so an epoch of real images would \
+             be empty",
+            config.curriculum.non_hard_fraction, config.validation.sources
+        );
+        (message, "raise `curriculum.non_hard_fraction`".to_owned())
+    })
+}
+
 /// Returns why an epoch would train on no synthetic image, and what to do.
-fn problem(config: &Config, Counts { hard, non_hard }: Counts) -> Option<(String, String)> {
+fn without_synthetic(config: &Config, Counts { hard, non_hard }: Counts) -> Option<(String, String)> {
     let curriculum = &config.curriculum;
     if hard == 0 {
         let message = "no training image is hard, so no epoch would train on a synthetic image".to_owned();

@@ -76,11 +76,7 @@ pub(crate) async fn run(pipeline: &Pipeline, options: &Options, progress: &dyn P
 }
 
 /// Runs the steps up to the one at `last`, and those that are repeated with it. Calls `check` on those that are complete.
-async fn run_steps(
-    job: Job<'_>,
-    last: usize,
-    check: impl AsyncFn(&[Outcome]) -> Result<()>,
-) -> Result<Vec<Outcome>> {
+async fn run_steps(job: Job<'_>, last: usize, check: impl AsyncFn(&[Outcome]) -> Result<()>) -> Result<Vec<Outcome>> {
     let runner = Runner::new(job);
     let mut outcomes: Vec<Outcome> = Vec::new();
     let mut restarts = 0;

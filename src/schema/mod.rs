@@ -187,9 +187,8 @@ pub(crate) static LISTING_TABLE: LazyLock<Table> = LazyLock::new(|| {
     table(LISTING, Kind::Input, &["source_id"], &columns)
 });
 
-pub(crate) static DESCRIPTIONS_TABLE: LazyLock<Table> = LazyLock::new(|| {
-    table(DESCRIPTIONS, Kind::Input, &["class_name"], &[("class_name", TEXT), ("texts", texts())])
-});
+pub(crate) static DESCRIPTIONS_TABLE: LazyLock<Table> =
+    LazyLock::new(|| table(DESCRIPTIONS, Kind::Input, &["class_name"], &[("class_name", TEXT), ("texts", texts())]));
 
 pub(crate) static COMMON_NAMES_TABLE: LazyLock<Table> =
     LazyLock::new(|| table(COMMON_NAMES, Kind::Input, &["class_name"], &[("class_name", TEXT), ("common_name", TEXT)]));

@@ -125,7 +125,7 @@ fn check_says_what_sizes_become() {
 #[test]
 fn levels_without_a_timestep_are_refused_and_equal_ones_warn() {
     let mut workspace = Workspace::small();
-    workspace.edit("spectrum.image_guidance=[20,60,100]");
+    workspace.edit("spectrum.image_guidance=[20,60]");
     workspace.edit("spectrum.timesteps=1");
     let output = workspace.command("check", &[]).output().unwrap();
     let said = stderr(&output);
@@ -134,11 +134,11 @@ fn levels_without_a_timestep_are_refused_and_equal_ones_warn() {
         said.contains("`spectrum.image_guidance`: found 20 and 60, but `spectrum.timesteps` (1) leaves no"),
         "{said}"
     );
-    assert!(said.contains("expected 100 (the real image) or at most 0"), "{said}");
+    assert!(said.contains("expected at most 0"), "{said}");
     assert!(said.contains("60 needs at least 3 timesteps"), "{said}");
 
     workspace.edit("spectrum.timesteps=3");
-    workspace.edit("spectrum.image_guidance=[20,30,60,100]");
+    workspace.edit("spectrum.image_guidance=[20,30,60]");
     let found = warnings(&workspace, "check");
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(

@@ -53,9 +53,9 @@ fn an_unknown_key_gets_a_suggestion_or_the_list_of_keys() {
 #[test]
 fn a_key_of_another_section_is_reported_with_its_section() {
     let more = "min_text_similarity = 0.5\nseed = 1\n[curriculum]\nhard_fraction = 0.5\nmemory_limit_mib = 16\n";
-    assert_snapshot!(wrong(more, &["timesteps=3"]), @"
+    assert_snapshot!(wrong(more, &["timesteps=3"]), @r"
     x.toml:14: unknown key `spectrum.min_text_similarity`; it is a key of `[filter]`
-    x.toml:15: unknown key `spectrum.seed`; it is a key of the top level and `[[experiment.split]]`, or did you mean `seeds`?
+    x.toml:15: unknown key `spectrum.seed`; it is a key of the top level, `[curriculum]` and `[[experiment.split]]`, or did you mean `seeds`?
     x.toml:17: unknown key `curriculum.hard_fraction`; it is a key of `[hard_samples]`, or did you mean `non_hard_fraction`?
     x.toml:18: unknown key `curriculum.memory_limit_mib`; it is a key of `[cuda]` and `[queries]`
     --set timesteps=3: unknown key `timesteps`; it is a key of `[spectrum]`

@@ -61,7 +61,7 @@ common_names = "names.json"
 generation = "a {class}, {description}"
 filter = "a {class}"
 [spectrum]
-image_guidance = [0, 10, 100]
+image_guidance = [0, 10]
 seeds = [10, 20]
 timesteps = 1_000
 guidance_scale = 7

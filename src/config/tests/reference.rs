@@ -124,7 +124,7 @@ fn sql_parameters_have_one_name_each() {
     let computed = ComputedParameter::ALL.map(ComputedParameter::name);
     let all: BTreeSet<&str> = declared.iter().copied().chain(computed).collect();
     assert_eq!(all.len(), declared.len() + computed.len());
-    assert_eq!(all.len(), 30);
+    assert_eq!(all.len(), 36);
     let config = super::sound(super::FULL, &[]);
     let values = config.sql_parameters();
     assert_eq!(values.len(), declared.len() + config.parameters.len());

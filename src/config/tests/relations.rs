@@ -25,16 +25,69 @@ fn prompts_have_only_known_placeholders() {
 #[test]
 fn every_level_runs_a_timestep() {
     let levels = |timesteps: u32| format!("timesteps = {timesteps}\n");
-    assert_snapshot!(wrong(&levels(1), &["spectrum.image_guidance=[0,20,99,100]"]), @r"
-    --set spectrum.image_guidance=[0,20,99,100]: `spectrum.image_guidance`: found 20 and 99, but `spectrum.timesteps` (1) leaves no timestep to run; expected 100 (the real image) or at most 0; 99 needs at least 100 timesteps
+    assert_snapshot!(wrong(&levels(1), &["spectrum.image_guidance=[0,20,99]"]), @r"
+    --set spectrum.image_guidance=[0,20,99]: `spectrum.image_guidance`: found 20 and 99, but `spectrum.timesteps` (1) leaves no timestep to run; expected at most 0; 99 needs at least 100 timesteps
     1 problem; nothing was run
     ");
     assert_snapshot!(wrong(&levels(6), &["spectrum.image_guidance=[84]"]), @r"
-    --set spectrum.image_guidance=[84]: `spectrum.image_guidance`: found 84, but `spectrum.timesteps` (6) leaves no timestep to run; expected 100 (the real image) or at most 83; 84 needs at least 7 timesteps
+    --set spectrum.image_guidance=[84]: `spectrum.image_guidance`: found 84, but `spectrum.timesteps` (6) leaves no timestep to run; expected at most 83; 84 needs at least 7 timesteps
     1 problem; nothing was run
     ");
-    sound(&format!("{SMALL}{}", levels(6)), &["spectrum.image_guidance=[83,100]"]);
-    sound(&format!("{SMALL}{}", levels(1)), &["spectrum.image_guidance=[0,100]"]);
+    sound(&format!("{SMALL}{}", levels(6)), &["spectrum.image_guidance=[83]"]);
+    sound(&format!("{SMALL}{}", levels(1)), &["spectrum.image_guidance=[0]"]);
+    assert_snapshot!(wrong("", &["spectrum.image_guidance=[0,100]"]), @r"
+    --set spectrum.image_guidance=[0,100]: `spectrum.image_guidance`: found 100, which is the real image and not generated; expected levels from 0 to 99; `curriculum.levels` may hold 100, for the hard real images themselves
+    1 problem; nothing was run
+    ");
+}
+
+#[test]
+fn a_curriculum_has_levels_of_the_spectrum_and_the_real_images() {
+    let levels = |keys: &str| format!("[curriculum]\n{keys}");
+    let of = |keys: &str| sound(&format!("{SMALL}{}", levels(keys)), &[]).curriculum.levels;
+    assert_eq!(of(""), [0, 50]);
+    assert_eq!(of("manifest = \"manifest/low_quality.sql\"\n"), [0, 50, 100]);
+    assert_eq!(of("levels = [100, 50]\n"), [100, 50]);
+    assert_snapshot!(wrong(&levels("levels = [0, 30, 100]\n"), &[]), @r"
+    x.toml:15: `curriculum.levels`: found 30, expected levels of `spectrum.image_guidance` (0, 50), or 100 for the hard real images
+    1 problem; nothing was run
+    ");
+    assert_snapshot!(wrong(&levels("levels = [50]\nstrategy = \"fixed\"\nlevel = 100\n"), &[]), @r"
+    x.toml:17: `curriculum.level`: found 100, expected a level of `curriculum.levels`: 50
+    1 problem; nothing was run
+    ");
+    assert_snapshot!(wrong(&levels("levels = [50]\nstrategy = \"text_only\"\n"), &[]), @r#"
+    x.toml:16: `curriculum.strategy`: found "text_only", which requires 0 in `curriculum.levels` (50)
+    1 problem; nothing was run
+    "#);
+}
+
+#[test]
+fn an_epoch_has_a_share_of_hard_images_or_a_number_for_each() {
+    let of = |keys: &str| {
+        let curriculum = sound(&format!("{SMALL}[curriculum]\n{keys}"), &[]).curriculum;
+        (curriculum.hard_share, curriculum.synthetic_per_hard)
+    };
+    assert_eq!(of(""), (Some(0.136), None));
+    assert_eq!(of("hard_share = 0.5\n"), (Some(0.5), None));
+    assert_eq!(of("synthetic_per_hard = 3\n"), (None, Some(3.0)));
+    let both = "[curriculum]\nhard_share = 0.5\nsynthetic_per_hard = 3\n";
+    assert_snapshot!(wrong(both, &[]), @r"
+    x.toml:16: `curriculum.synthetic_per_hard`: found together with `curriculum.hard_share`, expected one of them
+    1 problem; nothing was run
+    ");
+    assert_snapshot!(wrong("[curriculum]\nhard_share = 0\n", &[]), @r"
+    x.toml:15: `curriculum.hard_share`: found 0, with which no epoch would train on a synthetic image; expected more than 0
+    1 problem; nothing was run
+    ");
+    sound(&format!("{SMALL}[curriculum]\nhard_share = 0\nstrategy = \"real_only\"\n"), &[]);
+}
+
+#[test]
+fn seeds_of_the_curriculum_follow_the_pipelines() {
+    let seed = |text: String| sound(&text, &[]).curriculum.seed;
+    assert_eq!(seed(format!("seed = 7\n{SMALL}")), Some(7));
+    assert_eq!(seed(format!("seed = 7\n{SMALL}[curriculum]\nseed = 8\n")), Some(8));
 }
 
 #[test]
@@ -57,13 +110,15 @@ fn curriculum_epochs_are_at_most_the_epochs() {
 #[test]
 fn queries_of_hard_samples_require_other_keys() {
     let of = |keys: &str| wrong(&format!("[hard_samples]\n{keys}\n"), &[]);
-    assert_snapshot!(of("sql = \"hard_samples/low_confidence.sql\""), @"
+    assert_snapshot!(of("sql = \"hard_samples/low_confidence.sql\""), @r"
     x.toml: `hard_samples.confidences`: missing, expected a Parquet file because `hard_samples.sql` is `hard_samples/low_confidence.sql`
-    1 problem; nothing was run
+    x.toml: missing, expected `hard_samples.hard_fraction` or `hard_samples.max_probability` because `hard_samples.sql` is `hard_samples/low_confidence.sql`; without them nearly all images are hard
+    2 problems; nothing was run
     ");
-    assert_snapshot!(of("sql = \"hard_samples/classifier.sql\""), @"
+    assert_snapshot!(of("sql = \"hard_samples/classifier.sql\""), @r"
     x.toml: `hard_samples.classifier`: missing, expected a name of `[models.classifiers]` because `hard_samples.sql` is `hard_samples/classifier.sql`
-    1 problem; nothing was run
+    x.toml: missing, expected `hard_samples.hard_fraction` or `hard_samples.max_probability` because `hard_samples.sql` is `hard_samples/classifier.sql`; without them nearly all images are hard
+    2 problems; nothing was run
     ");
     assert_snapshot!(of("classifier = \"dino\"\n[models.classifiers]\nresnet = \"r\"\nvit = \"v\""), @r#"
     x.toml:15: `hard_samples.classifier`: found "dino", expected a name of `[models.classifiers]`: `resnet` or `vit`
@@ -106,11 +161,11 @@ fn strategies_require_other_keys() {
     1 problem; nothing was run
     "#);
     assert_snapshot!(of("level = 30"), @r"
-    x.toml:15: `curriculum.level`: found 30, expected a level of `spectrum.image_guidance`: 0, 50
+    x.toml:15: `curriculum.level`: found 30, expected a level of `curriculum.levels`: 0, 50
     1 problem; nothing was run
     ");
     assert_snapshot!(wrong("[curriculum]\nstrategy = \"text_only\"\n", &["spectrum.image_guidance=[50]"]), @r#"
-    x.toml:15: `curriculum.strategy`: found "text_only", which requires 0 in `spectrum.image_guidance` (50)
+    x.toml:15: `curriculum.strategy`: found "text_only", which requires 0 in `curriculum.levels` (50)
     1 problem; nothing was run
     "#);
 }

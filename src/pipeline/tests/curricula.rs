@@ -37,6 +37,9 @@ const SCHEDULES: &[(&str, i64, i64, &str, &str)] = &[
     ("random", 3, 0, "[0,10]", "100 ×3"),
     ("recursive", 3, 0, "[0,10]", "100 ×3"),
     ("diverse_to_specific", 4, 4, "[0,10]", "0 ×2, 10 ×2"),
+    // The hard images themselves are a level.
+    ("diverse_to_specific", 7, 6, "[100,10,50]", "10 ×2, 50 ×2, 100 ×3"),
+    ("all_levels", 3, 2, "[10,100]", "10+100 ×2, 100 ×1"),
     ("text_only", 4, 4, "[0,10]", "0 ×4"),
 ];
 
@@ -47,7 +50,8 @@ async fn every_strategy_has_its_schedule() {
             format!("curriculum.strategy={strategy}"),
             format!("curriculum.epochs={epochs}"),
             format!("curriculum.curriculum_epochs={curriculum_epochs}"),
-            format!("spectrum.image_guidance={levels}"),
+            "spectrum.image_guidance=[0,10,30,50]".to_owned(),
+            format!("curriculum.levels={levels}"),
             "curriculum.level=10".to_owned(),
         ];
         let edits: Vec<&str> = edits.iter().map(String::as_str).collect();
@@ -57,7 +61,7 @@ async fn every_strategy_has_its_schedule() {
 }
 
 #[tokio::test]
-async fn random_levels_depend_on_the_epoch_and_the_seed() {
+async fn random_levels_depend_on_the_epoch_the_seed_and_the_trial() {
     let of = async |seed: &str| {
         let edits = ["curriculum.strategy=random", "curriculum.epochs=60", "curriculum.curriculum_epochs=60", seed];
         Curricula::open(&edits).await.schedule().await
@@ -65,6 +69,8 @@ async fn random_levels_depend_on_the_epoch_and_the_seed() {
     let (one, other) = (of("seed=1").await, of("seed=2").await);
     assert_ne!(one, other);
     assert_eq!(one, of("seed=1").await);
+    assert_eq!(other, of("curriculum.seed=2").await);
+    assert_ne!(of("curriculum.trials=[\"1\"]").await, of("curriculum.trials=[\"0\"]").await);
     for level in [0, 10, 30, 50, 70, 90] {
         let epochs: usize = one
             .split(", ")
@@ -113,7 +119,7 @@ async fn manifests_keep_their_promises() {
     let mut numbers = Digest::new("mixes").part(b"1").bytes().into_iter().cycle();
     let mut below = |end: u8| numbers.next().unwrap() % end;
     for (mix, strategy) in strategies.iter().enumerate() {
-        let share = [0.0, 0.136, 0.4, 0.7][usize::from(below(4))];
+        let share = [0.05, 0.136, 0.4, 0.7][usize::from(below(4))];
         let fraction = [0.1, 0.5, 1.0][usize::from(below(3))];
         let classes: Vec<i64> =
             (0..6).map(|class| if class < 3 { 21 + i64::from(below(30)) } else { 1 + i64::from(below(15)) }).collect();
@@ -165,10 +171,29 @@ async fn check(curricula: &Curricula, rows: &[Row], share: f64, fraction: f64, w
         let count = of("non_hard") + of("hard") + of("synthetic");
         assert!(positions.eq(0..count as i64), "{what}: positions of epoch {epoch}");
         assert_eq!(of("non_hard"), non_hard as usize, "{what}: epoch {epoch}");
-        // A curriculum epoch has every hard image. If these are fewer than the share, the share is kept.
-        let expected = if epoch < 5 { quota.max(hard.len()) } else { quota };
-        let expected = if hard.is_empty() { 0 } else { expected };
+        // An epoch has every hard image. If these are fewer than the share, the share is kept.
+        let expected = if hard.is_empty() { 0 } else { quota.max(hard.len()) };
         assert_eq!(of("hard") + of("synthetic"), expected, "{what}: epoch {epoch}");
+        let drawn = |origin: &str| {
+            let mut repeats: BTreeMap<(i64, &str), usize> = BTreeMap::new();
+            for row in rows.iter().filter(|row| row.epoch == epoch && row.origin == origin) {
+                let part = if curricula.pipeline.project.config.curriculum.class_balanced { row.label } else { 0 };
+                *repeats.entry((part, &row.sample)).or_default() += 1;
+            }
+            repeats
+        };
+        for origin in ["synthetic", "hard"] {
+            let repeats = drawn(origin);
+            for (part, sample) in repeats.keys() {
+                let of_part = repeats.iter().filter(|((other, _), _)| other == part).map(|(_, count)| *count);
+                let (least, most) = (of_part.clone().min().unwrap(), of_part.max().unwrap());
+                assert!(
+                    most - least <= 1,
+                    "{what}: epoch {epoch} has {sample} up to {most} times, others {least} times"
+                );
+            }
+        }
+        assert!(hard.iter().all(|id| drawn("hard").keys().any(|(_, sample)| sample == id)), "{what}: epoch {epoch}");
     }
 }
 
@@ -196,7 +221,12 @@ async fn progress_leaves_outliers_out_and_breaks_ties_downwards() {
     }
     curricula.set(
         "validation",
-        &[("sample_id", strings(&samples)), ("source_id", strings(&samples)), ("image_guidance", integers(&levels))],
+        &[
+            ("sample_id", strings(&samples)),
+            ("source_id", strings(&samples)),
+            ("label", integers(&vec![4; samples.len()])),
+            ("image_guidance", integers(&levels)),
+        ],
     );
     let column = |value: &str| strings(&vec![value; feedback.len()]);
     curricula.set(
@@ -211,19 +241,22 @@ async fn progress_leaves_outliers_out_and_breaks_ties_downwards() {
         ],
     );
     curricula.fill("progress").await;
-    let progress = curricula.text("SELECT * FROM progress ORDER BY image_guidance").await;
+    let progress = curricula.text("SELECT * FROM progress ORDER BY label, image_guidance").await;
     // 0.9 exceeds 0.35 + 1.5 (0.35 - 0.25). The others have the mean 0.275 and the standard deviation 0.06455.
     insta::assert_snapshot!(progress, @r"
-    +------------+-------+-------+----------------+---------+----------+-------+----------------+--------+
-    | curriculum | trial | epoch | image_guidance | samples | outliers | gain  | standard_error | chosen |
-    +------------+-------+-------+----------------+---------+----------+-------+----------------+--------+
-    | adaptive   | b     | 0     | 10             | 5       | 1        | 0.275 | 0.032274861    | true   |
-    | adaptive   | b     | 0     | 50             | 5       | 0        | 0.1   | 0.0            | false  |
-    | adaptive   | b     | 0     | 90             | 5       | 0        | 0.275 | 0.0            | false  |
-    +------------+-------+-------+----------------+---------+----------+-------+----------------+--------+
+    +------------+-------+-------+-------+----------------+---------+----------+-------+----------------+--------+
+    | curriculum | trial | epoch | label | image_guidance | samples | outliers | gain  | standard_error | chosen |
+    +------------+-------+-------+-------+----------------+---------+----------+-------+----------------+--------+
+    | adaptive   | b     | 0     | 4     | 10             | 5       | 1        | 0.275 | 0.032274861    | true   |
+    | adaptive   | b     | 0     | 4     | 50             | 5       | 0        | 0.1   | 0.0            | false  |
+    | adaptive   | b     | 0     | 4     | 90             | 5       | 0        | 0.275 | 0.0            | false  |
+    | adaptive   | b     | 0     |       | 10             | 5       | 1        | 0.275 | 0.032274861    | true   |
+    | adaptive   | b     | 0     |       | 50             | 5       | 0        | 0.1   | 0.0            | false  |
+    | adaptive   | b     | 0     |       | 90             | 5       | 0        | 0.275 | 0.0            | false  |
+    +------------+-------+-------+-------+----------------+---------+----------+-------+----------------+--------+
     ");
     curricula.fill("schedule").await;
-    insta::assert_snapshot!(curricula.text("SELECT * FROM schedule ORDER BY trial, epoch").await, @r"
+    insta::assert_snapshot!(curricula.text("SELECT * EXCEPT (label) FROM schedule ORDER BY trial, epoch").await, @r"
     +------------+-------+-------+-------+----------------+
     | curriculum | trial | epoch | stage | image_guidance |
     +------------+-------+-------+-------+----------------+
@@ -256,9 +289,11 @@ async fn progress_leaves_outliers_out_and_breaks_ties_downwards() {
 async fn hard_samples_by_confidence_take_a_threshold_and_a_share() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let schema = Arc::clone(&schema::find(schema::CONFIDENCES).unwrap().schema);
-    let paths: Vec<String> = (0..10).map(|row| format!("train.parquet#{row}")).collect();
-    let probabilities = Float64Array::from_iter_values((0..10).map(|row| f64::from((row * 7) % 10) / 10.0));
+    let paths: Vec<String> = (0..500).map(|row| format!("train.parquet#{row}")).collect();
+    let probability = |row: i32| if row < 10 { f64::from((row * 7) % 10) / 10.0 } else { 1.0 };
+    let probabilities = Float64Array::from_iter_values((0..500).map(probability));
     let rows = RecordBatch::try_new(Arc::clone(&schema), vec![strings(&paths), Arc::new(probabilities)]).unwrap();
+    let paths = &paths[..10];
     let data = crate::lake::DataFile::write("rows", &schema, &[rows]).unwrap();
     std::fs::write(file.path(), &data.bytes).unwrap();
     let of = async |edits: &[&str]| {
@@ -273,7 +308,7 @@ async fn hard_samples_by_confidence_take_a_threshold_and_a_share() {
             "images",
             &[
                 ("source_id", strings(&images)),
-                ("path", strings(&paths)),
+                ("path", strings(paths)),
                 ("label", integers(&[3; 10])),
                 ("class_name", strings(&[["zero"; 5], ["one"; 5]].concat())),
                 ("split", strings(&["train"; 10])),

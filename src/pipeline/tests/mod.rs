@@ -1,11 +1,13 @@
 //! Queries of an opened pipeline, run on tables that a test fills, without pixels.
 
+mod adaptive;
 mod curricula;
 mod memory;
+mod shares;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -16,7 +18,9 @@ use arrow::{
 
 use super::{Options, Pipeline};
 use crate::{
+    config::Config,
     identity::Digest,
+    plan::{self, Inputs},
     schema,
     session::{self, Snapshot},
 };
@@ -35,31 +39,32 @@ impl Curricula {
 
     async fn with(edits: &[&str], settings: session::Settings) -> Self {
         let lake = tempfile::tempdir().unwrap();
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let at = |key: &str, path: &str| format!("{key}={}", root.join(path).display());
-        let mut set = vec![
-            at("source.root", "data/digits_lt"),
-            at("models.diffusion", "models/digits"),
-            at("models.clip", "models/digits/clip"),
-        ];
-        set.extend(edits.iter().map(|edit| (*edit).to_owned()));
-        let options =
-            Options { set, lake: Some(lake.path().display().to_string()), session: settings, ..Options::default() };
-        let pipeline = Pipeline::open(&root.join("pipelines/digits_lt.toml"), &options).await.unwrap();
+        let options = Options {
+            set: with_paths(edits),
+            lake: Some(lake.path().display().to_string()),
+            session: settings,
+            ..Options::default()
+        };
+        let pipeline = Pipeline::open(&pipeline_file(), &options).await.unwrap();
         let snapshot = pipeline.project.session.empty().unwrap();
         Self { pipeline, snapshot, _lake: lake }
     }
 
+    /// Replaces the edits of the pipeline. Tables stay as they are. Returns the problems of the edits.
+    fn edit(&mut self, edits: &[String]) -> Result<(), String> {
+        let edits: Vec<&str> = edits.iter().map(String::as_str).collect();
+        let config = Config::load(&pipeline_file(), &with_paths(&edits)).map_err(|problems| problems.to_string())?;
+        let inputs = Inputs { outside: None, feedback: String::new() };
+        let project = &mut self.pipeline.project;
+        project.plan = plan::compile(&config, &project.catalogue, &inputs).unwrap();
+        project.config = config;
+        Ok(())
+    }
+
     /// Sets the rows of a table. Missing columns are NULL.
     fn set(&mut self, table: &str, columns: &[(&str, ArrayRef)]) {
-        let schema = Arc::clone(&schema::find(table).unwrap().schema);
-        let rows = columns[0].1.len();
-        let column = |field: &Arc<Field>| {
-            let found = columns.iter().find(|(name, _)| name == field.name());
-            found.map_or_else(|| new_null_array(field.data_type(), rows), |(_, column)| Arc::clone(column))
-        };
-        let batch = RecordBatch::try_new(Arc::clone(&schema), schema.fields().iter().map(column).collect()).unwrap();
-        self.snapshot.set(table, schema, vec![batch]).unwrap();
+        let rows = batch(table, columns);
+        self.snapshot.set(table, rows.schema(), vec![rows]).unwrap();
     }
 
     /// Runs the query of a step, and returns the rows of its table.
@@ -84,7 +89,15 @@ impl Curricula {
                 splits.push(if number == count { "test" } else { "train" });
             }
         }
-        self.set("images", &[("source_id", strings(&ids)), ("label", integers(&labels)), ("split", strings(&splits))]);
+        let names: Vec<String> = labels.iter().map(|label| format!("class {label}")).collect();
+        let columns = [
+            ("source_id", strings(&ids)),
+            ("label", integers(&labels)),
+            ("class_name", strings(&names)),
+            ("split", strings(&splits)),
+        ];
+        self.set("images", &columns);
+        self.fill("classes").await;
         let (mut sources, mut samples, mut labels, mut guidances) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut hard = BTreeSet::new();
         for batch in self.fill("hard_samples").await {
@@ -134,6 +147,19 @@ impl Curricula {
         runs.into_iter().map(|(levels, count)| format!("{levels} ×{count}")).collect::<Vec<_>>().join(", ")
     }
 
+    /// Returns the levels of each epoch of the schedule.
+    async fn levels_by_epoch(&self) -> BTreeMap<i64, Vec<i64>> {
+        let context = self.pipeline.project.session.context(&self.snapshot).unwrap();
+        let mut levels: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+        for batch in context.table("schedule").await.unwrap().collect().await.unwrap() {
+            let column = |name| batch.column_by_name(name).unwrap().as_primitive::<Int64Type>();
+            for (epoch, level) in column("epoch").values().iter().zip(column("image_guidance").values()) {
+                levels.entry(*epoch).or_default().push(*level);
+            }
+        }
+        levels
+    }
+
     /// Returns the rows of the manifest, in order.
     async fn manifest(&mut self) -> Vec<Row> {
         self.fill("validation").await;
@@ -148,6 +174,7 @@ impl Curricula {
                     position: integer("position").value(row),
                     sample: text("sample_id").value(row).to_owned(),
                     source: text("source_id").value(row).to_owned(),
+                    trial: text("trial").value(row).to_owned(),
                     origin: text("origin").value(row).to_owned(),
                     level: integer("image_guidance").value(row),
                     label: integer("label").value(row),
@@ -177,6 +204,7 @@ impl Curricula {
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
+    trial: String,
     epoch: i64,
     position: i64,
     sample: String,
@@ -184,6 +212,33 @@ struct Row {
     origin: String,
     level: i64,
     label: i64,
+}
+
+fn pipeline_file() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/digits_lt.toml")
+}
+
+/// Returns edits after those that say where data and models are.
+fn with_paths(edits: &[&str]) -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let at = |key: &str, path: &str| format!("{key}={}", root.join(path).display());
+    let paths = [
+        at("source.root", "data/digits_lt"),
+        at("models.diffusion", "models/digits"),
+        at("models.clip", "models/digits/clip"),
+    ];
+    paths.into_iter().chain(edits.iter().map(|edit| (*edit).to_owned())).collect()
+}
+
+/// Returns rows of a table. Missing columns are NULL.
+fn batch(table: &str, columns: &[(&str, ArrayRef)]) -> RecordBatch {
+    let schema = Arc::clone(&schema::find(table).unwrap().schema);
+    let rows = columns[0].1.len();
+    let column = |field: &Arc<Field>| {
+        let found = columns.iter().find(|(name, _)| name == field.name());
+        found.map_or_else(|| new_null_array(field.data_type(), rows), |(_, column)| Arc::clone(column))
+    };
+    RecordBatch::try_new(Arc::clone(&schema), schema.fields().iter().map(column).collect()).unwrap()
 }
 
 fn strings<T: AsRef<str>>(values: &[T]) -> ArrayRef {

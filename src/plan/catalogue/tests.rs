@@ -6,7 +6,7 @@ fn built_in_queries_parse() {
     let candidates = catalogue.get("candidates/spectrum.sql").unwrap();
     assert_eq!(
         candidates.tables.iter().map(String::as_str).collect::<Vec<_>>(),
-        ["common_names", "descriptions", "hard_samples", "images", "rejects", "scores"]
+        ["classes", "descriptions", "hard_samples", "images", "rejects", "scores"]
     );
     assert!(candidates.parameters.contains("image_guidance"));
     assert!(candidates.functions.contains("draw"));

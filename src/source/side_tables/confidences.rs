@@ -49,7 +49,8 @@ impl Confidences {
         let known: BTreeSet<&str> = paths(&self.rows).collect();
         let needed = source.training_images().filter(|(_, class)| !excluded.iter().any(|name| name == class));
         let needed: Vec<&str> = needed.map(|(path, _)| path).collect();
-        let missing: Vec<String> = needed.iter().filter(|path| !known.contains(*path)).map(|path| quote(path)).collect();
+        let missing: Vec<String> =
+            needed.iter().filter(|path| !known.contains(*path)).map(|path| quote(path)).collect();
         if missing.is_empty() {
             return Ok(None);
         }
@@ -63,9 +64,10 @@ impl Confidences {
             return Ok(Some(Warning::new(message, "an image without a probability is not hard")));
         }
         let needed: BTreeSet<&str> = needed.into_iter().collect();
-        let other = known.iter().find(|path| !needed.contains(*path)).map_or_else(String::new, |path| {
-            format!(", while the file names {}", quote(path))
-        });
+        let other = known
+            .iter()
+            .find(|path| !needed.contains(*path))
+            .map_or_else(String::new, |path| format!(", while the file names {}", quote(path)));
         Err(SourceError::NoConfidence { message: message + &other }.into())
     }
 }

@@ -37,8 +37,7 @@ fn a_lake_where_no_store_is() {
 #[test]
 fn a_data_file_that_was_deleted() {
     let (mut workspace, _guard) = small();
-    // The real image is kept entirely, so nothing is denoised.
-    workspace.edit("spectrum.image_guidance=[100]");
+    workspace.edit("spectrum.image_guidance=[90]");
     workspace.edit("expect=[]");
     workspace.run();
     let folder = workspace.lake().join("digits_lt/candidates");

@@ -81,6 +81,8 @@ pub(super) fn of_seed(seed: u64, theme: Theme, mutant: Option<Mutant>) -> Outcom
         Some(wanted) => u64::from(wanted) * (1 + draw(what, 2)),
         None => pick(what, of),
     };
+    // What a theme is about happens more often than otherwise.
+    let more = |wanted: Option<bool>| if wanted == Some(true) { 2 } else { 0 };
     let is_disk = theme.is_disk.unwrap_or_else(|| draw("disk", 2) == 0);
     let workers = if theme.shards.is_some() { 2 + draw("workers", 2) } else { 1 + draw("workers", 3) };
     let shard = |index: u64, count: u64| Some(format!("{index}/{count}").parse().unwrap());
@@ -103,10 +105,10 @@ pub(super) fn of_seed(seed: u64, theme: Theme, mutant: Option<Mutant>) -> Outcom
     });
     let cast = Cast {
         shards: shards.collect(),
-        runs: 1 + draw("runs", 3),
+        runs: 1 + draw("runs", 3) + more(theme.edits),
         edits: theme.edits.unwrap_or_else(|| draw("edits", 4) == 0),
         flaws: theme.flaws.unwrap_or_else(|| draw("flaws", 4) == 0),
-        collections: often("collections", theme.collections, [0, 0, 1, 2]),
+        collections: often("collections", theme.collections, [0, 0, 1, 2]) + more(theme.collections),
         clearings: often("clearings", theme.clearings, [0, 0, 0, 1]),
         foreign_commits: often("foreign", theme.foreign, [0, 0, 1, 2]),
     };

@@ -1,21 +1,29 @@
 //! Bugs that are put into the program, to see that the histories find each.
 
-use std::panic::catch_unwind;
+use std::panic::{RefUnwindSafe, catch_unwind};
 
-use super::history::{Theme, of_seed};
+use super::{
+    history::{Cast, Outcome, Theme, of_seed, play},
+    world::{Nature, Rates, Turns, World},
+};
 use crate::storage::simulated::Mutant;
 
 /// Checks that a bug is found by one of the first `histories` with a theme.
-#[allow(clippy::print_stdout)] // With --nocapture it is the purpose.
 fn is_found(mutant: Mutant, theme: Theme, histories: u64) {
-    let violation = |seed| match catch_unwind(|| of_seed(seed, theme, Some(mutant))) {
+    is_found_by(mutant, histories, |seed, mutant| of_seed(seed, theme, mutant));
+}
+
+/// Checks that a bug is found by one of the first `histories`, and that this history is sound without it.
+#[allow(clippy::print_stdout)] // With --nocapture it is the purpose.
+fn is_found_by(mutant: Mutant, histories: u64, history: impl Fn(u64, Option<Mutant>) -> Outcome + RefUnwindSafe) {
+    let violation = |seed| match catch_unwind(|| history(seed, Some(mutant))) {
         Ok(outcome) => outcome.violations.into_iter().next(),
         Err(_) => Some("it panics".to_owned()),
     };
     match (0..histories).find_map(|seed| Some((seed, violation(seed)?))) {
         Some((seed, violation)) => {
             println!("{mutant:?}: history {seed}: {violation}");
-            assert_eq!(of_seed(seed, theme, None).violations, Vec::<String>::new(), "without the bug");
+            assert_eq!(history(seed, None).violations, Vec::<String>::new(), "without the bug");
         }
         None => panic!("{mutant:?} is not found by {histories} histories"),
     }
@@ -87,7 +95,13 @@ fn rejects_that_are_cleared_under_complete_steps() {
 
 #[test]
 fn a_row_that_is_added_after_it_was_rejected() {
-    is_found(Mutant::AddRejected, Theme { flaws: Some(true), foreign: Some(false), ..OVERLAPPING }, 50);
+    // Two workers do the same, and one of them commits its rows only when the other has ended.
+    is_found_by(Mutant::AddRejected, 20, |seed, mutant| {
+        let turns = Turns::Late("spectrum/_delta_log/00000000000000000001.json".to_owned());
+        let nature = Nature { seed, rates: Rates::default(), turns, is_disk: false, power_lost: None };
+        let cast = Cast { shards: vec![None; 2], runs: 1, flaws: true, ..Cast::default() };
+        play(&World::new(nature), &cast, mutant)
+    });
 }
 
 #[test]
@@ -97,7 +111,7 @@ fn garbage_that_is_about_to_be_committed() {
 
 #[test]
 fn garbage_that_comes_back() {
-    is_found(Mutant::CollectUnseen, COLLECTED, 50);
+    is_found(Mutant::CollectUnseen, COLLECTED, 30);
 }
 
 #[test]

@@ -48,6 +48,8 @@ pub(super) enum Turns {
     Drawn,
     /// The same one, except that a worker that reaches this object for the first time lets all others go first.
     Meeting(String),
+    /// The same one, except that the first worker that reaches this object lets the others come to their end first.
+    Late(String),
 }
 
 /// The kind of world.
@@ -343,7 +345,11 @@ impl World {
             {
                 state.waiting.keys().next().copied().unwrap_or(worker)
             }
-            Turns::Meeting(_) => worker,
+            Turns::Late(place) if object.ends_with(place.as_str()) && state.met.is_empty() => {
+                state.met.insert(worker);
+                state.waiting.keys().next().copied().unwrap_or(worker)
+            }
+            Turns::Meeting(_) | Turns::Late(_) => worker,
         };
         if next == worker {
             return None;
