@@ -94,7 +94,11 @@ pub(super) async fn compute(session: &Session, step: &Step, snapshot: &Snapshot,
 fn in_order(rows: DataFrame, step: &Step) -> Result<DataFrame> {
     let columns: Vec<String> = match step.table.key.is_empty() {
         true => rows.schema().fields().iter().map(|field| field.name().clone()).collect(),
-        false => step.table.key.iter().map(|&column| column.to_owned()).collect(),
+        false => {
+            // A query may leave out an optional column of the key.
+            let has = |column: &&&str| rows.schema().has_column_with_unqualified_name(column);
+            step.table.key.iter().filter(has).map(|&column| column.to_owned()).collect()
+        }
     };
     let order = columns.into_iter().map(|column| ident(column).sort(true, false)).collect();
     rows.sort(order).map_err(|error| Error::query(&step.query.name, error))

@@ -167,7 +167,7 @@ fn an_experiment_compares_methods_with_one_budget() {
     for row in &rows {
         let same = |written: &&BTreeMap<String, String>| {
             ["architecture", "method", "loss", "sampling", "metric"].iter().all(|name| written[*name] == row[*name])
-                && ["split_seed", "learner_seed"].iter().all(|name| written[*name] == row[*name].to_string())
+                && ["split_seed", "learner_seed"].iter().all(|name| row[*name] == written[*name].parse::<i64>().unwrap())
         };
         let found: Vec<_> = written.iter().filter(same).collect();
         assert_eq!(found.len(), 1, "{row}");
