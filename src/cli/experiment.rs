@@ -2,9 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     process::ExitCode,
 };
 
+use clap::Args;
 use serde_json::json;
 
 use super::{
@@ -17,10 +19,21 @@ use crate::{
     experiment::{self, Findings, Summary},
 };
 
-pub(super) async fn execute(target: &Target) -> Result<ExitCode> {
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) target: Target,
+    /// Write every result to this CSV file
+    #[arg(long, value_name = "FILE")]
+    rows: Option<PathBuf>,
+}
+
+pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
+    let Arguments { target, rows } = arguments;
     let options = target.options();
     let note = |text: &str| output::note(text);
-    let (findings, summary) = experiment::run(&target.file.pipeline, &options, &Bars::new(), note).await?;
+    let (findings, summary) =
+        experiment::run(&target.file.pipeline, &options, rows.as_deref(), &Bars::new(), note).await?;
     match target.format {
         Format::Json => output::json(&json!({
             "summary": summary, "fixed_levels": findings.fixed_levels, "stages": findings.gains,
@@ -36,19 +49,19 @@ fn print(findings: &Findings, summary: &Summary) {
     output::line("Accuracy in percent, mean ± standard deviation over splits and learners:\n");
     output::table(&header, &means(summary, &metrics));
     if !summary.differences.is_empty() {
-        output::line("\nPaired differences in percentage points, with their bootstrap 95 % interval:\n");
+        output::line("\nPaired differences in percentage points, with 95 % intervals over splits:\n");
         let header: Vec<&str> = ["network", "difference"].into_iter().chain(metrics.iter().copied()).collect();
         output::table(&header, &differences(summary, &metrics));
     }
     for chosen in &findings.fixed_levels {
         let (split, level) = (chosen.split_seed, chosen.image_guidance);
         output::line(format!(
-            "\n{}: on split {split}, `fixed` uses level {level}, chosen on the validation images",
-            chosen.architecture
+            "\n{}: on split {split}, `{}` uses level {level}, chosen on the validation images",
+            chosen.architecture, chosen.method
         ));
     }
     if !findings.gains.is_empty() {
-        output::line("\nAdaptive curriculum: mean gain in true-class probability (times chosen):\n");
+        output::line("\nAdaptive curricula: mean gain in true-class probability (times chosen):\n");
         let (header, rows) = stages(findings);
         output::table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &rows);
     }
@@ -75,7 +88,8 @@ fn differences(summary: &Summary, metrics: &[&str]) -> Vec<Vec<String>> {
         let name = format!("{} − {}", found.method, found.than);
         let cells = rows.entry((&found.architecture, name)).or_insert_with(|| blank(metrics));
         if let Some(cell) = place(metrics, &found.metric).and_then(|place| cells.get_mut(place)) {
-            *cell = format!("{:+.1} [{:+.1}, {:+.1}]", found.mean, found.low, found.high);
+            let interval = found.interval.map_or(String::new(), |(low, high)| format!(" [{low:+.1}, {high:+.1}]"));
+            *cell = format!("{:+.1}{interval}", found.mean);
         }
     }
     let row = |((architecture, name), cells): ((&str, String), Vec<String>)| {
@@ -90,15 +104,16 @@ fn stages(findings: &Findings) -> (Vec<String>, Vec<Vec<String>>) {
         let all: BTreeSet<i64> = findings.gains.iter().map(|gain| gain.image_guidance).collect();
         all.into_iter().collect()
     };
-    let mut cells: BTreeMap<(&str, i64), BTreeMap<i64, Gains>> = BTreeMap::new();
+    let mut cells: BTreeMap<(&str, &str, i64), BTreeMap<i64, Gains>> = BTreeMap::new();
     for stage in &findings.gains {
-        let level = cells.entry((&stage.architecture, stage.epoch)).or_default();
+        let level = cells.entry((&stage.architecture, &stage.method, stage.epoch)).or_default();
         level.entry(stage.image_guidance).or_default().add(stage);
     }
-    let header = ["network", "epoch"].into_iter().map(str::to_owned).chain(levels.iter().map(i64::to_string)).collect();
-    let row = |((architecture, epoch), found): ((&str, i64), BTreeMap<i64, Gains>)| {
+    let header = ["network", "method", "epoch"].map(str::to_owned);
+    let header = header.into_iter().chain(levels.iter().map(i64::to_string)).collect();
+    let row = |((architecture, method, epoch), found): ((&str, &str, i64), BTreeMap<i64, Gains>)| {
         let cells = levels.iter().map(|level| found.get(level).map_or("-".to_owned(), Gains::text));
-        [architecture.to_owned(), epoch.to_string()].into_iter().chain(cells).collect()
+        [architecture.to_owned(), method.to_owned(), epoch.to_string()].into_iter().chain(cells).collect()
     };
     (header, cells.into_iter().map(row).collect())
 }

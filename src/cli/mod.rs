@@ -121,8 +121,11 @@ enum Command {
     #[command(after_help = examples!("  discl-pipe feedback mine.toml epoch_3.parquet"))]
     Feedback(feedback::Arguments),
     /// Compare strategies and baselines with the built-in learner
-    #[command(after_help = examples!("  discl-pipe experiment pipelines/digits_lt.toml"))]
-    Experiment(Target),
+    #[command(after_help = examples!(
+        "  discl-pipe experiment pipelines/digits_lt.toml\n  \
+         discl-pipe experiment pipelines/digits_lt.toml --rows digits_lt.csv"
+    ))]
+    Experiment(experiment::Arguments),
     /// Write out-of-fold class probabilities of the training images, by the built-in learner
     #[command(after_help = examples!("  discl-pipe confidences mine.toml confidences.parquet"))]
     Confidences(confidences::Arguments),
@@ -222,7 +225,7 @@ impl Command {
             Self::Sql(arguments) => &arguments.file,
             Self::Export(arguments) => &arguments.target.file,
             Self::Feedback(arguments) => &arguments.target.file,
-            Self::Experiment(target) => &target.file,
+            Self::Experiment(arguments) => &arguments.target.file,
             Self::Confidences(arguments) => &arguments.target.file,
             Self::Prompts(arguments) => &arguments.target.file,
             Self::Gc(arguments) => &arguments.target.file,
@@ -239,7 +242,7 @@ impl Command {
             Self::Sql(arguments) => arguments.format(),
             Self::Export(arguments) => arguments.target.format,
             Self::Feedback(arguments) => arguments.target.format,
-            Self::Experiment(target) => target.format,
+            Self::Experiment(arguments) => arguments.target.format,
             Self::Confidences(arguments) => arguments.target.format,
             Self::Prompts(arguments) => arguments.target.format,
             Self::Models(arguments) => arguments.format(),

@@ -10,6 +10,9 @@ use super::{
     value_types::{LocalPath, OneOf, integer, number, one_or_list_of},
 };
 
+/// The losses that the learner has.
+const LOSSES: &[&str] = &["cross_entropy", "balanced_softmax", "logit_adjustment"];
+
 section! {
     /// `[learner]`: the built-in classifier and its budget.
     #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -33,8 +36,11 @@ section! {
     /// `[experiment]`: what is compared, and how often.
     #[derive(Debug, Clone, PartialEq, Serialize)]
     pub struct Experiment {
-        /// Strategies to compare with each other and with the baselines.
+        /// Strategies to compare with each other and with the baselines. Their controls are trained with them: `real_only`,
+        /// and for adaptive ones `random_choice` and `least_gain`.
         strategies: Vec<String> = or_same_as(one_or_list_of(IDENTIFIER), "curriculum.strategy");
+        /// Losses that each strategy is trained with.
+        losses: Vec<String> = or(one_or_list_of(OneOf(LOSSES)), vec!["cross_entropy".to_owned()]);
         /// Learners of each method and split, seeded from 0.
         learner_seeds: i64 = or(integer(2..=1000, "learners"), 10);
         /// A class with at least this many training images counts as a class with many.

@@ -10,6 +10,7 @@ use super::{
     dataset::Task,
     error::ExperimentError,
     learner::{Architecture, ClassBuckets, Data, Learner, LearnerError, LearningRateSchedule, Metrics, Settings},
+    manifests::Epochs,
     methods::Method,
 };
 use crate::{
@@ -23,6 +24,7 @@ pub(super) struct Budget<'a> {
     pub(super) task: &'a Task,
     pub(super) architecture: Architecture,
     pub(super) iterations_per_epoch: usize,
+    pub(super) curriculum_epochs: usize,
 }
 
 /// The metrics of one learner on each split that is not trained on.
@@ -30,20 +32,17 @@ pub(super) type Evaluation = Vec<(Split, Metrics)>;
 
 impl<'a> Budget<'a> {
     pub(super) fn new(config: &'a Config, task: &'a Task, architecture: Architecture) -> Self {
-        let iterations_per_epoch = usize::try_from(config.learner.iterations_per_epoch).unwrap_or(1);
-        Self { config, task, architecture, iterations_per_epoch }
+        let count = |value: i64| usize::try_from(value).unwrap_or_default();
+        let iterations_per_epoch = count(config.learner.iterations_per_epoch);
+        let curriculum_epochs = count(config.curriculum.curriculum_epochs);
+        Self { config, task, architecture, iterations_per_epoch, curriculum_epochs }
     }
 
-    /// Returns the seeds of a method's learners.
-    pub(super) fn seeds(&self) -> Vec<u64> {
-        (0..u64::try_from(self.config.experiment.learner_seeds).unwrap_or_default()).collect()
-    }
-
-    /// Creates an untrained learner.
+    /// Creates an untrained learner. `class_counts` are for losses that need the priors of the classes.
     ///
     /// # Errors
     /// Returns an error if the method's loss does not fit the classes, or if candle fails.
-    pub(super) fn learner(&self, method: &Method, seed: u64) -> Result<Learner, LearnerError> {
+    pub(super) fn learner(&self, method: &Method, seed: u64, class_counts: &[usize]) -> Result<Learner, LearnerError> {
         let learner = &self.config.learner;
         let epochs = usize::try_from(self.config.curriculum.epochs).unwrap_or_default();
         let settings = Settings {
@@ -57,23 +56,31 @@ impl<'a> Budget<'a> {
             iterations: epochs * self.iterations_per_epoch,
             seed,
         };
-        Learner::new(settings, self.task.data.shape(), &self.task.class_counts)
+        Learner::new(settings, self.task.data.shape(), class_counts)
     }
 
-    /// Trains a method's learners, one for each seed, and evaluates them.
+    /// Trains a method's learners, one for each seed, and evaluates them. The class counts of their losses are those of
+    /// the rows in the epochs of the curriculum.
     ///
     /// # Errors
-    /// Returns an error if a learner cannot be trained.
+    /// Returns an error if an epoch has no rows, or if a learner cannot be trained.
     pub(super) fn train(&self, method: &Method) -> Result<Vec<Evaluation>> {
-        let train = |seed| {
-            let mut learner = self.learner(method, seed)?;
-            for rows in &method.epochs {
+        let train = |(seed, epochs): (u64, &Epochs)| {
+            let curriculum = epochs.get(..self.curriculum_epochs).filter(|epochs| !epochs.is_empty());
+            let counts = self.task.data.class_counts(&curriculum.unwrap_or(epochs).concat())?;
+            let mut learner = self.learner(method, seed, &counts)?;
+            for rows in epochs {
                 learner.train(&self.task.data, rows, self.iterations_per_epoch)?;
                 learner.next_epoch();
             }
             self.evaluate(&learner)
         };
-        in_parallel(self.seeds(), train)
+        for (epoch, rows) in method.manifests.iter().flat_map(|epochs| epochs.iter().enumerate()) {
+            if rows.is_empty() {
+                return Err(ExperimentError::NoRows { epoch, method: method.name.clone() }.into());
+            }
+        }
+        in_parallel((0..).zip(method.manifests.iter()).collect(), train)
     }
 
     /// Evaluates a learner on each split that is not trained on.

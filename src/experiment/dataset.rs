@@ -1,6 +1,6 @@
 //! What the learner sees of a pipeline: small grayscale images in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     error::ExperimentError,
@@ -21,6 +21,9 @@ const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
 /// The largest label that the learner supports.
 const MAX_LABEL: u32 = (1 << 16) - 1;
 
+/// What `sql/experiment/samples.sql` has as the split of synthetic images.
+const SYNTHETIC: &str = "synthetic";
+
 /// A classification problem.
 #[derive(Debug)]
 pub(super) struct Task {
@@ -29,10 +32,14 @@ pub(super) struct Task {
     pub(super) data: Data,
     /// Rows of `data` by `sample_id`.
     pub(super) rows: BTreeMap<String, usize>,
+    /// The rows of all real training images, those of the spectrum validation set included.
+    pub(super) real: Vec<usize>,
     /// The rows of the images of `experiment.pretraining`.
     pub(super) pretraining: Vec<usize>,
-    /// The number of training images of each class, without those of the spectrum validation set.
+    /// The number of real training images of each class.
     pub(super) class_counts: Vec<usize>,
+    /// The levels below 100 that a manifest can have images of.
+    pub(super) levels: BTreeSet<i64>,
     /// The images of each split that learners are evaluated on.
     pub(super) evaluated: Vec<(Split, Data)>,
 }
@@ -43,6 +50,7 @@ struct Sample {
     image_id: String,
     label: u32,
     split: String,
+    image_guidance: i64,
     trained: bool,
 }
 
@@ -62,18 +70,21 @@ impl Task {
         let labels = samples.iter().map(|sample| sample.label).chain(pretrained.iter().map(|image| image.label));
         let classes = labels.max().map_or(1, |label| label as usize + 1);
         let shape = Shape { channels: 1, height: side as usize, width: side as usize, classes };
-        let mut trained = Vec::new();
+        let (mut real, mut levels) = (Vec::new(), BTreeSet::new());
         let (mut train, mut rows) = (Rows::default(), BTreeMap::new());
         let mut evaluated: BTreeMap<&str, Rows> = BTreeMap::new();
         for sample in &samples {
             let Some(pixels) = decoded.get(&sample.image_id) else { continue };
-            if matches!(sample.split.as_str(), "train" | "synthetic") {
-                rows.insert(sample.sample_id.clone(), train.labels.len());
-                trained.extend(sample.trained.then_some(train.labels.len()));
-                train.push(pixels, sample.label);
-            } else {
-                evaluated.entry(sample.split.as_str()).or_default().push(pixels, sample.label);
+            match sample.split.as_str() {
+                "train" => real.push(train.labels.len()),
+                SYNTHETIC => levels.extend(sample.trained.then_some(sample.image_guidance)),
+                split => {
+                    evaluated.entry(split).or_default().push(pixels, sample.label);
+                    continue;
+                }
             }
+            rows.insert(sample.sample_id.clone(), train.labels.len());
+            train.push(pixels, sample.label);
         }
         let first = train.labels.len();
         pretrained.iter().for_each(|image| train.push(&image.pixels, image.label));
@@ -85,8 +96,8 @@ impl Task {
             }
         }
         let data = train.data(shape)?;
-        let class_counts = data.class_counts(&trained)?;
-        Ok(Self { data, rows, pretraining, class_counts, evaluated: sets })
+        let class_counts = data.class_counts(&real)?;
+        Ok(Self { data, rows, real, pretraining, class_counts, levels, evaluated: sets })
     }
 }
 
@@ -113,13 +124,14 @@ async fn samples(project: &Project) -> Result<Vec<Sample>> {
     for columns in project.query("experiment/samples.sql").await?.columns() {
         let (ids, image_ids) = (columns.strings("sample_id")?, columns.strings("image_id")?);
         let (labels, splits) = (columns.integers("label")?, columns.strings("split")?);
-        let trained = columns.booleans("trained")?;
+        let (levels, trained) = (columns.integers("image_guidance")?, columns.booleans("trained")?);
         for row in 0..columns.rows() {
             samples.push(Sample {
                 sample_id: ids.value(row).to_owned(),
                 image_id: image_ids.value(row).to_owned(),
                 label: class(labels.value(row))?,
                 split: splits.value(row).to_owned(),
+                image_guidance: levels.value(row),
                 trained: trained.value(row),
             });
         }

@@ -16,15 +16,20 @@ pub(super) enum ExperimentError {
     Image { image: String, reason: String },
     #[error("a manifest names the sample `{sample}`, whose image does not exist")]
     NoImage { sample: String },
-    #[error("epoch {epoch} of `{curriculum}` has no rows to train on")]
-    NoRows { epoch: usize, curriculum: String },
+    #[error("epoch {epoch} of `{method}` has no rows to train on")]
+    NoRows { epoch: usize, method: String },
     #[error(
-        "the spectrum validation set is empty: no hard image has a kept image at every level\nhint: lower \
-         `filter.min_text_similarity`, or raise `filter.max_attempts`"
+        "split {split}: epoch {epoch} of the strategy `{strategy}` has no image to train on: nothing was kept at level \
+         {levels}\nhint: lower `filter.min_text_similarity`, raise `filter.max_attempts`, or leave the level out"
     )]
-    EmptyValidation,
-    #[error("no level of `spectrum.image_guidance` has a manifest to train on")]
-    NoLevel,
+    NoSynthetic { split: i64, epoch: i64, strategy: String, levels: String },
+    #[error(
+        "split {split}: the strategy `{strategy}` has nothing to measure on: no hard image has a kept image at every \
+         level\nhint: lower `filter.min_text_similarity`, or raise `filter.max_attempts`"
+    )]
+    EmptyValidation { split: i64, strategy: String },
+    #[error("split {split}: no level has a kept image for the strategy `fixed`")]
+    NoLevel { split: i64 },
     #[error("a learner's thread cannot be started")]
     Thread(#[from] rayon::ThreadPoolBuildError),
     #[error("a learner's thread panicked")]

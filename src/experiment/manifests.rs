@@ -1,6 +1,9 @@
 //! The rows of every epoch for any strategy, chosen by the pipeline's own queries.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use arrow::array::RecordBatch;
 
@@ -9,7 +12,7 @@ use crate::{
     error::Result,
     pipeline::Project,
     plan::{self, catalogue::Parameter},
-    schema::{self, Table, columns::Answer},
+    schema::{self, columns::Answer},
     session::Snapshot,
 };
 
@@ -17,6 +20,8 @@ use crate::{
 pub(super) type Epochs = Vec<Vec<usize>>;
 
 /// Runs the queries of a pipeline with other parameters, and with tables in memory in place of its own.
+///
+/// Each learner is a trial of its own, named by its seed.
 pub(super) struct Queries<'a> {
     project: &'a Project,
     snapshot: Snapshot,
@@ -31,108 +36,106 @@ impl<'a> Queries<'a> {
         Ok(Self { project, snapshot: project.session.snapshot().await? })
     }
 
-    /// Runs the query at `path`, with `changes` in place of the pipeline's parameters.
+    /// Runs the query at `path` for the learners of a strategy, with `changes` in place of the pipeline's parameters.
     ///
     /// # Errors
     /// Returns an error if it fails.
-    pub(super) async fn query(&self, path: &str, changes: &[(&str, Parameter)]) -> Result<Answer> {
-        self.project.query_on(&self.snapshot, path, changes).await
+    pub(super) async fn query(&self, path: &str, strategy: &str, changes: &[(&str, Parameter)]) -> Result<Answer> {
+        let seeds = 0..self.project.config.experiment.learner_seeds;
+        let trials = Parameter::Texts(seeds.map(|seed| seed.to_string()).collect());
+        let mut all = vec![("strategy", Parameter::Text(strategy.to_owned())), ("trials", trials)];
+        all.extend_from_slice(changes);
+        self.project.query_on(&self.snapshot, path, &all).await
     }
 
-    /// Replaces a built-in table.
+    /// Replaces the built-in table `name`.
     ///
     /// # Errors
     /// Returns an error if the rows have other columns.
-    pub(super) fn put(&mut self, table: &Table, rows: &[RecordBatch]) -> Result<()> {
-        let rows = schema::conform::conform_batches(&table.name, rows, &table.schema)?;
-        self.snapshot.set(&table.name, Arc::clone(&table.schema), rows)
+    pub(super) fn put(&mut self, name: &str, rows: &[RecordBatch]) -> Result<()> {
+        let Some(table) = schema::find(name) else { return Ok(()) };
+        let rows = schema::conform::conform_batches(name, rows, &table.schema)?;
+        self.snapshot.set(name, Arc::clone(&table.schema), rows)
     }
 
-    /// Returns the epochs of each strategy by its name. `fixed` has an entry `fixed_<level>` for each level and for the
-    /// real images (100).
-    ///
-    /// # Errors
-    /// Returns an error if a query fails, or if an epoch has no rows.
-    pub(super) async fn manifests(&mut self, task: &Task, strategies: &[String]) -> Result<BTreeMap<String, Epochs>> {
-        let mut schedules = Vec::new();
-        for strategy in strategies.iter().filter(|strategy| *strategy != "adaptive") {
-            let path = plan::schedule_query(strategy);
-            let levels = &self.project.config.spectrum.image_guidance;
-            let named: Vec<(String, Parameter)> = match strategy.as_str() {
-                "fixed" => {
-                    let levels = levels.iter().copied().chain([REAL]);
-                    levels.map(|level| (fixed(level), Parameter::Integer(level))).collect()
-                }
-                _ => vec![(strategy.clone(), Parameter::Null)],
-            };
-            for (name, level) in named {
-                let trials = Parameter::Texts(vec!["0".into()]);
-                let changes = [("strategy", Parameter::Text(name)), ("level", level), ("trials", trials)];
-                schedules.extend(self.query(&path, &changes).await?.batches);
-            }
-        }
-        if let Some(schedule) = schema::find(schema::SCHEDULE) {
-            self.put(schedule, &schedules)?;
-        }
-        let rows = self.query(&self.project.config.curriculum.manifest, &[]).await?;
-        let epochs = usize::try_from(self.project.config.curriculum.epochs).unwrap_or_default();
-        by_epoch(&rows, task, epochs)
-    }
-
-    /// Draws real images for each epoch of the curriculum: `size` of them, or all if there are fewer.
+    /// Computes the schedule of a strategy. `level` is for `fixed`.
     ///
     /// # Errors
     /// Returns an error if the query fails.
-    pub(super) async fn real_images(&self, task: &Task, size: i64) -> Result<Epochs> {
-        let trials = Parameter::Texts(vec!["0".into()]);
-        let changes =
-            [("probe_size", Parameter::Integer(size)), ("trials", trials), ("strategy", Parameter::Text("0".into()))];
-        let rows = self.query("probe/real.sql", &changes).await?;
-        let epochs = usize::try_from(self.project.config.curriculum.curriculum_epochs).unwrap_or_default();
-        Ok(by_epoch(&rows, task, epochs)?.remove("0").unwrap_or_default())
+    pub(super) async fn schedule(&self, strategy: &str, level: Option<i64>) -> Result<Answer> {
+        let level = level.map_or(Parameter::Null, Parameter::Integer);
+        self.query(&plan::schedule_query(strategy), strategy, &[("level", level)]).await
     }
-}
 
-/// The level of the real images.
-pub(super) const REAL: i64 = 100;
+    /// Computes the manifests of a strategy with this schedule, one for each learner. An epoch that the schedule does not
+    /// have is empty.
+    ///
+    /// # Errors
+    /// Returns an error if the query fails.
+    pub(super) async fn manifests(&mut self, task: &Task, strategy: &str, schedule: &Answer) -> Result<Vec<Epochs>> {
+        self.put(schema::SCHEDULE, &schedule.batches)?;
+        let rows = self.query(&self.project.config.curriculum.manifest, strategy, &[]).await?;
+        self.by_learner(&rows, task)
+    }
 
-/// Returns the name of the strategy `fixed` at a level.
-pub(super) fn fixed(level: i64) -> String {
-    format!("fixed_{level}")
-}
+    /// Draws `curriculum.probe_size` real images for each learner and each epoch of the curriculum, or all if there are
+    /// fewer.
+    ///
+    /// # Errors
+    /// Returns an error if the query fails.
+    pub(super) async fn probes(&self, task: &Task, strategy: &str) -> Result<Vec<Epochs>> {
+        self.by_learner(&self.query("probe/real.sql", strategy, &[]).await?, task)
+    }
 
-/// Returns the rows of a manifest as rows of the task, by curriculum and epoch, in the order of their positions.
-fn by_epoch(answer: &Answer, task: &Task, epochs: usize) -> Result<BTreeMap<String, Epochs>> {
-    let mut curricula_rows: BTreeMap<String, Vec<Vec<(i64, usize)>>> = BTreeMap::new();
-    for columns in answer.columns() {
-        let (curricula, samples) = (columns.strings("curriculum")?, columns.strings("sample_id")?);
-        let (numbers, positions) = (columns.integers("epoch")?, columns.integers("position")?);
-        for row in 0..columns.rows() {
-            let sample = samples.value(row);
-            let Some(&task_row) = task.rows.get(sample) else {
-                return Err(ExperimentError::NoImage { sample: sample.to_owned() }.into());
-            };
-            let curriculum = curricula.value(row);
-            if !curricula_rows.contains_key(curriculum) {
-                curricula_rows.insert(curriculum.to_owned(), vec![Vec::new(); epochs]);
-            }
-            let epoch = usize::try_from(numbers.value(row)).unwrap_or(usize::MAX);
-            if let Some(rows) = curricula_rows.get_mut(curriculum).and_then(|all| all.get_mut(epoch)) {
-                rows.push((positions.value(row), task_row));
+    /// Returns the rows of a manifest as rows of the task, by learner and epoch, in the order of their positions. If
+    /// there is one trial alone, it is that of every learner.
+    fn by_learner(&self, answer: &Answer, task: &Task) -> Result<Vec<Epochs>> {
+        let count = |value: i64| usize::try_from(value).unwrap_or_default();
+        let epochs = count(self.project.config.curriculum.epochs);
+        let mut trials: BTreeMap<String, Vec<Vec<(i64, usize)>>> = BTreeMap::new();
+        for columns in answer.columns() {
+            let (names, samples) = (columns.strings("trial")?, columns.strings("sample_id")?);
+            let (numbers, positions) = (columns.integers("epoch")?, columns.integers("position")?);
+            for row in 0..columns.rows() {
+                let sample = samples.value(row);
+                let Some(&task_row) = task.rows.get(sample) else {
+                    return Err(ExperimentError::NoImage { sample: sample.to_owned() }.into());
+                };
+                if !trials.contains_key(names.value(row)) {
+                    trials.insert(names.value(row).to_owned(), vec![Vec::new(); epochs]);
+                }
+                let epoch = usize::try_from(numbers.value(row)).unwrap_or(usize::MAX);
+                if let Some(rows) = trials.get_mut(names.value(row)).and_then(|all| all.get_mut(epoch)) {
+                    rows.push((positions.value(row), task_row));
+                }
             }
         }
+        let mut trials: BTreeMap<String, Epochs> = trials.into_iter().map(|(name, all)| (name, sorted(all))).collect();
+        let only = if trials.len() == 1 { trials.pop_first().map(|(_, epochs)| epochs) } else { None };
+        let learners = 0..self.project.config.experiment.learner_seeds;
+        let of = |seed: i64| trials.remove(&seed.to_string()).or_else(|| only.clone());
+        Ok(learners.map(of).map(|found| found.unwrap_or_else(|| vec![Vec::new(); epochs])).collect())
     }
-    curricula_rows
-        .into_iter()
-        .map(|(curriculum, epochs)| {
-            if let Some(empty) = epochs.iter().position(Vec::is_empty) {
-                return Err(ExperimentError::NoRows { epoch: empty, curriculum }.into());
-            }
-            let sorted = epochs.into_iter().map(|mut rows| {
-                rows.sort_unstable();
-                rows.into_iter().map(|(_, row)| row).collect()
-            });
-            Ok((curriculum, sorted.collect()))
-        })
-        .collect()
+}
+
+/// Orders the rows of each epoch by their positions.
+fn sorted(epochs: Vec<Vec<(i64, usize)>>) -> Epochs {
+    let sorted = epochs.into_iter().map(|mut rows| {
+        rows.sort_unstable();
+        rows.into_iter().map(|(_, row)| row).collect()
+    });
+    sorted.collect()
+}
+
+/// Returns the levels of a schedule by trial and epoch.
+pub(super) fn levels(schedule: &Answer) -> Result<BTreeMap<(String, i64), BTreeSet<i64>>> {
+    let mut found: BTreeMap<(String, i64), BTreeSet<i64>> = BTreeMap::new();
+    for columns in schedule.columns() {
+        let (trials, epochs) = (columns.strings("trial")?, columns.integers("epoch")?);
+        let levels = columns.integers("image_guidance")?;
+        for row in 0..columns.rows() {
+            found.entry((trials.value(row).to_owned(), epochs.value(row))).or_default().insert(levels.value(row));
+        }
+    }
+    Ok(found)
 }

@@ -1,16 +1,26 @@
-//! What is compared: strategies with their manifests, and baselines on the unchanged real images.
+//! What is compared: strategies and their controls with each loss, and baselines on the unchanged real images.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     dataset::Task,
     learner::{Loss, Sampling},
     manifests::Epochs,
 };
-use crate::identity::Digest;
+use crate::{error::Result, identity::Digest, pipeline::Project, plan, schema};
 
-/// The strategy whose epochs after the curriculum are those of every method.
+/// The strategy of one level, which is chosen on the validation images.
+pub(super) const FIXED: &str = "fixed";
+
+/// The strategy without synthetic images. It tells what the shares of a manifest do by themselves.
 pub(super) const REAL_ONLY: &str = "real_only";
+
+/// Adaptive strategies that choose a level by chance, and the level of the least gain. They tell what the measurement does.
+const ADAPTIVE_CONTROLS: [&str; 2] = ["random_choice", "least_gain"];
+
+/// What the baselines are called. No strategy may have such a name.
+pub(super) const BASELINES: [&str; 5] =
+    ["cross_entropy", "balanced_softmax", "logit_adjustment", "oversampling", "pretraining_images"];
 
 /// A way to train.
 #[derive(Debug, Clone)]
@@ -18,45 +28,110 @@ pub(super) struct Method {
     pub(super) name: String,
     pub(super) loss: Loss,
     pub(super) sampling: Sampling,
-    /// The rows of each epoch.
-    pub(super) epochs: Epochs,
+    /// The rows of each epoch, for each learner.
+    pub(super) manifests: Arc<Vec<Epochs>>,
 }
 
-/// Returns the strategies that `wanted` accepts, trained with cross-entropy on the rows of their manifests.
-pub(super) fn strategies(manifests: &BTreeMap<String, Epochs>, wanted: impl Fn(&str) -> bool) -> Vec<Method> {
-    let wanted = manifests.iter().filter(|(name, _)| wanted(name));
-    wanted.map(|(name, epochs)| method(name, Loss::CrossEntropy, Sampling::Plain, epochs.clone())).collect()
+impl Method {
+    /// Trains a strategy with a loss. `manifests` are empty if they follow from what is measured.
+    pub(super) fn strategy(strategy: &str, loss: Loss, manifests: Arc<Vec<Epochs>>) -> Self {
+        let name = if loss == Loss::CrossEntropy { strategy.to_owned() } else { format!("{strategy}+{loss}") };
+        Self { name, loss, sampling: Sampling::Plain, manifests }
+    }
 }
 
-/// Returns the baselines: every real image in every epoch of the curriculum, then the epochs that all methods share.
-pub(super) fn baselines(task: &Task, real: &Epochs, shared: &[Vec<usize>], seed: i64) -> Vec<Method> {
-    let plain: Epochs = real.iter().chain(shared).cloned().collect();
-    let of = |name: &str, loss, sampling| method(name, loss, sampling, plain.clone());
+/// The strategies that a pipeline compares, with their controls.
+#[derive(Debug)]
+pub(super) struct Compared {
+    pub(super) strategies: Vec<String>,
+    /// Those whose schedule follows from what learners gain.
+    adaptive: BTreeSet<String>,
+}
+
+impl Compared {
+    /// # Errors
+    /// Returns an error if a strategy has no query.
+    pub(super) fn new(project: &Project) -> Result<Self> {
+        let reads_progress = |name: &str| -> Result<bool> {
+            Ok(project.catalogue.get(&plan::schedule_query(name))?.tables.contains(schema::PROGRESS))
+        };
+        let mut strategies = project.config.experiment.strategies.clone();
+        let mut adaptive = BTreeSet::new();
+        for name in &strategies {
+            adaptive.extend(reads_progress(name)?.then(|| name.clone()));
+        }
+        let mut controls = vec![REAL_ONLY];
+        if !adaptive.is_empty() {
+            controls.extend(ADAPTIVE_CONTROLS);
+            adaptive.extend(ADAPTIVE_CONTROLS.map(str::to_owned));
+        }
+        for control in controls {
+            if !strategies.iter().any(|name| name == control) {
+                strategies.push(control.to_owned());
+            }
+        }
+        Ok(Self { strategies, adaptive })
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.strategies.iter().any(|strategy| strategy == name)
+    }
+
+    pub(super) fn is_adaptive(&self, name: &str) -> bool {
+        self.adaptive.contains(name)
+    }
+
+    /// Returns the first adaptive strategy.
+    pub(super) fn first_adaptive(&self) -> Option<&str> {
+        self.strategies.iter().map(String::as_str).find(|name| self.is_adaptive(name))
+    }
+}
+
+/// Returns the levels that `fixed` may have, from the lowest: those of synthetic images that were kept. Level 100 alone
+/// is `real_only`.
+pub(super) fn fixed_levels(project: &Project, task: &Task) -> Vec<i64> {
+    let levels = project.config.curriculum.levels.iter().copied();
+    levels.filter(|level| task.levels.contains(level)).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Returns the baselines: every real training image in every epoch of the curriculum, then the last epochs of
+/// `real_only`. Its manifests are those without a spectrum validation set, which a baseline does not need.
+pub(super) fn baselines(task: &Task, real_only: &[Epochs], curriculum_epochs: usize, seed: i64) -> Vec<Method> {
+    let of = |rows: &[usize]| {
+        let manifest = |(learner, real_only): (usize, &Epochs)| -> Epochs {
+            let first = (0..curriculum_epochs).map(|epoch| shuffled(rows, seed, learner, epoch));
+            first.chain(real_only.iter().skip(curriculum_epochs).cloned()).collect()
+        };
+        Arc::new(real_only.iter().enumerate().map(manifest).collect::<Vec<_>>())
+    };
+    let real = of(&task.real);
+    let method = |name: &str, loss, sampling, manifests: &Arc<Vec<Epochs>>| Method {
+        name: name.to_owned(),
+        loss,
+        sampling,
+        manifests: Arc::clone(manifests),
+    };
+    let [cross_entropy, balanced_softmax, logit_adjustment, oversampling, pretraining_images] = BASELINES;
     let mut methods = vec![
-        of("cross_entropy", Loss::CrossEntropy, Sampling::Plain),
-        of("balanced_softmax", Loss::BalancedSoftmax, Sampling::Plain),
-        of("logit_adjustment", Loss::LogitAdjustment, Sampling::Plain),
-        of("oversampling", Loss::CrossEntropy, Sampling::ClassBalanced),
+        method(cross_entropy, Loss::CrossEntropy, Sampling::Plain, &real),
+        method(balanced_softmax, Loss::BalancedSoftmax, Sampling::Plain, &real),
+        method(logit_adjustment, Loss::LogitAdjustment, Sampling::Plain, &real),
+        method(oversampling, Loss::CrossEntropy, Sampling::ClassBalanced, &real),
     ];
     if !task.pretraining.is_empty() {
-        let with = real.iter().enumerate().map(|(epoch, rows)| shuffled(seed, epoch, rows, &task.pretraining));
-        let epochs = with.chain(shared.iter().cloned()).collect();
-        methods.push(method("pretraining_images", Loss::CrossEntropy, Sampling::Plain, epochs));
+        let with = of(&[task.real.as_slice(), &task.pretraining].concat());
+        methods.push(method(pretraining_images, Loss::CrossEntropy, Sampling::Plain, &with));
     }
     methods
 }
 
-fn method(name: &str, loss: Loss, sampling: Sampling, epochs: Epochs) -> Method {
-    Method { name: name.to_owned(), loss, sampling, epochs }
-}
-
-/// Merges two lists in a random order that differs between epochs.
-fn shuffled(seed: i64, epoch: usize, rows: &[usize], more: &[usize]) -> Vec<usize> {
+/// Returns rows in a random order that differs between splits, learners and epochs.
+fn shuffled(rows: &[usize], seed: i64, learner: usize, epoch: usize) -> Vec<usize> {
     let key = |row: &usize| {
-        let digest = Digest::new("pretraining_images").part(&seed.to_le_bytes()).part(&(epoch as u64).to_le_bytes());
-        digest.part(&(*row as u64).to_le_bytes()).id()
+        let digest = Digest::new("real_images").part(&seed.to_le_bytes());
+        [learner, epoch, *row].iter().fold(digest, |digest, part| digest.part(&(*part as u64).to_le_bytes())).id()
     };
-    let mut all: Vec<usize> = rows.iter().chain(more).copied().collect();
+    let mut all = rows.to_vec();
     all.sort_by_cached_key(key);
     all
 }

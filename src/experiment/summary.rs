@@ -7,9 +7,6 @@ use super::{
     learner::{Comparison, LearnerError, Score, mean, standard_deviation},
 };
 
-/// The seed of the bootstrap's resamples.
-const BOOTSTRAP_SEED: u64 = 0;
-
 /// What a method reached in one metric.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub(crate) struct Line {
@@ -35,10 +32,8 @@ pub(crate) struct Difference {
     pub(crate) metric: String,
     /// The mean over splits of the mean over learners, in percentage points.
     pub(crate) mean: f64,
-    /// The lower end of the bootstrap's 95 % interval.
-    pub(crate) low: f64,
-    /// The upper end of that interval.
-    pub(crate) high: f64,
+    /// The lower and the upper end of Student's 95 % interval over splits. `None` for a single split.
+    pub(crate) interval: Option<(f64, f64)>,
 }
 
 /// The figures of an experiment.
@@ -81,10 +76,10 @@ impl Summary {
         let mut differences = Vec::new();
         for (&(architecture, than, metric), theirs) in scores.iter().filter(|(key, _)| key.1 != strategy) {
             let Some(ours) = scores.get(&(architecture, strategy, metric)) else { continue };
-            let Comparison { mean, low, high, .. } = Comparison::new(ours, theirs, BOOTSTRAP_SEED)?;
+            let Comparison { mean, interval } = Comparison::new(ours, theirs)?;
             let (architecture, method) = (architecture.to_owned(), strategy.to_owned());
             let (than, metric) = (than.to_owned(), metric.to_owned());
-            differences.push(Difference { architecture, method, than, metric, mean, low, high });
+            differences.push(Difference { architecture, method, than, metric, mean, interval });
         }
         Ok(Self { lines, differences })
     }
@@ -92,7 +87,7 @@ impl Summary {
     /// Returns the metrics that were measured, in the order of reports.
     pub(crate) fn metrics(&self) -> Vec<&str> {
         let found: BTreeSet<&str> = self.lines.iter().map(|line| line.metric.as_str()).collect();
-        let order = ["many", "medium", "few", "overall", "worst_k", "macro_f1"];
+        let order = ["many", "medium", "few", "overall", "worst_k", "macro_f1", "macro_f1_all"];
         let rank = |metric: &str| {
             let plain = metric.strip_prefix("shifted_");
             (plain.is_some(), order.iter().position(|name| *name == plain.unwrap_or(metric)))

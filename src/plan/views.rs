@@ -129,6 +129,7 @@ pub(crate) fn views() -> Vec<View> {
                 ("image_id", TEXT),
                 ("label", INTEGER),
                 ("split", TEXT),
+                ("image_guidance", INTEGER),
                 ("trained", DataType::Boolean),
             ],
         ),

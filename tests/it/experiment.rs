@@ -1,6 +1,9 @@
 //! Classifiers and the built-in learner: which images are hard, and what a curriculum is worth.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use serde_json::Value;
 
@@ -12,6 +15,7 @@ fn classified() -> Workspace {
     workspace.edit("models.classifiers.digits=tests/fixtures/classifier");
     workspace.edit("hard_samples.sql=hard_samples/classifier.sql");
     workspace.edit("hard_samples.classifier=digits");
+    workspace.edit("hard_samples.max_probability=1");
     workspace
 }
 
@@ -93,6 +97,7 @@ fn experiment() -> Workspace {
         "experiment.split=[{seed=7}]",
         "experiment.learner_seeds=2",
         "experiment.strategies=[\"fixed\",\"adaptive\",\"diverse_to_specific\"]",
+        "experiment.losses=[\"cross_entropy\",\"balanced_softmax\"]",
         "learner.iterations_per_epoch=8",
         "curriculum.probe_size=64",
         "validation.sources=2",
@@ -102,25 +107,47 @@ fn experiment() -> Workspace {
     workspace
 }
 
+/// The rows of a CSV file, with their columns by name.
+fn csv(path: &Path) -> Vec<BTreeMap<String, String>> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut lines = text.lines();
+    let header: Vec<&str> = lines.next().unwrap().split(',').collect();
+    let row =
+        |line: &str| header.iter().map(|name| (*name).to_owned()).zip(line.split(',').map(str::to_owned)).collect();
+    lines.map(row).collect()
+}
+
 #[test]
 fn an_experiment_compares_methods_with_one_budget() {
     let workspace = experiment();
-    let first = workspace.json("experiment", &[]);
+    let file = workspace.path("rows.csv");
+    let first = workspace.json("experiment", &["--rows", file.to_str().unwrap()]);
     let rows = workspace.query("SELECT * FROM experiments ORDER BY method, learner_seed, metric");
     let methods: BTreeSet<&str> = rows.iter().map(|row| row["method"].as_str().unwrap()).collect();
     let expected = [
         "adaptive",
+        "adaptive+balanced_softmax",
         "balanced_softmax",
         "cross_entropy",
         "diverse_to_specific",
+        "diverse_to_specific+balanced_softmax",
         "fixed",
+        "fixed+balanced_softmax",
+        "least_gain",
+        "least_gain+balanced_softmax",
         "logit_adjustment",
         "oversampling",
         "pretraining_images",
+        "random_choice",
+        "random_choice+balanced_softmax",
+        "real_only",
+        "real_only+balanced_softmax",
     ];
-    assert_eq!(methods.into_iter().collect::<Vec<_>>(), expected);
-    assert_eq!(rows.len(), expected.len() * 2 * 6, "a row for each learner and metric");
+    assert_eq!(methods.into_iter().collect::<Vec<_>>(), expected, "the controls come with the strategies");
+    assert_eq!(rows.len(), expected.len() * 2 * 7, "a row for each learner and metric");
     assert!(rows.iter().all(|row| row["split_seed"] == 7 && row["architecture"] == "mlp"));
+    let with_loss = |row: &&Value| row["method"].as_str().unwrap().ends_with("+balanced_softmax");
+    assert!(rows.iter().filter(with_loss).all(|row| row["loss"] == "balanced_softmax"));
     for line in first["summary"]["lines"].as_array().unwrap() {
         let (method, metric) = (line["method"].as_str().unwrap(), line["metric"].as_str().unwrap());
         let values: Vec<f64> = rows
@@ -133,42 +160,135 @@ fn an_experiment_compares_methods_with_one_budget() {
         assert!((line["mean"].as_f64().unwrap() - mean).abs() < 1e-9, "{method} {metric}");
     }
     let differences = first["summary"]["differences"].as_array().unwrap();
-    assert_eq!(differences.len(), (expected.len() - 1) * 6);
-    // Each of the two learners has one level in each of four epochs, the one with the highest gain.
-    let stages = first["stages"].as_array().unwrap();
-    assert_eq!(stages.len(), 4 * 2 * 4, "three levels of the spectrum, and the real images");
-    for stage in stages.iter().filter(|stage| stage["chosen"] == true) {
-        let same = |other: &&Value| {
-            other["epoch"] == stage["epoch"] && other["learner_seed"] == stage["learner_seed"] && *other != stage
+    assert_eq!(differences.len(), (expected.len() - 1) * 7);
+    assert!(differences.iter().all(|difference| difference["interval"].is_null()), "one split has no interval");
+    // The file has every row of the table.
+    let written = csv(&file);
+    for row in &rows {
+        let same = |written: &&BTreeMap<String, String>| {
+            ["architecture", "method", "loss", "sampling", "metric"].iter().all(|name| written[*name] == row[*name])
+                && ["split_seed", "learner_seed"].iter().all(|name| row[*name] == written[*name].parse::<i64>().unwrap())
         };
-        let others = stages.iter().filter(same).map(|other| other["gain"].as_f64().unwrap());
-        assert!(others.fold(f64::MIN, f64::max) <= stage["gain"].as_f64().unwrap(), "{stage}");
+        let found: Vec<_> = written.iter().filter(same).collect();
+        assert_eq!(found.len(), 1, "{row}");
+        assert_eq!(found[0]["value"].parse::<f64>().unwrap(), row["value"].as_f64().unwrap());
     }
-    assert_eq!(stages.iter().filter(|stage| stage["chosen"] == true).count(), 4 * 2);
-    let level = first["fixed_levels"][0]["image_guidance"].as_i64().unwrap();
-    assert!([10, 50, 90].contains(&level));
+    let of_level = written.iter().find(|row| row["metric"] == "level" && row["method"] == "fixed").unwrap();
+    assert_eq!(of_level["value"], first["fixed_levels"][0]["image_guidance"].to_string());
+    assert!(["10", "50", "90"].contains(&of_level["value"].as_str()));
+    levels_are_those_of_the_schedules(&first);
     // A second run replaces the rows with bit-identical ones.
     assert!(workspace.json("experiment", &[]) == first, "another answer");
     let again = workspace.query("SELECT * FROM experiments ORDER BY method, learner_seed, metric");
     assert!(again == rows, "other rows");
 }
 
+/// Each of the two learners trains on one level in each of four epochs: the one with the greatest gain, the one with the
+/// least, or one by chance.
+fn levels_are_those_of_the_schedules(found: &Value) {
+    let stages = found["stages"].as_array().unwrap();
+    let gains = |method: &str, epoch: i64, learner: i64| -> Vec<(f64, i64, bool)> {
+        let same =
+            |stage: &&Value| stage["method"] == method && stage["epoch"] == epoch && stage["learner_seed"] == learner;
+        let gain = |stage: &Value| {
+            let (gain, level) = (stage["gain"].as_f64().unwrap(), stage["image_guidance"].as_i64().unwrap());
+            (gain, level, stage["chosen"] == true)
+        };
+        stages.iter().filter(same).map(gain).collect()
+    };
+    let mut drawn = BTreeSet::new();
+    for method in ["adaptive", "least_gain", "random_choice"] {
+        for (epoch, learner) in (0..4).flat_map(|epoch| (0..2).map(move |learner| (epoch, learner))) {
+            let gains = gains(method, epoch, learner);
+            let chosen: Vec<&(f64, i64, bool)> = gains.iter().filter(|gain| gain.2).collect();
+            assert_eq!((gains.len(), chosen.len()), (3, 1), "{method} {epoch} {learner}");
+            let (most, least) =
+                gains.iter().fold((f64::MIN, f64::MAX), |(most, least), gain| (most.max(gain.0), least.min(gain.0)));
+            match method {
+                "adaptive" => assert_eq!(chosen[0].0, most, "{epoch} {learner}"),
+                "least_gain" => assert_eq!(chosen[0].0, least, "{epoch} {learner}"),
+                _ => drop(drawn.insert((chosen[0].0 == most, chosen[0].1))),
+            }
+        }
+    }
+    assert!(drawn.len() > 2, "always the same level, or always by the gain: {drawn:?}");
+}
+
 #[test]
 fn what_an_experiment_needs_is_said_before_it_begins() {
-    let said = |edits: &[&str]| {
+    let said = |edits: &[&str], arguments: &[&str]| {
         let mut workspace = experiment();
         edits.iter().for_each(|edit| workspace.edit(edit));
-        let output = workspace.command("experiment", &[]).output().unwrap();
+        let output = workspace.command("experiment", arguments).output().unwrap();
         assert!(!output.status.success());
         assert!(!workspace.lake().exists(), "nothing was made");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    let text = said(&["experiment.strategies=text_only"]);
-    assert!(text.contains("`experiment.strategies`: found `text_only`, which needs 0 in"), "{text}");
-    let text = said(&["curriculum.probe_size=0"]);
-    assert!(text.contains("found `adaptive`, which needs `curriculum.probe_size`"), "{text}");
-    let text = said(&["experiment.strategies=easy"]);
+    let text = said(&["experiment.strategies=text_only"], &[]);
+    assert!(
+        text.contains("`experiment.strategies`: found `text_only`, which needs 0 in `curriculum.levels`"),
+        "{text}"
+    );
+    let own = tempfile::tempdir().unwrap();
+    let query = own.path().join("schedule/oversampling.sql");
+    std::fs::create_dir(query.parent().unwrap()).unwrap();
+    std::fs::copy(root().join("sql/schedule/real_only.sql"), query).unwrap();
+    let text = said(&[&format!("sql_dir={}", own.path().display()), "experiment.strategies=oversampling"], &[]);
+    assert!(text.contains("found `oversampling`, which is the name of a baseline"), "{text}");
+    for strategy in ["adaptive", "random_choice", "least_gain"] {
+        let text = said(&["curriculum.probe_size=0", &format!("experiment.strategies={strategy}")], &[]);
+        assert!(text.contains(&format!("found `{strategy}`, which needs `curriculum.probe_size`")), "{text}");
+    }
+    let text = said(&["experiment.strategies=easy"], &[]);
     assert!(text.contains("schedule/easy.sql"), "{text}");
-    let text = said(&["experiment.split=[{seed=1},{seed=1}]"]);
+    let text = said(&["experiment.losses=focal"], &[]);
+    assert!(text.contains("`experiment.losses`: found \"focal\", expected one of"), "{text}");
+    let text = said(&["experiment.split=[{seed=1},{seed=1}]"], &[]);
     assert!(text.contains("duplicate value 1"), "{text}");
+    // What only one of the splits lacks.
+    let text = said(&["experiment.split=[{seed=1},{seed=2, set=\"validation.sources=0\"}]"], &[]);
+    assert!(text.contains("found `adaptive`, which needs `curriculum.probe_size` and `validation.sources`"), "{text}");
+    let text = said(&[], &["--rows", "no/such/folder/rows.csv"]);
+    assert!(text.contains("`no/such/folder/rows.csv` cannot be written"), "{text}");
+}
+
+#[test]
+fn a_strategy_without_images_is_said_before_any_training() {
+    // Nothing passes this filter, and the pipeline by itself expects nothing to.
+    let nothing = ["filter.min_text_similarity=0.99", "expect=[]", "curriculum.strategy=real_only"];
+    let said = |edit: &str| {
+        let mut workspace = experiment();
+        nothing.iter().chain([&edit]).for_each(|edit| workspace.edit(edit));
+        let output = workspace.command("experiment", &[]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && !said.contains("trained"), "{said}");
+        said
+    };
+    let text = said("experiment.strategies=[\"fixed\",\"adaptive\"]");
+    assert!(text.contains("split 7: the strategy `adaptive` has nothing to measure on"), "{text}");
+    let text = said("experiment.strategies=fixed");
+    assert!(text.contains("split 7: no level has a kept image for the strategy `fixed`"), "{text}");
+    let text = said("experiment.strategies=diverse_to_specific");
+    assert!(text.contains("split 7: epoch 0 of the strategy `diverse_to_specific` has no image to train on"), "{text}");
+}
+
+/// `validation.sources` takes images from the manifests, not from the baselines.
+#[test]
+fn baselines_train_on_every_training_image() {
+    let measured = |sources: &str| {
+        let mut workspace = experiment();
+        workspace.edit("experiment.strategies=diverse_to_specific");
+        workspace.edit("experiment.losses=cross_entropy");
+        workspace.edit(sources);
+        workspace.json("experiment", &[]);
+        let of = |methods: &str| {
+            workspace.query(&format!(
+                "SELECT method, learner_seed, metric, value FROM experiments WHERE method IN ({methods}) ORDER BY 1, 2, 3"
+            ))
+        };
+        (of("'cross_entropy', 'balanced_softmax', 'oversampling'"), of("'real_only'"))
+    };
+    let (without, with) = (measured("validation.sources=0"), measured("validation.sources=6"));
+    assert!(without.0 == with.0, "baselines lack images of the validation set");
+    assert!(without.1 != with.1, "manifests hold images of the validation set");
 }

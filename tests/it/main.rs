@@ -25,6 +25,7 @@ mod prompts; // class descriptions from an endpoint; common names and excluded c
 mod quickstart; // docs/quickstart.md, as a new user follows it
 mod readers; // other engines read the tables
 mod repair; // what is damaged is named, taken out of the tables and made again
+mod results; // docs/results.md has the figures of its rows
 mod resume; // kills, orders and partitions give the same tables
 mod s3; // a lake and a source in S3, with faults; workers and signals
 mod security; // no code of the working directory runs, and no child process gets a secret

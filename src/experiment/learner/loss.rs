@@ -33,7 +33,7 @@ pub(super) enum Objective {
 }
 
 impl Objective {
-    /// Prepares a loss for a training set with `counts` real images of each class.
+    /// Prepares a loss for a training on `counts` rows of each class.
     ///
     /// # Errors
     /// Returns an error if a class has no image and the loss needs the logarithms of the counts.

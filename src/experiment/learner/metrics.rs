@@ -26,8 +26,10 @@ pub(crate) struct Metrics {
     pub(crate) overall: f64,
     /// Mean accuracy of the worst classes that have an image, or of all of them if they are fewer than requested.
     pub(crate) worst: f64,
-    /// Mean F1 score of the classes that occur as a label or as a prediction, as in scikit-learn.
+    /// Mean F1 score of the classes that have an image, as WILDS computes it for iWildCam.
     pub(crate) macro_f1: f64,
+    /// Mean F1 score of the classes that have an image or are predicted, scikit-learn's default.
+    pub(crate) macro_f1_all: f64,
 }
 
 /// The counts of one class.
@@ -69,7 +71,8 @@ impl Metrics {
             few: bucket(&|count| count < buckets.few),
             overall: accuracy(&tallies).unwrap_or_default(),
             worst: worst(&tallies, buckets.worst),
-            macro_f1: macro_f1(&tallies),
+            macro_f1: macro_f1(&tallies, |tally| tally.images > 0),
+            macro_f1_all: macro_f1(&tallies, |tally| tally.images + tally.predicted > 0),
         })
     }
 }
@@ -113,10 +116,10 @@ fn worst(tallies: &[Tally], count: usize) -> f64 {
     mean(&accuracies).unwrap_or_default()
 }
 
-/// Returns the mean of 2 × correct / (images + predicted) over the classes that have either.
-fn macro_f1(tallies: &[Tally]) -> f64 {
-    let seen = tallies.iter().filter(|tally| tally.images + tally.predicted > 0);
-    let scores: Vec<f64> = seen.map(|tally| percent(2 * tally.correct, tally.images + tally.predicted)).collect();
+/// Returns the mean of 2 × correct / (images + predicted) over the classes that `counts` accepts. They have either.
+fn macro_f1(tallies: &[Tally], counts: impl Fn(&Tally) -> bool) -> f64 {
+    let counted = tallies.iter().filter(|tally| counts(tally));
+    let scores: Vec<f64> = counted.map(|tally| percent(2 * tally.correct, tally.images + tally.predicted)).collect();
     mean(&scores).unwrap_or_default()
 }
 
@@ -144,6 +147,17 @@ mod tests {
         // F1: 6 of 4 + 6, 2 of 2 + 2, 0 of 3 + 0, 2 of 1 + 2.
         let f1 = 100.0 * (6.0 / 10.0 + 2.0 / 4.0 + 0.0 + 2.0 / 3.0) / 4.0;
         assert!((metrics.macro_f1 - f1).abs() < 1e-12, "{metrics:?}");
+        assert_eq!(metrics.macro_f1, metrics.macro_f1_all, "every class has an image");
+    }
+
+    /// WILDS takes the classes among the labels; scikit-learn's default also takes those among the predictions.
+    #[test]
+    fn a_class_that_is_only_predicted_counts_in_one_of_the_two_macro_f1_scores() {
+        let metrics = Metrics::new(&[0, 1, 2, 0], &[0, 1, 1, 0], &[9, 9, 9], BUCKETS).unwrap();
+        let of_labels = 100.0 * (1.0 + 2.0 / 3.0) / 2.0;
+        let of_all = 100.0 * (1.0 + 2.0 / 3.0 + 0.0) / 3.0;
+        assert!((metrics.macro_f1 - of_labels).abs() < 1e-12 && format!("{of_labels:.1}") == "83.3", "{metrics:?}");
+        assert!((metrics.macro_f1_all - of_all).abs() < 1e-12 && format!("{of_all:.1}") == "55.6", "{metrics:?}");
     }
 
     #[test]
@@ -152,7 +166,9 @@ mod tests {
         let metrics = Metrics::new(&[0, 2], &[0, 1], &[20, 99, 50, 5], ClassBuckets { worst: 9, ..BUCKETS }).unwrap();
         assert_eq!((metrics.many, metrics.medium, metrics.few), (None, Some(50.0), None));
         assert_eq!((metrics.overall, metrics.worst), (50.0, 50.0));
-        assert!((metrics.macro_f1 - 100.0 / 3.0).abs() < 1e-12, "{metrics:?}");
+        // F1: 2 of 1 + 1, 0 of 1 + 0, 0 of 0 + 1.
+        assert!((metrics.macro_f1 - 50.0).abs() < 1e-12, "{metrics:?}");
+        assert!((metrics.macro_f1_all - 100.0 / 3.0).abs() < 1e-12, "{metrics:?}");
     }
 
     #[test]

@@ -11,8 +11,6 @@ pub(super) enum Purpose {
     Weights,
     /// The rows of one batch; keyed on the learner's seed, the epoch, and the iteration in the epoch.
     Batch,
-    /// The resamples of a comparison; keyed on the seed of the comparison.
-    Bootstrap,
 }
 
 /// Returns the stream for a purpose and a key.
@@ -20,7 +18,6 @@ pub(super) fn keyed(purpose: Purpose, key: &[u64]) -> ChaCha8Rng {
     let name = match purpose {
         Purpose::Weights => "discl-pipe/learner/weights",
         Purpose::Batch => "discl-pipe/learner/batch",
-        Purpose::Bootstrap => "discl-pipe/learner/bootstrap",
     };
     let mut digest = Sha256::new().chain_update(name);
     for number in key {
@@ -67,7 +64,7 @@ mod tests {
 
     #[test]
     fn draws_are_uniform() {
-        let mut generator = keyed(Purpose::Bootstrap, &[7]);
+        let mut generator = keyed(Purpose::Batch, &[7]);
         let mut seen = [0; 5];
         let mut sum = 0.0;
         for _ in 0..50_000 {

@@ -90,23 +90,30 @@ pub(crate) struct Learner {
 }
 
 impl Learner {
-    /// Creates a learner in epoch 0, with the initial weights of its seed. `class_counts` are the counts of the real
-    /// training set, whatever rows the learner trains on.
+    /// Creates a learner in epoch 0, with the initial weights of its seed. `class_counts` are those of the rows that it
+    /// trains on, for losses that need the classes' priors.
     ///
     /// # Errors
     /// Returns an error if a setting is out of its range, if there is not one count for each class, if a class has no
     /// image and the loss needs its count, or if candle fails.
     pub(crate) fn new(settings: Settings, shape: Shape, class_counts: &[usize]) -> Result<Self, LearnerError> {
         settings.check()?;
-        if class_counts.len() != shape.classes {
-            return Err(LearnerError::ClassCounts { classes: shape.classes, found: class_counts.len() });
-        }
         let network = Network::new(settings.architecture, shape, settings.seed)?;
-        let objective = Objective::new(settings.loss, class_counts)?;
+        let objective = objective(settings.loss, shape, class_counts)?;
         let parameters = ParamsAdamW { weight_decay: settings.weight_decay, ..ParamsAdamW::default() };
         let optimizer = AdamW::new(network.variables(), parameters);
         let optimizer = optimizer.map_err(LearnerError::candle("create its optimizer"))?;
         Ok(Self { settings, shape, network, objective, optimizer, iteration: 0, epoch: 0, epoch_start: 0 })
+    }
+
+    /// Takes other class counts for the loss from here on.
+    ///
+    /// # Errors
+    /// Returns an error if there is not one count for each class, or if a class has no image and the loss needs its
+    /// count.
+    pub(crate) fn set_class_counts(&mut self, class_counts: &[usize]) -> Result<(), LearnerError> {
+        self.objective = objective(self.settings.loss, self.shape, class_counts)?;
+        Ok(())
     }
 
     /// Begins the next epoch, so that [`Learner::train`] starts from its first row.
@@ -204,6 +211,13 @@ impl Learner {
     }
 }
 
+fn objective(loss: Loss, shape: Shape, class_counts: &[usize]) -> Result<Objective, LearnerError> {
+    if class_counts.len() != shape.classes {
+        return Err(LearnerError::ClassCounts { classes: shape.classes, found: class_counts.len() });
+    }
+    Objective::new(loss, class_counts)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,7 +225,7 @@ mod tests {
 
     /// Noisy horizontal stripes, vertical stripes, and chessboards.
     fn stripes(side: usize, count: usize, seed: u64) -> Data {
-        let mut generator = keyed(Purpose::Bootstrap, &[seed]);
+        let mut generator = keyed(Purpose::Weights, &[seed, 1]);
         let mut pixels = Vec::new();
         let labels: Vec<u32> = (0..3).cycle().take(count).collect();
         for label in &labels {
@@ -318,10 +332,13 @@ mod tests {
     fn logit_adjustment_predicts_the_rare_class_more_often() {
         let data = stripes(8, 90, 0);
         let adjusted = Settings { loss: Loss::LogitAdjustment, ..settings(Architecture::Mlp) };
-        let learner = Learner::new(adjusted, data.shape(), &[1, 1_000_000_000, 1_000_000_000]).unwrap();
+        let mut learner = Learner::new(adjusted, data.shape(), &[1, 1_000_000_000, 1_000_000_000]).unwrap();
         assert_eq!(learner.predict(&data).unwrap(), [0; 90]);
         let probabilities = learner.probabilities(&data, &[0, 1]).unwrap();
         assert!(probabilities[0] > 0.99 && probabilities[1] < 0.01, "{probabilities:?}");
+        learner.set_class_counts(&[1_000_000_000, 1, 1_000_000_000]).unwrap();
+        assert_eq!(learner.predict(&data).unwrap(), [1; 90]);
+        assert!(learner.set_class_counts(&[1; 2]).is_err());
     }
 
     #[test]
