@@ -21,6 +21,7 @@ REAL = 100  # the level of real images
 ID_DIGITS = 32
 EASY, HARD_ONCE = 0, -1  # `draw` in a position of an image that was not drawn from a pool
 MILLION = 1_000_000  # an epoch explores if a draw below this is below its share
+GAIN_DIGITS = 9  # gains are rounded, so that the order of a sum decides nothing
 
 
 def digest_bytes(domain: str, values: Iterable[object]) -> bytes:
@@ -246,8 +247,8 @@ def gain_of(differences: list[float]) -> tuple[int, int, float, float | None]:
     low, high = np.percentile(values, [25, 75])
     reach = 1.5 * (high - low)
     inside = values[(values >= low - reach) & (values <= high + reach)]
-    error = inside.std(ddof=1) / math.sqrt(inside.size) if inside.size > 1 else None
-    return values.size, values.size - inside.size, float(inside.mean()), error
+    error = round(inside.std(ddof=1) / math.sqrt(inside.size), GAIN_DIGITS) if inside.size > 1 else None
+    return values.size, values.size - inside.size, round(float(inside.mean()), GAIN_DIGITS), error
 
 
 def progress(
