@@ -72,6 +72,7 @@ fn classes_without_images_are_legal() {
 fn nothing_is_hard() {
     let (mut workspace, _guard) = small();
     workspace.edit("hard_samples.max_class_count=1");
+    workspace.edit("curriculum.strategy=real_only");
     workspace.ok("plan", &[]);
     let run = workspace.run();
     assert!(run["engine"].is_null());

@@ -44,7 +44,7 @@ fn a_replaced_query_of_the_program_with_another_column() {
         ("verify/deep.sql", "problem", "finding"),
         ("feedback/incoming.sql", "feedback_id", "id"),
         ("feedback/problems.sql", "problem", "trouble"),
-        ("feedback/awaited.sql", "epoch", "stage"),
+        ("feedback/awaited.sql", "stale", "old"),
         ("report/levels.sql", "kept", "was_kept"),
         ("report/rate.sql", "seconds", "hours"),
         ("report/forecast.sql", "rows_at_most", "most"),

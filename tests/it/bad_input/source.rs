@@ -176,6 +176,7 @@ fn bad_images_are_rejects_up_to_a_ceiling() {
     write_source(&path, &rows);
     // Without hard classes no model is needed.
     workspace.edit("hard_samples.max_class_count=1");
+    workspace.edit("curriculum.strategy=real_only");
     assert_snapshot!(said(&mut workspace.command("run", &[])), @r#"
     exit code 1
     split  images  classes  smallest class  largest class  skipped
