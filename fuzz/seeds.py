@@ -1,7 +1,7 @@
 """Writes the seeds of every fuzz target, from the repository's own files: `python3 fuzz/seeds.py` in the root.
 
 Nothing but the standard library is used. Seeds go to fuzz/seeds/TARGET, which git ignores; fuzz/corpus/TARGET has what
-was found on top and is committed.
+was found on top, and seeds that Rust has written, and is committed.
 """
 
 import hashlib
@@ -128,8 +128,8 @@ def images():
 
 def pipelines():
     texts = [path.read_text() for path in files("pipelines/*.toml")]
-    tests = (ROOT / "src/config/tests.rs").read_text()
-    texts += re.findall(r'const FULL: &str = r#"(.*?)"#;', tests, re.S)
+    tests = (ROOT / "src/config/tests/mod.rs").read_text()
+    texts += re.findall(r'const FULL: &str = r##"(.*?)"##;', tests, re.S)
     for text in texts:
         put("pipeline", text.encode())
         # each section alone, so that mutations meet few lines
@@ -170,7 +170,7 @@ def tar(members, kind=tarfile.USTAR_FORMAT):
 
 
 def listings():
-    """The first byte chooses the parser, see fuzz_targets/listing.rs."""
+    """The first byte chooses the parser, see src/source/fuzzing.rs."""
 
     def seed(choice, *parts):
         put("listing", bytes([choice]) + b"\n=====\n".join(p if isinstance(p, bytes) else p.encode() for p in parts))
@@ -183,7 +183,6 @@ def listings():
     seed(3, "file_name,label,text\n0001.png,0,hello\nsub/0002.png,1,\n", "file_name,label\n0001.png,1\n")
     line = json.dumps({"file_name": "0001.png", "label": 0, "text": "a"})
     seed(4, line + "\n" + line.replace("0001", "2").replace(" 0,", ' "cat",'), '{"label": 1}\n[]\n')
-    seed(5, "a/cat/1.jpg\na/dog/b/2.PNG\na/dog/c.txt\nb/cat/3.webp\nc/d/cat/4.jpeg\na/x\u0085y/5.jpg\nz.jpg")
     sample = [("s1.jpg", b"a pixel"), ("s1.cls", b"0"), ("d/s2.cls", b"1"), ("d/s2.seg.png", b"x"), ("d/s2.png", b"y")]
     objects = [("s1.jpg", b"a pixel"), ("s1.json", b'{"label": "cat"}'), ("s2.webp", b""), ("s2.json", b'{"label": 3}')]
     long = [("a/" * 60 + "x.jpg", b"a pixel"), ("a/" * 60 + "x.cls", b"2")]
@@ -218,6 +217,16 @@ def dictionary(name, words):
     (ROOT / "fuzz/seeds" / f"{name}.dict").write_text("".join(f'"{word}"\n' for word in sorted(escaped_words)))
 
 
+# What reads JSON, whose keys a mutation would not find.
+JSON_READERS = (
+    "src/lake/*.rs",
+    "src/models/diffusion/schedulers/*.rs",
+    "src/models/hub/record.rs",
+    "src/models/preprocess/*.rs",
+    "src/models/tokenizer.rs",
+)
+
+
 def dictionaries():
     """Words that a mutation would not find: keys, sections and choices, out of the sources."""
     sources = "".join(path.read_text() for path in files("src/config/*.rs"))
@@ -228,7 +237,7 @@ def dictionaries():
     places = {"../", "./", "/", "C:", "\\", "..", "{0..9}", "{000..146}", ".jpg", ".png", ".cls", ".json", "ustar", "#"}
     others = {"\n=====\n", '""', '"', ",", "\r\n", "\t", "\x00", "\ufeff", "9223372036854775807", "-1", "null"}
     dictionary("listing", names | places | others)
-    sources = "".join(path.read_text() for path in files("src/diffusion/schedulers/*.rs", "src/imaging/preprocess.rs"))
+    sources = "".join(path.read_text() for path in files(*JSON_READERS))
     numbers = {"1e308", "-1", "4294967295", "1e-45", "null", "true", "false", "0.0", "100000"}
     dictionary("json", set(re.findall(r'"([A-Za-z_][A-Za-z_0-9]{2,40})"', sources)) | numbers)
 

@@ -22,7 +22,7 @@ from torchvision.transforms import v2
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "pytorch"))
 
-from loader import ManifestDataset, ResumableSampler  # noqa: E402
+from loader import Lake, ResumableSampler  # noqa: E402
 
 
 def drain(data: torch.utils.data.Dataset, known: argparse.Namespace, sampler: ResumableSampler | None = None) -> int:
@@ -51,10 +51,9 @@ def main() -> None:
         print(f"{name}: {rows} images, {rates[name][-1]:.0f} a second", flush=True)
 
     def manifest() -> int:
-        data, sampler = ManifestDataset(known.tables, known.cache, transform=crop), ResumableSampler()
-        data.set_epoch(0)
-        sampler.set_epoch(0, len(data))
-        return drain(data, known, sampler)
+        rows, sampler = Lake(known.tables, known.cache).epoch(0, crop), ResumableSampler()
+        sampler.set_epoch(0, len(rows))
+        return drain(rows, known, sampler)
 
     for round_ in range(known.rounds + 1):
         if round_ == 1:

@@ -21,7 +21,7 @@ resolved AS (
 )
 SELECT
     w.curriculum, w.trial, w.epoch, w.position, w.sample_id, w.source_id, w.label, i.class_name,
-    w.origin, w.image_guidance, w.seed, w.attempt,
+    w.origin, w.image_guidance, w.seed, w.attempt, w.prompt, w.filter_prompt, w.common_name, w.captions,
     p.image_id, coalesce(p.images, 0) AS images,
     CASE WHEN w.sample_id = w.source_id THEN i.path END AS path
 FROM wanted w

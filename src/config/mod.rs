@@ -48,6 +48,8 @@ mod declaration;
 mod document;
 mod edit;
 mod experiment;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod key;
 mod location;
 mod parameter;

@@ -13,7 +13,12 @@ pub(crate) mod diagnostics;
 pub(crate) mod text;
 mod warning;
 
-use std::{any::Any, error::Error as StdError, panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    any::Any,
+    error::Error as StdError,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
@@ -132,21 +137,23 @@ struct Unreadable {
 }
 
 /// Returns whether a query failed because of a file of a table. The library for Parquet panics on some damaged ones.
-fn is_about_a_file(root: &DataFusionError) -> bool {
+pub(crate) fn is_about_a_file(root: &DataFusionError) -> bool {
     use DataFusionError as E;
 
     match root {
         E::ObjectStore(_) | E::ParquetError(_) | E::IoError(_) | E::ExecutionJoin(_) => true,
+        E::ArrowError(error, _) => matches!(**error, ArrowError::ParquetError(_) | ArrowError::IoError(..)),
         E::External(error) => error.is::<JoinError>() || error.is::<Arc<JoinError>>(),
         _ => false,
     }
 }
 
-/// A bug, in this program or in a library.
+/// A bug, in this program or in a library. Those that read tables panic on some damaged files.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "a bug ended the command: {0}\nhint: what was committed stays, and the same command continues from there; please report \
-     this message with the lines above it"
+    "a bug ended the command: {0}\nhint: `discl-pipe verify` finds damaged files of a lake, on which libraries have bugs; if \
+     there are none, please report this message with the lines above it. What was committed stays, and the same command \
+     continues from there"
 )]
 struct Panicked(String);
 
@@ -156,8 +163,23 @@ struct Panicked(String);
 /// # Errors
 /// Returns the error of `work`, or [`Error::Failed`] with the message of its panic.
 pub(crate) async fn catch_panic<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let caught = AssertUnwindSafe(work).catch_unwind().await;
-    caught.unwrap_or_else(|panic| Err(Error::failed(Panicked(message(&*panic)))))
+    contained(work).await.unwrap_or_else(|panic| Err(Error::failed(Panicked(panic))))
+}
+
+/// Lets a library read a file that may be damaged.
+///
+/// # Errors
+/// Returns the message of its panic.
+pub(crate) async fn contained<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    AssertUnwindSafe(work).catch_unwind().await.map_err(|panic| message(&*panic))
+}
+
+/// Does what [`contained`] does, with work that does not wait.
+///
+/// # Errors
+/// Returns the message of its panic.
+pub(crate) fn contained_now<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| message(&*panic))
 }
 
 /// Returns the message that `panic!` was called with.
@@ -179,8 +201,17 @@ fn without_backtrace(message: &str) -> String {
     kept.join("\n")
 }
 
-/// Returns the messages of `error` and its causes, joined by colons, without repetitions.
+/// Returns the messages of `error` and its causes, joined by colons, without repetitions. What they repeat of a file may
+/// hold anything, so control characters other than line breaks are shown as escapes.
 pub(crate) fn chain(error: &dyn StdError) -> String {
+    let text = messages(error);
+    match text.contains(|character: char| character.is_control() && character != '\n') {
+        true => text.lines().map(text::escape).collect::<Vec<_>>().join("\n"),
+        false => text,
+    }
+}
+
+fn messages(error: &dyn StdError) -> String {
     let mut text = without_backtrace(&error.to_string());
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -259,6 +290,13 @@ impl From<Diagnostics> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_does_not_control_a_terminal() {
+        let cause = std::io::Error::other("found \u{1b}[2Jx\0\nhint: a\tb");
+        let error = Error::failed(std::io::Error::other(cause));
+        assert_eq!(chain(&error), "found \\u{1b}[2Jx\\0\nhint: a\\tb");
+    }
 
     #[test]
     fn a_backtrace_is_not_part_of_a_message() {

@@ -77,7 +77,8 @@ impl Folder {
         let line = json!({
             "file_name": file_name, "label": row.label, "class_name": row.class_name, "sample_id": row.sample_id,
             "source_id": row.source_id, "origin": row.origin, "image_guidance": row.image_guidance,
-            "position": row.position,
+            "position": row.position, "prompt": row.texts.prompt, "filter_prompt": row.texts.filter_prompt,
+            "common_name": row.texts.common_name, "captions": row.texts.captions,
         });
         self.metadata.write(format!("{line}\n").as_bytes(), 0).await?;
         self.seen.insert(row.label);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, StructArray},
+    array::{ArrayRef, BinaryArray, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder, StructArray},
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use serde_json::{Map, Value, json};
@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Classes, Sample,
     error::ExportError,
+    rows::Texts,
     seal::{OpenFile, WholeFile},
 };
 use crate::{error::Result, lake::StreamingWriter, schema, storage::Location};
@@ -24,8 +25,12 @@ static COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| {
     let integers = ["position", "label", "image_guidance", "seed", "attempt"];
     let [position, label, guidance, seed, attempt] = integers.map(|name| Field::new(name, DataType::Int64, true));
     let [sample, source, class, origin] = strings;
+    let [prompt, filter, common] =
+        ["prompt", "filter_prompt", "common_name"].map(|name| Field::new(name, DataType::Utf8, true));
+    let captions = Field::new("captions", schema::texts(), true);
     let image = Field::new("image", schema::image_type(), true);
-    Arc::new(Schema::new(vec![position, sample, source, label, class, origin, guidance, seed, attempt, image]))
+    let row = [position, sample, source, label, class, origin, guidance, seed, attempt];
+    Arc::new(Schema::new([&row[..], &[prompt, filter, common, captions, image]].concat()))
 });
 
 /// The files of an epoch.
@@ -131,6 +136,13 @@ fn batch(samples: &[Sample<'_>]) -> Result<RecordBatch> {
     };
     let integers =
         |of: fn(&Sample<'_>) -> Option<i64>| -> ArrayRef { Arc::new(samples.iter().map(of).collect::<Int64Array>()) };
+    let texts = |of: fn(&Texts) -> Option<&str>| -> ArrayRef {
+        Arc::new(samples.iter().map(|sample| of(&sample.row.texts)).collect::<StringArray>())
+    };
+    let mut captions = ListBuilder::new(StringBuilder::new());
+    for sample in samples {
+        captions.append_value(sample.row.texts.captions.iter().map(Some));
+    }
     let bytes: ArrayRef = Arc::new(samples.iter().map(|sample| Some(&sample.image[..])).collect::<BinaryArray>());
     let paths = strings(|sample| format!("{}.{}", sample.row.sample_id, sample.extension));
     let image = StructArray::try_new(schema::image_fields(), vec![bytes, paths], None).map_err(ExportError::Columns)?;
@@ -144,6 +156,10 @@ fn batch(samples: &[Sample<'_>]) -> Result<RecordBatch> {
         integers(|sample| Some(sample.row.image_guidance)),
         integers(|sample| sample.row.seed),
         integers(|sample| sample.row.attempt),
+        texts(|texts| texts.prompt.as_deref()),
+        texts(|texts| texts.filter_prompt.as_deref()),
+        texts(|texts| texts.common_name.as_deref()),
+        Arc::new(captions.finish()),
         Arc::new(image),
     ];
     Ok(RecordBatch::try_new(Arc::clone(&COLUMNS), columns).map_err(ExportError::Columns)?)

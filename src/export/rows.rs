@@ -34,6 +34,8 @@ pub(super) struct Row {
     pub(super) image_guidance: i64,
     pub(super) seed: Option<i64>,
     pub(super) attempt: Option<i64>,
+    #[serde(flatten)]
+    pub(super) texts: Texts,
     /// The id in `pixels` or `spectrum`.
     #[serde(skip)]
     pub(super) image_id: String,
@@ -42,11 +44,22 @@ pub(super) struct Row {
     pub(super) path: Option<String>,
 }
 
+/// What a trainer that learns from text can use.
+#[derive(Debug, Clone, serde::Serialize)]
+pub(super) struct Texts {
+    /// What a synthetic image was generated from.
+    pub(super) prompt: Option<String>,
+    pub(super) filter_prompt: Option<String>,
+    pub(super) common_name: Option<String>,
+    pub(super) captions: Vec<String>,
+}
+
 impl Row {
     /// Adds everything that an export has of the row to `digest`.
     pub(super) fn digest(&self, digest: Digest) -> Digest {
         let Self { curriculum, trial, epoch, position, label, image_guidance, seed, attempt, .. } = self;
-        let numbers = format!("{epoch} {position} {label} {image_guidance} {seed:?} {attempt:?} {:?}", self.path);
+        let Self { texts, path, .. } = self;
+        let numbers = format!("{epoch} {position} {label} {image_guidance} {seed:?} {attempt:?} {path:?} {texts:?}");
         [curriculum, trial, &self.sample_id, &self.source_id, &self.class_name, &self.origin, &self.image_id, &numbers]
             .into_iter()
             .fold(digest, |digest, part| digest.text(part))
@@ -208,7 +221,10 @@ fn manifest_rows(columns: Columns<'_>) -> Result<Vec<Row>> {
     let (origins, guidances) = (columns.strings("origin")?, columns.integers("image_guidance")?);
     let (seeds, attempts) = (columns.integers("seed")?, columns.integers("attempt")?);
     let (images, paths) = (columns.strings("image_id")?, columns.strings("path")?);
+    let [prompts, filter_prompts] = [columns.strings("prompt")?, columns.strings("filter_prompt")?];
+    let (common_names, captions) = (columns.strings("common_name")?, columns.lists("captions")?);
     let text = |column: &StringArray, row| column.value(row).to_owned();
+    let optional_text = |column: &StringArray, row| column.is_valid(row).then(|| column.value(row).to_owned());
     let optional = |column: &Int64Array, row| column.is_valid(row).then(|| column.value(row));
     let row = |row| Row {
         curriculum: text(&curricula, row),
@@ -223,8 +239,14 @@ fn manifest_rows(columns: Columns<'_>) -> Result<Vec<Row>> {
         image_guidance: guidances.value(row),
         seed: optional(&seeds, row),
         attempt: optional(&attempts, row),
+        texts: Texts {
+            prompt: optional_text(&prompts, row),
+            filter_prompt: optional_text(&filter_prompts, row),
+            common_name: optional_text(&common_names, row),
+            captions: captions[row].clone(),
+        },
         image_id: text(&images, row),
-        path: paths.is_valid(row).then(|| text(&paths, row)),
+        path: optional_text(&paths, row),
     };
     Ok((0..columns.rows()).map(row).collect())
 }

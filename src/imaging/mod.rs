@@ -5,6 +5,8 @@
 mod contained;
 mod decode;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod resize;
 mod sniff;
 mod standard;

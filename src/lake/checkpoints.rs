@@ -3,14 +3,14 @@
 
 use deltalake_core::{DeltaTable, checkpoints::create_checkpoint};
 
-use super::{Hidden, Lake, LogFault, OpenTable, Remedy, error::LakeError};
+use super::{Hidden, Lake, LogFault, OpenTable, Remedy, error::LakeError, update};
 use crate::{
     error::{Result, Warning, chain},
     schema::Table,
 };
 
 /// Commits between two checkpoints of the log. Tests have few, so that simulated histories have checkpoints.
-pub(super) const CHECKPOINT_INTERVAL: u64 = if cfg!(test) { 4 } else { 20 };
+pub(super) const CHECKPOINT_INTERVAL: u64 = if cfg!(any(test, fuzzing)) { 4 } else { 20 };
 
 impl Lake {
     /// Writes a checkpoint of the latest version of `open` if it is time for one.
@@ -52,7 +52,7 @@ impl Lake {
         let message = format!("`{}`: damaged checkpoints are passed over: {}", self.url(table), names.join("; "));
         self.warn(Warning::new(message, "all rows are there without; `discl-pipe verify --repair` moves them aside"));
         let mut delta = self.delta_table(table, self.store_without(&Hidden::of(&faults)))?;
-        delta.update_state().await.map_err(self.fail(table, "its log cannot be read"))?;
+        update(&mut delta).await.map_err(self.fail(table, "its log cannot be read"))?;
         Ok(Some(delta))
     }
 }

@@ -1,6 +1,6 @@
 //! Data files: rows as Parquet, named by unit and content.
 
-use std::{panic::catch_unwind, sync::Arc};
+use std::sync::Arc;
 
 use arrow::{
     array::RecordBatch,
@@ -18,8 +18,9 @@ use serde_json::{Map, Value, json};
 
 use super::{error::LakeError, statistics::statistics};
 use crate::{
-    error::{Result, chain},
+    error::{Result, chain, contained_now},
     identity, schema,
+    storage::panicked,
 };
 
 /// Images of a row group, as many as Hugging Face's viewer and random access can handle.
@@ -127,11 +128,8 @@ pub(super) fn parquet_problem(bytes: Bytes) -> Option<String> {
         let mut rows = ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?;
         rows.try_for_each(|batch| batch.map(drop)).map_err(ParquetError::from)
     };
-    match catch_unwind(read) {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(format!("is torn: {}", chain(&error))),
-        Err(_) => Some("is torn: its reader panics".to_owned()),
-    }
+    let read = contained_now(read).unwrap_or_else(|panic| Err(panicked(panic)));
+    read.err().map(|error| format!("is torn: {}", chain(&error)))
 }
 
 fn properties(table_schema: &Schema) -> WriterProperties {
@@ -174,6 +172,8 @@ fn feature(data_type: &DataType) -> Value {
         DataType::Struct(fields) => {
             fields.iter().map(|field| (field.name().clone(), feature(field.data_type()))).collect()
         }
+        // Sequence in the versions of `datasets` before lists had a type of their own, and read by all since.
+        DataType::List(item) => json!({ "feature": feature(item.data_type()), "_type": "Sequence" }),
         DataType::Int64 => json!({ "dtype": "int64", "_type": "Value" }),
         DataType::Float32 => json!({ "dtype": "float32", "_type": "Value" }),
         DataType::Float64 => json!({ "dtype": "float64", "_type": "Value" }),

@@ -25,9 +25,9 @@ use parquet::{
 
 use super::{Lake, OpenTable, error::LakeError};
 use crate::{
-    error::Result,
+    error::{Result, contained},
     schema::Table,
-    storage::{Location, StoredObject, Version},
+    storage::{Location, StoredObject, Version, panicked},
 };
 
 /// Files that are read in parallel.
@@ -184,10 +184,13 @@ async fn read(file: StoredObject, column: &str, live: Option<&[bool]>) -> Result
     let url = file.url();
     let unreadable =
         |source: ParquetError| LakeError::ReadColumn { url: url.clone(), column: column.to_owned(), source };
-    let builder = ParquetRecordBatchStreamBuilder::new(file).await.map_err(unreadable)?;
-    let mask = ProjectionMask::columns(builder.parquet_schema(), [column]);
-    let stream = builder.with_projection(mask).build().map_err(unreadable)?;
-    let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(unreadable)?;
+    let read = async {
+        let builder = ParquetRecordBatchStreamBuilder::new(file).await?;
+        let mask = ProjectionMask::columns(builder.parquet_schema(), [column]);
+        builder.with_projection(mask).build()?.try_collect().await
+    };
+    let read = contained(read).await.unwrap_or_else(|panic| Err(panicked(panic)));
+    let batches: Vec<RecordBatch> = read.map_err(unreadable)?;
     let mut ids = Vec::new();
     for batch in batches {
         let Some(found) = batch.columns().first() else {

@@ -10,6 +10,8 @@ mod commit;
 mod data_file;
 mod error;
 mod expel;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod gc;
 mod hidden;
 mod ids;
@@ -47,7 +49,7 @@ pub(crate) use verify::{Finding, FindingKind, verify_files};
 
 use self::{error::LakeError, ids::Ids, log_view::LogView, marks::Marks};
 use crate::{
-    error::{Result, Warning},
+    error::{Result, Warning, contained},
     schema::Table,
     storage::Location,
 };
@@ -150,19 +152,24 @@ impl Lake {
             tables.insert(table.name.clone(), OpenTable { delta, marks: None, ids: Ids::default() });
         }
         let Some(open) = tables.get_mut(&table.name) else { return Ok(None) };
-        let mut updated = open.delta.update_state().await;
+        let mut updated = update(&mut open.delta).await;
         for read in 1..MAX_READS {
             if !matches!(updated, Err(DeltaTableError::KernelError(_))) {
                 break;
             }
             tokio::time::sleep(REREAD_DELAY * read).await;
-            updated = open.delta.update_state().await;
+            updated = update(&mut open.delta).await;
         }
         if let Err(error) = updated {
             open.delta = self.open_without_checkpoints(table).await?.ok_or_else(|| unreadable(error))?;
         }
         Ok(Some(open))
     }
+}
+
+/// Reads the new entries of a log. The library panics on some damaged checkpoints.
+async fn update(delta: &mut DeltaTable) -> Result<(), DeltaTableError> {
+    contained(delta.update_state()).await.unwrap_or_else(|panic| Err(DeltaTableError::Generic(panic)))
 }
 
 impl OpenTable {

@@ -1,6 +1,8 @@
 //! Reads whole files with a size limit, so that a file that is much too large never fills the memory. Recognises what
 //! stands in for a file that was never downloaded.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod damaged;
 mod python_json;
 mod stand_in;
 

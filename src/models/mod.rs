@@ -6,6 +6,8 @@ pub(crate) mod clip;
 mod describe;
 pub(crate) mod diffusion;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub(crate) mod hub;
 mod inspect;
 mod model_dir;

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokenizers::AddedToken;
+use tokenizers::{AddedToken, ModelWrapper};
 
 use crate::{
+    error::contained_now,
     limited_read::{self, from_python},
     models::model_dir::{self, FileError},
 };
@@ -148,16 +149,20 @@ impl Tokenizer {
             let json = clip_bpe(dir, &bos, &eos, &unk)?;
             from_json(&dir.join("vocab.json"), json.to_string().as_bytes())?
         };
+        refuse_chance(&inner, &ready_made)?;
         let missing = |token: &str| TokenizerError::NoSuchToken { path: dir.to_owned(), token: token.to_owned() };
         let id = inner.token_to_id(&pad).ok_or_else(|| missing(&pad))?;
         // The padding token is special, so BPE never sees it in a prompt, even if it is `!`. If it is already special,
         // it stays as the file defines it.
         let known = inner.get_added_vocabulary().is_special_token(&pad);
         let special = (!known).then(|| AddedToken::from(pad, true));
-        inner
-            .add_special_tokens(special)
-            .and_then(|_| inner.with_truncation(None).map(|inner| inner.with_padding(None)).map(|_| ()))
-            .map_err(|error| TokenizerError::Invalid { path: ready_made, reason: error.to_string() })?;
+        let configured = contained_now(|| {
+            inner.add_special_tokens(special)?;
+            inner.with_truncation(None)?.with_padding(None);
+            Ok::<_, tokenizers::Error>(())
+        });
+        let configured = configured.unwrap_or_else(|panic| Err(panic.into()));
+        configured.map_err(|error| TokenizerError::Invalid { path: ready_made, reason: error.to_string() })?;
         Ok(Self { inner, length, pad: i64::from(id), masks })
     }
 
@@ -175,7 +180,8 @@ impl Tokenizer {
     }
 
     fn split(&self, prompt: &str) -> Result<tokenizers::Encoding, TokenizerError> {
-        let encoding = self.inner.encode_fast(prompt, true);
+        let encoding = contained_now(|| self.inner.encode_fast(prompt, true));
+        let encoding = encoding.unwrap_or_else(|panic| Err(panic.into()));
         encoding.map_err(|error| TokenizerError::Encode { reason: error.to_string() })
     }
 
@@ -253,8 +259,19 @@ fn clip_bpe(dir: &Path, bos: &(String, bool), eos: &(String, bool), unk: &str) -
     }))
 }
 
+/// Refuses a vocabulary that encodes a prompt another way each time, as in training.
+fn refuse_chance(tokenizer: &tokenizers::Tokenizer, path: &Path) -> Result<(), TokenizerError> {
+    let ModelWrapper::BPE(pairs) = tokenizer.get_model() else { return Ok(()) };
+    let Some(dropout) = pairs.dropout.filter(|dropout| *dropout > 0.0) else { return Ok(()) };
+    let reason =
+        format!("`dropout` is {dropout}, so that a prompt is encoded another way each time; allowed are 0 and null");
+    Err(TokenizerError::Invalid { path: path.to_owned(), reason })
+}
+
 fn from_json(path: &Path, json: &[u8]) -> Result<tokenizers::Tokenizer, TokenizerError> {
-    tokenizers::Tokenizer::from_bytes(json)
+    // The library panics on some files instead of returning an error.
+    let read = contained_now(|| tokenizers::Tokenizer::from_bytes(json));
+    read.unwrap_or_else(|panic| Err(panic.into()))
         .map_err(|error| TokenizerError::Invalid { path: path.to_owned(), reason: error.to_string() })
 }
 
@@ -414,6 +431,17 @@ mod tests {
             2 + tokens.attention_mask.iter().filter(|bit| **bit == 0).count()
         );
         assert_eq!(tokens.ids.last(), Some(&pad));
+    }
+
+    #[test]
+    fn merges_are_not_left_to_chance() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::copy(bundle().join("tokenizer_config.json"), dir.path().join("tokenizer_config.json")).unwrap();
+        let mut ready_made: Value = parse(&bundle().join("tokenizer.json")).unwrap();
+        ready_made["model"]["dropout"] = json!(0.5);
+        fs::write(dir.path().join("tokenizer.json"), ready_made.to_string()).unwrap();
+        let message = Tokenizer::from_dir(dir.path(), Path::new("none")).unwrap_err().to_string();
+        assert!(message.contains("tokenizer.json` is not a usable tokenizer file: `dropout` is 0.5, so"), "{message}");
     }
 
     #[test]

@@ -154,7 +154,9 @@ fn feedback() -> Vec<(&'static str, DataType)> {
 fn manifest() -> Vec<(&'static str, DataType)> {
     let texts = ["curriculum", "trial", "sample_id", "source_id", "class_name", "origin", "image_id", "path"];
     let integers = ["epoch", "position", "label", "image_guidance", "seed", "attempt", "images"];
-    texts.map(|name| (name, TEXT)).into_iter().chain(integers.map(|name| (name, INTEGER))).collect()
+    let more = ["prompt", "filter_prompt", "common_name"];
+    let columns = texts.iter().chain(&more).map(|name| (*name, TEXT)).chain(integers.map(|name| (name, INTEGER)));
+    columns.chain([("captions", schema::texts())]).collect()
 }
 
 fn export_parameters() -> Vec<(&'static str, Parameter)> {

@@ -2,7 +2,7 @@
 
 use arrow::datatypes::{DataType, Field};
 use datafusion::{
-    common::DFSchema,
+    common::{DFSchema, ScalarValue},
     dataframe::DataFrame,
     functions_aggregate::sum::sum,
     logical_expr::{Expr, ExprSchemable, when},
@@ -83,7 +83,12 @@ fn comparable(rows: DataFrame, step: &Step, balance: i64) -> datafusion::error::
             DataType::Float64 => DataType::Float32,
             other => other.clone(),
         };
-        columns.push(ident(field.name()).cast_to(&comparable, rows.schema())?.alias(field.name()));
+        // A query may leave out an optional column.
+        let column = match rows.schema().has_column_with_unqualified_name(field.name()) {
+            true => ident(field.name()).cast_to(&comparable, rows.schema())?,
+            false => lit(ScalarValue::try_from(&comparable)?),
+        };
+        columns.push(column.alias(field.name()));
     }
     columns.push(lit(balance).alias(BALANCE));
     rows.select(columns)

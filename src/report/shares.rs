@@ -133,12 +133,12 @@ fn without_synthetic(config: &Config, Counts { hard, non_hard }: Counts) -> Opti
         "the {hard} hard images alone are {alone:.1} % of an epoch with {taken} of the {non_hard} other images, and \
          `curriculum.hard_share` is {share:.1} %, so no epoch would train on a synthetic image"
     );
-    // Three synthetic images for each hard one, as in the paper's experiments.
-    let suggested = (4 * hard) as f64 / (4 * hard + taken) as f64;
-    let hint = format!(
-        "set `curriculum.synthetic_per_hard = 3`, or a `curriculum.hard_share` such as {:.2}",
-        (suggested * 100.0).ceil() / 100.0
-    );
+    let mut hint = "set `curriculum.synthetic_per_hard = 3` instead".to_owned();
+    // As many as three synthetic images for each hard one, rounded up, if that leaves room for the others.
+    let suggested = (400.0 * hard as f64 / (4 * hard + taken) as f64).ceil() / 100.0;
+    if suggested < 1.0 {
+        hint += &format!(", or a `curriculum.hard_share` such as {suggested:.2}");
+    }
     Some((message, hint))
 }
 

@@ -6,7 +6,7 @@ use arrow::{
     datatypes::{DataType, Float64Type, Int64Type},
 };
 
-use super::conform::fits;
+use super::{conform::fits, texts};
 use crate::error::{Error, Result};
 
 /// The rows that a query returned, and its name for messages.
@@ -69,6 +69,17 @@ impl<'a> Columns<'a> {
     /// Returns an error if the column does not exist, or does not hold booleans.
     pub(crate) fn booleans(&self, name: &str) -> Result<BooleanArray> {
         Ok(self.column(name, &DataType::Boolean)?.as_boolean().clone())
+    }
+
+    /// Returns a column of lists of strings, row by row. A list that is NULL is empty.
+    ///
+    /// # Errors
+    /// Returns an error if the column does not exist, or does not hold lists of strings.
+    pub(crate) fn lists(&self, name: &str) -> Result<Vec<Vec<String>>> {
+        let lists = self.column(name, &texts())?;
+        let lists = lists.as_list::<i32>();
+        let strings = |list: ArrayRef| list.as_string::<i32>().iter().flatten().map(str::to_owned).collect();
+        Ok(lists.iter().map(|list| list.map_or_else(Vec::new, strings)).collect())
     }
 
     /// Returns the encoded bytes of a column of images.

@@ -139,7 +139,8 @@ const INT: DataType = DataType::Int64;
 const REAL: DataType = DataType::Float32;
 const DOUBLE: DataType = DataType::Float64;
 
-fn texts() -> DataType {
+/// Returns the type of a list of texts.
+pub(crate) fn texts() -> DataType {
     DataType::List(Arc::new(Field::new("item", TEXT, true)))
 }
 
@@ -300,23 +301,26 @@ fn synthetic_images() -> Vec<Table> {
                 ("image_similarity", REAL),
             ],
         ),
-        table(
-            KEPT,
-            Kind::FullRefresh,
-            &["sample_id"],
-            &[
-                ("sample_id", TEXT),
-                source.clone(),
-                ("label", INT),
-                ("class_name", TEXT),
-                guidance.clone(),
-                seed,
-                attempt,
-                ("prompt", TEXT),
-                ("text_similarity", REAL),
-                ("image_similarity", REAL),
-            ],
-        ),
+        Table {
+            optional: vec!["prompt"],
+            ..table(
+                KEPT,
+                Kind::FullRefresh,
+                &["sample_id"],
+                &[
+                    ("sample_id", TEXT),
+                    source.clone(),
+                    ("label", INT),
+                    ("class_name", TEXT),
+                    guidance.clone(),
+                    seed,
+                    attempt,
+                    ("prompt", TEXT),
+                    ("text_similarity", REAL),
+                    ("image_similarity", REAL),
+                ],
+            )
+        },
         table(
             "validation",
             Kind::FullRefresh,
@@ -377,29 +381,31 @@ fn curriculum() -> Vec<Table> {
                 ],
             )
         },
-        table(
-            MANIFEST,
-            Kind::FullRefresh,
-            &["curriculum", "trial", "epoch", "position"],
-            &[
-                ("curriculum", TEXT),
-                ("trial", TEXT),
-                ("epoch", INT),
-                ("position", INT),
-                ("sample_id", TEXT),
-                ("source_id", TEXT),
-                ("label", INT),
-                ("origin", TEXT),
-                ("image_guidance", INT),
-                ("seed", INT),
-                ("attempt", INT),
-                ("prompt", TEXT),
-                ("filter_prompt", TEXT),
-                ("common_name", TEXT),
-                ("captions", texts()),
-            ],
-        ),
+        manifest(),
     ]
+}
+
+fn manifest() -> Table {
+    let columns = [
+        ("curriculum", TEXT),
+        ("trial", TEXT),
+        ("epoch", INT),
+        ("position", INT),
+        ("sample_id", TEXT),
+        ("source_id", TEXT),
+        ("label", INT),
+        ("origin", TEXT),
+        ("image_guidance", INT),
+        ("seed", INT),
+        ("attempt", INT),
+        ("prompt", TEXT),
+        ("filter_prompt", TEXT),
+        ("common_name", TEXT),
+        ("captions", texts()),
+    ];
+    let key = ["curriculum", "trial", "epoch", "position"];
+    let optional = vec!["prompt", "filter_prompt", "common_name", "captions"];
+    Table { optional, ..table(MANIFEST, Kind::FullRefresh, &key, &columns) }
 }
 
 pub(crate) static FEEDBACK_TABLE: LazyLock<Table> = LazyLock::new(|| {

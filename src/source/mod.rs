@@ -12,6 +12,8 @@ mod csv_table;
 mod entry;
 mod error;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod image_folder;
 mod label;
 mod list;

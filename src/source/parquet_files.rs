@@ -27,9 +27,12 @@ use super::{
 };
 use crate::{
     config,
-    error::text::{first_few, quote},
+    error::{
+        contained,
+        text::{first_few, quote},
+    },
     schema,
-    storage::{Location, StoredObject},
+    storage::{Location, StoredObject, panicked},
 };
 
 /// Separates the path of a file from the number of a row in it, in the `path` of a listing.
@@ -101,7 +104,8 @@ impl ParquetFiles {
                 let hint = hint(name, true);
                 return Err(SourceError::NoSuchFile { url: location.url_of(name), key, below, hint });
             };
-            let footer = match ArrowReaderMetadata::load_async(&mut object, ArrowReaderOptions::new()).await {
+            let footer = contained(ArrowReaderMetadata::load_async(&mut object, ArrowReaderOptions::new())).await;
+            let footer = match footer.unwrap_or_else(|panic| Err(panicked(panic))) {
                 Ok(footer) => footer,
                 Err(source) => {
                     let error = SourceError::NotParquet { url: object.url(), source };
@@ -242,6 +246,18 @@ impl ParquetFiles {
     }
 
     async fn column(&self, file: &File, column: &str, selection: Option<RowSelection>) -> Result<Vec<RecordBatch>> {
+        contained(self.read_column(file, column, selection)).await.unwrap_or_else(|panic| {
+            let (url, column) = (file.object.url(), column.to_owned());
+            Err(SourceError::ReadColumn { url, column, source: panicked(panic) })
+        })
+    }
+
+    async fn read_column(
+        &self,
+        file: &File,
+        column: &str,
+        selection: Option<RowSelection>,
+    ) -> Result<Vec<RecordBatch>> {
         let (url, column) = (file.object.url(), column.to_owned());
         let unreadable =
             |source: ParquetError| SourceError::ReadColumn { url: url.clone(), column: column.clone(), source };

@@ -20,5 +20,6 @@ pub(crate) use durable::{is_staging_end, time_syncing};
 pub(crate) use error::StorageError;
 pub(crate) use location::{Location, throttling_totals};
 pub(crate) use object::{StoredObject, Version};
+pub(crate) use parquet_reader::panicked;
 pub(crate) use upload::Upload;
 pub(crate) use walk::{Fault, FaultKind, Found};

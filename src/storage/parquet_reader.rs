@@ -12,6 +12,11 @@ use parquet::{
 
 use super::StoredObject;
 
+/// Returns an error for a panic of the library, as on some damaged files.
+pub(crate) fn panicked(message: String) -> ParquetError {
+    ParquetError::General(format!("its reader panics: {message}"))
+}
+
 impl AsyncFileReader for StoredObject {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
         async move { self.read_range(range).await.map_err(|error| ParquetError::External(Box::new(error))) }.boxed()

@@ -1,10 +1,10 @@
-//! The pipelines of the paper's two data sets: end-to-end runs of miniatures in their file formats, and the forecast of a
-//! run over the full data sets.
+//! The pipelines of the paper's four data sets: end-to-end runs of miniatures in their file formats, and the forecast of
+//! a run over the full data sets.
 
-use std::{fmt::Write, fs, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fmt::Write, fs, path::Path, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, Float64Array, RecordBatch, StringArray},
+    array::{ArrayRef, BinaryArray, Float64Array, Int64Array, RecordBatch, StringArray},
     datatypes::{DataType, Field, Schema},
 };
 use parquet::arrow::ArrowWriter;
@@ -57,15 +57,19 @@ fn imagenet_lt(workspace: &mut Workspace, lists: &[(&str, String)], names: &[&st
         write(&workspace.path(&format!("lists/ImageNet_LT_{list}.txt")), lines.as_bytes());
     }
     write(&workspace.path("lists/classes.txt"), names.join("\n").as_bytes());
-    let lines: String = names
-        .iter()
-        .map(|name| json!({ "class_name": name, "texts": [format!("a photo of {name}"), format!("one {name}")] }))
-        .fold(String::new(), |lines, line| lines + &line.to_string() + "\n");
-    write(&workspace.path("lists/descriptions.jsonl"), lines.as_bytes());
     place(workspace, "source.root", "imagenet");
     place(workspace, "source.lists", "lists");
     place(workspace, "source.classes", "lists/classes.txt");
-    place(workspace, "prompts.descriptions", "lists/descriptions.jsonl");
+    descriptions(workspace, names.iter().copied());
+}
+
+/// Writes two descriptions of each class.
+fn descriptions<'a>(workspace: &mut Workspace, names: impl Iterator<Item = &'a str>) {
+    let lines: String = names
+        .map(|name| json!({ "class_name": name, "texts": [format!("a photo of {name}"), format!("one {name}")] }))
+        .fold(String::new(), |lines, line| lines + &line.to_string() + "\n");
+    write(&workspace.path("descriptions.jsonl"), lines.as_bytes());
+    place(workspace, "prompts.descriptions", "descriptions.jsonl");
 }
 
 /// The splits of the digits, under the names of ImageNet-LT's lists.
@@ -277,4 +281,79 @@ fn the_plan_of_iwildcam_has_the_papers_counts() {
     assert_eq!(spectrum["unet_evaluations"], json!({ "due": evaluations, "at_most": evaluations }));
     // 1.5 bytes per pixel.
     assert_eq!(spectrum["bytes"]["due"], i64::from(samples) * 480 * 270 * 3 / 2);
+}
+
+/// All of the 44,956 hard images, in 3,212 species, and one species with more: four levels and four seeds.
+#[test]
+fn the_plan_of_inaturalist_2018_has_the_papers_counts() {
+    let mut workspace = shipped("inaturalist2018.toml");
+    let count = |label: usize| match label {
+        0..3211 => 14,
+        3211 => 2,
+        _ => 20,
+    };
+    let image = |label: usize, number: usize| format!("train_val2018/Plantae/{label}/{number}.jpg");
+    let mut train = String::new();
+    for label in 0..3213 {
+        touch(&workspace.path("inat"), (0..count(label)).map(|number| image(label, number)));
+        (0..count(label)).for_each(|number| writeln!(train, "{} {label}", image(label, number)).unwrap());
+    }
+    touch(&workspace.path("inat"), ["train_val2018/Plantae/0/val.jpg".to_owned()].into_iter());
+    write(&workspace.path("inat/iNaturalist18_train.txt"), train.as_bytes());
+    write(&workspace.path("inat/iNaturalist18_val.txt"), b"train_val2018/Plantae/0/val.jpg 0\n");
+    let names: BTreeMap<String, String> = (0..3213).map(|y| (y.to_string(), format!("species {y}"))).collect();
+    write(&workspace.path("classes.json"), serde_json::to_vec(&names).unwrap().as_slice());
+    place(&mut workspace, "source.root", "inat");
+    place(&mut workspace, "source.classes", "classes.json");
+    descriptions(&mut workspace, names.values().map(String::as_str));
+    let plan = workspace.json("plan", &[])["steps"].clone();
+    assert_eq!(planned(&plan, "hard_samples")["rows"]["due"], 44_956);
+    let samples = 44_956 * 4 * 4;
+    assert_eq!(planned(&plan, "spectrum")["rows"], json!({ "due": samples, "at_most": 6 * samples }));
+}
+
+/// Writes a Parquet file with the columns of Hugging Face's CIFAR-100, and so many images of each class.
+fn cifar100(path: &Path, counts: &[i64]) {
+    let labels: Int64Array =
+        (0..).zip(counts).flat_map(|(label, count)| (0..*count).map(move |_| Some(label))).collect();
+    let images = BinaryArray::from_vec(vec![b"x"; labels.len()]);
+    let features =
+        json!({ "info": { "features": { "fine_label": { "_type": "ClassLabel", "names": fine_labels() } } } });
+    let fields = vec![Field::new("img", DataType::Binary, true), Field::new("fine_label", DataType::Int64, true)];
+    let schema = Schema::new_with_metadata(fields, [("huggingface".to_owned(), features.to_string())].into());
+    let batch = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(images), Arc::new(labels)]).unwrap();
+    write(path, b"");
+    let mut writer = ArrowWriter::try_new(fs::File::create(path).unwrap(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+fn fine_labels() -> Vec<String> {
+    (0..100).map(|label| format!("class {label:02}")).collect()
+}
+
+/// The exponential profile of imbalance 100: 10,847 images, of which 325 are in classes of up to 20. The paper has 324.
+#[test]
+fn the_plan_of_cifar100_lt_has_the_papers_counts() {
+    let mut workspace = shipped("cifar100_lt.toml");
+    let counts: Vec<i64> = (0..100).map(|label| (500.0 * 0.01_f64.powf(f64::from(label) / 99.0)) as i64).collect();
+    assert_eq!(counts.iter().sum::<i64>(), 10_847);
+    cifar100(&workspace.path("cifar/train.parquet"), &counts);
+    cifar100(&workspace.path("cifar/test.parquet"), &[1; 100]);
+    place(&mut workspace, "source.root", "cifar");
+    descriptions(&mut workspace, fine_labels().iter().map(String::as_str));
+    let plan = workspace.json("plan", &[])["steps"].clone();
+    assert_eq!(planned(&plan, "hard_samples")["rows"]["due"], 325);
+    let samples = 325 * 3 * 8;
+    assert_eq!(planned(&plan, "spectrum")["rows"], json!({ "due": samples, "at_most": 6 * samples }));
+}
+
+/// A pipeline that ships has a test here or is a data set that ships.
+#[test]
+fn each_shipped_pipeline_is_tested() {
+    let here = fs::read_to_string(root().join("tests/it/datasets.rs")).unwrap();
+    for entry in fs::read_dir(root().join("pipelines")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(name.starts_with("digits_") || here.contains(&format!("shipped(\"{name}\")")), "{name}");
+    }
 }

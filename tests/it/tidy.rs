@@ -62,11 +62,13 @@ pub(crate) fn code(path: &Path) -> String {
     text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned()
 }
 
-/// Whether a file of `src` holds nothing but tests.
+/// Whether a file of `src` holds nothing but tests, or checks of fuzzing.
 pub(crate) fn is_test(path: &Path) -> bool {
     // The folder of the checkout may be called `tests`, too.
     let path = path.strip_prefix(root()).unwrap();
-    path.components().any(|part| part.as_os_str() == "tests") || path.ends_with("tests.rs")
+    path.components().any(|part| part.as_os_str() == "tests")
+        || path.ends_with("tests.rs")
+        || path.ends_with("fuzzing.rs")
 }
 
 #[test]

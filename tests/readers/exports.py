@@ -153,32 +153,65 @@ def parquet() -> str:
 
 
 def loader() -> str:
-    """The example's data set has the manifest's rows in order, from the lake, and reads each picture of it once."""
+    """The example's loader has the manifest's rows of lake and export, and reads each picture of the lake once."""
     sys.path.insert(0, str(EXAMPLES))
-    from loader import ManifestDataset, ResumableSampler
+    from loader import Export, Lake
 
     cache = Path(SCRATCH.name) / "cache"
-    data, sampler = ManifestDataset(LAKE, cache), ResumableSampler()
+    lake, export = Lake(LAKE, cache), Export(EXPORTS / "imagefolder")
+    assert (lake.epochs(), export.epochs()) == (5, len(BY_EPOCH)), (lake.epochs(), export.epochs())
+    assert not any(lake.awaits(epoch) for epoch in range(5)) and export.awaits(len(BY_EPOCH))
     for epoch, rows in BY_EPOCH.items():
-        data.set_epoch(epoch)
-        sampler.set_epoch(epoch, len(data))
-        found = [(data.samples[at], data[at][1], digest(data.encoded(at))) for at in sampler]
-        same(found, of(rows, "sample_id", "label", "digest"), f"epoch {epoch}")
+        for where, data in (("lake", lake), ("export", export)):
+            found = data.epoch(epoch)
+            read = [(found.samples[at], found[at][1], digest(found.encoded(at))) for at in range(len(found))]
+            same(read, of(rows, "sample_id", "label", "digest"), f"epoch {epoch} of the {where}")
     files = [path for path in cache.rglob("*") if path.is_file()]
     assert len(files) == len({row["sample_id"] for row in ROWS}), f"{len(files)} pictures"
     times = {path: path.stat().st_mtime_ns for path in files}
-    data.set_epoch(0)
+    lake.epoch(0)
     assert times == {path: path.stat().st_mtime_ns for path in files}, "a picture was fetched again"
+    texts = {found.label: (found.name, found.captions) for found in lake.classes()}
+    assert texts == {label: (name, (f"a photo of {name}.",)) for label, name in CLASSES.items()}, texts
+    assert texts == {found.label: (found.name, found.captions) for found in export.classes()}
+    train = pl.read_delta(str(LAKE / "images")).filter(pl.col("split") == "train")["label"].value_counts()
+    assert {found.label: found.images for found in lake.classes()} == dict(train.rows())
     return f"{len(ROWS)} rows, {len(files)} pictures"
 
 
-def train(name: str, kill_after: int | None = None) -> list[tuple[int, int, int]]:
-    """The batches that the example's trainer says it has trained on; it is killed after so many of them."""
-    folder = Path(SCRATCH.name)
-    command = [sys.executable, "-B", EXAMPLES / "resume.py", LAKE, folder / "cache", folder / f"{name}.npz"]
+def splits() -> str:
+    """The example's loader has the images of each split: of the lake, and of folders named by class or label."""
+    from loader import Export, Lake
+
+    images = pl.read_delta(str(LAKE / "images")).join(pl.read_delta(str(LAKE / "pixels")), on="pixel_id")
+    lake, folders = Lake(LAKE, Path(SCRATCH.name) / "cache"), Path(SCRATCH.name) / "splits"
+    for row in images.filter(pl.col("split") != "train").rows(named=True):
+        folder = row["class_name"] if row["split"] == "test" else f"{row['label']:03}"
+        file = folders / row["split"] / folder / f"{row['source_id']}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(row["image"]["bytes"])
+    export = Export(EXPORTS / "imagefolder", {split: folders / split for split in ("validation", "test")})
+    total = 0
+    for split in ("validation", "test"):
+        wanted = images.filter(pl.col("split") == split)
+        expected = sorted((label, digest(image["bytes"])) for label, image in wanted.select("label", "image").rows())
+        for data in (lake, export):
+            found = data.split(split)
+            assert sorted((found[at][1], digest(found.encoded(at))) for at in range(len(found))) == expected, split
+        total += len(expected)
+    assert len(lake.split("shifted_test")) == len(export.split("shifted_test")) == 0
+    return f"{total} pictures"
+
+
+def train(name: str, data: Path, kill_after: int | None = None) -> list[tuple[int, int, int]]:
+    """The batches that a trainer says it has trained on; it is killed after so many of them."""
+    trainer, run = Path(__file__).with_name("trainer.py"), Path(SCRATCH.name) / name
     said = []
-    with subprocess.Popen([*command, "--epochs", "2"], stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-B", trainer, EXAMPLES, data, run]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout or []:  # also what it said before the signal came
+            if line.startswith("{"):
+                break
             said.append(tuple(map(int, line.split())))
             if len(said) == kill_after:
                 process.send_signal(signal.SIGKILL)
@@ -186,32 +219,38 @@ def train(name: str, kill_after: int | None = None) -> list[tuple[int, int, int]
     return said
 
 
+def weights(name: str) -> bytes:
+    with np.load(Path(SCRATCH.name) / name / "last.npz") as state:
+        return state["weights"].tobytes()
+
+
 def resumed() -> str:
-    """A trainer that is killed goes on at the next row of its checkpoint, and ends with the same model to the bit."""
-    whole = train("whole")
+    """A trainer that is killed goes on at the next row of its checkpoint, and ends with the same model. An export gives
+    the same rows."""
+    whole = train("whole", EXPORTS / "imagefolder")
     rows = [(epoch, at) for epoch, start, count in whole for at in range(start, start + count)]
-    assert rows == [(row["epoch"], row["position"]) for row in ROWS if row["epoch"] < 2], "the run without a kill"
-    last = {name: value.tobytes() for name, value in np.load(Path(SCRATCH.name) / "whole.npz").items()}
+    assert rows == [(row["epoch"], row["position"]) for row in ROWS], "the run without a kill"
+    lake = train("lake", LAKE)
+    assert lake[: len(whole)] == whole and len(lake) > len(whole), "the run over the lake"
 
     def killed(point: int) -> None:
-        name, random_point = f"killed{point}", random.Random(point).randrange(1, len(whole))
-        first = train(name, random_point)
+        name, random_point = f"killed{point}", random.Random(point).randrange(1, len(lake))
+        first = train(name, LAKE, random_point)
         # what the first life has trained since its checkpoint went with it: the second begins there
-        second = train(name)
+        second = train(name, LAKE)
         start = (second[0][0], second[0][1])
-        assert start <= first[-1][:2], f"killed after {first[-1]}, resumed at {start}"
         kept = [batch for batch in first if batch[:2] < start]
-        assert kept + second == whole, f"killed after {first[-1]}, resumed at {start}"
-        state = {key: value.tobytes() for key, value in np.load(Path(SCRATCH.name) / f"{name}.npz").items()}
-        assert state == last, f"killed after {first[-1]}: another model"
+        assert kept + second == lake, f"killed after {first[-1]}, resumed at {start}"
+        assert weights(name) == weights("lake"), f"killed after {first[-1]}: another model"
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(killed, range(4)))
-    return f"4 kills in {len(whole)} batches"
+    return f"4 kills in {len(lake)} batches"
 
 
 def main() -> int:
-    checks: list[Callable[[], str]] = [seals, shards, image_folder, hugging_face_folder, parquet, loader, resumed]
+    forms = [seals, shards, image_folder, hugging_face_folder, parquet]
+    checks: list[Callable[[], str]] = [*forms, loader, splits, resumed]
     failures = 0
     for check in checks:
         try:

@@ -32,6 +32,8 @@ mod engine;
 mod error;
 mod family;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod img2img;
 mod latents;
 mod noise;

@@ -31,11 +31,17 @@ pub(super) enum Interrupted {
 }
 
 /// Downloads `url` into the file `part`, behind what an earlier download has left there. Adds the bytes that arrive to
-/// `fetched`.
+/// `fetched`, and stops when there are more than `size`, if it is known: then the file is not the stated one.
 ///
 /// # Errors
 /// Returns why the file is not complete.
-pub(super) async fn download(api: &Api, url: &str, part: &Path, fetched: &AtomicU64) -> Result<(), Interrupted> {
+pub(super) async fn download(
+    api: &Api,
+    url: &str,
+    part: &Path,
+    size: Option<u64>,
+    fetched: &AtomicU64,
+) -> Result<(), Interrupted> {
     let cache = |action| move |error: io::Error| Interrupted::Cache(FileError::io(action, part)(error).into());
     let have = fs::metadata(part).map_or(0, |found| found.len());
     let mut request = api.client().get(url);
@@ -57,10 +63,13 @@ pub(super) async fn download(api: &Api, url: &str, part: &Path, fetched: &Atomic
     let goes_on = status == PARTIAL && have > 0;
     let mut file =
         options.create(true).append(goes_on).write(true).truncate(!goes_on).open(part).map_err(cache("write"))?;
+    let mut written = if goes_on { have } else { 0 };
     loop {
         match response.chunk().await {
+            Ok(Some(_)) if size.is_some_and(|size| written > size) => return Ok(()),
             Ok(Some(bytes)) => {
                 file.write_all(&bytes).map_err(cache("write"))?;
+                written += bytes.len() as u64;
                 fetched.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             }
             Ok(None) => return file.sync_all().map_err(cache("write")),

@@ -1,6 +1,9 @@
 //! A model in a repository of the Hugging Face hub. Uses the hub's own cache, `models--ORG--REPO` with `blobs`,
 //! `snapshots` by commit, and `refs`, so that Python's tools and this program find each other's files.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+
 use std::{
     collections::HashMap,
     fs::{self, File, TryLockError},
@@ -25,7 +28,10 @@ use super::{
 };
 use crate::{
     config::HubFolder,
-    error::{self, text::bytes},
+    error::{
+        self,
+        text::{bytes, quote, shorten},
+    },
     identity::Digest,
     limited_read::{self, StandIn},
     models::{
@@ -36,6 +42,9 @@ use crate::{
 
 /// How long the hub may take to list a repository.
 const LISTING_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The most bytes of a list of files: a quarter of a million of them.
+const MAX_LISTING_BYTES: usize = 64 << 20;
 
 /// How often a request is tried.
 const MAX_ATTEMPTS: u32 = 5;
@@ -213,7 +222,7 @@ impl<'a> Hub<'a> {
         for attempt in 0..MAX_ATTEMPTS {
             pause(attempt).await;
             let request = repo.info_request().query(&[("blobs", "true")]).timeout(LISTING_TIMEOUT);
-            let response = match request.send().await {
+            let mut response = match request.send().await {
                 Ok(response) => response,
                 Err(error) => return Err(ListError::Unreachable(error::chain(&error.without_url()))),
             };
@@ -226,9 +235,17 @@ impl<'a> Hub<'a> {
             if let Some(refusal) = self.refusal(status.as_u16(), from.as_deref()) {
                 return Err(ListError::Failed(refusal));
             }
-            let body = response.bytes().await.map_err(|error| ListError::Unreachable(message(error.into())))?;
-            let parsed = serde_json::from_slice::<Listing>(&body).map(Record::from).map_err(|error| error.to_string());
-            return parsed.and_then(checked).map_err(|reason| ListError::Failed(self.unexpected(reason)));
+            let mut body = Vec::new();
+            while let Some(part) =
+                response.chunk().await.map_err(|error| ListError::Unreachable(message(error.into())))?
+            {
+                body.extend(part);
+                if body.len() > MAX_LISTING_BYTES {
+                    let reason = format!("its list of files has more than {MAX_LISTING_BYTES} bytes");
+                    return Err(ListError::Failed(self.unexpected(reason)));
+                }
+            }
+            return parsed(&body).map_err(|reason| ListError::Failed(self.unexpected(reason)));
         }
         Err(ListError::Unreachable(reason))
     }
@@ -315,7 +332,7 @@ impl<'a> Hub<'a> {
     }
 
     async fn fetch_all(&self, commit: &str, files: &[&HubFile], progress: &FetchProgress) -> Result<(), HubError> {
-        let total = files.iter().filter_map(|file| file.size).sum();
+        let total = total(files);
         let (count, into) = (count_files(files.len()), self.folder());
         progress.report(&format!("fetching `{}`: {count}, {}, into {}", self.url, bytes(total), into.display()));
         let repo = self.api.repo(self.repo(commit));
@@ -374,7 +391,7 @@ impl<'a> Hub<'a> {
                 // An earlier attempt may have been interrupted after the last byte.
                 let is_complete =
                     file.size.is_some_and(|size| fs::metadata(&part).is_ok_and(|part| part.len() == size));
-                if is_complete { Ok(()) } else { download(&self.api, &url, &part, fetched).await }
+                if is_complete { Ok(()) } else { download(&self.api, &url, &part, file.size, fetched).await }
             };
             reason = match watch.unless_silent(MAX_SILENT_PERIODS, downloading).await {
                 Some(Ok(())) => match defect(file, &part) {
@@ -429,9 +446,19 @@ async fn pause(attempt: u32) {
     }
 }
 
-/// Checks that the commit of a record can be the name of a folder.
-fn checked(record: Record) -> Result<Record, String> {
-    if is_commit(&record.commit) { Ok(record) } else { Err(format!("`sha` is `{}`, not a commit", record.commit)) }
+/// Returns the record in a response of the hub. Its commit can be the name of a folder.
+fn parsed(body: &[u8]) -> Result<Record, String> {
+    let record: Record = serde_json::from_slice::<Listing>(body).map_err(|error| shorten(&error.to_string()))?.into();
+    if is_commit(&record.commit) {
+        Ok(record)
+    } else {
+        Err(format!("`sha` is {}, not a commit", quote(&record.commit)))
+    }
+}
+
+/// Returns the bytes of all files, as far as the hub states them.
+fn total(files: &[&HubFile]) -> u64 {
+    files.iter().filter_map(|file| file.size).fold(0, u64::saturating_add)
 }
 
 fn is_present(file: &HubFile, snapshot: &Path) -> bool {

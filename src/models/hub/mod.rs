@@ -18,6 +18,8 @@ use std::path::PathBuf;
 use crate::config::ModelLocation;
 
 pub(crate) use error::HubError;
+#[cfg(any(test, fuzzing))]
+pub(crate) use hugging_face::fuzzing::listing;
 pub(crate) use progress::FetchProgress;
 
 /// Returns the directory with the files of the model at `location`. Fetches them first if necessary. A local directory

@@ -16,7 +16,7 @@ use crate::{identity::Digest, limited_read, models::model_dir::FileError};
 pub(super) struct Record {
     /// The commit, 40 hexadecimal digits.
     pub(super) commit: String,
-    /// All files of the repository.
+    /// All files of the repository whose paths can be those of files.
     pub(super) files: Vec<HubFile>,
 }
 
@@ -62,7 +62,8 @@ impl From<Listing> for Record {
             // The digest becomes a file name.
             HubFile { path: rfilename, size, blob: blob.filter(|blob| is_hex(blob, 40) || is_hex(blob, 64)) }
         };
-        Self { commit: listing.sha, files: listing.siblings.into_iter().map(file).collect() }
+        let plain = listing.siblings.into_iter().filter(|file| is_plain(&file.rfilename));
+        Self { commit: listing.sha, files: plain.map(file).collect() }
     }
 }
 
@@ -102,6 +103,11 @@ pub(super) fn is_commit(revision: &str) -> bool {
     is_hex(revision, 40)
 }
 
+/// Whether a path stays in the folder that it is relative to, and on one line of a message.
+fn is_plain(path: &str) -> bool {
+    path.split('/').all(|part| !["", ".", ".."].contains(&part)) && !path.contains(char::is_control)
+}
+
 fn is_hex(text: &str, length: usize) -> bool {
     text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -114,6 +120,15 @@ fn file(endpoint: &str, repository: &str, commit: &str) -> Result<PathBuf, HubEr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_that_leads_elsewhere_or_controls_a_terminal_is_no_file() {
+        let siblings = ["a/b.json", "a/../../b.json", "/b.json", "a//b.json", "a/./b", "a\u{1b}[2Jb.json", "a\nb.json"]
+            .map(|path| serde_json::json!({ "rfilename": path, "size": 1 }));
+        let listing = serde_json::json!({ "sha": "c", "siblings": siblings }).to_string();
+        let record: Record = serde_json::from_str::<Listing>(&listing).unwrap().into();
+        assert_eq!(record.files.iter().map(|file| file.path.as_str()).collect::<Vec<_>>(), ["a/b.json"]);
+    }
 
     #[test]
     fn a_listing_names_contents_as_the_cache_does() {

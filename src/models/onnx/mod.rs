@@ -11,6 +11,8 @@ mod device;
 mod element;
 mod error;
 mod fetch;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub(crate) mod graph_file;
 mod model;
 mod protobuf;

@@ -3,6 +3,8 @@
 //! `preprocessor_config.json` describes it or, since transformers 5, `image_processor` in `processor_config.json`.
 
 mod config;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 
 use std::path::Path;
 

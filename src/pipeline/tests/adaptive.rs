@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Rows of feedback.
-#[derive(Default, Clone)]
+#[derive(Clone, Default)]
 struct Rows {
     curriculum: Vec<String>,
     trial: Vec<String>,
@@ -63,7 +63,7 @@ impl Walk {
             "spectrum.image_guidance=[10,50,90]",
             "hard_samples.max_class_count=20",
         ];
-        let curricula = Curricula::open(&edits).await;
+        let curricula = Curricula::small(&edits).await;
         let edits = edits.map(str::to_owned).to_vec();
         Self { curricula, feedback: Rows::default(), edits, draws: seed << 32 }
     }
@@ -94,13 +94,21 @@ impl Walk {
             ("curriculum.levels", &["[10,50,90]", "[50,90,100]", "[10,100]"]),
             ("curriculum.strategy", &["adaptive", "adaptive", "adaptive_by_class", "least_gain", "random_choice"]),
             ("curriculum.exploration", &["0", "0.5"]),
+            ("curriculum.class_balanced", &["true", "false"]),
+            ("curriculum.non_hard_fraction", &["0.5", "1"]),
             ("hard_samples.max_class_count", &["20", "10"]),
             // A threshold keeps other images of the first slots.
             ("filter.min_text_similarity", &["0.5", "0.6"]),
         ];
         let (key, values) = keys[usize::try_from(self.below(keys.len() as u64)).unwrap()];
-        let value = self.choose(values);
-        self.set(key, value);
+        let value = self.choose(values).to_owned();
+        // A user who is told that a trial cannot go on begins a new one.
+        let is_stuck = self.awaited().await.iter().all(|awaited| awaited.stale);
+        let (key, value) = match is_stuck && self.below(2) == 0 {
+            true => ("curriculum.trials", format!("[\"{}\",\"two\"]", self.draws)),
+            false => (key, value),
+        };
+        self.set(key, &value);
         self.curricula.edit(&self.edits).unwrap();
         let kept = if self.edits.iter().any(|edit| edit.ends_with("=0.6")) { 1 } else { 2 };
         self.curricula.long_tail(&[40, 30, 12, 6], &[10, 50, 90], |row, _| kept + row % 2).await;
@@ -170,7 +178,7 @@ impl Walk {
 #[tokio::test]
 async fn feedback_that_is_awaited_is_accepted_after_any_edits() {
     let (mut accepted, mut stale) = (0, 0);
-    for seed in 0..4 {
+    for seed in 0..2 {
         let mut walk = Walk::new(seed).await;
         walk.edit().await;
         for _ in 0..20 {
@@ -209,5 +217,5 @@ async fn feedback_that_is_awaited_is_accepted_after_any_edits() {
         }
         assert_eq!(walk.awaited().await, []);
     }
-    assert!(accepted > 40 && stale > 10, "{accepted} accepted, {stale} of stale trials");
+    assert!(accepted > 15 && stale > 10, "{accepted} accepted, {stale} of stale trials");
 }

@@ -37,6 +37,11 @@ impl Curricula {
         Self::with(edits, session::Settings::default()).await
     }
 
+    /// Opens it for tables so small that dividing them takes longer than all else.
+    async fn small(edits: &[&str]) -> Self {
+        Self::with(edits, session::Settings { target_partitions: 1, ..session::Settings::default() }).await
+    }
+
     async fn with(edits: &[&str], settings: session::Settings) -> Self {
         let lake = tempfile::tempdir().unwrap();
         let options = Options {

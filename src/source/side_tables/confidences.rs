@@ -16,7 +16,7 @@ use parquet::{
 use super::super::{Source, error::SourceError, parquet_files::check_rows, schema_of};
 use crate::{
     error::{
-        Result, Warning,
+        Result, Warning, contained_now,
         text::{first_few, quote},
     },
     identity::Digest,
@@ -86,7 +86,9 @@ pub(crate) fn confidences(path: Option<&Path>) -> Result<Confidences> {
     let file = File::open(path).map_err(unreadable)?;
     let bytes = file.metadata().map_err(unreadable)?.len();
     let invalid = |problem| SourceError::InvalidFile { path: path.to_owned(), key: KEY, problem };
-    let rows = read(file, bytes, &table).map_err(|problem| match stand_in(path) {
+    let rows = contained_now(|| read(file, bytes, &table))
+        .unwrap_or_else(|panic| Err(format!("it cannot be read: its reader panics: {panic}")));
+    let rows = rows.map_err(|problem| match stand_in(path) {
         Some(found) => invalid(found.instead_of_the_file()),
         None => invalid(problem),
     })?;

@@ -6,6 +6,8 @@ mod common_names;
 mod confidences;
 mod descriptions;
 
+#[cfg(any(test, fuzzing))]
+pub(super) use class_text::read_descriptions;
 pub(crate) use class_text::{Line, lines};
 pub(super) use class_text::{read_json, read_text};
 pub(crate) use common_names::{CommonNames, common_names};

@@ -1,6 +1,9 @@
 //! Feedback: what a trainer measured on the spectrum validation set, imported from a file, so that an adaptive curriculum
 //! can choose the next level.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use arrow::{
@@ -8,18 +11,21 @@ use arrow::{
     compute::concat_batches,
 };
 use datafusion::{
+    dataframe::DataFrame,
     error::DataFusionError,
     prelude::{ParquetReadOptions, SessionContext},
 };
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, contained, is_about_a_file},
     lake::UnitRows,
     pipeline::Project,
     schema::{self, FEEDBACK_TABLE, conform::conform_batches},
     session::Snapshot,
 };
 
+/// Rows of a file. A few kilobytes can stand for a billion of equal ones.
+const MAX_ROWS: usize = 1 << 22;
 const ID: &str = "feedback_id";
 /// How often the table is checked while a run waits for more feedback.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -43,6 +49,8 @@ enum FeedbackError {
     File { file: String, problem: String },
     #[error("`{file}` does not have the columns of feedback: {problem}\nhint: it needs {}", .columns.join(", "))]
     Columns { file: String, columns: Vec<String>, problem: String },
+    #[error("`{file}` has more than {max} rows; submit each epoch in a file of its own")]
+    TooLong { file: String, max: usize },
     #[error("`{file}`: {}\nhint: nothing was imported; submit all rows of an epoch's phase together", .problems.join("; "))]
     Rows { file: String, problems: Vec<String> },
 }
@@ -122,26 +130,42 @@ pub(crate) async fn wait(project: &Project) -> Result<()> {
 /// Reads the rows of the file, with their ids.
 async fn read(project: &Project, context: &SessionContext, file: &Path) -> Result<RecordBatch> {
     let name = file.display().to_string();
-    let fail = |error: DataFusionError| FeedbackError::File {
-        file: name.clone(),
-        problem: error.find_root().message().into_owned(),
-    };
-    // The statistics of a file leave NaN out, so they could say that a column holds a single number although it does not.
-    context.state_ref().write().config_mut().options_mut().execution.collect_statistics = false;
-    let found = context.read_parquet(name.as_str(), ParquetReadOptions::default()).await.map_err(fail)?;
-    context.register_table("file", found.into_view()).map_err(fail)?;
-    let query = "feedback/incoming.sql";
-    let rows = match project.plan_query(context, query, &[]).await {
-        Ok(rows) => rows.collect().await.map_err(|error| Error::query(query, error)),
-        Err(error) => Err(error),
-    };
-    let batches = rows.map_err(|error| {
-        let columns =
-            FEEDBACK_TABLE.schema.fields().iter().skip(1).map(|field| format!("`{}`", field.name())).collect();
-        FeedbackError::Columns { file: name.clone(), columns, problem: error.to_string() }
+    let batches = contained(read_file(project, context, &name)).await.unwrap_or_else(|panic| {
+        let problem = format!("its reader panics: {panic}");
+        Err(FeedbackError::File { file: name.clone(), problem })
     })?;
     let batches = conform_batches(&name, &batches, &FEEDBACK_TABLE.schema)?;
     concat_batches(&FEEDBACK_TABLE.schema, &batches).map_err(|error| Error::query(schema::FEEDBACK, error.into()))
+}
+
+async fn read_file(project: &Project, context: &SessionContext, file: &str) -> Result<Vec<RecordBatch>, FeedbackError> {
+    let unreadable = |error: DataFusionError| FeedbackError::File {
+        file: file.to_owned(),
+        problem: error.find_root().message().into_owned(),
+    };
+    let other_columns = |error: Error| {
+        let columns =
+            FEEDBACK_TABLE.schema.fields().iter().skip(1).map(|field| format!("`{}`", field.name())).collect();
+        FeedbackError::Columns { file: file.to_owned(), columns, problem: error.to_string() }
+    };
+    // The statistics of a file leave NaN out, so they could say that a column holds a single number although it does not.
+    context.state_ref().write().config_mut().options_mut().execution.collect_statistics = false;
+    let found = context.read_parquet(file, ParquetReadOptions::default()).await.map_err(unreadable)?;
+    context.register_table("file", found.into_view()).map_err(unreadable)?;
+    let query = "feedback/incoming.sql";
+    let rows = project.plan_query(context, query, &[]).await.map_err(other_columns)?;
+    let rows = at_most(rows, MAX_ROWS).await.map_err(|error| match is_about_a_file(error.find_root()) {
+        true => unreadable(error),
+        false => other_columns(Error::query(query, error)),
+    })?;
+    rows.ok_or_else(|| FeedbackError::TooLong { file: file.to_owned(), max: MAX_ROWS })
+}
+
+/// Returns the rows of a query, or `None` if there are more than `max`.
+async fn at_most(rows: DataFrame, max: usize) -> Result<Option<Vec<RecordBatch>>, DataFusionError> {
+    let rows = rows.limit(0, Some(max + 1))?.collect().await?;
+    let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
+    Ok((count <= max).then_some(rows))
 }
 
 /// Returns the problems of the rows `incoming` of `snapshot`, each with the number of rows that it concerns.
