@@ -16,7 +16,7 @@ use crate::{
     error::{Diagnostic, Diagnostics, Error, Result, Warning},
     feedback::{self, Awaited},
     models::diffusion::Stats,
-    pipeline::Pipeline,
+    pipeline::{Pipeline, staleness},
     report::{self, Level},
     run::{self, Outcome, Shard, Stop},
     schema,
@@ -141,9 +141,17 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
     output::note(census::text(pipeline.source.census()));
     pipeline.look_at_sizes().await?;
     let bars = Bars::new();
-    let outcomes = match arguments.follow {
-        true => run::follow(&mut pipeline, &options, &bars, note_awaited).await?,
-        false => run::run(&pipeline, &options, &bars).await?,
+    let ended = match arguments.follow {
+        true => run::follow(&mut pipeline, &options, &bars, note_awaited).await,
+        false => run::run(&pipeline, &options, &bars).await,
+    };
+    let outcomes = match ended {
+        Ok(outcomes) => outcomes,
+        Err(error @ Error::Expectation { .. }) => {
+            explain(&pipeline, target.format).await?;
+            return Err(error);
+        }
+        Err(error) => return Err(error),
     };
     let awaited = feedback::awaited(&pipeline.project).await?;
     note_awaited(&awaited);
@@ -167,6 +175,17 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what may explain why an expectation failed: the outcome of each level, and what was kept of it.
+async fn explain(pipeline: &Pipeline, format: Format) -> Result<()> {
+    let project = &pipeline.project;
+    let Some(kept) = project.plan.step(schema::KEPT) else { return Ok(()) };
+    if format == Format::Text && staleness::reason(&project.session, kept).await?.is_none() {
+        print_text(pipeline, &report::levels(project).await?).await?;
+        output::warnings(&report::warnings(pipeline).await?);
+    }
+    Ok(())
 }
 
 /// What a run has made.

@@ -195,8 +195,5 @@ fn no_hard_sample(census: &Census) -> Warning {
         let (small, large) = (quote(&smallest.class_name), quote(&largest.class_name));
         format!("; classes of train have {} ({small}) to {} images ({large})", smallest.images, largest.images)
     });
-    Warning::new(
-        format!("no image is hard, so none was generated{sizes}"),
-        "`[hard_samples]` says which images are hard",
-    )
+    Warning::new(format!("no image is hard{sizes}"), "`[hard_samples]` says which images are hard")
 }

@@ -70,9 +70,16 @@ pub(crate) async fn run(pipeline: &Pipeline, options: &Options, progress: &dyn P
     pipeline.project.check_lake().await?;
     rejects::notice_changes(job.lake(), steps).await?;
     report_device(job, &pipeline.models, last).await?;
-    let outcomes = run_steps(job, last, async |complete| check_shares(pipeline, complete, last).await).await?;
-    update_contact_sheet(pipeline, &outcomes).await?;
-    Ok(outcomes)
+    let ended = run_steps(job, last, async |complete| check_shares(pipeline, complete, last).await).await;
+    match &ended {
+        Ok(outcomes) => update_contact_sheet(pipeline, outcomes).await?,
+        // The images may tell why.
+        Err(Error::Expectation { .. }) if is_kept(pipeline).await? => {
+            report::write_contact_sheet(&pipeline.project).await?;
+        }
+        Err(_) => {}
+    }
+    ended
 }
 
 /// Runs the steps up to the one at `last`, and those that are repeated with it. Calls `check` on those that are complete.
@@ -122,6 +129,12 @@ async fn report_device(job: Job<'_>, models: &Models, last: usize) -> Result<()>
         }
     }
     Ok(())
+}
+
+/// Whether it is decided which images are kept.
+async fn is_kept(pipeline: &Pipeline) -> Result<bool> {
+    let Some(step) = pipeline.project.plan.step(schema::KEPT) else { return Ok(false) };
+    Ok(staleness::reason(&pipeline.project.session, step).await?.is_none())
 }
 
 /// Writes the contact sheet if the kept images changed, or if it is missing.

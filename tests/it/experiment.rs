@@ -14,6 +14,7 @@ fn classified() -> Workspace {
     let mut workspace = Workspace::small();
     workspace.edit("models.classifiers.digits=tests/fixtures/classifier");
     workspace.edit("hard_samples.sql=hard_samples/classifier.sql");
+    workspace.edit("hard_samples.hard_fraction=1");
     workspace.edit("hard_samples.classifier=digits");
     workspace.edit("hard_samples.max_probability=1");
     workspace
@@ -167,7 +168,9 @@ fn an_experiment_compares_methods_with_one_budget() {
     for row in &rows {
         let same = |written: &&BTreeMap<String, String>| {
             ["architecture", "method", "loss", "sampling", "metric"].iter().all(|name| written[*name] == row[*name])
-                && ["split_seed", "learner_seed"].iter().all(|name| row[*name] == written[*name].parse::<i64>().unwrap())
+                && ["split_seed", "learner_seed"]
+                    .iter()
+                    .all(|name| row[*name] == written[*name].parse::<i64>().unwrap())
         };
         let found: Vec<_> = written.iter().filter(same).collect();
         assert_eq!(found.len(), 1, "{row}");

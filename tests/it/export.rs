@@ -314,6 +314,7 @@ fn images_that_the_lake_refers_to_come_from_the_source() {
         fs::write(sql.join(name), text).unwrap();
     }
     workspace.edit(&format!("sql_dir={}", sql.display()));
+    workspace.edit("curriculum.strategy=real_only");
     workspace.run();
     let there = workspace.path("out");
     succeed(&mut export(&workspace, &there, "imagefolder", &["--epoch", "0"]));

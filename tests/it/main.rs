@@ -14,6 +14,7 @@ mod export; // manifests in the formats of trainers, and their readers
 mod foreign; // what other programs do to a lake, and what becomes of it
 mod hub; // models from Hugging Face's hub
 mod images; // the form in which images are stored
+mod independent; // the method computed a second time, in Python
 mod inspect; // `models inspect`
 mod layers; // modules use only those below them, without circles
 mod links; // links of the documentation

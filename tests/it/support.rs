@@ -18,6 +18,7 @@ pub(crate) const SMALL: &[&str] = &[
     "filter.max_attempts=2",
     "curriculum.epochs=5",
     "curriculum.curriculum_epochs=4",
+    "curriculum.max_repeats=1000",
 ];
 
 /// Queries of the tables that a TOML determines, and of the incremental rows that they refer to.

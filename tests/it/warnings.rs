@@ -25,7 +25,7 @@ fn photos(diffusion: &str, files: &[(&str, u32, u32)]) -> Workspace {
          models = {{ diffusion = \"{}\", clip = \"{}\" }}\n\
          hard_samples.max_class_count = 1000\nspectrum = {{ image_guidance = [50], seeds = [1], timesteps = 2 }}\n\
          filter = {{ min_text_similarity = -1.0, max_attempts = 1 }}\n\
-         curriculum = {{ epochs = 2, curriculum_epochs = 1 }}\n",
+         curriculum = {{ epochs = 2, curriculum_epochs = 1, synthetic_per_hard = 1 }}\n",
         workspace.path("photos").display(),
         root().join(diffusion).display(),
         root().join("models/digits/clip").display(),
@@ -183,20 +183,31 @@ fn prompts_that_are_cut_off_are_counted() {
 fn nothing_hard_is_said_as_soon_as_it_is_known() {
     let mut workspace = Workspace::small();
     workspace.edit("hard_samples.max_class_count=1");
-    let message =
-        "no image is hard, so none was generated; classes of train have 3 (\"eight\") to 70 images (\"zero\")";
-    let check = |command: &str, arguments: &[&str], expected: bool| {
-        let said = workspace.json(command, arguments)["warnings"].to_string().replace('\\', "");
-        assert_eq!(said.contains(message), expected, "{command} {arguments:?}: {said}");
+    let refused = |command: &str| {
+        let output = workspace.command(command, &[]).output().unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{command}: {said}");
+        assert!(said.contains("no training image is hard, so no epoch would train on a synthetic image"), "{said}");
+    };
+    let warns = |command: &str, arguments: &[&str]| {
+        let message = "no image is hard; classes of train have 3 (\"eight\") to 70 images (\"zero\")";
+        workspace.json(command, arguments)["warnings"].to_string().replace('\\', "").contains(message)
     };
     // Before and after the images are read.
-    for arguments in [&["--until", "images"][..], &["--until", "hard_samples"]] {
-        check("check", &[], true);
-        check("plan", &[], true);
-        check("run", arguments, arguments[1] == "hard_samples");
+    for (step, is_known) in [("images", false), ("hard_samples", true)] {
+        refused("check");
+        refused("plan");
+        assert_eq!(warns("run", &["--until", step]), is_known, "{step}");
     }
-    check("run", &["--until", "hard_samples"], true);
-    check("plan", &[], true);
+    refused("run");
+    // A curriculum of real images needs none.
+    workspace.edit("curriculum.strategy=real_only");
+    let message = "no image is hard; classes of train have 3 (\"eight\") to 70 images (\"zero\")";
+    for command in ["check", "plan", "run"] {
+        let said = workspace.json(command, &[])["warnings"].to_string().replace('\\', "");
+        assert!(said.contains(message), "{command}: {said}");
+    }
+    workspace.edit("curriculum.strategy=diverse_to_specific");
     // Another query may need what is known once images are read.
     workspace.edit("name=other");
     workspace.edit(&format!("sql_dir={}", workspace.path("sql").display()));
