@@ -179,6 +179,9 @@ fn an_experiment_compares_methods_with_one_budget() {
     let of_level = written.iter().find(|row| row["metric"] == "level" && row["method"] == "fixed").unwrap();
     assert_eq!(of_level["value"], first["fixed_levels"][0]["image_guidance"].to_string());
     assert!(["10", "50", "90"].contains(&of_level["value"].as_str()));
+    let chosen = written.iter().filter(|row| row["method"] == "adaptive" && row["metric"] == "chosen");
+    let counts: Vec<i64> = chosen.map(|row| row["value"].parse().unwrap()).collect();
+    assert_eq!((counts.len(), counts.iter().sum::<i64>()), (4 * 3, 4 * 2), "a level of each epoch and learner");
     levels_are_those_of_the_schedules(&first);
     // A second run replaces the rows with bit-identical ones.
     assert!(workspace.json("experiment", &[]) == first, "another answer");
