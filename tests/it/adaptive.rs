@@ -119,35 +119,62 @@ fn wrong_feedback_is_refused_with_counts_and_nothing_of_it_is_taken() {
     let workspace = adaptive();
     workspace.run();
     let whole = measure(&workspace, 50);
-    let refused = |trial: &str, epoch: i64, rows: &[(String, String, f64)]| {
-        hand_in(&workspace, &write(&workspace, trial, epoch, rows)).unwrap_err()
+    let refused = |workspace: &Workspace, trial: &str, epoch: i64, rows: &[(String, String, f64)]| {
+        hand_in(workspace, &write(workspace, trial, epoch, rows)).unwrap_err()
     };
-    let said = refused("one", 0, &whole[..whole.len() - 3]);
+    let said = refused(&workspace, "one", 0, &whole[..whole.len() - 3]);
     assert!(said.contains("3 samples of the spectrum validation set that are missing from an epoch's phase"), "{said}");
-    let said = refused("three", 0, &whole);
+    let said = refused(&workspace, "three", 0, &whole);
     assert!(said.contains("32 rows of a trial that `curriculum.trials` does not name"), "{said}");
-    let said = refused("one", 1, &whole);
+    let said = refused(&workspace, "one", 1, &whole);
     assert!(said.contains("32 rows of an epoch whose predecessor has no complete feedback"), "{said}");
-    let said = refused("one", 2, &whole);
+    let said = refused(&workspace, "one", 2, &whole);
     assert!(said.contains("32 rows of an epoch outside of the curriculum"), "{said}");
     let mut wild = whole.clone();
     wild[0].2 = 1.5;
     wild[1].2 = f64::NAN;
     wild[2].0 = "nobody".into();
     wild[3].1 = "later".into();
-    let said = refused("one", 0, &wild);
+    let said = refused(&workspace, "one", 0, &wild);
     for part in
         ["2 rows whose probability is not from 0 to 1", "1 rows of a phase other", "1 rows of a sample that is not"]
     {
         assert!(said.contains(part), "{part}: {said}");
     }
+    // All numbers of the file are equal, and its statistics leave NaN out.
+    let mut equal = whole.clone();
+    equal.iter_mut().for_each(|row| row.2 = 0.5);
+    equal.iter_mut().take(4).for_each(|row| row.2 = f64::NAN);
+    let said = refused(&workspace, "one", 0, &equal);
+    assert!(said.contains("4 rows whose probability is not from 0 to 1"), "{said}");
     assert_eq!(workspace.number("SELECT count(*) FROM feedback"), 0.0);
 
     hand_in(&workspace, &write(&workspace, "one", 0, &whole)).unwrap();
     let mut other = whole.clone();
     other[0].2 += 0.1;
-    let said = refused("one", 0, &other);
+    let said = refused(&workspace, "one", 0, &other);
     assert!(said.contains("1 rows that contradict feedback already stored for that epoch"), "{said}");
+    // A larger validation set makes the trial stale: it is not awaited, and a new one is asked for.
+    let mut workspace = workspace;
+    workspace.edit("validation.sources=9");
+    let awaited = workspace.run()["awaits"].clone();
+    assert_eq!((&awaited[0]["trial"], &awaited[0]["stale"]), (&Value::from("one"), &Value::from(true)), "{awaited}");
+    assert_eq!((&awaited[1]["trial"], &awaited[1]["stale"]), (&Value::from("two"), &Value::from(false)), "{awaited}");
+    let said = stderr(&workspace.command("run", &[]).output().unwrap());
+    assert!(said.contains("trial one: it was measured on another spectrum validation set"), "{said}");
+    assert!(said.contains("trial two: epoch 0 needs feedback from before and after its probe"), "{said}");
+    let said = refused(&workspace, "one", 0, &measure(&workspace, 50));
+    assert!(said.contains("rows of a trial that was measured on another spectrum validation set"), "{said}");
+    // A trainer that waits is not left waiting.
+    workspace.edit("curriculum.trials=[\"one\"]");
+    let output = workspace.command("run", &["--follow"]).output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("the spectrum validation set has changed since the trial `one` was measured on it"),
+        "{said}"
+    );
+
     let none = workspace.path("none.parquet");
     std::fs::write(&none, "hello").unwrap();
     assert!(hand_in(&workspace, &none).unwrap_err().contains("none.parquet"));

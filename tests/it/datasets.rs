@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     sources::{DIGITS, Image, images, write},
-    support::{Workspace, root},
+    support::{Workspace, root, stderr},
 };
 
 /// A shipped pipeline, with the models of the digits.
@@ -153,6 +153,30 @@ fn iwildcam(workspace: &mut Workspace, rows: impl Iterator<Item = (String, &'sta
     place(workspace, "source.classes", "iwildcam/categories.csv");
     place(workspace, "hard_samples.confidences", "confidences.parquet");
     place(workspace, "prompts.common_names", "names.json");
+}
+
+/// Paths of another form than those of `images` match nothing, and few missing ones are no reason to stop.
+#[test]
+fn confidences_have_the_training_images() {
+    let mut workspace = Workspace::small();
+    let file = workspace.path("confidences.parquet");
+    workspace.edit("hard_samples.sql=hard_samples/low_confidence.sql");
+    workspace.edit("hard_samples.hard_fraction=0.05");
+    workspace.edit(&format!("hard_samples.confidences={}", file.display()));
+    let of = |prefix: &str, rows: usize| -> Vec<(String, f64)> {
+        (0..rows).map(|row| (format!("{prefix}train.parquet#{row}"), 0.5 + row as f64 / 1000.0)).collect()
+    };
+    confidences(&file, &of("x/", 337));
+    let output = workspace.command("check", &[]).output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    let message = "`hard_samples.confidences` has no probability for 337 of 337 training images: `train.parquet#0`";
+    assert!(said.contains(message) && said.contains("while the file names `x/train.parquet#0`"), "{said}");
+    confidences(&file, &of("", 334));
+    let said = workspace.json("check", &[])["warnings"].to_string();
+    assert!(said.contains("`hard_samples.confidences` has no probability for 3 of 337 training images"), "{said}");
+    confidences(&file, &of("", 337));
+    assert_eq!(workspace.json("check", &[])["warnings"].as_array().unwrap().len(), 0);
 }
 
 #[test]

@@ -349,3 +349,30 @@ async fn hard_samples_by_confidence_take_a_threshold_and_a_share() {
     +-----------------------+-----------------------------------+
     ");
 }
+
+/// Two classes of ImageNet are named "missile".
+#[tokio::test]
+async fn classes_of_one_name_stay_apart_in_tables() {
+    let mut curricula = Curricula::open(&[]).await;
+    let names = strings(&["missile", "missile", "owl"]);
+    curricula.set("classes", &[("label", integers(&[657, 744, 3])), ("class_name", Arc::clone(&names))]);
+    let ids = strings(&["a", "b", "c"]);
+    let columns = [
+        ("sample_id", Arc::clone(&ids)),
+        ("source_id", ids),
+        ("label", integers(&[657, 744, 3])),
+        ("class_name", names),
+        ("image_guidance", integers(&[0; 3])),
+        ("seed", integers(&[1; 3])),
+    ];
+    curricula.set("candidates", &columns);
+    for query in ["report/slots.sql", "report/levels.sql"] {
+        let project = &curricula.pipeline.project;
+        let answer = project.query_on(&curricula.snapshot, query, &[]).await.unwrap();
+        let names = answer.columns().flat_map(|columns| {
+            columns.strings("class_name").unwrap().iter().flatten().map(str::to_owned).collect::<Vec<_>>()
+        });
+        let expected = ["missile (657)", "missile (744)", "owl"].map(str::to_owned);
+        assert_eq!(names.collect::<BTreeSet<_>>(), BTreeSet::from(expected), "{query}");
+    }
+}

@@ -115,7 +115,7 @@ fn a_step_that_is_not_there() {
     let (workspace, _guard) = small();
     assert_snapshot!(said(&mut workspace.command("run", &["--until", "imgaes"])), @r"
     exit code 2
-    error: --until imgaes: there is no such step; the steps are `pixels`, `images`, `hard_samples`, `candidates`, `spectrum`, `scores`, `kept`, `validation`, `probe`, `progress`, `schedule`, `manifest`
+    error: --until imgaes: there is no such step; the steps are `pixels`, `images`, `classes`, `hard_samples`, `candidates`, `spectrum`, `scores`, `kept`, `validation`, `probe`, `progress`, `schedule`, `manifest`
     1 problem; nothing was run
     ");
     assert!(!workspace.lake().exists());

@@ -23,7 +23,7 @@ fn built_in(name: &str) -> String {
 fn a_replacement_with_other_columns() {
     let (mut workspace, _guard) = shipped();
     let text = built_in(FILTER).replace(
-        "    sample_id, source_id, label, class_name, image_guidance, seed, attempt, text_similarity",
+        "    sample_id, source_id, label, class_name, image_guidance, seed, attempt, prompt, text_similarity",
         "    sample_id, source_id, class_name AS label, class_name, image_guidance, seed, 1 AS more, text_similarity",
     );
     assert_ne!(text, built_in(FILTER));
@@ -31,7 +31,7 @@ fn a_replacement_with_other_columns() {
     assert_snapshot!(check(&mut workspace, &[]), @r"
     exit code 2
     error: query `kept/text_similarity.sql`: column `label` is utf8, expected int64; column `attempt` is missing; unknown column `more`
-    hint: the columns of `kept` are (sample_id utf8, source_id utf8, label int64, class_name utf8, image_guidance int64, seed int64, attempt int64, text_similarity float32, image_similarity float32)
+    hint: the columns of `kept` are (sample_id utf8, source_id utf8, label int64, class_name utf8, image_guidance int64, seed int64, attempt int64, prompt utf8, text_similarity float32, image_similarity float32)
     1 problem; nothing was run
     ");
 }
@@ -176,7 +176,7 @@ fn expectations_that_cannot_be_asked() {
         queries.map(|sql| check(&mut workspace, &[&format!("expect=[{{name=\"all is well\", sql=\"{sql}\"}}]")]));
     assert_snapshot!(said.join("\n"), @r"
     exit code 2
-    error: query `[[expect]] all is well`: unknown table `imagse`; the tables are `candidates`, `common_names`, `confidences`, `descriptions`, `experiments`, `feedback`, `hard_samples`, `images`, `kept`, `ledger`, `listing`, `manifest`, `pixels`, `probe`, `progress`, `rejects`, `schedule`, `scores`, `spectrum` and `validation`
+    error: query `[[expect]] all is well`: unknown table `imagse`; the tables are `candidates`, `classes`, `common_names`, `confidences`, `descriptions`, `experiments`, `feedback`, `hard_samples`, `images`, `kept`, `ledger`, `listing`, `manifest`, `pixels`, `probe`, `progress`, `rejects`, `schedule`, `scores`, `spectrum` and `validation`
 
     exit code 2
     error: query `[[expect]] all is well`: No field named lable. Did you mean 'images.label'?
@@ -189,7 +189,7 @@ fn expectations_that_cannot_be_asked() {
     1 problem; nothing was run
 
     exit code 2
-    error: query `[[expect]] all is well`: unknown parameter `$labell`; the parameters are `$class_balanced`, `$classifier`, `$clip`, `$curriculum_epochs`, `$epochs`, `$exclude_classes`, `$filter_prompt`, `$generation_prompt`, `$generator`, `$guidance_scale`, `$hard_fraction`, `$hard_share`, `$image_guidance`, `$level`, `$max_attempts`, `$max_class_count`, `$max_probability`, `$min_text_similarity`, `$name`, `$negative_prompt`, `$non_hard_fraction`, `$probe_size`, `$scheduler`, `$seed`, `$seeds`, `$strategy`, `$timesteps`, `$trials`, `$unet_evaluations` and `$validation_sources`
+    error: query `[[expect]] all is well`: unknown parameter `$labell`; the parameters are `$captions`, `$class_balanced`, `$classifier`, `$clip`, `$curriculum_epochs`, `$curriculum_seed`, `$epochs`, `$exclude_classes`, `$exploration`, `$filter_prompt`, `$generation_prompt`, `$generator`, `$guidance_scale`, `$hard_fraction`, `$hard_share`, `$image_guidance`, `$level`, `$levels`, `$max_attempts`, `$max_class_count`, `$max_probability`, `$max_repeats`, `$min_text_similarity`, `$name`, `$negative_prompt`, `$non_hard_fraction`, `$probe_size`, `$scheduler`, `$seed`, `$seeds`, `$strategy`, `$synthetic_per_hard`, `$timesteps`, `$trials`, `$unet_evaluations` and `$validation_sources`
 
     exit code 2
     error: query `[[expect]] all is well`: expected one SELECT that only reads
@@ -201,7 +201,7 @@ fn an_unknown_strategy() {
     let (mut workspace, _guard) = shipped();
     assert_snapshot!(check(&mut workspace, &["curriculum.strategy=divers_to_specific"]), @r"
     exit code 2
-    error: query `schedule/divers_to_specific.sql`: this file does not exist; the files of `schedule` are `schedule/adaptive.sql`, `schedule/all_levels.sql`, `schedule/diverse_to_specific.sql`, `schedule/fixed.sql`, `schedule/random.sql`, `schedule/real_only.sql`, `schedule/recursive.sql`, `schedule/shrink.sql`, `schedule/specific_to_diverse.sql` and `schedule/text_only.sql`
+    error: query `schedule/divers_to_specific.sql`: this file does not exist; the files of `schedule` are `schedule/adaptive.sql`, `schedule/adaptive_by_class.sql`, `schedule/all_levels.sql`, `schedule/diverse_to_specific.sql`, `schedule/fixed.sql`, `schedule/least_gain.sql`, `schedule/random.sql`, `schedule/random_choice.sql`, `schedule/real_only.sql`, `schedule/recursive.sql`, `schedule/shrink.sql`, `schedule/specific_to_diverse.sql` and `schedule/text_only.sql`
     hint: did you mean `schedule/diverse_to_specific.sql`? A new query belongs in the folder `sql_dir`
     ");
 }
@@ -256,6 +256,7 @@ fn two_rows_of_one_key() {
     test           400       10  zero (40)       zero (40)            0
     pixels: 780 rows in [time]
     images: 780 rows in [time]
+    classes: 10 rows in [time]
     error: query `hard_samples/few_shot.sql`: it returns two rows with the same (source_id); `hard_samples` allows one row per key
     ");
     assert_eq!(workspace.number("SELECT count(*) FROM hard_samples"), 0.0);
