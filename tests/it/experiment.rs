@@ -16,7 +16,6 @@ fn classified() -> Workspace {
     workspace.edit("hard_samples.sql=hard_samples/classifier.sql");
     workspace.edit("hard_samples.hard_fraction=1");
     workspace.edit("hard_samples.classifier=digits");
-    workspace.edit("hard_samples.max_probability=1");
     workspace
 }
 
