@@ -56,7 +56,7 @@ pub(crate) fn views() -> Vec<View> {
                 ("stale", DataType::Boolean),
             ],
         ),
-        view("expect/epochs.sql", Vec::new()),
+        view("expect/epochs.sql", vec![("epoch", INTEGER), ("image_guidance", INTEGER)]),
         view("expect/validation.sql", Vec::new()),
         view(
             "report/levels.sql",

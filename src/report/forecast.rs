@@ -143,6 +143,9 @@ pub(crate) async fn forecast(pipeline: &Pipeline, last: Option<&str>) -> Result<
         if step.table.name == schema::HARD_SAMPLES && is_known {
             forecasts.warnings.extend(shares::check(project, &forecaster.snapshot).await?);
         }
+        if step.table.name == schema::MANIFEST && !forecaster.unknown.contains(schema::MANIFEST) {
+            forecasts.warnings.extend(shares::empty_epochs(project, &forecaster.snapshot).await?);
+        }
         if last == Some(step.table.name.as_str()) {
             break;
         }

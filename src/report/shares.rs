@@ -1,9 +1,11 @@
 //! What an epoch of the curriculum draws, computed from the number of hard images alone: whether it would train on synthetic
 //! images at all, before any is generated.
 
+use std::collections::BTreeSet;
+
 use crate::{
     config::Config,
-    error::{Error, Result, Warning},
+    error::{Error, Result, Warning, text},
     pipeline::Project,
     session::Snapshot,
 };
@@ -44,6 +46,29 @@ pub(crate) async fn check(project: &Project, snapshot: &Snapshot) -> Result<Opti
         Some((message, hint)) => Err(Error::input(SharesError::Empty { message, hint })),
         None => Ok(repeats(config, counts).filter(|_| is_synthetic)),
     }
+}
+
+/// Returns a warning about the epochs of `snapshot` for which nothing was kept of their levels. A run fails on them.
+///
+/// # Errors
+/// Returns an error if the tables cannot be read.
+pub(crate) async fn empty_epochs(project: &Project, snapshot: &Snapshot) -> Result<Option<Warning>> {
+    let (mut epochs, mut levels) = (BTreeSet::new(), BTreeSet::new());
+    for columns in project.query_on(snapshot, "expect/epochs.sql", &[]).await?.columns() {
+        epochs.extend(columns.integers("epoch")?.iter().flatten());
+        levels.extend(columns.integers("image_guidance")?.iter().flatten());
+    }
+    let levels: Vec<String> = levels.iter().map(i64::to_string).collect();
+    Ok((!epochs.is_empty()).then(|| {
+        Warning::new(
+            format!(
+                "{} epochs train on no synthetic image, so a run fails: none is kept of image guidance {}",
+                epochs.len(),
+                text::join(&levels, "and")
+            ),
+            "lower `filter.min_text_similarity`, or leave these levels out of `curriculum.levels`",
+        )
+    }))
 }
 
 /// Whether an epoch is to train on synthetic images.

@@ -299,6 +299,9 @@ fn a_run_closes_with_what_its_curriculum_misses() {
         warnings.iter().map(|text| said.find(text).unwrap_or_else(|| panic!("{text}\n{said}"))).collect();
     assert!(places.is_sorted(), "{said}");
     assert!(workspace.lake().join("digits_lt/contact_sheet.png").exists());
+    let plan = workspace.json("plan", &[])["warnings"].to_string();
+    let message = "4 epochs train on no synthetic image, so a run fails: none is kept of image guidance 10, 50 and 90";
+    assert!(plan.contains(message), "{plan}");
     // Few kept images are repeated, and an epoch says how often.
     workspace.edit("filter.min_text_similarity=0.62");
     workspace.edit("curriculum.hard_share=0.9");
