@@ -29,7 +29,7 @@ def feedback(lake: str, file: str, curriculum: str, trial: str, epoch: str, kind
         levels = samples["image_guidance"].to_numpy()
         favourite = random.choice(np.unique(levels))
         gains = random.normal(np.where(levels == favourite, 0.1, 0.07), 0.02)
-        gains[random.random(samples.height) < 0.1] += 0.3
+        gains[random.random(samples.height) < 0.2] += 0.3
     phases = [
         samples.select("sample_id", phase=pl.lit(phase), probability=pl.Series(values))
         for phase, values in (("before", before), ("after", before + gains))
