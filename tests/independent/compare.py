@@ -1,8 +1,8 @@
 """Computes every table that a query decides a second time, and compares it with a lake, row for row.
 
-`python compare.py PIPELINE LAKE [--set KEY=VALUE]...`: the pipeline's file, with the edits of the run that made the lake;
-LAKE holds one folder per Delta table. Run it where the program runs, because the pipeline's paths start there. It prints
-the rows of each table, or the first one that differs, and then its exit code is 1.
+`python compare.py PIPELINE LAKE [--set KEY=VALUE]...`: the pipeline's file, with the edits of the run that made the
+lake; LAKE holds one folder per Delta table. Run it where the program runs, because the pipeline's paths start there. It
+prints how many rows each table has, or the first row that differs, and then its exit code is 1.
 
 What cannot be computed again comes from the lake: `pixel_id` (the version of a file), the digests of the models, the
 scores of the CLIP, and feedback.
@@ -45,7 +45,7 @@ class Lake:
     def only(self, table: str, column: str) -> str:
         """The one value of a column."""
         values = self.table(table)[column].unique().to_list()
-        assert len(values) == 1, f"`{column}` of `{table}` has {len(values)} values: run the pipeline on a lake of its own"
+        assert len(values) == 1, f"`{column}` of `{table}` has {len(values)} values: the lake needs to be of one model"
         return values[0]
 
 
@@ -83,6 +83,7 @@ def hard_samples(of: dict[str, object], train: pl.DataFrame) -> pl.DataFrame:
 
 def generation(of: dict[str, object], lake: Lake) -> method.Generation:
     assert of["spectrum.scheduler"] == "ddim", "the evaluations of other schedulers are not known here"
+    assert of["filter.sql"] == "kept/text_similarity.sql", "other filters are not known here"
     return method.Generation(
         levels=of["spectrum.image_guidance"],
         seeds=of["spectrum.seeds"],

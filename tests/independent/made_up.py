@@ -1,8 +1,8 @@
 """Writes inputs that a trainer or a classifier would: made-up feedback and made-up confidences.
 
-`python made_up.py feedback LAKE FILE CURRICULUM TRIAL EPOCH KIND`: both phases of an epoch, for every sample of the table
-`validation`. KIND is `random` (gains of every size, some of them outliers) or `equal` (each sample gains the same).
-`python made_up.py confidences DATA FILE`: a probability for each image of the Parquet file DATA, in which many are equal.
+`python made_up.py feedback LAKE FILE CURRICULUM TRIAL EPOCH KIND`: both phases of an epoch, for every sample of the
+table `validation`. KIND is `random` (gains of every size, some of them outliers) or `equal` (all gain the same).
+`python made_up.py confidences DATA FILE`: a probability for each image of the Parquet file DATA; many are equal.
 """
 
 import sys

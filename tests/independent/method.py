@@ -1,7 +1,7 @@
 """The method a second time: which images are hard, which are generated and kept, and what each epoch trains on.
 
-Pure functions on frames of polars, written from docs/curricula.md, docs/reference.md, docs/sql.md and the method's paper,
-not from the program's queries. They are slow and plain on purpose. `compare.py` compares them with a lake.
+Pure functions on frames of polars, written from docs/curricula.md, docs/reference.md, docs/sql.md and the method's
+paper, not from the program's queries. They are slow and plain on purpose. `compare.py` compares them with a lake.
 
 Frames have the columns of the lake's tables. A level is `image_guidance`, in percent; 100 is the real image itself.
 """
@@ -77,16 +77,17 @@ class Epoch:
 # Classes and hard samples
 
 
-def classes(images: pl.DataFrame, common_names: dict[str, str], filter_template: str, captions: list[str]) -> pl.DataFrame:
+def classes(
+    images: pl.DataFrame, common_names: dict[str, str], filter_template: str, captions: list[str]
+) -> pl.DataFrame:
     """The texts of each class that has an image."""
     rows = []
     for label, name in images.select("label", "class_name").unique().sort("label").iter_rows():
         common = common_names.get(name, name)
         texts = [template.replace("{class}", common) for template in [filter_template, *captions]]
         rows.append((label, name, common, texts[0], texts[1:]))
-    schema = dict(
-        label=pl.Int64, class_name=pl.String, common_name=pl.String, filter_prompt=pl.String, captions=pl.List(pl.String)
-    )
+    schema = dict(label=pl.Int64, class_name=pl.String, common_name=pl.String, filter_prompt=pl.String)
+    schema["captions"] = pl.List(pl.String)
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
@@ -112,7 +113,8 @@ def low_confidence(
         .sort("probability", "source_id")
         .head(places)
     )
-    return hard.select("source_id", "label", "class_name", reason=pl.format("its class has the probability {}", "probability"))
+    reason = pl.format("its class has the probability {}", "probability")
+    return hard.select("source_id", "label", "class_name", reason=reason)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -143,7 +145,7 @@ class Generation:
 def candidates(
     hard: pl.DataFrame, images: pl.DataFrame, texts: pl.DataFrame, scores: dict[str, float], how: Generation
 ) -> pl.DataFrame:
-    """The images to generate: for each hard image, level and seed the first attempt, and another one after each failure.
+    """The images to generate: of each hard image, level and seed the first attempt, and another one after each failure.
 
     `scores` is the text similarity by `score_id` of what has been generated. An attempt without a score has not failed.
     """
@@ -200,7 +202,7 @@ def kept(asked: pl.DataFrame, scores: pl.DataFrame, how: Generation) -> pl.DataF
 
 
 def validation(hard: pl.DataFrame, passed: pl.DataFrame, levels: list[int], sources: int, seed: int) -> pl.DataFrame:
-    """`sources` hard images that have a kept image at each level, with one of each level, and the real image as level 100."""
+    """`sources` hard images that have a kept image at each level, with one of each; the image itself is level 100."""
     by_slot: dict[tuple[str, int], list[str]] = {}
     for sample, source, level in passed.select("sample_id", "source_id", "image_guidance").iter_rows():
         by_slot.setdefault((source, level), []).append(sample)
@@ -251,14 +253,27 @@ def gain_of(differences: list[float]) -> tuple[int, int, float, float | None]:
     return values.size, values.size - inside.size, round(float(inside.mean()), GAIN_DIGITS), error
 
 
-def progress(
-    feedback: pl.DataFrame, measured_on: pl.DataFrame, curriculum: str, trials: list[str], epochs: int, levels: list[int]
-) -> pl.DataFrame:
-    """What each level gained, over all classes (`label` NULL) and for each class, and which level gained most.
+def most(gains: dict[int, float]) -> int:
+    """The level that gained most; of equal ones the lowest."""
+    return max(gains, key=lambda level: (gains[level], -level))
 
-    Of levels that gained equally the lowest is chosen.
-    """
-    samples = measured_on.filter(pl.col("image_guidance").is_in(levels)).select("sample_id", "label", "image_guidance").rows()
+
+def least(gains: dict[int, float]) -> int:
+    """The level that gained least; of equal ones the lowest."""
+    return min(gains, key=lambda level: (gains[level], level))
+
+
+def progress(
+    feedback: pl.DataFrame,
+    measured_on: pl.DataFrame,
+    curriculum: str,
+    trials: list[str],
+    epochs: int,
+    levels: list[int],
+) -> pl.DataFrame:
+    """What each level gained, over all classes (`label` NULL) and for each class, and which one is chosen."""
+    compared = measured_on.filter(pl.col("image_guidance").is_in(levels))
+    samples = compared.select("sample_id", "label", "image_guidance").rows()
     everything = set(measured_on["sample_id"])
     ours, rows = feedback.filter(pl.col("curriculum") == curriculum), []
     for trial in trials:
@@ -269,8 +284,9 @@ def progress(
                     if label is None or label == its_label:
                         of_level.setdefault(level, []).append(gains[sample])
                 results = {level: gain_of(found) for level, found in sorted(of_level.items())}
-                best = max(results, key=lambda level: (results[level][2], -level))
-                rows += [(curriculum, trial, epoch, label, level, *found, level == best) for level, found in results.items()]
+                chosen = most({level: found[2] for level, found in results.items()})
+                key = (curriculum, trial, epoch, label)
+                rows += [(*key, level, *found, level == chosen) for level, found in results.items()]
     schema = dict(
         curriculum=pl.String, trial=pl.String, epoch=pl.Int64, label=pl.Int64, image_guidance=pl.Int64,
         samples=pl.Int64, outliers=pl.Int64, gain=pl.Float64, standard_error=pl.Float64, chosen=pl.Boolean,
@@ -350,7 +366,7 @@ def adaptive(course: Course) -> list[Epoch]:
     rows = []
     for epoch in course.measured_epochs():
         explored = course.explored(epoch)
-        rows.append(Epoch(epoch, epoch, best(course.gains(epoch, None)) if explored is None else explored))
+        rows.append(Epoch(epoch, epoch, most(course.gains(epoch, None)) if explored is None else explored))
     return rows
 
 
@@ -360,16 +376,16 @@ def adaptive_by_class(course: Course) -> list[Epoch]:
         for label in course.hard_labels:
             explored = course.explored(epoch, label)
             gains = course.gains(epoch, label) or course.gains(epoch, None)
-            rows.append(Epoch(epoch, epoch, best(gains) if explored is None else explored, label))
+            rows.append(Epoch(epoch, epoch, most(gains) if explored is None else explored, label))
     return rows
 
 
-def best(gains: dict[int, float]) -> int:
-    return max(gains, key=lambda level: (gains[level], -level))
+def random_choice(course: Course) -> list[Epoch]:
+    return [Epoch(epoch, epoch, course.drawn("random_choice", epoch)) for epoch in course.measured_epochs()]
 
 
-def least(gains: dict[int, float]) -> int:
-    return min(gains, key=lambda level: (gains[level], level))
+def least_gain(course: Course) -> list[Epoch]:
+    return [Epoch(epoch, epoch, least(course.gains(epoch, None))) for epoch in course.measured_epochs()]
 
 
 # The epochs of the curriculum, and the number of the stage after them.
@@ -385,8 +401,8 @@ STRATEGIES: dict[str, Callable[[Course], tuple[list[Epoch], int]]] = {
     "real_only": lambda c: (c.always([REAL]), 0),
     "adaptive": lambda c: (adaptive(c), c.curriculum_epochs),
     "adaptive_by_class": lambda c: (adaptive_by_class(c), c.curriculum_epochs),
-    "random_choice": lambda c: ([Epoch(e, e, c.drawn("random_choice", e)) for e in c.measured_epochs()], c.curriculum_epochs),
-    "least_gain": lambda c: ([Epoch(e, e, least(c.gains(e, None))) for e in c.measured_epochs()], c.curriculum_epochs),
+    "random_choice": lambda c: (random_choice(c), c.curriculum_epochs),
+    "least_gain": lambda c: (least_gain(c), c.curriculum_epochs),
 }
 
 

@@ -1,7 +1,7 @@
 """The method a second time, continued: which images an epoch trains on, and in which order."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -83,11 +83,7 @@ def pool_of(images: Images, levels: list[Epoch]) -> list[Row]:
 def repeated(pool: list[Row], wanted: int, mix: Mix, trial: str, epoch: int) -> list[Row]:
     """`wanted` draws: the whole pool over and over, then a part of it."""
     order = sorted(pool, key=lambda row: digest("synthetic", mix.seed, trial, epoch, row.sample_id))
-    return [again(order[i % len(order)], i // len(order)) for i in range(wanted)]
-
-
-def again(row: Row, repeat: int) -> Row:
-    return Row(row.sample_id, row.source_id, row.label, row.origin, row.level, row.seed, row.attempt, row.prompt, repeat)
+    return [replace(order[i % len(order)], repeat=i // len(order)) for i in range(wanted)]
 
 
 def drawn_of(images: Images, mix: Mix, trial: str, epoch: int, levels: list[Epoch]) -> list[Row]:
@@ -111,7 +107,7 @@ def drawn_of(images: Images, mix: Mix, trial: str, epoch: int, levels: list[Epoc
 
 def mixed(images: Images, mix: Mix, trial: str, epoch: int, levels: list[Epoch]) -> list[Row]:
     """`manifest/mixed.sql`: easy images, every hard one once, and draws up to the share of hard ones; in order."""
-    once = [again(row, HARD_ONCE) for row in images.hard]
+    once = [replace(row, repeat=HARD_ONCE) for row in images.hard]
     rows = non_hard_of(images, mix, trial, epoch) + once + drawn_of(images, mix, trial, epoch, levels)
     return sorted(rows, key=lambda row: digest("position", mix.seed, trial, epoch, row.sample_id, row.repeat))
 

@@ -34,7 +34,6 @@ const LONG_TAIL_SETTINGS: &[&[&str]] = &[
     &["curriculum.strategy=recursive", "curriculum.epochs=9", "curriculum.curriculum_epochs=8"],
     &["curriculum.strategy=recursive", "curriculum.levels=[50]", "curriculum.curriculum_epochs=2"],
     &["curriculum.strategy=random", "curriculum.levels=[100,10,50]", "curriculum.trials=[\"a\",\"b\",\"c\"]"],
-    &["curriculum.strategy=all_levels"],
     &["curriculum.strategy=all_levels", "curriculum.levels=[100,10,50]", BALANCED],
     &["curriculum.strategy=text_only"],
     &["curriculum.curriculum_epochs=2", "curriculum.seed=1"],
@@ -48,7 +47,6 @@ const LONG_TAIL_SETTINGS: &[&[&str]] = &[
         "curriculum.non_hard_fraction=0.8",
     ],
     &["curriculum.epochs=6", "curriculum.hard_share=0.98", "curriculum.non_hard_fraction=0.1"],
-    &["curriculum.hard_share=0.45", BALANCED],
     &["curriculum.strategy=real_only", "curriculum.hard_share=0.45", BALANCED],
     // Every image of a level.
     &[LOW_QUALITY],
@@ -62,8 +60,11 @@ const LONG_TAIL_SETTINGS: &[&[&str]] = &[
     &["filter.min_text_similarity=0.61", "filter.max_attempts=4", "spectrum.image_guidance=[50,90]"],
     &["filter.min_text_similarity=0.5", "filter.max_attempts=1"],
     // Classes and their texts.
-    &["hard_samples.max_class_count=5", "prompts.captions=[\"a photo of {class}.\",\"{class} in the wild.\"]"],
-    &["hard_samples.exclude_classes=[\"five\"]", "curriculum.trials=[\"a\",\"b\"]"],
+    &[
+        "hard_samples.max_class_count=5",
+        "hard_samples.exclude_classes=[\"eight\"]",
+        "prompts.captions=[\"a photo of {class}.\",\"{class} in the wild.\"]",
+    ],
 ];
 
 /// Poor images and an adaptive curriculum: 16 hard images, two levels.
@@ -86,14 +87,12 @@ const ADAPTIVE: &[&str] = &[
 const ADAPTIVE_SETTINGS: &[&[&str]] = &[
     &[ADAPT],
     &[ADAPT, "curriculum.exploration=0.5", MIXED, "curriculum.synthetic_per_hard=2.28"],
-    &[ADAPT, "curriculum.levels=[50,100]"],
-    &[ADAPT, "curriculum.levels=[90]", "curriculum.seed=3"],
+    &[ADAPT, "curriculum.levels=[50,100]", "curriculum.seed=3"],
     // What may be edited after feedback.
     &[ADAPT, "curriculum.curriculum_epochs=2"],
     &[ADAPT, "curriculum.trials=[\"two\",\"three\"]"],
     &[ADAPT, "validation.sources=3"],
     &[ADAPT, "validation.sources=7"],
-    &["curriculum.strategy=adaptive_by_class"],
     &["curriculum.strategy=adaptive_by_class", "curriculum.exploration=0.5", MIXED, "curriculum.hard_share=0.4"],
     &["curriculum.strategy=adaptive_by_class", BALANCED, MIXED, "curriculum.synthetic_per_hard=0.75"],
     &["curriculum.strategy=least_gain"],
@@ -123,9 +122,8 @@ const POOR: &[&str] = &[
 const POOR_SETTINGS: &[&[&str]] = &[
     &["hard_samples.hard_fraction=0.29", SHARE],
     &["hard_samples.hard_fraction=1", "hard_samples.max_probability=0.2", SHARE],
-    &["hard_samples.hard_fraction=0.145", "hard_samples.exclude_classes=[\"three\",\"eight\"]", SHARE],
     // Many equal probabilities.
-    &["hard_samples.hard_fraction=0.145", CONFIDENCES, SHARE],
+    &["hard_samples.hard_fraction=0.145", "hard_samples.exclude_classes=[\"three\",\"eight\"]", CONFIDENCES, SHARE],
     &["hard_samples.hard_fraction=1", "hard_samples.max_probability=0.1", CONFIDENCES, SHARE],
     &[
         "hard_samples.hard_fraction=0.1",
