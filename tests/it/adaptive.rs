@@ -171,7 +171,7 @@ fn wrong_feedback_is_refused_with_counts_and_nothing_of_it_is_taken() {
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(
-        said.contains("the spectrum validation set has changed since the trial `one` was measured on it"),
+        said.contains("the spectrum validation set has changed since the trial \"one\" was measured on it"),
         "{said}"
     );
 

@@ -170,8 +170,8 @@ fn confidences_have_the_training_images() {
     let output = workspace.command("check", &[]).output().unwrap();
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{said}");
-    let message = "`hard_samples.confidences` has no probability for 337 of 337 training images: `train.parquet#0`";
-    assert!(said.contains(message) && said.contains("while the file names `x/train.parquet#0`"), "{said}");
+    let message = "`hard_samples.confidences` has no probability for 337 of 337 training images: \"train.parquet#0\"";
+    assert!(said.contains(message) && said.contains("while the file names \"x/train.parquet#0\""), "{said}");
     confidences(&file, &of("", 334));
     let said = workspace.json("check", &[])["warnings"].to_string();
     assert!(said.contains("`hard_samples.confidences` has no probability for 3 of 337 training images"), "{said}");
