@@ -104,7 +104,7 @@ async fn a_share_below_the_hard_images_is_refused_with_numbers() {
     };
     insta::assert_snapshot!(of(&curricula).await.unwrap_err(), @r"
     the 27 hard images alone are 22.5 % of an epoch with 93 of the 310 other images, and `curriculum.hard_share` is 13.6 %, so no epoch would train on a synthetic image
-    hint: set `curriculum.synthetic_per_hard = 3`, or a `curriculum.hard_share` such as 0.54
+    hint: set `curriculum.synthetic_per_hard = 3` instead, or a `curriculum.hard_share` such as 0.54
     ");
     curricula.edit(&["curriculum.synthetic_per_hard=3".to_owned()]).unwrap_err();
     curricula.edit(&["curriculum.hard_share=0.54".to_owned(), "curriculum.non_hard_fraction=0.3".to_owned()]).unwrap();
