@@ -406,6 +406,7 @@ fn everything_wrong_is_said_before_any_request() {
 fn excluded_classes_get_no_spectrum() {
     let mut workspace = Workspace::small();
     workspace.edit("hard_samples.max_class_count=1000");
+    workspace.edit("curriculum.hard_share=0.97");
     let classes = |workspace: &Workspace| -> BTreeSet<String> {
         workspace.ok("run", &["--until", "hard_samples"]);
         let rows = workspace.query("SELECT DISTINCT class_name FROM hard_samples");

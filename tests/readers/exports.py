@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -203,8 +204,9 @@ def splits() -> str:
     return f"{total} pictures"
 
 
-def train(name: str, data: Path, kill_after: int | None = None) -> list[tuple[int, int, int]]:
-    """The batches that a trainer says it has trained on; it is killed after so many of them."""
+def train(name: str, data: Path, kill_after: int | None = None) -> list[tuple[int, int, int]] | None:
+    """The batches that a trainer says it has trained on; it is killed after so many of them. None if it came to its end
+    before the signal, because this process was slow to read what it said."""
     trainer, run = Path(__file__).with_name("trainer.py"), Path(SCRATCH.name) / name
     said = []
     command = [sys.executable, "-B", trainer, EXAMPLES, data, run]
@@ -215,8 +217,11 @@ def train(name: str, data: Path, kill_after: int | None = None) -> list[tuple[in
             said.append(tuple(map(int, line.split())))
             if len(said) == kill_after:
                 process.send_signal(signal.SIGKILL)
-    assert (process.returncode == 0) == (kill_after is None), f"{name}: {process.returncode}"
-    return said
+    if kill_after is None:
+        assert process.returncode == 0, f"{name}: {process.returncode}"
+        return said
+    assert process.returncode in (0, -signal.SIGKILL), f"{name}: {process.returncode}"
+    return None if process.returncode == 0 else said
 
 
 def weights(name: str) -> bytes:
@@ -235,7 +240,9 @@ def resumed() -> str:
 
     def killed(point: int) -> None:
         name, random_point = f"killed{point}", random.Random(point).randrange(1, len(lake))
-        first = train(name, LAKE, random_point)
+        while (first := train(name, LAKE, random_point)) is None:
+            random_point = max(random_point // 2, 1)
+            shutil.rmtree(Path(SCRATCH.name) / name)
         # what the first life has trained since its checkpoint went with it: the second begins there
         second = train(name, LAKE)
         start = (second[0][0], second[0][1])
