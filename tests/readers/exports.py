@@ -212,7 +212,7 @@ def train(name: str, data: Path, kill_after: int | None = None) -> list[tuple[in
     command = [sys.executable, "-B", trainer, EXAMPLES, data, run]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout or []:  # also what it said before the signal came
-            if line.startswith("{"):
+            if line.startswith("{") or not line.endswith("\n"):  # the signal may come in the middle of a line
                 break
             said.append(tuple(map(int, line.split())))
             if len(said) == kill_after:

@@ -110,7 +110,7 @@ class Trainer:
             self.sampler.set_epoch(epoch, len(rows))
             for number, (pixels, labels) in enumerate(batches(rows, self.sampler), 1):
                 self.step(pixels, labels)
-                print(epoch, self.sampler.position, len(labels), flush=True)
+                print(f"{epoch} {self.sampler.position} {len(labels)}", flush=True)
                 self.sampler.advance(len(labels))
                 if number % SAVE_EVERY == 0:
                     self.save()
