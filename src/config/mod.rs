@@ -69,7 +69,13 @@ mod value_types;
 pub(crate) const REAL_LEVEL: i64 = 100;
 
 /// The query of manifests for images that are hard because they are poor. Its levels include the real images.
-const LOW_QUALITY: &str = "manifest/low_quality.sql";
+pub(crate) const LOW_QUALITY: &str = "manifest/low_quality.sql";
+
+/// The query of manifests that keep a share of hard images.
+pub(crate) const MIXED: &str = "manifest/mixed.sql";
+
+/// The strategy without synthetic images. It tells what the shares of a manifest do by themselves.
+pub(crate) const REAL_ONLY: &str = "real_only";
 
 /// The share of the rare classes in ImageNet-LT, which the paper keeps in every epoch.
 const DEFAULT_HARD_SHARE: f64 = 0.136;

@@ -3,7 +3,10 @@
 //! They are checked when everything is read. A relation is skipped if one of its keys has a problem already, since its
 //! value is then a stand-in.
 
-use super::{Config, REAL_LEVEL, SourceKind, document::Table, template::has_placeholder, timesteps::timesteps_run};
+use super::{
+    Config, MIXED, REAL_LEVEL, REAL_ONLY, SourceKind, document::Table, template::has_placeholder,
+    timesteps::timesteps_run,
+};
 use crate::error::{
     diagnostics::{Place, Problems},
     text,
@@ -12,12 +15,6 @@ use crate::error::{
 /// The queries of hard samples that need a key.
 const LOW_CONFIDENCE: &str = "hard_samples/low_confidence.sql";
 const CLASSIFIER: &str = "hard_samples/classifier.sql";
-
-/// The query of manifests that keep a share of hard images.
-const MIXED: &str = "manifest/mixed.sql";
-
-/// The strategy without synthetic images.
-const REAL_ONLY: &str = "real_only";
 
 /// The strategies that measure what a trainer learns.
 const ADAPTIVE: [&str; 4] = ["adaptive", "adaptive_by_class", "least_gain", "random_choice"];

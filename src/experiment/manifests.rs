@@ -21,7 +21,7 @@ pub(super) type Epochs = Vec<Vec<usize>>;
 
 /// Runs the queries of a pipeline with other parameters, and with tables in memory in place of its own.
 ///
-/// Each learner is a trial of its own, named by its seed.
+/// Each learner is a separate trial, named by its seed.
 pub(super) struct Queries<'a> {
     project: &'a Project,
     snapshot: Snapshot,

@@ -7,13 +7,10 @@ use super::{
     learner::{Loss, Sampling},
     manifests::Epochs,
 };
-use crate::{error::Result, identity::Digest, pipeline::Project, plan, schema};
+use crate::{config::REAL_ONLY, error::Result, identity::Digest, pipeline::Project, plan, schema};
 
 /// The strategy of one level, which is chosen on the validation images.
 pub(super) const FIXED: &str = "fixed";
-
-/// The strategy without synthetic images. It tells what the shares of a manifest do by themselves.
-pub(super) const REAL_ONLY: &str = "real_only";
 
 /// Adaptive strategies that choose a level by chance, and the level of the least gain. They tell what the measurement does.
 const ADAPTIVE_CONTROLS: [&str; 2] = ["random_choice", "least_gain"];

@@ -1,7 +1,7 @@
 //! Measures what a curriculum is worth: trains the built-in learner with strategies and baselines on one budget.
 //!
 //! For each split of the data the pipeline is run under its own name. Then every method trains one learner for each
-//! seed, which is a trial of its own. All learners see equally many batches of equal size, and real images only in the
+//! seed, which is a separate trial. All learners see equally many batches of equal size, and real images only in the
 //! epochs after the curriculum. The level of `fixed` is chosen on the validation images of the split.
 
 mod adaptive;
@@ -85,7 +85,7 @@ pub(crate) struct Findings {
 ///
 /// # Errors
 /// Returns an error if the pipeline cannot be run for a split, if a strategy lacks what it needs, if a learner cannot be
-/// trained, or if the file cannot be written. What can be known before any work is said before it.
+/// trained, or if the file cannot be written. What can be known before any work is reported before it.
 pub(crate) async fn run(
     path: &Path,
     options: &pipeline::Options,
@@ -111,7 +111,7 @@ pub(crate) async fn run(
     }
     let mut findings = Findings::default();
     for (split, task) in splits.iter().zip(&tasks) {
-        // It is opened again, so that models that have generated images for other splits are no longer in memory.
+        // It is opened again, so that models that have generated images for other splits are not in memory any more.
         let pipeline = Pipeline::open(path, &edited(&config, options, split)).await?;
         let found = Training::new(&pipeline.project, task, split.seed, &note)?.run().await?;
         findings.measurements.extend(found.measurements);

@@ -10,10 +10,10 @@ use super::{
     error::ExperimentError,
     learner::{Architecture, Loss, Metrics, mean},
     manifests::{Epochs, Queries, levels},
-    methods::{self, Compared, FIXED, Method, REAL_ONLY},
+    methods::{self, Compared, FIXED, Method},
 };
 use crate::{
-    config::{REAL_LEVEL, Split},
+    config::{REAL_LEVEL, REAL_ONLY, Split},
     error::{Result, text},
     pipeline::Project,
 };

@@ -49,7 +49,7 @@ enum FeedbackError {
     File { file: String, problem: String },
     #[error("`{file}` does not have the columns of feedback: {problem}\nhint: it needs {}", .columns.join(", "))]
     Columns { file: String, columns: Vec<String>, problem: String },
-    #[error("`{file}` has more than {max} rows; submit each epoch in a file of its own")]
+    #[error("`{file}` has more than {max} rows; submit each epoch in a separate file")]
     TooLong { file: String, max: usize },
     #[error("`{file}`: {}\nhint: nothing was imported; submit all rows of an epoch's phase together", .problems.join("; "))]
     Rows { file: String, problems: Vec<String> },

@@ -36,7 +36,7 @@ pub(crate) fn without_own_panic<T>(work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Sees that a message says something, in characters that a terminal shows, and is no report of a bug.
+/// Sees that a message says something, in characters that a terminal shows, and that it is not a report of a bug.
 pub(crate) fn assert_clean(message: &str) {
     assert!(!message.is_empty() && message.chars().count() < MAX_MESSAGE_CHARS, "{message}");
     assert!(!message.starts_with("a bug ended the command"), "{message}");
@@ -186,7 +186,7 @@ mod of_tests {
         }
     }
 
-    /// Runs the current test in a process of its own, with little memory and time: `work` is done there. A hang, an overflow
+    /// Runs the current test in a separate process, with little memory and time: `work` is done there. A hang, an overflow
     /// of the stack and an allocation without bounds would end the process of all tests.
     pub(crate) fn in_bounds(work: impl FnOnce()) {
         if env::var_os(IN_BOUNDS).is_some() {

@@ -4,15 +4,11 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    config::Config,
+    config::{Config, LOW_QUALITY, MIXED, REAL_LEVEL, REAL_ONLY},
     error::{Error, Result, Warning, text},
     pipeline::Project,
     session::Snapshot,
 };
-
-/// The queries of manifests whose draws are known.
-const MIXED: &str = "manifest/mixed.sql";
-const LOW_QUALITY: &str = "manifest/low_quality.sql";
 
 #[derive(Debug, thiserror::Error)]
 enum SharesError {
@@ -76,7 +72,9 @@ fn trains_on_synthetic(config: &Config) -> bool {
     let curriculum = &config.curriculum;
     let level = (curriculum.strategy == "fixed").then_some(curriculum.level).flatten();
     let levels = level.map_or_else(|| curriculum.levels.clone(), |level| vec![level]);
-    curriculum.curriculum_epochs > 0 && curriculum.strategy != "real_only" && levels.iter().any(|level| *level < 100)
+    curriculum.curriculum_epochs > 0
+        && curriculum.strategy != REAL_ONLY
+        && levels.iter().any(|level| *level < REAL_LEVEL)
 }
 
 async fn counts(project: &Project, snapshot: &Snapshot) -> Result<Counts> {
@@ -179,7 +177,7 @@ fn repeats(config: &Config, Counts { hard, non_hard }: Counts) -> Option<Warning
                 "an epoch draws {draws} images, but a level has at most {pool}: some would be repeated {repeats} times"
             ),
             "more `spectrum.seeds` or a lower `curriculum.hard_share` repeat them less; `curriculum.max_repeats` is the \
-             number from which this is said",
+             limit of this warning",
         )
     })
 }

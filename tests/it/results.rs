@@ -247,7 +247,7 @@ fn start_of_figure(text: &str) -> usize {
         if before.is_empty() || before.ends_with('(') || !(between || is_figure(&before[word..])) {
             return start;
         }
-        // A figure of the sentence before it, which has a comment of its own.
+        // A figure of the sentence before it, which has a separate comment.
         if before.ends_with("-->") {
             return start;
         }

@@ -283,7 +283,7 @@ fn a_run_closes_with_what_its_curriculum_misses() {
     // Without the expectations, which fail first.
     fs::write(&workspace.pipeline, shipped.split("[[expect]]").next().unwrap()).unwrap();
     workspace.edit("filter.min_text_similarity=0.99");
-    // Nothing is kept, so no epoch has what it is for. What explains it is said before the error.
+    // Nothing is kept, so no epoch has what it is for. What explains it is shown before the error.
     let output = workspace.command("run", &[]).output().unwrap();
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");

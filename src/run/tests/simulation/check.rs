@@ -268,7 +268,7 @@ impl Checker {
     /// Notes that a run has told its user that a step is complete.
     pub(super) fn completed(&mut self, step: &str) {
         let marks = self.logs.get(step).map(|log| log.past.iter().any(|(mark, _)| *mark != 0));
-        self.claim(marks == Some(true), || format!("`{step}` is said to be complete, and never had a mark"));
+        self.claim(marks == Some(true), || format!("`{step}` is reported as complete, and never had a mark"));
     }
 
     /// Checks that a file may be deleted, of this age in milliseconds.
