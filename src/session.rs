@@ -138,7 +138,9 @@ impl Session {
     /// Returns an error if a table's log cannot be read.
     pub(crate) async fn snapshot(&self) -> Result<Snapshot> {
         let mut snapshot = Snapshot { providers: BTreeMap::new(), found: BTreeMap::new() };
-        for table in self.tables() {
+        // A later step is read before its inputs. So if they change meanwhile, and it is marked as incomplete for that, rows
+        // that are computed from the inputs of before cannot replace it.
+        for table in self.tables().iter().rev() {
             let reading = if table.is_stored() { self.lake.read(table).await? } else { None };
             match reading {
                 Some(reading) => {

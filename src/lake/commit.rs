@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -33,7 +36,7 @@ use super::{
     checkpoints::CHECKPOINT_INTERVAL,
     error::LakeError,
     ids::strings,
-    log_entry::ANNOUNCED_IDS,
+    log_entry::{ANNOUNCED_IDS, LogEntry},
     marks::{Mark, Marks},
 };
 use crate::{
@@ -210,6 +213,32 @@ impl Lake {
         self.mark(table, Mark::Set { fingerprint, since }).await
     }
 
+    /// Marks the table like [`Lake::complete`]. Returns false, and does nothing, if rows were added or removed after the
+    /// version `seen`.
+    ///
+    /// # Errors
+    /// Returns an error if the commit fails, or loses to other writers too often.
+    pub(crate) async fn complete_as_seen(
+        &self,
+        table: &Table,
+        fingerprint: i64,
+        since: u64,
+        seen: u64,
+    ) -> Result<bool> {
+        let has_changed = AtomicBool::new(false);
+        self.until_committed(table, async |mut open| {
+            let changes = open.changes_after(seen).await.map_err(self.fail(table, "its log cannot be read"))?;
+            if changes && !has(Mutant::CompleteUnseen) {
+                has_changed.store(true, Ordering::Relaxed);
+                return Ok(true);
+            }
+            let mark = Mark::Set { fingerprint, since };
+            self.commit(&mut open, table, Change::of(Vec::new(), mark, SaveMode::Append)).await
+        })
+        .await?;
+        Ok(!has_changed.into_inner())
+    }
+
     /// Marks the table as incomplete, so that what it lacks is looked for again, also by a run in progress.
     ///
     /// # Errors
@@ -370,6 +399,20 @@ impl Lake {
         let is_new: BooleanArray = ids.iter().map(|id| Some(is_new(id))).collect();
         let rows = filter_record_batch(rows, &is_new);
         Ok((rows.map_err(|source| LakeError::Filter { url: self.url(table), source })?, new))
+    }
+}
+
+impl OpenTable {
+    /// Returns whether a later commit than `version` has added or removed rows.
+    async fn changes_after(&self, version: u64) -> Result<bool, DeltaTableError> {
+        let log = self.delta.log_store();
+        for version in version + 1..=self.delta.snapshot()?.version() {
+            let entry = LogEntry::read(log.as_ref(), version).await?;
+            if entry.is_none_or(|entry| entry.changes_data) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

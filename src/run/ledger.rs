@@ -15,7 +15,6 @@ use crate::{
     lake::{Lake, UnitRows},
     plan::Step,
     schema::{LEDGER_TABLE, REJECTS_TABLE, Table},
-    session::Snapshot,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -106,17 +105,6 @@ pub(super) async fn record_completion(lake: &Lake, step: &Step, outcome: &Outcom
     };
     let rows = ledger_row(step, Some(&step.fingerprint.parts), &entry)?;
     lake.append(&LEDGER_TABLE, LEDGER_ID, &[UnitRows { unit, rows }]).await
-}
-
-/// Records in the ledger that `step` is complete, then marks its incremental table as complete: every row that the table
-/// lacked on `snapshot` was computed or rejected.
-///
-/// # Errors
-/// Returns an error if the lake cannot be written.
-pub(super) async fn complete(lake: &Lake, step: &Step, outcome: &Outcome, snapshot: &Snapshot) -> Result<()> {
-    record_completion(lake, step, outcome).await?;
-    let since = snapshot.version(&step.table.name).unwrap_or(0);
-    lake.complete(&step.table, step.fingerprint.mark(), since).await
 }
 
 pub(super) fn reject_rows(step: &str, unit: &str, rejects: &[Reject]) -> Result<RecordBatch> {

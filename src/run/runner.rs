@@ -41,6 +41,16 @@ pub(super) enum RunResult {
     Restart(usize),
 }
 
+/// The rows of a first step that no longer change.
+struct Settled<'a> {
+    first: &'a Step,
+    computed: &'a Computed,
+    /// The tables before the other steps were filled for these rows.
+    filled: &'a Snapshot,
+    /// The tables from which the rows were computed, after that.
+    seen: &'a Snapshot,
+}
+
 /// Why a step could not go on: another run has changed the table of the step at this index.
 struct StaleInput(usize);
 
@@ -63,7 +73,7 @@ impl<'a> Runner<'a> {
             let reason = staleness::reason(self.job.session, step).await?;
             outcomes.push(Outcome::new(&step.table.name, reason));
         }
-        self.expect_other_rows(steps, last).await?;
+        self.expel(steps).await?;
         if outcomes.iter().any(|outcome| !outcome.skipped)
             && let Err(StaleInput(input)) = self.fill(index, steps, &mut outcomes).await?
         {
@@ -77,16 +87,11 @@ impl<'a> Runner<'a> {
         Ok(RunResult::Complete(outcomes))
     }
 
-    /// If another program has changed an incremental table of `steps`, marks all steps after the one at `last` as
-    /// incomplete: when the table is filled again, a row may be rejected that was there before, or the other way round. Then
-    /// removes what the other program wrote, before a query of `steps` reads it.
-    async fn expect_other_rows(&self, steps: &[Step], last: usize) -> Result<()> {
+    /// Removes what another program wrote into incremental tables of `steps`, before a query of `steps` reads it.
+    async fn expel(&self, steps: &[Step]) -> Result<()> {
         let snapshot = self.job.session.snapshot().await?;
-        let incremental = || steps.iter().filter(|step| Work::of(step).is_some());
-        if incremental().any(|step| snapshot.changed(&step.table.name).is_some()) {
-            reset(self.job.lake(), &self.steps[last + 1..]).await?;
-        }
-        for step in incremental().filter(|step| snapshot.version(&step.table.name).is_some()) {
+        let is_incremental = |step: &&Step| Work::of(step).is_some() && snapshot.version(&step.table.name).is_some();
+        for step in steps.iter().filter(is_incremental) {
             self.job.lake().expel(&step.table).await?;
         }
         Ok(())
@@ -122,7 +127,10 @@ impl<'a> Runner<'a> {
             Err(stale) => return Ok(Err(stale)),
         };
         outcome.added(Accumulator::new(self.job, step, work, snapshot.clone()).run().await?, started);
-        ledger::complete(self.job.lake(), step, outcome, &snapshot).await?;
+        self.doubt_later(index, step, &snapshot).await?;
+        ledger::record_completion(self.job.lake(), step, outcome).await?;
+        let since = snapshot.version(&step.table.name).unwrap_or(0);
+        self.job.lake().complete(&step.table, step.fingerprint.mark(), since).await?;
         Ok(Ok(()))
     }
 
@@ -159,8 +167,10 @@ impl<'a> Runner<'a> {
             let settled = previous.take_if(|(previous, _)| previous.has_same_rows(&computed));
             if let Some((_, filled)) = settled {
                 if self.replace_and_complete(first, &computed, outcome, started).await? {
-                    self.complete_rest(first, &computed, rest, others, &filled).await?;
-                    return Ok(Ok(()));
+                    let settled = Settled { first, computed: &computed, filled: &filled, seen: &snapshot };
+                    if self.complete_rest(index, &settled, rest, others).await? {
+                        return Ok(Ok(()));
+                    }
                 }
             } else if replace::replace(self.job.lake(), first, &computed, None).await? {
                 outcome.replaced(computed.rows(), started);
@@ -229,25 +239,41 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    /// Marks `rest` as complete, once the rows of `first` no longer change. `filled` are the tables before `rest` was filled
-    /// for them.
+    /// Marks `rest` as complete, once the rows of the first step no longer change. Returns false if another run has added
+    /// rows since these were computed: with them the first step may request others.
     async fn complete_rest(
         &self,
-        first: &Step,
-        computed: &Computed,
+        index: usize,
+        settled: &Settled<'_>,
         rest: &[Step],
         outcomes: &[Outcome],
-        filled: &Snapshot,
-    ) -> Result<()> {
+    ) -> Result<bool> {
+        let Settled { first, computed, filled, seen } = settled;
         for (step, outcome) in rest.iter().zip(outcomes) {
             if Work::of(step).is_some() {
-                ledger::complete(self.job.lake(), step, outcome, filled).await?;
+                self.doubt_later(index + rest.len(), step, filled).await?;
+                ledger::record_completion(self.job.lake(), step, outcome).await?;
+                let version = |snapshot: &Snapshot| snapshot.version(&step.table.name).unwrap_or(0);
+                let (since, seen) = (version(filled), version(seen));
+                if !self.job.lake().complete_as_seen(&step.table, step.fingerprint.mark(), since, seen).await? {
+                    return Ok(false);
+                }
             } else {
                 ledger::record_completion(self.job.lake(), step, outcome).await?;
                 self.refresh_from(first, computed, step, step.fingerprint.value).await?;
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// If another program has changed the incremental table of `step`, marks the steps after the one at `last` as
+    /// incomplete. A row may be rejected now that was there before, or the other way round, and another run may have
+    /// completed them with the rows of before.
+    async fn doubt_later(&self, last: usize, step: &Step, filled: &Snapshot) -> Result<()> {
+        match filled.changed(&step.table.name) {
+            Some(_) if !has(Mutant::CompleteAlone) => reset(self.job.lake(), &self.steps[last + 1..]).await,
+            _ => Ok(()),
+        }
     }
 
     /// Fills the full-refresh table of `step`, which is repeated with `first`. Computes its rows again if another run

@@ -14,6 +14,10 @@ pub(crate) enum Mutant {
     BelieveLostResponses,
     /// A completion does not compare what it has looked at with what has changed since.
     CompleteBlindly,
+    /// A step is completed although rows were added since its rows were compared.
+    CompleteUnseen,
+    /// A change by another program is accounted for, and later steps that were completed meanwhile stay complete.
+    CompleteAlone,
     /// A worker does not wait for the units of others before it completes a step.
     CompleteEarly,
     /// A step that repeats is taken for settled after its first round.

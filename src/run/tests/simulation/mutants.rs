@@ -64,6 +64,22 @@ fn a_completion_that_does_not_look_at_what_has_changed() {
 }
 
 #[test]
+fn rows_that_are_added_while_their_step_is_completed() {
+    // Two workers do the same, and one of them commits its rows just before the other completes their step.
+    is_found_by(Mutant::CompleteUnseen, 20, |seed, mutant| {
+        let turns = Turns::Meeting("spectrum/_delta_log/00000000000000000001.json".to_owned());
+        let nature = Nature { seed, rates: Rates::default(), turns, is_disk: false, power_lost: None };
+        let cast = Cast { shards: vec![None; 2], runs: 1, flaws: true, ..Cast::default() };
+        play(&World::new(nature), &cast, mutant)
+    });
+}
+
+#[test]
+fn later_steps_that_are_completed_while_another_program_changes_their_input() {
+    is_found(Mutant::CompleteAlone, Theme { shards: Some(false), flaws: Some(true), ..FOREIGN }, 400);
+}
+
+#[test]
 fn a_worker_that_does_not_wait_for_others() {
     is_found(Mutant::CompleteEarly, Theme { shards: Some(true), ..DEFAULT }, 10);
 }
