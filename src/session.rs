@@ -27,6 +27,7 @@ use datafusion::{
 use crate::{
     error::{Error, Result},
     lake::{Lake, Reading},
+    models::Models,
     schema::{self, Table},
     udf::{Functions, Meter},
 };
@@ -127,9 +128,9 @@ impl Session {
         self.inputs.iter().find(|(input, _)| input == name).map(|(_, rows)| rows)
     }
 
-    /// Returns the execution provider on which models have run; `None` if none has.
-    pub(crate) fn provider(&self) -> Option<String> {
-        self.functions.provider()
+    /// Returns the models that the functions call; `None` if they were not opened.
+    pub(crate) fn models(&self) -> Option<&Models> {
+        self.functions.models()
     }
 
     /// Takes a snapshot of the tables as they are now; those that were never written are empty.

@@ -119,7 +119,7 @@ impl Progress for Bars {
     }
 
     fn ended(&self, outcome: &Outcome) {
-        let Outcome { step, skipped, reason, rows, rejects, seconds } = outcome;
+        let Outcome { step, skipped, reason, rows, rejects, seconds, .. } = outcome;
         if *skipped {
             output::note(format!("{step}: skipped, {reason}"));
             return;

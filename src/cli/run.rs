@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     error::{Diagnostic, Diagnostics, Error, Result, Warning},
     feedback::{self, Awaited},
-    models::diffusion::Stats,
+    models::{Rates, diffusion::Stats},
     pipeline::{Pipeline, staleness},
     report::{self, Level},
     run::{self, Outcome, Shard, Stop},
@@ -31,9 +31,9 @@ pub(super) struct Arguments {
     /// Stop after this step
     #[arg(long, value_name = "STEP")]
     until: Option<String>,
-    /// Units to work on at once; their rows share the batches of models
-    #[arg(long, value_name = "N", default_value = "6")]
-    units_in_flight: std::num::NonZeroUsize,
+    /// Units to work on at once; their rows share the batches of models [default: as many as keep the models busy]
+    #[arg(long, value_name = "N")]
+    units_in_flight: Option<std::num::NonZeroUsize>,
     /// Retry the rows that were rejected
     #[arg(long)]
     retry_rejects: bool,
@@ -62,7 +62,7 @@ impl Arguments {
     fn options(&self, stop: &Stop) -> Result<run::Options> {
         Ok(run::Options {
             until: self.until.clone(),
-            units_in_flight: self.units_in_flight.into(),
+            units_in_flight: self.units_in_flight.map(Into::into),
             unit_order: self.unit_order,
             shard: self.shard()?,
             wait: Duration::from_secs(self.wait),
@@ -166,6 +166,7 @@ pub(super) async fn execute(arguments: &Arguments, stop: &Stop) -> Result<ExitCo
     if ran(schema::KEPT) {
         warnings.extend(report::warnings(&pipeline).await?);
     }
+    warnings.extend(pipeline.models.warnings());
     warnings.extend(arguments.edits(&pipeline));
     match target.format {
         Format::Json => print_json(&pipeline, &Made { outcomes, levels, awaited, census, warnings }),
@@ -204,6 +205,9 @@ fn print_json(pipeline: &Pipeline, made: &Made) {
             "unet_evaluations": stats.unet_evaluations,
             "batch_fill": fill(&stats),
             "busy_seconds": stats.busy.as_secs_f64(),
+            "size_changes": stats.size_changes,
+            "batches": models.batches(),
+            "rates": models.rates(&Stats::default()),
         })
     });
     let clip = models
@@ -231,12 +235,27 @@ async fn print_text(pipeline: &Pipeline, levels: &[Level]) -> Result<()> {
             100.0 * fill(&stats),
             models.provider().unwrap_or_default()
         ));
+        if let Some(rates) = models.rates(&Stats::default()) {
+            output::note(format!("diffusion: {}", describe(&rates)));
+        }
     }
     if !levels.is_empty() {
         output::tables(&report::tables(&pipeline.project).await?);
         output::note(format!("tables and `contact_sheet.png` are in {}", place(pipeline)));
     }
     Ok(())
+}
+
+/// Describes how fast the diffusion model was.
+fn describe(rates: &Rates) -> String {
+    let Rates { tflops, peak_share, gap_ms, gap_share, memory_mib } = rates;
+    let facts = [
+        tflops.map(|tflops| format!("{tflops:.2} TFLOP/s")),
+        peak_share.map(|share| format!("{:.0} % of the device's peak", 100.0 * share)),
+        gap_ms.zip(*gap_share).map(|(ms, share)| format!("{ms:.1} ms between calls, {:.1} % of a call", 100.0 * share)),
+        memory_mib.map(|mib| format!("{mib} MiB of memory at most")),
+    ];
+    facts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// Where the tables are: a path that can be pasted, or a URL.

@@ -53,9 +53,9 @@ pub(super) struct Models {
     /// The ONNX Runtime library [default: ORT_DYLIB_PATH, else the cache, else fetched once]
     #[arg(long, value_name = "FILE", help_heading = MODELS)]
     onnxruntime: Option<PathBuf>,
-    /// Images per batch of the diffusion model
-    #[arg(long, value_name = "N", default_value = "8", help_heading = MODELS)]
-    model_batch: NonZeroUsize,
+    /// Images per batch of the diffusion model [default: `models.batch`, else from their size and the device's memory]
+    #[arg(long, value_name = "N", help_heading = MODELS)]
+    model_batch: Option<NonZeroUsize>,
     /// Cores that a model may use on the CPU [default: all]
     #[arg(long, value_name = "N", help_heading = MODELS)]
     model_threads: Option<NonZeroUsize>,
@@ -139,7 +139,7 @@ fn options(file: &PipelineFile, tables: &Tables, models: Option<&Models>) -> pip
     let machine = |models: &Models| ModelOptions {
         device: models.device.clone(),
         library: models.onnxruntime.clone(),
-        batch_size: Some(models.model_batch.into()),
+        batch_size: models.model_batch.map(Into::into),
         threads: models.model_threads.map(Into::into),
     };
     pipeline::Options {

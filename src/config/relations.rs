@@ -129,6 +129,12 @@ fn check_prompts(config: &Config, file: &mut File<'_>) {
 
 fn check_size(file: &mut File<'_>) {
     file.check_pair("spectrum.width", "spectrum.height", ["a width", "a height"]);
+    if file.has("spectrum.area") && (file.has("spectrum.width") || file.has("spectrum.height")) {
+        file.refuse(
+            "spectrum.area",
+            "found together with `spectrum.width` or `spectrum.height`, expected one or the other",
+        );
+    }
 }
 
 /// Checks that every level runs a timestep: otherwise its images would be the real ones.

@@ -41,6 +41,9 @@ section! {
         diffusion: String = required(MODEL);
         /// The CLIP model that scores images.
         clip: String = required(MODEL);
+        /// Images per batch of the diffusion model. If it is not set, the number follows from the size of the images and the
+        /// memory of the device. It does not change what is generated, except in the last digits.
+        batch: Option<i64> = optional(integer(1..=1024, "images"));
         /// A custom image classifier, for `hard_samples.classifier` and for `classify('NAME', image)` in SQL.
         classifiers: BTreeMap<String, String> = Classifiers;
     }
@@ -147,6 +150,10 @@ section! {
         size: Option<(i64, i64)> = Size;
         /// Whether an image is resized to the largest size inside `width` × `height` that has its aspect ratio.
         keep_aspect: bool = or(Boolean, true);
+        /// The number of pixels to which images are brought, in place of `width` and `height`: each gets the sides that
+        /// are multiples of 64 and nearest to its aspect ratio, among those with this area or one up to an eighth
+        /// different. On a GPU few sizes of images are much faster than many.
+        area: Option<i64> = optional(integer(4096..=67_108_864, "pixels"));
     }
 }
 

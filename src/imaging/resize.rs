@@ -79,27 +79,59 @@ fn windows(from: u32, to: u32, filter: Filter) -> Vec<Window> {
     (0..to).map(window).collect()
 }
 
+/// Sides of buckets are multiples of this, in pixels, as in SDXL's training: UNets take them as they are.
+const BUCKET: u32 = 64;
+
 /// The size to which images are resized, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Fit {
-    pub(crate) width: u32,
-    pub(crate) height: u32,
-    /// Whether to use the largest size inside that keeps the image's aspect ratio.
-    pub(crate) keep_aspect: bool,
+pub(crate) enum Fit {
+    /// This width and height.
+    Exactly(u32, u32),
+    /// The largest size inside this width and height that has the image's aspect ratio.
+    Within(u32, u32),
+    /// The bucket with the most similar aspect ratio. Sides of buckets are multiples of 64, and their area is this one or
+    /// up to an eighth smaller or larger.
+    Area(u32),
 }
 
 impl Fit {
     /// Returns the sides to which an image of `width` x `height` is resized; each is at least 1.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the sides of `self`")]
     pub(crate) fn sides(self, width: u32, height: u32) -> (u32, u32) {
-        if !self.keep_aspect {
-            return (self.width, self.height);
+        match self {
+            Self::Exactly(width, height) => (width, height),
+            Self::Within(max_width, max_height) => {
+                let (width, height) = (f64::from(width), f64::from(height));
+                let scale = (f64::from(max_width) / width).min(f64::from(max_height) / height);
+                let side = |length: f64, max: u32| ((length * scale).round() as u32).clamp(1, max);
+                (side(width, max_width), side(height, max_height))
+            }
+            Self::Area(area) => bucket(area, width, height),
         }
-        let (width, height) = (f64::from(width), f64::from(height));
-        let scale = (f64::from(self.width) / width).min(f64::from(self.height) / height);
-        let side = |length: f64, max: u32| ((length * scale).round() as u32).clamp(1, max);
-        (side(width, self.width), side(height, self.height))
     }
+}
+
+/// Returns the bucket of an image. Of two that are equally similar, the one whose area is closer.
+fn bucket(area: u32, width: u32, height: u32) -> (u32, u32) {
+    let (area, ratio) = (f64::from(area), f64::from(width) / f64::from(height));
+    let cells = area / f64::from(BUCKET * BUCKET);
+    let has_area = |&(columns, rows): &(u32, u32)| (f64::from(columns * rows) / cells - 1.0).abs() <= 0.125;
+    let longest = (1.125 * cells).max(1.0) as u32;
+    let all = (1..=longest).flat_map(|columns| {
+        let rows = (cells / f64::from(columns)).max(1.0);
+        [rows.floor() as u32, rows.ceil() as u32].map(|rows| (columns, rows))
+    });
+    let difference = |(columns, rows): (u32, u32)| {
+        let of_ratio = (f64::from(columns) / f64::from(rows) / ratio).ln().abs();
+        (of_ratio, (f64::from(columns * rows) - cells).abs())
+    };
+    let nearest = all.filter(has_area).min_by(|&a, &b| {
+        let ((a, further_a), (b, further_b)) = (difference(a), difference(b));
+        a.total_cmp(&b).then(further_a.total_cmp(&further_b))
+    });
+    let side = (cells.sqrt().round() as u32).max(1);
+    let (columns, rows) = nearest.unwrap_or((side, side));
+    (columns * BUCKET, rows * BUCKET)
 }
 
 /// Resizes to `width` x `height` as Pillow's `Image.resize` does, with antialiasing when downscaling.
@@ -184,6 +216,25 @@ mod tests {
         assert_eq!(cropped.dimensions(), (4, 2));
         let row: Vec<u8> = cropped.rows().next().unwrap().map(|pixel| pixel.0[0]).collect();
         assert_eq!(row, [0, 9, 9, 0]);
+    }
+
+    #[test]
+    fn buckets_have_about_one_area_and_the_aspect_ratio_of_the_image() {
+        let area = 512 * 512;
+        let of = |width, height| Fit::Area(area).sides(width, height);
+        assert_eq!([of(300, 300), of(512, 512), of(4000, 3900)], [(512, 512); 3]);
+        assert_eq!([of(640, 480), of(480, 640)], [(576, 448), (448, 576)]);
+        assert_eq!([of(1920, 1080), of(3000, 1000)], [(704, 384), (896, 320)]);
+        let mut sizes = std::collections::BTreeSet::new();
+        for width in (100..1000).step_by(7) {
+            let (wide, high) = of(width, 400);
+            let (before, after) = (f64::from(width) / 400.0, f64::from(wide) / f64::from(high));
+            assert!((before / after).max(after / before) < 1.1, "{width} x 400 becomes {wide} x {high}");
+            assert!((7 * area / 8..=9 * area / 8).contains(&(wide * high)), "{wide} x {high}");
+            sizes.insert((wide, high));
+        }
+        assert!(sizes.len() < 20, "{sizes:?}");
+        assert_eq!(Fit::Area(64 * 64).sides(5000, 10), (64, 64), "the smallest area has one bucket");
     }
 
     #[test]

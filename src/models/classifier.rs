@@ -149,7 +149,7 @@ impl Classifier {
         }
         pixels.resize(shape.iter().product(), 0.0);
         let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
-        let output = model.run(vec![("pixel_values", Tensor::f32(shape, pixels))])?.take("logits");
+        let output = model.run(vec![("pixel_values", Tensor::f32(shape, pixels))], &["logits"])?.take("logits");
         let logits = output.and_then(|(shape, values)| match shape.as_slice() {
             [rows, classes] if *rows == ROWS && *classes > 0 => Some((*classes, values)),
             _ => None,

@@ -16,11 +16,7 @@ use super::{
     model_dir::Problems,
     onnx::{CudaOptions, check_versions, graph_file},
 };
-use crate::{
-    config::{Config, Spectrum},
-    identity::Digest,
-    imaging::Fit,
-};
+use crate::{config::Config, identity::Digest, imaging::Fit};
 
 /// The models of a pipeline.
 #[derive(Debug)]
@@ -95,7 +91,7 @@ fn with_settings(
         memory_limit: config.cuda.memory_limit_mib.and_then(|mib| usize::try_from(mib << 20).ok()),
         tf32: config.cuda.tf32,
     };
-    let settings = Settings { cuda, ..settings(spectrum, options)? };
+    let settings = Settings { cuda, ..settings(config, options)? };
     let schedule = files.scheduler(settings.scheduler, settings.timesteps.get())?;
     let scheduler = match settings.scheduler {
         Some(scheduler) => scheduler,
@@ -109,13 +105,14 @@ fn with_settings(
         .part(&[u8::from(settings.pure_noise_at_zero), u8::from(settings.negative_prompt.is_some())])
         .text(settings.negative_prompt.as_deref().unwrap_or_default())
         .text(&spectrum.noise)
-        .text(&settings.size.map_or_else(String::new, |size| format!("{size:?}")))
+        .text(&settings.size.map_or_else(String::new, digested))
         .id();
     Ok(InspectedDiffusion { files, settings, scheduler, schedule, digest })
 }
 
-fn settings(spectrum: &Spectrum, options: &ModelOptions) -> Result<Settings, DiffusionError> {
-    let defaults = Settings::default();
+fn settings(config: &Config, options: &ModelOptions) -> Result<Settings, DiffusionError> {
+    let (defaults, spectrum) = (Settings::default(), &config.spectrum);
+    let batch = config.models.batch.and_then(|batch| usize::try_from(batch).ok());
     let timesteps = u32::try_from(spectrum.timesteps).ok().and_then(NonZeroU32::new);
     Ok(Settings {
         scheduler: spectrum.scheduler.as_deref().map(str::parse).transpose()?,
@@ -124,14 +121,26 @@ fn settings(spectrum: &Spectrum, options: &ModelOptions) -> Result<Settings, Dif
         negative_prompt: spectrum.negative_prompt.clone(),
         noise: if spectrum.noise == "torch" { NoiseGenerator::Torch } else { NoiseGenerator::Counter },
         pure_noise_at_zero: spectrum.pure_noise_at_zero,
-        size: spectrum.size.and_then(|(width, height)| {
+        size: spectrum.area.and_then(|area| u32::try_from(area).ok()).map(Fit::Area).or_else(|| {
+            let (width, height) = spectrum.size?;
             let (width, height) = (u32::try_from(width).ok()?, u32::try_from(height).ok()?);
-            Some(Fit { width, height, keep_aspect: spectrum.keep_aspect })
+            Some(if spectrum.keep_aspect { Fit::Within(width, height) } else { Fit::Exactly(width, height) })
         }),
-        batch_size: options.batch_size.unwrap_or(defaults.batch_size),
+        batch_size: options.batch_size.or(batch),
         threads: options.threads.unwrap_or(defaults.threads),
         ..defaults
     })
+}
+
+/// Returns what the digest of the generator has for a size. Images of earlier versions have it in their ids.
+fn digested(size: Fit) -> String {
+    let sides =
+        |width, height, keeps: bool| format!("Fit {{ width: {width}, height: {height}, keep_aspect: {keeps} }}");
+    match size {
+        Fit::Exactly(width, height) => sides(width, height, false),
+        Fit::Within(width, height) => sides(width, height, true),
+        Fit::Area(area) => format!("area {area}"),
+    }
 }
 
 async fn inspect_clip(

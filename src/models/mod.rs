@@ -13,26 +13,30 @@ mod inspect;
 mod model_dir;
 pub(crate) mod onnx;
 mod preprocess;
+mod rates;
 mod tokenizer;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::OnceLock};
 
 use tokio::sync::OnceCell;
 
 use self::{
     classifier::{Classifier, ClassifierFiles},
     clip::{ClipEngine, ClipFiles, ClipSettings, ClipStats},
-    diffusion::{DiffusionFiles, Engine, Scheduler, SchedulerName, Settings, Sides, Stats, rows_per_sample},
+    diffusion::{
+        BatchUse, DiffusionFiles, Engine, Layout, Scheduler, SchedulerName, Settings, Sides, Stats, rows_per_sample,
+    },
     error::ModelError,
     onnx::{Chosen, Device, OnnxError, Runtime},
 };
 use crate::{
     config::{Config, timesteps_run},
-    error::{Error, Result},
+    error::{Error, Result, Warning},
 };
 
 pub(crate) use describe::{Description, Graph, Kind, describe};
 pub(crate) use hub::FetchProgress;
+pub(crate) use rates::Rates;
 pub(crate) use tokenizer::Tokenizer;
 
 /// How models run on this machine. Not part of a fingerprint: with the same provider, number of threads and batch size,
@@ -53,6 +57,7 @@ pub(crate) struct ModelOptions {
 #[derive(Debug)]
 pub(crate) struct Models {
     options: ModelOptions,
+    chosen: OnceLock<Chosen>,
     settings: Settings,
     scheduler: SchedulerName,
     schedule: Box<dyn Scheduler>,
@@ -80,6 +85,7 @@ impl Models {
             inspected.map_err(|problems| problems.into_iter().map(Error::from).collect::<Vec<_>>())?;
         Ok(Self {
             options,
+            chosen: OnceLock::new(),
             settings: diffusion.settings,
             scheduler: diffusion.scheduler,
             schedule: diffusion.schedule,
@@ -168,13 +174,68 @@ impl Models {
         self.clip.loaded().map(ClipEngine::stats)
     }
 
-    /// Chooses the device and describes it. Loads ONNX Runtime but no model.
+    /// Chooses the device, and describes it and the batch of the diffusion model. Loads ONNX Runtime but no model.
     ///
     /// # Errors
     /// Returns an error if ONNX Runtime, or a GPU that was requested by name, cannot be used.
     pub(crate) fn choose_device(&self) -> Result<String> {
-        let chosen = self.runtime().and_then(|runtime| self.options.device.choose(&runtime)).map_err(failed)?;
-        Ok(format!("{chosen} ({})", chosen.why))
+        let chosen = self.chosen().map_err(failed)?;
+        let batch =
+            Layout::of(chosen, &self.diffusion.files, &self.settings).describe(&self.diffusion.files, &self.settings);
+        Ok(format!("{chosen} ({}), {batch}", chosen.why))
+    }
+
+    /// Returns how many images the diffusion model takes at once, in its batches and waiting for them; `None` if the device
+    /// was not chosen yet.
+    pub(crate) fn images_in_flight(&self) -> Option<usize> {
+        let layout = Layout::of(self.chosen.get()?, &self.diffusion.files, &self.settings);
+        Some(layout.images_in_flight(&self.diffusion.files, &self.settings))
+    }
+
+    /// Returns the batches of the diffusion engine so far, if it is loaded.
+    pub(crate) fn batches(&self) -> Vec<BatchUse> {
+        self.diffusion.loaded().map(Engine::batches).unwrap_or_default()
+    }
+
+    /// Returns the batches of the diffusion engine so far as text, such as `16 of 512 x 512`; `None` if it is not loaded.
+    pub(crate) fn describe_batches(&self) -> Option<String> {
+        let batches = self.batches();
+        let each = |batch: &BatchUse| format!("{} of {} x {}", batch.samples, batch.width, batch.height);
+        (!batches.is_empty()).then(|| batches.iter().map(each).collect::<Vec<_>>().join(", "))
+    }
+
+    /// Returns the rates of the diffusion engine since `earlier`, if it is loaded and has generated an image since.
+    pub(crate) fn rates(&self, earlier: &Stats) -> Option<Rates> {
+        let engine = self.diffusion.loaded()?;
+        let stats = engine.stats().since(earlier);
+        let chosen = engine.chosen();
+        (stats.unet_calls > 0).then(|| Rates::of(&stats, chosen.provider, 1 + chosen.others.len()))
+    }
+
+    /// Returns a warning for each batch that did not fit into the memory of its device.
+    pub(crate) fn warnings(&self) -> Vec<Warning> {
+        let halved = |batch: BatchUse| {
+            let BatchUse { width, height, samples, planned } = batch;
+            (samples < planned).then(|| {
+                Warning::new(
+                    format!(
+                        "a batch of {planned} images of {width} x {height} did not fit into the memory of {}; {samples} \
+                         were generated at once",
+                        self.provider().unwrap_or_default()
+                    ),
+                    format!("set `models.batch` to {samples}, or end other programs that use the device"),
+                )
+            })
+        };
+        self.batches().into_iter().filter_map(halved).collect()
+    }
+
+    fn chosen(&self) -> Result<&Chosen, OnnxError> {
+        if let Some(chosen) = self.chosen.get() {
+            return Ok(chosen);
+        }
+        let chosen = self.options.device.choose(&self.runtime()?)?;
+        Ok(self.chosen.get_or_init(|| chosen))
     }
 
     /// Returns the diffusion engine, and starts it if necessary.
@@ -183,7 +244,7 @@ impl Models {
     /// Returns an error if ONNX Runtime, the device or the model cannot be used.
     pub(crate) async fn diffusion(&self) -> Result<&Engine> {
         let start = |files: &DiffusionFiles| {
-            Ok(Engine::start(&self.runtime()?, files, self.settings.clone(), &self.options.device)?)
+            Ok(Engine::start(&self.runtime()?, files, self.settings.clone(), self.chosen()?.clone())?)
         };
         self.diffusion.get(start).await
     }

@@ -134,8 +134,9 @@ pub(super) async fn of_sizes(config: &Config, models: &Models, source: &Source) 
         images.iter().filter(|image| distortion(image, becomes(image)) > MAX_DISTORTION).collect();
     let pixels = |(width, height): (u32, u32)| u64::from(width) * u64::from(height);
     let trained = models.trained_side().map(|side| (side, side));
-    let large: Vec<&Sized> = match (config.spectrum.size, trained) {
-        (None, Some(trained)) => {
+    let has_size = config.spectrum.size.is_some() || config.spectrum.area.is_some();
+    let large: Vec<&Sized> = match (has_size, trained) {
+        (false, Some(trained)) => {
             images.iter().filter(|image| pixels(becomes(image)) > MAX_ENLARGEMENT * pixels(trained)).collect()
         }
         _ => Vec::new(),

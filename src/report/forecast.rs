@@ -271,6 +271,8 @@ async fn bytes_per_row(pipeline: &Pipeline, step: &Step) -> Result<Option<f64>> 
     if let Some(size) = project.session.lake().size(&step.table).await?.filter(|size| size.rows > 0) {
         return Ok(Some(size.bytes as f64 / size.rows as f64));
     }
-    let sized = project.config.spectrum.size.map(|(width, height)| (width * height) as f64 * BYTES_PER_PIXEL);
+    let spectrum = &project.config.spectrum;
+    let pixels = spectrum.area.or(spectrum.size.map(|(width, height)| width * height));
+    let sized = pixels.map(|pixels| pixels as f64 * BYTES_PER_PIXEL);
     Ok(sized.or(source.map(|bytes| bytes * PNG_PER_JPEG)))
 }

@@ -21,6 +21,7 @@ use crate::{
     error::{Error, Result, text::quote},
     identity::Digest,
     lake::UnitRows,
+    models::Models,
     plan::Step,
     schema::{self, Kind, REJECTS_TABLE, columns::Columns},
     session::Snapshot,
@@ -31,6 +32,8 @@ use crate::{
 const REFERENCES_PER_UNIT: usize = 1 << 16;
 /// The most units that share a commit.
 const MAX_UNITS_PER_COMMIT: usize = 16;
+/// Units in flight of a step that generates no images.
+const USUAL_UNITS_IN_FLIGHT: usize = 6;
 /// MiB of finished units that may wait for their commit while others are generated. A single unit may be larger.
 const MAX_MIB_WAITING: u32 = 256;
 /// Rejects that an error shows.
@@ -139,11 +142,12 @@ impl<'a> Accumulator<'a> {
             over: self.work.over.to_owned(),
             id: self.work.id.to_owned(),
         };
+        let in_flight = self.units_in_flight(&units);
         let results = stream::iter(units)
             .take_until(self.job.options.stop.requested())
             // Each unit is a task, so that it proceeds while others are committed.
             .map(|unit| tokio::spawn(generator.clone().generate(unit).in_current_span()))
-            .buffer_unordered(self.job.options.units_in_flight.max(1));
+            .buffer_unordered(in_flight);
         let mut results = std::pin::pin!(results);
         while let Some(result) = results.next().await {
             let lost = |source| AccumulateError::Lost { step: self.step.table.name.clone(), source };
@@ -154,6 +158,22 @@ impl<'a> Accumulator<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Returns how many units to work on at once. If their rows are images to generate, as many as the diffusion model takes
+    /// at once, and one more, whose query is planned meanwhile.
+    fn units_in_flight(&self, units: &[Unit]) -> usize {
+        if let Some(requested) = self.job.options.units_in_flight {
+            return requested.max(1);
+        }
+        let generates = self.step.query.functions.contains("img2img");
+        match self.job.session.models().and_then(Models::images_in_flight).filter(|_| generates) {
+            Some(images) => {
+                let rows: usize = units.iter().map(|unit| unit.missing.num_rows()).sum();
+                1 + images.div_ceil((rows / units.len().max(1)).max(1))
+            }
+            None => USUAL_UNITS_IN_FLIGHT,
+        }
     }
 
     /// Commits units as they arrive, and what they cost.

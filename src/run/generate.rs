@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    models::Models,
     plan::Step,
     schema::{
         self, Kind, SOURCE_ID,
@@ -71,7 +72,9 @@ impl Generator {
             rejects: rejects.len(),
             unet_evaluations: meter.unet_evaluations(),
             seconds: started.elapsed().as_secs_f64(),
-            provider: self.session.provider(),
+            provider: self.session.models().and_then(Models::provider),
+            batches: self.session.models().and_then(Models::describe_batches),
+            ..Entry::default()
         };
         let Entry { rows: count, rejects: failed, unet_evaluations, seconds, .. } = &entry;
         tracing::info!(rows = count, rejects = failed, unet_evaluations, seconds, "unit generated");

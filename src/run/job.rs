@@ -6,15 +6,21 @@ use std::{
 };
 
 use super::{shard::Shard, shutdown::Stop};
-use crate::{lake::Lake, pipeline::Project, plan::Plan, session::Session};
+use crate::{
+    lake::Lake,
+    models::{Models, Rates, diffusion::Stats},
+    pipeline::Project,
+    plan::Plan,
+    session::Session,
+};
 
 /// How a run proceeds on this machine. The tables do not depend on it.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     /// The last step to run; `None` runs all steps.
     pub(crate) until: Option<String>,
-    /// Units in flight at once; their rows share the models' batches.
-    pub(crate) units_in_flight: usize,
+    /// Units in flight at once; their rows share the models' batches. If absent, as many as keep the models busy.
+    pub(crate) units_in_flight: Option<usize>,
     /// Shuffles the units by this number.
     pub(crate) unit_order: Option<u64>,
     /// The units of this worker; `None` stands for all units.
@@ -28,7 +34,7 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         let (wait, stop) = (Duration::from_secs(3600), Stop::default());
-        Self { until: None, units_in_flight: 6, unit_order: None, shard: None, wait, stop }
+        Self { until: None, units_in_flight: None, unit_order: None, shard: None, wait, stop }
     }
 }
 
@@ -61,6 +67,9 @@ pub(crate) struct Outcome {
     pub(crate) rejects: usize,
     /// Wall time in seconds.
     pub(crate) seconds: f64,
+    /// The rates of the diffusion model; `None` if it did not run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rates: Option<Rates>,
 }
 
 impl Outcome {
@@ -73,6 +82,7 @@ impl Outcome {
             rows: 0,
             rejects: 0,
             seconds: 0.0,
+            rates: None,
         }
     }
 
@@ -83,12 +93,13 @@ impl Outcome {
         self.seconds += started.elapsed().as_secs_f64();
     }
 
-    /// Records rows that were added to an incremental table since `started`.
-    pub(super) fn added(&mut self, counts: RowCounts, started: Instant) {
+    /// Records rows that were added to an incremental table since `started`, and the rates of the diffusion model since.
+    pub(super) fn added(&mut self, counts: RowCounts, started: Instant, rates: Option<Rates>) {
         self.skipped = false;
         self.rows += counts.rows;
         self.rejects += counts.rejects;
         self.seconds += started.elapsed().as_secs_f64();
+        self.rates = rates.or(self.rates);
     }
 }
 
@@ -118,5 +129,10 @@ impl<'a> Job<'a> {
 
     pub(super) fn lake(&self) -> &'a Lake {
         self.session.lake()
+    }
+
+    /// Returns what the diffusion model has done so far.
+    pub(super) fn generated(&self) -> Stats {
+        self.session.models().and_then(Models::stats).unwrap_or_default()
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     clock,
     error::{Error, Result},
     lake::{Lake, UnitRows},
+    models::Rates,
     plan::Step,
     schema::{LEDGER_TABLE, REJECTS_TABLE, Table},
 };
@@ -49,6 +50,10 @@ pub(super) struct Entry {
     pub(super) unet_evaluations: u64,
     pub(super) seconds: f64,
     pub(super) provider: Option<String>,
+    /// The batches of the diffusion model, as text.
+    pub(super) batches: Option<String>,
+    /// The rates of the diffusion model, for a step.
+    pub(super) rates: Rates,
 }
 
 /// What units cost that are committed already. Many workers share the ledger's log, so rows are gathered.
@@ -101,6 +106,7 @@ pub(super) async fn record_completion(lake: &Lake, step: &Step, outcome: &Outcom
         rows: outcome.rows,
         rejects: outcome.rejects,
         seconds: outcome.seconds,
+        rates: outcome.rates.unwrap_or_default(),
         ..Entry::default()
     };
     let rows = ledger_row(step, Some(&step.fingerprint.parts), &entry)?;
@@ -127,6 +133,7 @@ pub(super) fn reject_rows(step: &str, unit: &str, rejects: &[Reject]) -> Result<
 pub(super) fn ledger_row(step: &Step, parts: Option<&BTreeMap<String, String>>, entry: &Entry) -> Result<RecordBatch> {
     let string = |value: Option<String>| -> ArrayRef { Arc::new(StringArray::from(vec![value])) };
     let integer = |value: u64| -> ArrayRef { Arc::new(Int64Array::from(vec![i64::try_from(value).ok()])) };
+    let number = |value: Option<f64>| -> ArrayRef { Arc::new(Float64Array::from(vec![value])) };
     let parts = parts.map(serde_json::to_string).transpose();
     let parts = parts.map_err(|error| Error::failed(LedgerError::Parts(error)))?;
     rows(
@@ -142,6 +149,11 @@ pub(super) fn ledger_row(step: &Step, parts: Option<&BTreeMap<String, String>>, 
             Arc::new(Float64Array::from(vec![entry.seconds])),
             string(entry.provider.clone()),
             Arc::new(Int64Array::from(vec![clock::now_ms()])),
+            string(entry.batches.clone()),
+            number(entry.rates.tflops),
+            number(entry.rates.peak_share),
+            number(entry.rates.gap_ms),
+            Arc::new(Int64Array::from(vec![entry.rates.memory_mib.and_then(|mib| i64::try_from(mib).ok())])),
         ],
     )
 }

@@ -80,7 +80,7 @@ impl<'a> Runner<'a> {
             return Ok(RunResult::Restart(input));
         }
         for outcome in &outcomes {
-            let Outcome { step, skipped, reason, rows, rejects, seconds } = outcome;
+            let Outcome { step, skipped, reason, rows, rejects, seconds, .. } = outcome;
             tracing::info!(table = %step, skipped, %reason, rows, rejects, seconds, "step ended");
             self.job.progress.ended(outcome);
         }
@@ -126,12 +126,27 @@ impl<'a> Runner<'a> {
             Ok(snapshot) => snapshot,
             Err(stale) => return Ok(Err(stale)),
         };
-        outcome.added(Accumulator::new(self.job, step, work, snapshot.clone()).run().await?, started);
+        self.add(step, work, snapshot.clone(), outcome, started).await?;
         self.doubt_later(index, step, &snapshot).await?;
         ledger::record_completion(self.job.lake(), step, outcome).await?;
         let since = snapshot.version(&step.table.name).unwrap_or(0);
         self.job.lake().complete(&step.table, step.fingerprint.mark(), since).await?;
         Ok(Ok(()))
+    }
+
+    async fn add(
+        &self,
+        step: &Step,
+        work: Work<'_>,
+        snapshot: Snapshot,
+        outcome: &mut Outcome,
+        started: Instant,
+    ) -> Result<()> {
+        let before = self.job.generated();
+        let counts = Accumulator::new(self.job, step, work, snapshot).run().await?;
+        let rates = self.job.session.models().and_then(|models| models.rates(&before));
+        outcome.added(counts, started, rates);
+        Ok(())
     }
 
     /// Fills a full-refresh table. Computes its rows again if another run has replaced it meanwhile.
@@ -231,7 +246,7 @@ impl<'a> Runner<'a> {
             match Work::of(step) {
                 Some(work) => {
                     let snapshot = self.snapshot_with(first, computed).await?;
-                    outcome.added(Accumulator::new(self.job, step, work, snapshot).run().await?, started);
+                    self.add(step, work, snapshot, outcome, started).await?;
                 }
                 None => outcome.replaced(self.refresh_from(first, computed, step, None).await?, started),
             }

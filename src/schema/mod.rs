@@ -454,6 +454,11 @@ pub(crate) static LEDGER_TABLE: LazyLock<Table> = LazyLock::new(|| {
         ("seconds", DOUBLE),
         ("provider", TEXT),
         ("finished_ms", INT),
+        ("batches", TEXT),
+        ("tflops", DOUBLE),
+        ("peak_share", DOUBLE),
+        ("gap_ms", DOUBLE),
+        ("memory_mib", INT),
     ];
     table(LEDGER, Kind::Log, &[], &columns)
 });

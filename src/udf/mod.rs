@@ -52,8 +52,8 @@ pub(crate) trait Functions: fmt::Debug + Send + Sync {
     /// Returns an error if the registry refuses a function.
     fn register(&self, registry: &mut dyn FunctionRegistry, meter: &Arc<Meter>) -> Result<()>;
 
-    /// Returns the execution provider on which models have run; `None` if none has.
-    fn provider(&self) -> Option<String>;
+    /// Returns the models that the functions call; `None` if they were not opened.
+    fn models(&self) -> Option<&Models>;
 }
 
 /// The functions of a pipeline whose models and source were opened.
@@ -77,8 +77,8 @@ impl Functions for Opened {
         register_all(registry, dependent)
     }
 
-    fn provider(&self) -> Option<String> {
-        self.models.provider()
+    fn models(&self) -> Option<&Models> {
+        Some(&self.models)
     }
 }
 
@@ -100,7 +100,7 @@ impl Functions for Unopened {
         register_all(registry, shapes.map(|shape| function::unavailable(shape(String::new()))))
     }
 
-    fn provider(&self) -> Option<String> {
+    fn models(&self) -> Option<&Models> {
         None
     }
 }

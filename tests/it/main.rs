@@ -4,6 +4,7 @@
 
 mod adaptive; // the loop of trainer and schedule, through files alone
 mod bad_input; // what the program reports for bad input of every kind, and that nothing is lost
+mod batches; // how many images share a batch, and devices with too little memory
 mod census; // a thousand files of every kind, and the census of them
 mod cookbook; // the recipes of docs/cookbook.md
 mod datasets; // ImageNet-LT and iWildCam: small copies run, the full data sets are only planned

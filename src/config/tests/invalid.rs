@@ -44,7 +44,7 @@ fn an_unknown_key_gets_a_suggestion_or_the_list_of_keys() {
     let more = "time_steps = 3\nlambda = 1\n[filtre]\nx = 1\n[validation]\nsources = 100\n";
     assert_snapshot!(wrong(more, &[]), @r"
     x.toml:14: unknown key `spectrum.time_steps`; did you mean `timesteps`?
-    x.toml:15: unknown key `spectrum.lambda`; expected one of `image_guidance`, `seeds`, `timesteps`, `guidance_scale`, `scheduler`, `negative_prompt`, `noise`, `pure_noise_at_zero`, `width`, `height` or `keep_aspect`
+    x.toml:15: unknown key `spectrum.lambda`; expected one of `image_guidance`, `seeds`, `timesteps`, `guidance_scale`, `scheduler`, `negative_prompt`, `noise`, `pure_noise_at_zero`, `width`, `height`, `keep_aspect` or `area`
     x.toml:16: unknown section `filtre`; did you mean `filter`?
     3 problems; nothing was run
     ");
@@ -66,8 +66,8 @@ fn a_key_of_another_section_is_reported_with_its_section() {
 #[test]
 fn keys_that_need_quotes_are_shown_on_one_line() {
     assert_snapshot!(wrong("\"a\\nb.c\" = 1\n\"\" = 2\n", &[]), @r#"
-    x.toml:14: unknown key `spectrum."a\nb.c"`; expected one of `image_guidance`, `seeds`, `timesteps`, `guidance_scale`, `scheduler`, `negative_prompt`, `noise`, `pure_noise_at_zero`, `width`, `height` or `keep_aspect`
-    x.toml:15: unknown key `spectrum.""`; expected one of `image_guidance`, `seeds`, `timesteps`, `guidance_scale`, `scheduler`, `negative_prompt`, `noise`, `pure_noise_at_zero`, `width`, `height` or `keep_aspect`
+    x.toml:14: unknown key `spectrum."a\nb.c"`; expected one of `image_guidance`, `seeds`, `timesteps`, `guidance_scale`, `scheduler`, `negative_prompt`, `noise`, `pure_noise_at_zero`, `width`, `height`, `keep_aspect` or `area`
+    x.toml:15: unknown key `spectrum.""`; expected one of `image_guidance`, `seeds`, `timesteps`, `guidance_scale`, `scheduler`, `negative_prompt`, `noise`, `pure_noise_at_zero`, `width`, `height`, `keep_aspect` or `area`
     2 problems; nothing was run
     "#);
 }

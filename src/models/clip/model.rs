@@ -102,7 +102,7 @@ impl Clip {
 /// Runs a tower on [`ROWS`] rows, with those of the inputs that its graph has.
 fn run(model: &mut Model, tower: &Tower, mut inputs: Vec<(&str, Tensor)>) -> Result<Vec<Vec<f32>>, OnnxError> {
     inputs.retain(|(name, _)| tower.inputs.contains(name));
-    let taken = model.run(inputs)?.take(&tower.output);
+    let taken = model.run(inputs, &[&tower.output])?.take(&tower.output);
     let widths = taken.and_then(|(shape, values)| match shape.as_slice() {
         [rows, width] if *rows == ROWS && *width > 0 => Some((*width, values)),
         _ => None,

@@ -1,10 +1,11 @@
 //! The running batch: a fixed number of slots for samples of one size.
 //!
-//! Samples enter and leave at any call, each at its own position in the schedule. With classifier-free guidance a call
-//! has the rows [negative prompt ..., prompt ...], slot by slot, in diffusers' order.
+//! Samples enter and leave at any call, each at its own position in the schedule.
+
+use std::collections::VecDeque;
 
 use super::{
-    denoiser::{Denoiser, Row},
+    denoiser::{Call, Denoiser},
     encoders::Prompt,
     img2img::guide,
     latents::Size,
@@ -32,34 +33,66 @@ pub(super) struct Guidance {
 /// A batch for samples of one size.
 #[derive(Debug)]
 pub(super) struct Batch<T> {
-    size: Size,
+    pub(super) size: Size,
     slots: Vec<Option<Sample<T>>>,
+    /// Samples without a slot: the batch was made smaller while they were in it.
+    waiting: VecDeque<Sample<T>>,
+    call: Call,
+    scale: Option<f32>,
 }
 
 impl<T> Batch<T> {
     /// Creates a batch of empty slots.
-    pub(super) fn new(size: Size, slots: usize) -> Self {
-        Self { size, slots: (0..slots.max(1)).map(|_| None).collect() }
+    ///
+    /// # Errors
+    /// Returns the errors of [`Denoiser::prepare`].
+    pub(super) fn new(
+        denoiser: &Denoiser,
+        size: Size,
+        slots: usize,
+        guidance: Option<&Guidance>,
+    ) -> Result<Self, OnnxError> {
+        let slots = slots.max(1);
+        Ok(Self {
+            size,
+            slots: (0..slots).map(|_| None).collect(),
+            waiting: VecDeque::new(),
+            call: denoiser.prepare(size, slots, guidance.map(|guidance| &guidance.negative))?,
+            scale: guidance.map(|guidance| guidance.scale),
+        })
     }
 
-    /// Returns the number of empty slots.
+    /// Returns the number of slots.
+    pub(super) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Returns the number of slots that no sample needs.
     pub(super) fn free(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.is_none()).count()
+        let empty = self.slots.iter().filter(|slot| slot.is_none()).count();
+        empty.saturating_sub(self.waiting.len())
     }
 
-    /// Whether no slot holds a sample.
+    /// Whether it holds no sample.
     pub(super) fn is_empty(&self) -> bool {
-        self.slots.iter().all(Option::is_none)
+        self.slots.iter().all(Option::is_none) && self.waiting.is_empty()
     }
 
-    /// Puts a sample into the first empty slot, or returns it if the batch is full.
-    pub(super) fn admit(&mut self, sample: Sample<T>) -> Result<(), Sample<T>> {
-        match self.slots.iter_mut().find(|slot| slot.is_none()) {
-            Some(slot) => {
+    /// Puts a sample into the first empty slot, or lets it wait for one.
+    pub(super) fn admit(&mut self, sample: Sample<T>) {
+        match self.slots.iter_mut().enumerate().find(|(_, slot)| slot.is_none()) {
+            Some((number, slot)) => {
+                self.call.set_prompt(number, &sample.prompt);
                 *slot = Some(sample);
-                Ok(())
             }
-            None => Err(sample),
+            None => self.waiting.push_back(sample),
+        }
+    }
+
+    /// Puts the samples of another batch into this one, in their order.
+    pub(super) fn take_over(&mut self, other: Self) {
+        for sample in other.slots.into_iter().flatten().chain(other.waiting) {
+            self.admit(sample);
         }
     }
 
@@ -69,73 +102,51 @@ impl<T> Batch<T> {
         self.slots.get(slot)?.as_ref().map(|sample| sample.denoising.latents())
     }
 
-    /// Empties the slots of samples that are no longer wanted.
+    /// Drops samples that are not wanted any more.
     pub(super) fn retain(&mut self, wanted: impl Fn(&T) -> bool) {
         for slot in &mut self.slots {
             if slot.as_ref().is_some_and(|sample| !wanted(&sample.ticket)) {
                 *slot = None;
             }
         }
+        self.waiting.retain(|sample| wanted(&sample.ticket));
     }
 
-    /// Moves every sample forward by one timestep, in one UNet call. Removes and returns those that are finished.
+    /// Moves every sample forward by one timestep, and returns those that are finished; their slots are empty then.
     ///
     /// # Errors
-    /// Returns an error if the UNet fails.
-    pub(super) fn step(
-        &mut self,
-        denoiser: &mut Denoiser,
-        guidance: Option<&Guidance>,
-    ) -> Result<Vec<Sample<T>>, OnnxError> {
-        let values = denoiser.files.latent_channels * self.size.area();
-        let mut latents = vec![0.0; self.slots.len() * values];
-        for (slot, row) in self.slots.iter().zip(latents.chunks_exact_mut(values)) {
-            if let Some(sample) = slot {
-                sample.denoising.model_input(row);
+    /// Returns an error if the UNet fails. No sample has moved then.
+    pub(super) fn step(&mut self, denoiser: &mut Denoiser) -> Result<Vec<Sample<T>>, OnnxError> {
+        while self.slots.iter().any(Option::is_none)
+            && let Some(sample) = self.waiting.pop_front()
+        {
+            self.admit(sample);
+        }
+        let (mut samples, mut latents) = (0, vec![0.0; self.call.values()]);
+        for (number, slot) in self.slots.iter().enumerate() {
+            if let Some(sample) = slot
+                && let Some(timestep) = sample.denoising.timestep()
+            {
+                sample.denoising.model_input(&mut latents);
+                self.call.set_latents(number, timestep, &latents);
+                samples += 1;
             }
         }
-        if self.is_empty() {
+        if samples == 0 {
             return Ok(Vec::new());
         }
-        let predictions = self.predict(denoiser, guidance, latents)?;
+        let predicted = denoiser.predict(&mut self.call, samples)?;
         let mut done = Vec::new();
-        for (slot, prediction) in self.slots.iter_mut().zip(predictions) {
+        for (number, slot) in self.slots.iter_mut().enumerate() {
             let Some(sample) = slot else { continue };
-            sample.denoising.advance(&prediction);
+            match (self.call.predictions(&predicted, number), self.scale) {
+                ((with, Some(without)), Some(scale)) => sample.denoising.advance(&guide(scale, without, with)),
+                ((with, _), _) => sample.denoising.advance(with),
+            }
             if sample.denoising.timestep().is_none() {
                 done.extend(slot.take());
             }
         }
         Ok(done)
     }
-
-    /// Returns one prediction for each slot.
-    fn predict(
-        &self,
-        denoiser: &mut Denoiser,
-        guidance: Option<&Guidance>,
-        mut latents: Vec<f32>,
-    ) -> Result<Vec<Vec<f32>>, OnnxError> {
-        let values = latents.len() / self.slots.len();
-        let conditional = self.slots.iter().map(|slot| row(slot.as_ref(), None));
-        let Some(guidance) = guidance else {
-            let rows: Vec<_> = conditional.collect();
-            let predicted = denoiser.predict(self.size, latents, &rows)?;
-            return Ok(predicted.chunks_exact(values).map(<[f32]>::to_vec).collect());
-        };
-        let unconditional = self.slots.iter().map(|slot| row(slot.as_ref(), Some(&guidance.negative)));
-        let rows: Vec<_> = unconditional.chain(conditional).collect();
-        latents.extend_from_within(..);
-        let predicted = denoiser.predict(self.size, latents, &rows)?;
-        let (without, with) = predicted.split_at(predicted.len() / 2);
-        let pairs = without.chunks_exact(values).zip(with.chunks_exact(values));
-        Ok(pairs.map(|(without, with)| guide(guidance.scale, without, with)).collect())
-    }
-}
-
-/// Returns the UNet's row for a slot, with the sample's prompt or the negative one.
-fn row<'a, T>(slot: Option<&'a Sample<T>>, negative: Option<&'a Prompt>) -> Option<Row<'a>> {
-    let sample = slot?;
-    let timestep = sample.denoising.timestep()?;
-    Some(Row { timestep, prompt: negative.unwrap_or(&sample.prompt), conditional: negative.is_none() })
 }

@@ -1,141 +1,164 @@
-//! The graphs that turn noise into an image: the UNet and the VAE's decoder.
+//! The UNet, and the inputs of its calls.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use super::{DiffusionError, encoders::Prompt, files::DiffusionFiles, latents::Size, stats::Counters};
-use crate::models::onnx::{Loader, Model, OnnxError, Tensor};
+use crate::models::onnx::{HeldInputs, Loader, Model, OnnxError};
 
-/// One row of a UNet call that holds a sample.
-#[derive(Debug)]
-pub(super) struct Row<'a> {
-    pub(super) timestep: f32,
-    pub(super) prompt: &'a Prompt,
-    /// Whether the prompt is the sample's own and not the negative one.
-    pub(super) conditional: bool,
-}
+const SAMPLE: &str = "sample";
+const TIMESTEP: &str = "timestep";
+const HIDDEN: &str = "encoder_hidden_states";
+const POOLED: &str = "text_embeds";
+const TIME_IDS: &str = "time_ids";
 
-/// A decoded image that is not encoded yet: [3, height, width], roughly in -1..1.
-#[derive(Debug)]
-pub(super) struct Planes {
-    pub(super) values: Vec<f32>,
-    pub(super) width: u32,
-    pub(super) height: u32,
-}
-
-/// The UNet and the decoder of one thread. If the UNet is small, several denoisers run in parallel, each on its own
-/// batches.
+/// The UNet of one thread. Several may run in parallel, each on its own batch.
 #[derive(Debug)]
 pub(super) struct Denoiser {
     pub(super) files: DiffusionFiles,
     unet: Model,
-    vae_decoder: Model,
     counters: Arc<Counters>,
+    /// When the last call ended, if a sample has been waiting for the next one since.
+    idle_since: Option<Instant>,
+    /// The size of the last call.
+    last_size: Option<Size>,
+}
+
+/// The inputs of a call with a fixed number of slots. With classifier-free guidance it has the rows [negative prompt ...,
+/// prompt ...], slot by slot, in diffusers' order; otherwise one row for each slot.
+///
+/// A slot that holds no sample is computed as padding, with what its last sample left.
+#[derive(Debug)]
+pub(super) struct Call {
+    inputs: HeldInputs,
+    size: Size,
+    slots: usize,
+    is_guided: bool,
+    /// Values of one row of latents.
+    values: usize,
 }
 
 impl Denoiser {
-    /// Loads both graphs with their weights.
+    /// Loads the graph with its weights.
     ///
     /// # Errors
-    /// Returns an error if the runtime rejects a graph.
+    /// Returns an error if the runtime rejects the graph.
     pub(super) fn load(
         loader: &Loader<'_>,
         files: &DiffusionFiles,
         counters: Arc<Counters>,
     ) -> Result<Self, DiffusionError> {
-        Ok(Self {
-            unet: loader.open_batched(&files.graph("unet"), "timestep")?,
-            vae_decoder: loader.open(&files.graph("vae_decoder"))?,
-            files: files.clone(),
-            counters,
-        })
+        let unet = loader.open_batched(&files.graph("unet"), TIMESTEP)?;
+        Ok(Self { unet, files: files.clone(), counters, idle_since: None, last_size: None })
     }
 
-    /// Runs the UNet on latents [rows, channels, height, width]. A row is `None` if it is padding. Returns as many values
-    /// as `sample` has.
+    /// Prepares calls of `slots` samples. With a `negative` prompt they have classifier-free guidance.
     ///
     /// # Errors
-    /// Returns the errors of [`Model::run`].
-    pub(super) fn predict(
-        &mut self,
-        size: Size,
-        sample: Vec<f32>,
-        rows: &[Option<Row<'_>>],
-    ) -> Result<Vec<f32>, OnnxError> {
-        let predicted = self.call_unet(size, sample, rows)?;
-        let real = rows.iter().flatten().count();
-        self.counters.unet_calls.fetch_add(1, Ordering::Relaxed);
-        self.counters.unet_evaluations.fetch_add(real as u64, Ordering::Relaxed);
-        self.counters.batch_rows_offered.fetch_add(rows.len() as u64, Ordering::Relaxed);
+    /// Returns an error if the device has no memory for the inputs.
+    pub(super) fn prepare(&self, size: Size, slots: usize, negative: Option<&Prompt>) -> Result<Call, OnnxError> {
+        let (text, channels) = (&self.files.text, self.files.latent_channels);
+        let (height, width) = (size.height as usize, size.width as usize);
+        let rows = if negative.is_some() { 2 * slots } else { slots };
+        let mut shapes = vec![
+            (SAMPLE, vec![channels, height, width]),
+            (TIMESTEP, Vec::new()),
+            (HIDDEN, vec![text.length, text.width()]),
+        ];
+        if let Some(width) = text.pooled {
+            shapes.extend([(POOLED, vec![width]), (TIME_IDS, vec![self.files.time_ids.count()])]);
+        }
+        let values = channels * size.area();
+        let inputs = self.unet.hold(rows, &shapes, "out_sample", rows * values)?;
+        let mut call = Call { inputs, size, slots, is_guided: negative.is_some(), values };
+        for slot in 0..slots {
+            for (row, is_conditional) in call.rows(slot) {
+                let ids = self.files.time_ids.of(size, self.files.sides.pixels_per_latent, is_conditional);
+                call.inputs.write(TIME_IDS, row, &ids.into_iter().collect::<Vec<f32>>());
+            }
+            if let Some(negative) = negative {
+                call.write_prompt(slot, negative);
+            }
+        }
+        Ok(call)
+    }
+
+    /// Runs the UNet for `samples` samples. Returns a prediction for each row.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Model::run_held`]. The call can be repeated.
+    pub(super) fn predict(&mut self, call: &mut Call, samples: usize) -> Result<Vec<f32>, OnnxError> {
+        let began = Instant::now();
+        if let Some(idle_since) = self.idle_since.take() {
+            self.counters.add_gap(began - idle_since);
+        }
+        let predicted = self.counters.denoising.during(|| self.unet.run_held(&mut call.inputs))?;
+        let ended = Instant::now();
+        let per_slot = if call.is_guided { 2 } else { 1 };
+        let flop = self.files.unet.flop(call.size).unwrap_or(0.0);
+        self.counters.add_call(ended - began, call.slots * per_slot, samples * per_slot, flop);
+        if self.last_size.replace(call.size).is_some_and(|last| last != call.size) {
+            self.counters.size_changes.fetch_add(1, Ordering::Relaxed);
+        }
+        self.idle_since = Some(ended);
         Ok(predicted)
     }
 
-    /// Whether the UNet accepts latents of a size. The call is not counted, since it generates no image.
+    /// Notes that no sample waits for the next call.
+    pub(super) fn rest(&mut self) {
+        self.idle_since = None;
+    }
+
+    /// Whether the UNet accepts latents of this size: runs one call on zeros. It is not counted, since it generates no
+    /// image.
     ///
     /// # Errors
     /// Returns [`OnnxError::Device`] if the device fails: the size may still be one that the UNet accepts.
-    pub(super) fn accepts(&mut self, size: Size, prompt: &Prompt) -> Result<bool, OnnxError> {
-        let sample = vec![0.0; self.files.latent_channels * size.area()];
-        match self.call_unet(size, sample, &[Some(Row { timestep: 0.0, prompt, conditional: true })]) {
+    pub(super) fn accepts(&mut self, call: &mut Call) -> Result<bool, OnnxError> {
+        match self.unet.run_held(&mut call.inputs) {
             Ok(_) => Ok(true),
             Err(error @ OnnxError::Device { .. }) => Err(error),
             Err(_) => Ok(false),
         }
     }
+}
 
-    /// Decodes the UNet's latents, one image at a time: batching gains nothing here, and a finished image would have to
-    /// wait or be padded.
-    ///
-    /// # Errors
-    /// Returns the errors of [`Model::run`].
-    pub(super) fn decode(&mut self, latents: &[f32], size: Size) -> Result<Planes, OnnxError> {
-        let [width, height] = [size.width, size.height].map(|side| side * self.files.sides.pixels_per_latent);
-        let shape = [1, self.files.latent_channels, size.height as usize, size.width as usize];
-        let mut latents = latents.to_vec();
-        self.files.scaling.undo(&mut latents);
-        let mut outputs = self.vae_decoder.run(vec![("latent_sample", Tensor::f32(shape, latents))])?;
-        let values = self.vae_decoder.take(&mut outputs, "sample", 3 * width as usize * height as usize)?;
-        self.counters.images.fetch_add(1, Ordering::Relaxed);
-        Ok(Planes { values, width, height })
+impl Call {
+    /// Writes the prompt of a slot.
+    pub(super) fn set_prompt(&mut self, slot: usize, prompt: &Prompt) {
+        let row = if self.is_guided { self.slots + slot } else { slot };
+        self.write_prompt(row, prompt);
     }
 
-    fn call_unet(&mut self, size: Size, sample: Vec<f32>, rows: &[Option<Row<'_>>]) -> Result<Vec<f32>, OnnxError> {
-        let (count, text) = (sample.len(), &self.files.text);
-        let mut hidden = vec![0.0; rows.len() * text.length * text.width()];
-        let mut timesteps = vec![0.0; rows.len()];
-        for ((row, hidden), timestep) in
-            rows.iter().zip(hidden.chunks_exact_mut(text.length * text.width())).zip(&mut timesteps)
-        {
-            if let Some(row) = row {
-                hidden.copy_from_slice(&row.prompt.hidden);
-                *timestep = row.timestep;
-            }
+    /// Writes the latents of a slot, and the timestep at which they are.
+    pub(super) fn set_latents(&mut self, slot: usize, timestep: f32, latents: &[f32]) {
+        for (row, _) in self.rows(slot) {
+            self.inputs.write(SAMPLE, row, latents);
+            self.inputs.write(TIMESTEP, row, &[timestep]);
         }
-        let shape = [rows.len(), self.files.latent_channels, size.height as usize, size.width as usize];
-        let mut inputs = vec![
-            ("sample", Tensor::f32(shape, sample)),
-            ("timestep", Tensor::f32([rows.len()], timesteps)),
-            ("encoder_hidden_states", Tensor::f32([rows.len(), text.length, text.width()], hidden)),
-        ];
-        inputs.extend(self.added_conditions(size, rows));
-        let mut outputs = self.unet.run(inputs)?;
-        self.unet.take(&mut outputs, "out_sample", count)
     }
 
-    /// Returns the inputs of SDXL's UNet in addition to the prompt's hidden states.
-    fn added_conditions(&self, size: Size, rows: &[Option<Row<'_>>]) -> Vec<(&'static str, Tensor)> {
-        let (Some(width), time_ids) = (self.files.text.pooled, self.files.time_ids) else { return Vec::new() };
-        let (mut pooled, mut ids) = (Vec::new(), Vec::new());
-        for row in rows {
-            match row {
-                Some(row) => pooled.extend_from_slice(&row.prompt.pooled),
-                None => pooled.extend(std::iter::repeat_n(0.0, width)),
-            }
-            let conditional = row.as_ref().is_none_or(|row| row.conditional);
-            ids.extend(time_ids.of(size, self.files.sides.pixels_per_latent, conditional));
-        }
-        vec![
-            ("text_embeds", Tensor::f32([rows.len(), width], pooled)),
-            ("time_ids", Tensor::f32([rows.len(), time_ids.count()], ids)),
-        ]
+    /// Returns the predictions of a slot: with the prompt and, with classifier-free guidance, without it.
+    pub(super) fn predictions<'a>(&self, all: &'a [f32], slot: usize) -> (&'a [f32], Option<&'a [f32]>) {
+        let of = |row: usize| all.get(row * self.values..(row + 1) * self.values).unwrap_or_default();
+        if self.is_guided { (of(self.slots + slot), Some(of(slot))) } else { (of(slot), None) }
+    }
+
+    /// Returns the number of values in a row of latents.
+    pub(super) fn values(&self) -> usize {
+        self.values
+    }
+
+    fn write_prompt(&mut self, row: usize, prompt: &Prompt) {
+        self.inputs.write(HIDDEN, row, &prompt.hidden);
+        self.inputs.write(POOLED, row, &prompt.pooled);
+    }
+
+    /// Returns the rows of a slot, each with whether it has the sample's own prompt.
+    fn rows(&self, slot: usize) -> impl Iterator<Item = (usize, bool)> + use<> {
+        let conditional = if self.is_guided { self.slots + slot } else { slot };
+        self.is_guided.then_some((slot, false)).into_iter().chain([(conditional, true)])
     }
 }

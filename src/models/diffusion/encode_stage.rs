@@ -35,8 +35,8 @@ pub(super) enum Event {
     Request(PendingRequest),
     /// A source image that rayon has decoded, or why it could not.
     Decoded(Digest, Result<Pixels, String>),
-    /// A worker has failed; the service has the reason.
-    WorkerFailed,
+    /// Another stage has failed; the service has the reason.
+    StageFailed,
 }
 
 /// A request with its reservation in the queue.
@@ -77,7 +77,7 @@ impl EncodeStage {
         }
     }
 
-    /// Runs until the last handle to the engine is dropped or a worker fails.
+    /// Runs until the last handle to the engine is dropped or another stage fails.
     ///
     /// # Errors
     /// Returns an error if an encoder fails.
@@ -87,7 +87,7 @@ impl EncodeStage {
                 _ if inbox.is_abandoned() => break,
                 Event::Request(pending) => self.accept(pending, inbox)?,
                 Event::Decoded(digest, decoded) => self.encode_source(digest, decoded)?,
-                Event::WorkerFailed => break,
+                Event::StageFailed => break,
             }
         }
         Ok(())
@@ -156,11 +156,10 @@ impl EncodeStage {
 }
 
 fn open(image: &[u8], limits: &Limits, size: Option<Fit>, sides: Sides) -> Result<Pixels, ImageError> {
-    let mut image = decode(image, limits)?;
-    if let Some(size) = size {
-        let (width, height) = size.sides(image.width(), image.height());
-        // Bicubic is the default of Pillow's `Image.resize`.
-        image = resize(&image, width, height, Filter::Bicubic)?;
-    }
-    prepare(&image, sides)
+    let image = decode(image, limits)?;
+    let Some(size) = size else { return prepare(&image, sides) };
+    let (width, height) = size.sides(image.width(), image.height());
+    // Bicubic is the default of Pillow's `Image.resize`. The sides of buckets are those that the models take.
+    let filter = if matches!(size, Fit::Area(_)) { Filter::Lanczos } else { Filter::Bicubic };
+    prepare(&resize(&image, width, height, filter)?, sides)
 }

@@ -13,6 +13,9 @@ use crate::models::{
     tokenizer::Tokenizer,
 };
 
+/// The output of SDXL's second text encoder that is not a hidden state.
+const POOLED: &str = "text_embeds";
+
 /// An encoded prompt, as the UNet expects it.
 #[derive(Debug, Clone)]
 pub(super) struct Prompt {
@@ -58,7 +61,8 @@ impl Encoders {
         let mut left = 0;
         for (encoder, tokenizer, model) in &mut self.text_encoders {
             let ids = tokenizer.encode(prompt)?.ids;
-            let mut outputs = model.run(vec![("input_ids", Tensor::i64([1, ids.len()], ids))])?;
+            let inputs = vec![("input_ids", Tensor::i64([1, ids.len()], ids))];
+            let mut outputs = model.run(inputs, &[&encoder.hidden, POOLED])?;
             let states = model.take(&mut outputs, &encoder.hidden, text.length * encoder.width)?;
             for (to, from) in hidden.chunks_exact_mut(text.width()).zip(states.chunks_exact(encoder.width)) {
                 for (to, from) in to.iter_mut().skip(left).zip(from) {
@@ -67,7 +71,7 @@ impl Encoders {
             }
             left += encoder.width;
             if let (Some(width), "text_encoder_2") = (text.pooled, encoder.part) {
-                pooled = model.take(&mut outputs, "text_embeds", width)?;
+                pooled = model.take(&mut outputs, POOLED, width)?;
             }
         }
         Ok(Prompt { hidden: hidden.into(), pooled: pooled.into() })
@@ -96,7 +100,7 @@ impl Encoders {
         let [width, height] =
             [size.width, size.height].map(|side| (side * self.files.sides.pixels_per_latent) as usize);
         let input = Tensor::f32([1, 3, height, width], planes);
-        let mut outputs = self.vae_encoder.run(vec![("sample", input)])?;
+        let mut outputs = self.vae_encoder.run(vec![("sample", input)], &[MEAN, PARAMETERS])?;
         let count = self.files.latent_channels * size.area();
         if self.files.mean_only {
             let mean = self.vae_encoder.take(&mut outputs, MEAN, count)?;

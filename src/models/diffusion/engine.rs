@@ -12,10 +12,14 @@ use tokio::sync::oneshot;
 use super::{
     DiffusionError, EngineError,
     batch::Guidance,
+    batch_size::BatchUse,
+    decode_stage::DecodeStage,
+    decoder::Decoder,
     denoiser::Denoiser,
     encode_stage::{EncodeStage, Event, PendingRequest},
     encoders::Encoders,
     files::DiffusionFiles,
+    layout::Layout,
     noise::Normals,
     queue::AdmissionQueue,
     request::{EncodedRequest, Generated, Request},
@@ -26,7 +30,7 @@ use super::{
 use crate::{
     config::timesteps_run,
     imaging::{Limits, decode, encode_png, spawn},
-    models::onnx::{Chosen, Device, Inbox, Loader, Provider, Runtime, Service},
+    models::onnx::{Chosen, Inbox, Loader, OnnxError, Provider, Runtime, Service},
 };
 
 /// A running engine. Clones share it. Dropping the last clone ends its threads, after the model call in progress.
@@ -37,34 +41,45 @@ pub(crate) struct Engine {
     counters: Arc<Counters>,
     settings: Arc<Settings>,
     chosen: Chosen,
+    pixels_per_latent: u32,
 }
 
 impl Engine {
     /// Loads the models and starts the engine's threads. The time this takes grows with the size of the model files.
     ///
     /// # Errors
-    /// Returns an error if the device is missing, the runtime rejects a graph, or the scheduler cannot be built.
+    /// Returns an error if the runtime rejects a graph, or the scheduler cannot be built.
     pub(crate) fn start(
         runtime: &Runtime,
         files: &DiffusionFiles,
         settings: Settings,
-        device: &Device,
+        chosen: Chosen,
     ) -> Result<Self, DiffusionError> {
-        let chosen = device.choose(runtime)?;
+        let layout = Layout::of(&chosen, files, &settings);
         let counters = Arc::new(Counters::default());
         let scheduler = files.scheduler(settings.scheduler, settings.timesteps.get())?;
-        let (mut encoders, denoisers) = load(runtime, files, &chosen, &settings, &counters)?;
-        let guidance = guidance(&mut encoders, &settings)?;
-        let queue = Arc::new(AdmissionQueue::new());
-        let batch_size = settings.batch_size.max(1);
-        let pure_noise_at_zero = settings.pure_noise_at_zero;
-        let shared = Arc::new(Shared { queue, scheduler, guidance, pure_noise_at_zero, batch_size });
-        let workers = denoisers.into_iter().map(|denoiser| Worker::new(denoiser, Arc::clone(&shared))).collect();
-        let encode_stage = EncodeStage::new(encoders, &settings, Arc::clone(&shared.queue));
-        let queue = Arc::clone(&shared.queue);
-        let service =
-            Service::start("diffusion", settings.queue, move |inbox| run(encode_stage, workers, inbox, &queue))?;
-        Ok(Self { service: Arc::new(service), shared, counters, settings: Arc::new(settings), chosen })
+        let (mut encoders, devices) = load(runtime, files, &layout, &settings, &counters)?;
+        let shared = Arc::new(Shared {
+            queue: Arc::new(AdmissionQueue::new()),
+            scheduler,
+            guidance: guidance(&mut encoders, &settings)?,
+            pure_noise_at_zero: settings.pure_noise_at_zero,
+            batch_sizes: layout.batch_sizes(files, &settings),
+        });
+        let (mut workers, mut decode) = (Vec::new(), Vec::new());
+        for Device { provider, denoisers, decoder } in devices {
+            let (decode_stage, finished) = DecodeStage::new(decoder);
+            let worker = |denoiser| Worker::new(denoiser, provider, Arc::clone(&shared), finished.clone());
+            workers.extend(denoisers.into_iter().map(worker));
+            decode.push(decode_stage);
+        }
+        let encode = EncodeStage::new(encoders, &settings, Arc::clone(&shared.queue));
+        let stages = Stages { encode, workers, decode };
+        let (queue, in_flight) = (Arc::clone(&shared.queue), layout.images_in_flight(files, &settings));
+        let service = Service::start("diffusion", in_flight, move |inbox| stages.run(inbox, &queue))?;
+        let (service, settings) = (Arc::new(service), Arc::new(settings));
+        let pixels_per_latent = files.sides().pixels_per_latent;
+        Ok(Self { service, shared, counters, settings, chosen, pixels_per_latent })
     }
 
     /// Returns what the models run on.
@@ -112,38 +127,56 @@ impl Engine {
     pub(crate) fn stats(&self) -> Stats {
         self.counters.snapshot()
     }
-}
 
-/// UNets up to this size are loaded once per core. Measured with a UNet of 3.6 MB on two cores: two calls in parallel
-/// generate twice the images of one core; two cores within one call generate 1.3 times as many.
-const SMALL_UNET_BYTES: u64 = 64 << 20;
-
-/// Returns how many copies of the UNet to load, and how many cores each of them may use.
-fn share_cores(threads: usize, provider: Provider, unet_bytes: u64) -> (usize, usize) {
-    let threads = threads.max(1);
-    if provider == Provider::Cpu && unet_bytes <= SMALL_UNET_BYTES { (threads, 1) } else { (1, threads) }
+    /// Returns the batch sizes so far.
+    pub(crate) fn batches(&self) -> Vec<BatchUse> {
+        self.shared.batch_sizes.used(self.pixels_per_latent)
+    }
 }
 
 /// Loads all graphs in parallel: while they load, for seconds or minutes, a GPU is idle.
 fn load(
     runtime: &Runtime,
     files: &DiffusionFiles,
-    chosen: &Chosen,
+    layout: &Layout,
     settings: &Settings,
     counters: &Arc<Counters>,
-) -> Result<(Encoders, Vec<Denoiser>), DiffusionError> {
-    let (provider, threads) = (chosen.provider, settings.threads);
-    let (copies, threads_of_each) = share_cores(threads, provider, files.unet_bytes());
-    let loader = Loader { runtime, provider, cuda: settings.cuda, threads, busy: &counters.busy };
-    let of_each = Loader { threads: threads_of_each, ..loader };
-    let providers = std::iter::repeat_n(provider, copies).chain(chosen.others.iter().copied());
+) -> Result<(Encoders, Vec<Device>), DiffusionError> {
+    let loader = Loader {
+        runtime,
+        provider: layout.first(),
+        cuda: settings.cuda,
+        threads: settings.threads,
+        busy: &counters.busy,
+    };
     thread::scope(|scope| {
-        let denoiser = |provider| Denoiser::load(&Loader { provider, ..of_each }, files, Arc::clone(counters));
-        let loading: Vec<_> = providers.map(|provider| scope.spawn(move || denoiser(provider))).collect();
+        let loading: Vec<_> = layout
+            .providers
+            .iter()
+            .map(|&provider| {
+                let loader = Loader { provider, threads: layout.threads, ..loader };
+                let denoiser = move || Denoiser::load(&loader, files, Arc::clone(counters));
+                let denoisers: Vec<_> = (0..layout.copies).map(|_| scope.spawn(denoiser)).collect();
+                (provider, denoisers, scope.spawn(move || Decoder::load(&loader, files, Arc::clone(counters))))
+            })
+            .collect();
         let encoders = Encoders::load(&loader, files)?;
-        let denoisers = loading.into_iter().map(|loading| loading.join().map_err(|_| DiffusionError::Panic)?);
-        Ok((encoders, denoisers.collect::<Result<_, _>>()?))
+        let mut devices = Vec::new();
+        for (provider, denoisers, decoder) in loading {
+            let denoisers = denoisers.into_iter().map(|loading| loading.join().map_err(|_| DiffusionError::Panic)?);
+            let denoisers = denoisers.collect::<Result<_, _>>()?;
+            let decoder = decoder.join().map_err(|_| DiffusionError::Panic)??;
+            devices.push(Device { provider, denoisers, decoder });
+        }
+        Ok((encoders, devices))
     })
+}
+
+/// The models of one device.
+struct Device {
+    provider: Provider,
+    denoisers: Vec<Denoiser>,
+    decoder: Decoder,
 }
 
 /// Encodes the negative prompt, if classifier-free guidance is on.
@@ -156,30 +189,40 @@ fn guidance(encoders: &mut Encoders, settings: &Settings) -> Result<Option<Guida
     Ok(Some(Guidance { scale, negative: encoders.encode_negative(settings.negative_prompt.as_deref())? }))
 }
 
-/// Runs the encode stage on this thread and each worker on its own. All end when the last handle to the engine is
-/// dropped or when one of them fails; then every caller gets the reason.
-fn run(
-    mut encode_stage: EncodeStage,
+/// What the threads of an engine run.
+struct Stages {
+    encode: EncodeStage,
     workers: Vec<Worker>,
-    mut inbox: Inbox<Event>,
-    queue: &AdmissionQueue<EncodedRequest>,
-) {
-    thread::scope(|scope| {
-        for mut worker in workers {
-            let (failure, events) = (inbox.failure(), inbox.sender());
-            scope.spawn(move || {
-                if let Err(error) = caught(|| Ok(worker.run()?)) {
-                    failure.set(&error);
-                    events.send(Event::WorkerFailed);
-                }
-            });
-        }
-        // Even after a panic the queue is closed: the workers would wait for it forever.
-        if let Err(error) = caught(|| encode_stage.run(&mut inbox)) {
-            inbox.failure().set(&error);
-        }
-        queue.close();
-    });
+    decode: Vec<DecodeStage>,
+}
+
+impl Stages {
+    /// Runs the encode stage on this thread, and each worker and each decode stage on its own. All end when the last handle
+    /// to the engine is dropped or when one of them fails; then every caller gets the reason.
+    fn run(mut self, mut inbox: Inbox<Event>, queue: &AdmissionQueue<EncodedRequest>) {
+        thread::scope(|scope| {
+            let start = |mut work: Box<dyn FnMut() -> Result<(), OnnxError> + Send>| {
+                let (failure, events) = (inbox.failure(), inbox.sender());
+                scope.spawn(move || {
+                    if let Err(error) = caught(|| Ok(work()?)) {
+                        failure.set(&error);
+                        events.send(Event::StageFailed);
+                    }
+                });
+            };
+            for mut worker in self.workers {
+                start(Box::new(move || worker.run()));
+            }
+            for mut stage in self.decode {
+                start(Box::new(move || stage.run()));
+            }
+            // Even after a panic the queue is closed: the workers would wait for it forever.
+            if let Err(error) = caught(|| self.encode.run(&mut inbox)) {
+                inbox.failure().set(&error);
+            }
+            queue.close();
+        });
+    }
 }
 
 /// Runs the work of a thread and makes a panic its error.

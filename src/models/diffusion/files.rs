@@ -13,7 +13,7 @@ use super::{
     DiffusionError,
     checks::{BATCH, FLOATS, GRAPH, Problems},
     family::{ModelIndex, TextEncoders, TimeIds},
-    latents::Scaling,
+    latents::{Scaling, Size},
     schedulers::{Scheduler, SchedulerConfig, SchedulerName},
     sides::Sides,
 };
@@ -57,6 +57,7 @@ pub(crate) struct DiffusionFiles {
     trained_side: Option<u32>,
     /// Latents whose sides are multiples of this halve evenly in the UNet.
     pub(super) unet_multiple: u32,
+    pub(super) unet: UnetShape,
     pub(super) text: TextEncoders,
     /// Which time ids the UNet expects.
     pub(super) time_ids: TimeIds,
@@ -67,19 +68,43 @@ pub(crate) struct DiffusionFiles {
     pub(super) mean_only: bool,
 }
 
+/// What the memory and the speed of the UNet follow from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct UnetShape {
+    /// The size of the graph with its weights.
+    pub(super) bytes: u64,
+    /// The size of a value of most tensors.
+    pub(super) bytes_per_value: u64,
+    /// Channels of the first level.
+    pub(super) width: usize,
+    /// The first level with attention; each has half the sides of the one before.
+    pub(super) attends_from: usize,
+    /// Whether the graph has attention as one operator, which does not need a matrix of all pairs of pixels.
+    pub(super) is_attention_fused: bool,
+    /// Floating-point operations of one row with n latent pixels: the factors of 1, n and n². `None` if the configuration
+    /// does not say.
+    pub(super) flop: Option<[f64; 3]>,
+}
+
+impl UnetShape {
+    /// Returns the floating-point operations of one row; `None` if the configuration does not say.
+    pub(super) fn flop(&self, size: Size) -> Option<f64> {
+        let ([constant, linear, square], pixels) = (self.flop?, size.area() as f64);
+        Some(constant + pixels * (linear + pixels * square))
+    }
+}
+
 /// Where the graph of a part is.
 #[derive(Debug, Clone)]
 struct Graph {
     path: PathBuf,
     /// Its file and those of its weights, relative to the folder of the part.
     files: Vec<String>,
-    /// The size of these files.
-    bytes: u64,
 }
 
 impl Graph {
     fn new(graph: &Signature, folder: &Path) -> Self {
-        Self { path: graph.path.clone(), files: graph.files(folder), bytes: graph.weights.size_with(&graph.path) }
+        Self { path: graph.path.clone(), files: graph.files(folder) }
     }
 }
 
@@ -87,8 +112,17 @@ impl Graph {
 struct UnetConfig {
     in_channels: usize,
     block_out_channels: Vec<usize>,
+    #[serde(default)]
+    down_block_types: Vec<String>,
+    /// What `tools/export_models.py` adds to diffusers' configuration.
+    flops_per_evaluation: Option<FlopsConfig>,
     /// The side of the latents that it was trained with; a list of both for some models.
     sample_size: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct FlopsConfig {
+    polynomial: [f64; 3],
 }
 
 #[derive(Deserialize)]
@@ -158,18 +192,20 @@ impl DiffusionFiles {
         let text = problems.keep_all(TextEncoders::inspect(dir, &index));
         let scaling = vae.as_ref().and_then(|vae| problems.keep(vae.scaling(&vae_path)));
         let expected = Expected { latents: latents(channels), is_xl: index.is_xl(), text: text.as_ref() };
-        let measures_sizes = check_unet(dir, &expected, index.time_ids(), &mut problems);
+        let graph = check_unet(dir, &expected, index.time_ids(), &mut problems);
+        let measures_sizes = graph.as_ref().is_some_and(Signature::measures_sizes);
         // Every VAE has this key, but diffusers reads it only in its SDXL pipelines.
         let force_upcast = index.is_xl() && vae.as_ref().is_some_and(|vae| vae.force_upcast);
         let mean_only = check_vae(dir, channels, force_upcast, &mut problems);
-        match (unet, vae, text, scaling) {
-            (Some(unet), Some(vae), Some(text), Some(scaling)) if problems.is_empty() => Ok(Self {
+        match (unet, graph, vae, text, scaling) {
+            (Some(unet), Some(graph), Some(vae), Some(text), Some(scaling)) if problems.is_empty() => Ok(Self {
                 dir: dir.to_owned(),
                 graphs: graphs(dir).map(|(part, graph)| (part, Graph::new(&graph, &dir.join(part)))).collect(),
                 latent_channels: vae.latent_channels,
                 sides: sides(&unet, &vae, measures_sizes),
                 trained_side: unet.trained_side(&vae),
                 unet_multiple: halvings(unet.block_out_channels.len()),
+                unet: unet.shape(&graph),
                 text,
                 time_ids: index.time_ids(),
                 scaling,
@@ -239,11 +275,6 @@ impl DiffusionFiles {
         self.graphs.get(part).map_or_else(|| self.dir.join(part), |graph| graph.path.clone())
     }
 
-    /// Returns the size of the UNet with its weights, in bytes.
-    pub(super) fn unet_bytes(&self) -> u64 {
-        self.graphs.get("unet").map_or(0, |unet| unet.bytes)
-    }
-
     fn scheduler_config(&self, instead: Option<SchedulerName>) -> Result<SchedulerConfig, DiffusionError> {
         let path = self.dir.join("scheduler").join("scheduler_config.json");
         SchedulerConfig::read(&path, instead, &self.scheduler_corrections)
@@ -280,9 +311,9 @@ struct Expected<'a> {
     text: Option<&'a TextEncoders>,
 }
 
-/// Checks the inputs and outputs of the UNet. Returns whether it measures sizes: see [`Signature::measures_sizes`].
-fn check_unet(dir: &Path, expected: &Expected<'_>, time_ids: TimeIds, problems: &mut Problems) -> bool {
-    let Some(unet) = problems.keep(Signature::find(&dir.join("unet"), GRAPH)) else { return false };
+/// Checks the inputs and outputs of the UNet. Returns its graph, if there is one.
+fn check_unet(dir: &Path, expected: &Expected<'_>, time_ids: TimeIds, problems: &mut Problems) -> Option<Signature> {
+    let unet = problems.keep(Signature::find(&dir.join("unet"), GRAPH))?;
     let hidden = [BATCH, Want::Any("tokens"), Want::Any("width")];
     let hidden = expected.text.map_or(hidden, TextEncoders::hidden_shape);
     let mut known = vec!["sample", "timestep", "encoder_hidden_states"];
@@ -297,7 +328,7 @@ fn check_unet(dir: &Path, expected: &Expected<'_>, time_ids: TimeIds, problems: 
     problems.keep(unet.expect_only(&known));
     problems.keep(unet.expect_batched("timestep"));
     problems.keep(unet.expect_output("out_sample", FLOATS, &expected.latents));
-    unet.measures_sizes()
+    Some(unet)
 }
 
 /// Checks both halves of the VAE. Returns whether the encoder returns only the mean.
@@ -334,6 +365,18 @@ fn check_vae(dir: &Path, channels: Option<usize>, force_upcast: bool, problems: 
 }
 
 impl UnetConfig {
+    fn shape(&self, graph: &Signature) -> UnetShape {
+        let attends = |block: &String| block.contains("Attn");
+        UnetShape {
+            bytes: graph.weights.size_with(&graph.path),
+            bytes_per_value: if graph.weights.precision() == Some(Element::F16) { 2 } else { 4 },
+            width: self.block_out_channels.first().copied().unwrap_or(1),
+            attends_from: self.down_block_types.iter().position(attends).unwrap_or(0),
+            is_attention_fused: graph.has_operator(&["Attention", "MultiHeadAttention"]),
+            flop: self.flops_per_evaluation.as_ref().map(|flops| flops.polynomial),
+        }
+    }
+
     fn trained_side(&self, vae: &VaeConfig) -> Option<u32> {
         let latents = u32::try_from(self.sample_size.as_ref()?.as_u64()?).ok()?;
         latents.checked_mul(halvings(vae.block_out_channels.len()))

@@ -10,20 +10,24 @@
 //! slots. Each slot holds one image at its own timestep; one call of the UNet moves all of them forward by one timestep.
 //! A finished image leaves its slot at once, and the next request takes the slot before the next call.
 //!
-//! A request passes through three parts:
+//! A request passes through four parts:
 //!
 //! - The *encode stage* (`encode_stage.rs`, one thread) decodes and encodes its source image and its prompt. It encodes
 //!   equal images and equal prompts once.
 //! - The *queue* (`queue.rs`) holds encoded requests, grouped by the size of their latents: only samples of one size
 //!   share a batch.
-//! - A *worker* (`worker.rs`, one thread for each copy of the UNet) fills the free slots of its batches from the queue,
-//!   denoises, and decodes finished images.
+//! - A *worker* (`worker.rs`, one thread for each copy of the UNet) fills the free slots of its batch from the queue and
+//!   denoises.
+//! - The *decode stage* (`decode_stage.rs`, one thread for each device) decodes finished images.
 //!
 //! Batches keep their shape: an empty slot is computed as padding. An image is therefore bit-identical whatever else is
 //! in its batch (`tests/batch_invariance.rs`).
 
 mod batch;
+mod batch_size;
 mod checks;
+mod decode_stage;
+mod decoder;
 mod denoiser;
 mod describe;
 mod encode_stage;
@@ -36,6 +40,7 @@ mod files;
 pub(crate) mod fuzzing;
 mod img2img;
 mod latents;
+mod layout;
 mod noise;
 mod queue;
 mod request;
@@ -46,10 +51,12 @@ mod stats;
 mod torch;
 mod worker;
 
+pub(crate) use batch_size::BatchUse;
 pub(crate) use describe::describe;
 pub(crate) use engine::Engine;
 pub(crate) use error::{DiffusionError, EngineError};
 pub(crate) use files::{DiffusionFiles, PARTS, graph_paths};
+pub(crate) use layout::Layout;
 pub(crate) use noise::NoiseGenerator;
 pub(crate) use request::Request;
 pub(crate) use schedulers::{Scheduler, SchedulerName};

@@ -16,7 +16,9 @@ pub(super) struct AdmissionQueue<T> {
 
 #[derive(Debug)]
 struct State<T> {
-    waiting: BTreeMap<Size, VecDeque<T>>,
+    /// Items by their size, each with its number in the order of arrival.
+    waiting: BTreeMap<Size, VecDeque<(u64, T)>>,
+    arrived: u64,
     reserved: usize,
     closed: bool,
 }
@@ -27,7 +29,7 @@ pub(super) struct Reservation<T>(Arc<AdmissionQueue<T>>);
 
 impl<T> AdmissionQueue<T> {
     pub(super) fn new() -> Self {
-        let state = State { waiting: BTreeMap::new(), reserved: 0, closed: false };
+        let state = State { waiting: BTreeMap::new(), arrived: 0, reserved: 0, closed: false };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -38,28 +40,30 @@ impl<T> AdmissionQueue<T> {
     }
 
     pub(super) fn push(&self, size: Size, item: T) {
-        self.state().waiting.entry(size).or_default().push_back(item);
+        let mut state = self.state();
+        state.arrived += 1;
+        let number = state.arrived;
+        state.waiting.entry(size).or_default().push_back((number, item));
         self.changed.notify_all();
     }
 
-    /// Takes the items that fit: `free` has the number of free slots of each running batch, and a new batch has `slots`.
+    /// Takes the items that fit into a batch: into the free slots of the `running` one, which has a size, or into a new one
+    /// with `slots` for its size. A new batch gets the size of the item that has waited longest.
     ///
-    /// Blocks while a call of the UNet would be wasteful: if nothing runs, or if no batch is full and more items are
-    /// reserved. Returns `None` once the queue is closed.
-    pub(super) fn take(&self, mut free: BTreeMap<Size, usize>, slots: usize) -> Option<Vec<(Size, T)>> {
-        let mut taken = Vec::new();
+    /// Blocks while a call of the UNet would be wasteful: if there is nothing to run, or if the batch is not full and more
+    /// items are reserved. Returns `None` once the queue is closed.
+    pub(super) fn take(&self, running: Option<(Size, usize)>, slots: impl Fn(Size) -> usize) -> Option<(Size, Vec<T>)> {
+        let (mut batch, mut taken) = (running, Vec::new());
         let mut state = self.state();
         while !state.closed {
-            for (&size, waiting) in &mut state.waiting {
-                let free = free.entry(size).or_insert(slots);
-                let leaving = waiting.len().min(*free);
-                *free -= leaving;
-                taken.extend(waiting.drain(..leaving).map(|item| (size, item)));
-            }
-            state.waiting.retain(|_, waiting| !waiting.is_empty());
-            let full = free.values().any(|&free| free == 0);
-            if full || (!free.is_empty() && state.reserved == 0) {
-                return Some(taken);
+            batch = batch.or_else(|| state.oldest().map(|size| (size, slots(size))));
+            if let Some((size, free)) = &mut batch {
+                let items = state.take(*size, *free);
+                *free -= items.len();
+                taken.extend(items);
+                if *free == 0 || state.reserved == 0 {
+                    return Some((*size, taken));
+                }
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -76,6 +80,20 @@ impl<T> AdmissionQueue<T> {
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> State<T> {
+    /// Returns the size of the item that has waited longest.
+    fn oldest(&self) -> Option<Size> {
+        let first = |(size, items): (&Size, &VecDeque<(u64, T)>)| Some((items.front()?.0, *size));
+        self.waiting.iter().filter_map(first).min_by_key(|(number, _)| *number).map(|(_, size)| size)
+    }
+
+    /// Takes up to `count` items of a size.
+    fn take(&mut self, size: Size, count: usize) -> Vec<T> {
+        let Some(items) = self.waiting.get_mut(&size) else { return Vec::new() };
+        items.drain(..count.min(items.len())).map(|(_, item)| item).collect()
     }
 }
 
@@ -96,16 +114,17 @@ mod tests {
     const LARGE: Size = Size { width: 2, height: 2 };
 
     #[test]
-    fn items_fill_the_free_slots_of_their_size() {
+    fn a_running_batch_gets_items_of_its_size() {
         let queue = AdmissionQueue::new();
+        queue.push(LARGE, 9);
         for number in 0..5 {
             queue.push(SMALL, number);
         }
-        queue.push(LARGE, 9);
-        let taken = queue.take(BTreeMap::from([(SMALL, 2)]), 4).unwrap();
-        assert_eq!(taken, [(SMALL, 0), (SMALL, 1), (LARGE, 9)]);
-        assert_eq!(queue.take(BTreeMap::new(), 4).unwrap(), [(SMALL, 2), (SMALL, 3), (SMALL, 4)]);
-        assert_eq!(queue.take(BTreeMap::from([(LARGE, 3)]), 4).unwrap(), [], "a running batch goes on");
+        assert_eq!(queue.take(Some((SMALL, 2)), |_| 4).unwrap(), (SMALL, vec![0, 1]));
+        assert_eq!(queue.take(Some((SMALL, 0)), |_| 4).unwrap(), (SMALL, vec![]), "a full batch goes on");
+        assert_eq!(queue.take(None, |_| 4).unwrap(), (LARGE, vec![9]), "it has waited longest");
+        assert_eq!(queue.take(None, |_| 2).unwrap(), (SMALL, vec![2, 3]), "a new batch has two slots");
+        assert_eq!(queue.take(Some((LARGE, 3)), |_| 4).unwrap(), (LARGE, vec![]), "a running batch goes on");
     }
 
     #[test]
@@ -113,7 +132,7 @@ mod tests {
         let queue = Arc::new(AdmissionQueue::new());
         let reservations = [queue.reserve(), queue.reserve()];
         thread::scope(|scope| {
-            let taken = scope.spawn(|| queue.take(BTreeMap::new(), 4));
+            let taken = scope.spawn(|| queue.take(None, |_| 4));
             thread::sleep(Duration::from_millis(20));
             queue.push(SMALL, 1);
             let [first, second] = reservations;
@@ -121,7 +140,7 @@ mod tests {
             thread::sleep(Duration::from_millis(20));
             assert!(!taken.is_finished(), "a second item may arrive");
             drop(second);
-            assert_eq!(taken.join().unwrap(), Some(vec![(SMALL, 1)]));
+            assert_eq!(taken.join().unwrap(), Some((SMALL, vec![1])));
         });
     }
 
@@ -129,7 +148,7 @@ mod tests {
     fn closing_ends_every_wait() {
         let queue = AdmissionQueue::<u32>::new();
         thread::scope(|scope| {
-            let taken = scope.spawn(|| queue.take(BTreeMap::new(), 4));
+            let taken = scope.spawn(|| queue.take(None, |_| 4));
             queue.close();
             assert_eq!(taken.join().unwrap(), None);
         });

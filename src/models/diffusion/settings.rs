@@ -24,13 +24,14 @@ pub(crate) struct Settings {
     pub(crate) noise: NoiseGenerator,
     /// Starts image guidance 0 from noise alone; diffusers leaves some of the source even at strength 1.
     pub(crate) pure_noise_at_zero: bool,
-    /// Samples in one UNet call. Images are bit-identical only for one batch size, so it is recorded with the device.
-    pub(crate) batch_size: usize,
+    /// Samples in one UNet call; if absent, a number that follows from the size of the images and the memory of the device.
+    /// Images are bit-identical only for one batch size.
+    pub(crate) batch_size: Option<usize>,
     /// Cores that the models may use on the CPU.
     pub(crate) threads: usize,
     pub(crate) cuda: CudaOptions,
-    /// Requests that may be waiting or running; further callers are held back.
-    pub(crate) queue: usize,
+    /// Requests that may be waiting or running; further callers are held back. If absent, four for each slot of a batch.
+    pub(crate) queue: Option<usize>,
     /// The largest source image that is opened.
     pub(crate) limits: Limits,
     /// The size to which source images are resized first; if absent, they keep their own.
@@ -52,10 +53,10 @@ impl Default for Settings {
             negative_prompt: None,
             noise: NoiseGenerator::default(),
             pure_noise_at_zero: false,
-            batch_size: 8,
+            batch_size: None,
             threads: default_threads(),
             cuda: CudaOptions::default(),
-            queue: 64,
+            queue: None,
             limits: Limits::default(),
             size: None,
         }

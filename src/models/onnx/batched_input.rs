@@ -220,7 +220,7 @@ mod tests {
         };
         let mut model = loader.open_batched(&path(name), "timestep").unwrap();
         let sample = Tensor::f32([2, 1], vec![1.0, 1.0]);
-        let mut outputs = model.run(vec![("sample", sample), ("timestep", timesteps)]).unwrap();
+        let mut outputs = model.run(vec![("sample", sample), ("timestep", timesteps)], &["out"]).unwrap();
         outputs.take("out").unwrap().1
     }
 

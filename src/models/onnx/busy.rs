@@ -18,7 +18,7 @@ struct State {
 
 impl Busy {
     /// Runs a model and measures the time.
-    pub(super) fn during<T>(&self, run: impl FnOnce() -> T) -> T {
+    pub(crate) fn during<T>(&self, run: impl FnOnce() -> T) -> T {
         self.change(1);
         let result = run();
         self.change(-1);

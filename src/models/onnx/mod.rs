@@ -14,6 +14,7 @@ mod fetch;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 pub(crate) mod graph_file;
+mod memory;
 mod model;
 mod protobuf;
 mod runtime;
@@ -28,7 +29,8 @@ pub(crate) use cache::Cache;
 pub(crate) use device::{Chosen, CudaOptions, Device, Provider};
 pub(crate) use element::Element;
 pub(crate) use error::OnnxError;
-pub(crate) use model::{Loader, Model, default_threads};
+pub(crate) use memory::{device_memory, device_memory_used, device_peak};
+pub(crate) use model::{HeldInputs, Loader, Model, default_threads};
 pub(crate) use runtime::Runtime;
 pub(crate) use service::{Inbox, Reply, Service};
 pub(crate) use signature::{Dim, Port, Signature, Want};

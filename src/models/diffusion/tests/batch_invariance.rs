@@ -14,12 +14,12 @@ fn start(change: impl FnOnce(&mut Settings)) -> Engine {
     let mut settings = Settings {
         timesteps: NonZeroU32::new(10).unwrap(),
         guidance_scale: 4.0,
-        batch_size: BATCH,
+        batch_size: Some(BATCH),
         threads: 2,
         ..Settings::default()
     };
     change(&mut settings);
-    Engine::start(&Runtime::open(None).unwrap(), &bundle(), settings, &Device::Cpu).unwrap()
+    on_cpu(&bundle(), settings)
 }
 
 /// Returns an image with its own pattern.
@@ -61,7 +61,7 @@ async fn an_image_does_not_depend_on_its_batch() {
         alone.push(engine.img2img(request.clone()).await.unwrap());
     }
     let together = generate_all(&start(|_| ()), requests.clone()).await;
-    let small_queue = start(|settings| settings.queue = 3);
+    let small_queue = start(|settings| settings.queue = Some(3));
     let reversed = generate_all(&small_queue, requests.iter().rev().cloned().collect()).await;
     let one_thread = generate_all(&start(|settings| settings.threads = 1), requests.clone()).await;
     for (number, alone) in alone.iter().enumerate() {
@@ -74,7 +74,7 @@ async fn an_image_does_not_depend_on_its_batch() {
 #[test]
 fn an_image_does_not_depend_on_its_slot() {
     let files = bundle();
-    let (mut encoders, mut denoiser) = load(&files);
+    let (mut encoders, mut denoiser, _) = load(&files);
     let prompt = encoders.encode_prompt("a photo of five").unwrap();
     let guidance = Guidance { scale: 4.0, negative: encoders.encode_prompt("").unwrap() };
     let scheduler = files.scheduler(None, 10).unwrap();
@@ -82,19 +82,19 @@ fn an_image_does_not_depend_on_its_slot() {
     for slots in [1, 3, 8, 16] {
         let mut of_slot = Vec::new();
         for slot in 0..slots {
-            let mut batch = Batch::new(size, slots);
+            let mut batch = Batch::new(&denoiser, size, slots, Some(&guidance)).unwrap();
             for number in 0..slots {
                 let seed = if number == slot { 42 } else { number as i64 };
                 let mut normals = NoiseGenerator::Counter.start(seed);
                 let draws = [Purpose::Posterior, Purpose::Noise].map(|purpose| normals.draw(purpose, 256));
                 let run = if number == slot { 3 } else { 4 + number % 6 };
                 let denoising = scheduler.start(run, Some(&draws[0]), &draws[1], normals);
-                batch.admit(Sample { denoising, prompt: prompt.clone(), ticket: number }).unwrap();
+                batch.admit(Sample { denoising, prompt: prompt.clone(), ticket: number });
             }
             for _ in 0..2 {
-                assert!(batch.step(&mut denoiser, Some(&guidance)).unwrap().is_empty());
+                assert!(batch.step(&mut denoiser).unwrap().is_empty());
             }
-            let done = batch.step(&mut denoiser, Some(&guidance)).unwrap();
+            let done = batch.step(&mut denoiser).unwrap();
             assert_eq!(done[0].ticket, slot);
             of_slot.push(done[0].denoising.latents().to_vec());
         }
@@ -129,7 +129,7 @@ async fn every_mix_costs_its_planned_evaluations() {
             settings.scheduler = Some(scheduler.parse().unwrap());
             settings.timesteps = NonZeroU32::new(timesteps).unwrap();
             settings.guidance_scale = guidance_scale;
-            settings.batch_size = 1 + below(5) as usize;
+            settings.batch_size = Some(1 + below(5) as usize);
         });
         let requests: Vec<Request> = (0..1 + below(14))
             .map(|number| {
@@ -150,8 +150,9 @@ async fn every_mix_costs_its_planned_evaluations() {
 #[tokio::test]
 async fn another_batch_size_changes_only_the_rounding() {
     let requests: Vec<Request> = (0..6).map(request).collect();
-    let of =
-        async |batch_size| generate_all(&start(|settings| settings.batch_size = batch_size), requests.clone()).await;
+    let of = async |batch_size| {
+        generate_all(&start(|settings| settings.batch_size = Some(batch_size)), requests.clone()).await
+    };
     let (one, eight) = (of(1).await, of(8).await);
     for (one, eight) in one.iter().zip(&eight) {
         let [one, eight] = [one, eight].map(|image| decode(&image.as_ref().unwrap().png, &Limits::default()).unwrap());
@@ -211,9 +212,26 @@ async fn sizes_share_an_engine_and_bad_images_affect_no_others() {
     assert_eq!(engine.img2img(of(source(0, 32, 32))).await, results[0].clone());
 }
 
+/// On a GPU a change of size costs as much as several calls.
+#[tokio::test]
+async fn sizes_that_alternate_are_generated_one_after_the_other() {
+    let engine = start(|settings| settings.batch_size = None);
+    let requests: Vec<Request> = (0..120)
+        .map(|number| {
+            let (width, height) = [(32, 32), (48, 24)][number as usize % 2];
+            Request { image: source(number % 5, width, height), image_guidance: 70, ..request(number) }
+        })
+        .collect();
+    let results = generate_all(&engine, requests.clone()).await;
+    let stats = engine.stats();
+    assert_eq!(stats.images, 120);
+    assert!(stats.size_changes * 10 < stats.images, "{} changes", stats.size_changes);
+    assert_eq!(engine.img2img(requests[7].clone()).await, results[7].clone());
+}
+
 #[tokio::test]
 async fn dropped_futures_cancel_their_requests() {
-    let engine = start(|settings| settings.queue = 8);
+    let engine = start(|settings| settings.queue = Some(8));
     for _ in 0..3 {
         let dropped = generate_numbers(&engine, 0..8);
         assert!(tokio::time::timeout(Duration::from_millis(1), dropped).await.is_err());

@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use super::{
     batch::{Batch, Guidance, Sample},
+    decoder::Decoder,
     denoiser::Denoiser,
     encoders::Encoders,
     img2img::{latents, prepare},
@@ -66,12 +67,19 @@ fn golden() -> Golden {
     serde_json::from_slice(&text).unwrap()
 }
 
-fn load(files: &DiffusionFiles) -> (Encoders, Denoiser) {
+fn on_cpu(files: &DiffusionFiles, settings: Settings) -> Engine {
+    let runtime = Runtime::open(None).unwrap();
+    let chosen = Device::Cpu.choose(&runtime).unwrap();
+    Engine::start(&runtime, files, settings, chosen).unwrap()
+}
+
+fn load(files: &DiffusionFiles) -> (Encoders, Denoiser, Decoder) {
     let (runtime, counters) = (Runtime::open(None).unwrap(), Arc::new(Counters::default()));
     let (provider, cuda) = (Provider::Cpu, CudaOptions::default());
     let loader = Loader { runtime: &runtime, provider, cuda, threads: 1, busy: &counters.busy };
     let encoders = Encoders::load(&loader, files).unwrap();
-    (encoders, Denoiser::load(&loader, files, Arc::clone(&counters)).unwrap())
+    let denoiser = Denoiser::load(&loader, files, Arc::clone(&counters)).unwrap();
+    (encoders, denoiser, Decoder::load(&loader, files, Arc::clone(&counters)).unwrap())
 }
 
 /// Allows 1e-5 of the largest value plus 1e-5.
@@ -113,10 +121,10 @@ async fn the_engine_generates_diffusers_images_with_the_digits() {
             timesteps: NonZeroU32::new(golden.num_inference_steps).unwrap(),
             guidance_scale: golden.guidance_scale,
             negative_prompt: Some(golden.negative_prompt.clone()),
-            batch_size: 4,
+            batch_size: Some(4),
             ..Settings::default()
         };
-        let engine = Engine::start(&Runtime::open(None).unwrap(), &bundle(), settings, &Device::Cpu).unwrap();
+        let engine = on_cpu(&bundle(), settings);
         for case in golden.cases.iter().filter(|case| case.scheduler == name) {
             let request = Request {
                 image: base64(&golden.source_png).into(),
@@ -157,7 +165,7 @@ impl Drop for Faulty {
 async fn a_panic_of_any_thread_stops_the_engine() {
     for image in [base64(&golden().source_png), b"no image".to_vec()] {
         let settings = Settings { timesteps: NonZeroU32::new(2).unwrap(), ..Settings::default() };
-        let engine = Engine::start(&Runtime::open(None).unwrap(), &bundle(), settings, &Device::Cpu).unwrap();
+        let engine = on_cpu(&bundle(), settings);
         let request = Request { image: image.into(), prompt: "a".into(), image_guidance: 0, seed: 0 };
         // The first request may have its response before the panic.
         let _ = engine.submit(request.clone(), 2, Box::new(Faulty)).await;
@@ -170,7 +178,7 @@ async fn a_panic_of_any_thread_stops_the_engine() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_image_of_one_color_is_an_image() {
     let settings = Settings { timesteps: NonZeroU32::new(4).unwrap(), ..Settings::default() };
-    let engine = Engine::start(&Runtime::open(None).unwrap(), &bundle(), settings, &Device::Cpu).unwrap();
+    let engine = on_cpu(&bundle(), settings);
     let image: Arc<[u8]> = encode_png(&image::RgbImage::new(32, 32)).unwrap().into();
     for image_guidance in [50, 100] {
         let request = Request { image: Arc::clone(&image), prompt: "a".into(), image_guidance, seed: 0 };

@@ -93,7 +93,7 @@ fn floats(text: &str) -> Vec<f32> {
 #[test]
 fn prompts_are_encoded_as_in_diffusers() {
     for pipeline in PIPELINES {
-        let (mut encoders, _) = load(&DiffusionFiles::inspect(&folder(pipeline)).unwrap());
+        let (mut encoders, ..) = load(&DiffusionFiles::inspect(&folder(pipeline)).unwrap());
         for text in oracle(pipeline).texts {
             let what = format!("{pipeline}: {:?}", text.text);
             for (tokenizer, ids) in &text.ids {
@@ -112,10 +112,10 @@ fn prompts_are_encoded_as_in_diffusers() {
 fn every_timestep_and_image_equals_diffusers_from_the_seed_alone() {
     for pipeline in PIPELINES {
         let files = DiffusionFiles::inspect(&folder(pipeline)).unwrap();
-        let (oracle, (mut encoders, mut denoiser)) = (oracle(pipeline), load(&files));
+        let (oracle, mut models) = (oracle(pipeline), load(&files));
         assert!(oracle.cases.len() >= if pipeline.starts_with("optimum") { 2 } else { 12 }, "{pipeline}");
         for case in &oracle.cases {
-            follow(&files, &mut encoders, &mut denoiser, case, &oracle.sources[&case.source], pipeline);
+            follow(&files, &mut models, case, &oracle.sources[&case.source], pipeline);
         }
     }
 }
@@ -123,8 +123,7 @@ fn every_timestep_and_image_equals_diffusers_from_the_seed_alone() {
 /// Follows diffusers through a case.
 fn follow(
     files: &DiffusionFiles,
-    encoders: &mut Encoders,
-    denoiser: &mut Denoiser,
+    (encoders, denoiser, decoder): &mut (Encoders, Denoiser, Decoder),
     case: &Case,
     source: &Source,
     pipeline: &str,
@@ -151,16 +150,16 @@ fn follow(
     let denoising = scheduler.start(run, Some(&z0), &noise, normals);
     assert_close(denoising.latents(), &floats(&case.initial), &format!("start of {what}"));
     let prompt = encoders.encode_prompt(&case.prompt).unwrap();
-    let mut batch = Batch::new(posterior.size, 2);
-    batch.admit(Sample { denoising, prompt, ticket: () }).unwrap();
+    let mut batch = Batch::new(denoiser, posterior.size, 2, guidance.as_ref()).unwrap();
+    batch.admit(Sample { denoising, prompt, ticket: () });
     let mut done = Vec::new();
     for (step, theirs) in case.after_step.iter().enumerate() {
-        done = batch.step(denoiser, guidance.as_ref()).unwrap();
+        done = batch.step(denoiser).unwrap();
         let ours = done.first().map(|sample| sample.denoising.latents().to_vec());
         let ours = ours.unwrap_or_else(|| batch.latents(0).unwrap().to_vec());
         assert_close(&ours, &floats(theirs), &format!("{what}, step {step}"));
     }
-    let planes = denoiser.decode(done.pop().unwrap().denoising.latents(), posterior.size).unwrap();
+    let planes = decoder.decode(done.pop().unwrap().denoising.latents(), posterior.size).unwrap();
     let image = from_chw(&planes.values, planes.width, planes.height).unwrap();
     assert_same_image(image.as_raw(), &base64(&case.image.rgb), &what);
 }
@@ -193,11 +192,11 @@ async fn generate_images(dir: &Path, pipeline: &str) {
             guidance_scale: case.guidance_scale,
             negative_prompt: case.negative_prompt.clone(),
             noise: NoiseGenerator::Torch,
-            batch_size: 2,
+            batch_size: Some(2),
             ..Settings::default()
         };
         let files = DiffusionFiles::inspect(dir).unwrap();
-        let engine = Engine::start(&Runtime::open(None).unwrap(), &files, settings, &Device::Cpu).unwrap();
+        let engine = on_cpu(&files, settings);
         let request = Request {
             image: base64(&oracle.sources[&case.source].png).into(),
             prompt: case.prompt.clone().into(),

@@ -1,5 +1,7 @@
 //! A loaded graph.
 
+mod held;
+
 use std::{
     borrow::Cow,
     fmt, fs,
@@ -8,10 +10,10 @@ use std::{
     thread::available_parallelism,
 };
 
-use half::f16;
+use half::{f16, slice::HalfFloatSliceExt, vec::HalfFloatVecExt};
 use ort::{
     ErrorCode,
-    session::{Session, builder::SessionBuilder},
+    session::{OutputSelector, RunOptions, Session, builder::SessionBuilder},
     value::{DynValue, Outlet, TensorElementType, ValueType},
 };
 
@@ -20,6 +22,8 @@ use super::{
     batched_input::{self, Batching},
 };
 use crate::models::model_dir::FileError;
+
+pub(crate) use held::HeldInputs;
 
 /// Returns the default number of threads of a model on the CPU: one per core.
 pub(crate) fn default_threads() -> usize {
@@ -107,24 +111,29 @@ impl fmt::Debug for Model {
 }
 
 impl Model {
-    /// Runs the graph. Converts inputs to the element types of the graph: floats to half precision, or truncated to
-    /// integers, as optimum's pipelines do with a timestep; integers to 32 bits or to floats.
+    /// Runs the graph and returns the outputs with these names, of those that it has. Others are not computed, as far as
+    /// nothing else needs them. Converts inputs to the element types of the graph: floats to half precision, or truncated
+    /// to integers, as optimum's pipelines do with a timestep; integers to 32 bits or to floats.
     ///
     /// # Errors
     /// Returns [`OnnxError::MissingPort`] if the graph has no such input, [`OnnxError::Convert`] if there is no conversion
     /// to the input's type, [`OnnxError::Run`] if the runtime fails, and [`OnnxError::Device`] if the device does.
-    pub(crate) fn run(&mut self, inputs: Vec<(&str, Tensor)>) -> Result<Outputs, OnnxError> {
+    pub(crate) fn run(&mut self, inputs: Vec<(&str, Tensor)>, wanted: &[&str]) -> Result<Outputs, OnnxError> {
         let inputs = inputs
             .into_iter()
             .map(|(name, tensor)| Ok((Cow::from(name), self.convert(name, tensor)?)))
             .collect::<Result<Vec<_>, OnnxError>>()?;
         let path = &self.path;
+        let failed = |error: ort::Error| run_failed(path, &error);
         let session = &mut self.session;
-        let outputs = self.busy.during(|| session.run(inputs)).map_err(|error| run_failed(path, &error))?;
+        let has = |name: &&&str| session.outputs().iter().any(|output| output.name() == **name);
+        let outputs = wanted.iter().filter(has).fold(OutputSelector::no_default(), |all, name| all.with(*name));
+        let options = RunOptions::new().map_err(failed)?.with_outputs(outputs);
+        let outputs = self.busy.during(|| session.run_with_options(inputs, &options)).map_err(failed)?;
         tracing::debug!(model = %path.display(), "model ran");
         let mut by_name = Vec::with_capacity(outputs.len());
         for (name, value) in &outputs {
-            if let Some((shape, data)) = floats(&value).map_err(|error| run_failed(path, &error))? {
+            if let Some((shape, data)) = floats(&value).map_err(failed)? {
                 by_name.push((name.to_owned(), shape, data));
             }
         }
@@ -145,21 +154,25 @@ impl Model {
     }
 
     fn convert(&self, name: &str, tensor: Tensor) -> Result<DynValue, OnnxError> {
-        let port = self.inputs.iter().find(|port| port.name == name).ok_or_else(|| OnnxError::MissingPort {
+        let element = self.input(name)?.element;
+        let value = match tensor {
+            Tensor::F32 { shape, data } => from_floats(shape, data, element),
+            Tensor::I64 { shape, data } => from_integers(shape, data, element),
+        };
+        value.map_err(|error| run_failed(&self.path, &error))?.ok_or_else(|| self.no_conversion(name, element))
+    }
+
+    fn input(&self, name: &str) -> Result<&Port, OnnxError> {
+        self.inputs.iter().find(|port| port.name == name).ok_or_else(|| OnnxError::MissingPort {
             path: self.path.clone(),
             side: "input",
             name: name.to_owned(),
             has: self.inputs.iter().map(|port| format!("`{}`", port.name)).collect::<Vec<_>>().join(", "),
-        })?;
-        let value = match tensor {
-            Tensor::F32 { shape, data } => from_floats(shape, data, port.element),
-            Tensor::I64 { shape, data } => from_integers(shape, data, port.element),
-        };
-        value.map_err(|error| run_failed(&self.path, &error))?.ok_or_else(|| OnnxError::Convert {
-            path: self.path.clone(),
-            name: name.to_owned(),
-            element: port.element.to_string(),
         })
+    }
+
+    fn no_conversion(&self, name: &str, element: Element) -> OnnxError {
+        OnnxError::Convert { path: self.path.clone(), name: name.to_owned(), element: element.to_string() }
     }
 }
 
@@ -212,7 +225,7 @@ fn element(ty: TensorElementType) -> Element {
 fn from_floats(shape: Vec<usize>, data: Vec<f32>, element: Element) -> ort::Result<Option<DynValue>> {
     Ok(Some(match element {
         Element::F32 => tensor(shape, data)?,
-        Element::F16 => tensor(shape, data.into_iter().map(f16::from_f32).collect::<Vec<_>>())?,
+        Element::F16 => tensor(shape, Vec::<f16>::from_f32_slice(&data))?,
         Element::I64 => tensor(shape, data.into_iter().map(|value| value as i64).collect::<Vec<_>>())?,
         Element::I32 => tensor(shape, data.into_iter().map(|value| value as i32).collect::<Vec<_>>())?,
         Element::Other(_) => return Ok(None),
@@ -247,7 +260,7 @@ fn floats(value: &DynValue) -> ort::Result<Option<(Vec<usize>, Vec<f32>)>> {
         }
         TensorElementType::Float16 => {
             let (shape, data) = value.try_extract_tensor::<f16>()?;
-            Some((lengths(shape), data.iter().map(|value| value.to_f32()).collect()))
+            Some((lengths(shape), data.to_f32_vec()))
         }
         _ => None,
     })

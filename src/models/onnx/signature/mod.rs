@@ -173,6 +173,11 @@ impl Signature {
         self.nodes.iter().map(|node| node.operator.as_str()).find(|operator| RANDOM.contains(operator))
     }
 
+    /// Whether it has one of these operators, of any domain.
+    pub(crate) fn has_operator(&self, operators: &[&str]) -> bool {
+        self.nodes.iter().any(|node| operators.contains(&node.operator.as_str()))
+    }
+
     /// Whether every operator that resizes does so to a size that the graph computes, and not by a fixed factor. Only such a
     /// UNet takes latents that do not halve evenly: it restores the size that it measured.
     pub(crate) fn measures_sizes(&self) -> bool {

@@ -23,6 +23,7 @@ use datafusion::{
 use super::model;
 use crate::{
     identity::Digest,
+    models::Models,
     schema::ERROR_FIELD,
     udf::{Functions, Meter, Unopened},
 };
@@ -51,7 +52,7 @@ impl Functions for Engine {
             .map_err(|error| crate::error::Error::query("generate", error))
     }
 
-    fn provider(&self) -> Option<String> {
+    fn models(&self) -> Option<&Models> {
         None
     }
 }

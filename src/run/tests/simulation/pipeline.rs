@@ -71,7 +71,7 @@ impl Opened {
 
     /// Runs all steps, as the command `run` does.
     pub(super) async fn run(&self, store: &FaultyStore, shard: Option<Shard>) -> Result<()> {
-        let options = Options { units_in_flight: 2, shard, wait: WAIT, ..Options::default() };
+        let options = Options { units_in_flight: Some(2), shard, wait: WAIT, ..Options::default() };
         let told = Told(store);
         let Self { session, plan } = self;
         let job = Job { plan, session, max_reject_fraction: 1.0, options: &options, progress: &told };
