@@ -1,6 +1,7 @@
-//! `models inspect`: what a model consists of, and whether it fits. Exits with 2 if it does not.
+//! `models inspect`: what a model consists of, and whether it fits. Exits with 2 if it does not. `models bench`: how fast a
+//! device is with it.
 
-use std::process::ExitCode;
+use std::{num::NonZeroUsize, path::PathBuf, process::ExitCode, str::FromStr, time::Duration};
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -11,7 +12,11 @@ use super::{
 };
 use crate::{
     error::{Result, text::bytes},
-    models::{self, Description, FetchProgress, Graph, Kind},
+    models::{
+        self, Description, FetchProgress, Graph, Kind, ModelOptions,
+        diffusion::{Bench, Measured},
+        onnx::{Device, default_threads},
+    },
 };
 
 #[derive(Debug, Args)]
@@ -27,6 +32,12 @@ enum Command {
         "  discl-pipe models inspect models/digits\n  discl-pipe models inspect hf://ORG/REPO@main"
     ))]
     Inspect(Inspect),
+    /// Measure how fast a diffusion model is on a device, for some batches and sizes of images
+    #[command(after_help = examples!(
+        "  discl-pipe models bench models/digits\n  \
+         discl-pipe models bench models/sd15 --rows 2,16,32 --size 512,768x512 --device cuda"
+    ))]
+    Bench(BenchArguments),
 }
 
 #[derive(Debug, Args)]
@@ -38,15 +49,113 @@ struct Inspect {
     format: Format,
 }
 
+#[derive(Debug, Args)]
+struct BenchArguments {
+    /// A directory or URL, as for `models inspect`
+    location: String,
+    /// Rows of a call of the UNet; an image takes two with classifier-free guidance
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "2,16")]
+    rows: Vec<NonZeroUsize>,
+    /// Sides of images in pixels, as in `512` or `768x512` [default: those of the model's training]
+    #[arg(long, value_name = "SIZE,SIZE", value_delimiter = ',')]
+    size: Vec<Sides>,
+    /// Where models run: `auto`, `cpu`, `cuda` or `cuda:N`
+    #[arg(long, default_value = "auto")]
+    device: Device,
+    /// The ONNX Runtime library [default: ORT_DYLIB_PATH, else the cache, else fetched once]
+    #[arg(long, value_name = "FILE")]
+    onnxruntime: Option<PathBuf>,
+    /// Cores that a model may use on the CPU [default: all]
+    #[arg(long, value_name = "N")]
+    model_threads: Option<NonZeroUsize>,
+    /// How long to measure each combination, at least
+    #[arg(long, value_name = "SECONDS", default_value_t = 2)]
+    seconds: u64,
+    /// How to print results
+    #[arg(long, value_enum, default_value_t, display_order = target::LAST)]
+    format: Format,
+}
+
+/// The sides of an image on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sides(u32, u32);
+
+impl FromStr for Sides {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let (width, height) = text.split_once('x').unwrap_or((text, text));
+        let side = |side: &str| side.parse().ok().filter(|side| (8..=8192).contains(side));
+        let sides = side(width).zip(side(height)).map(|(width, height)| Self(width, height));
+        sides.ok_or_else(|| "expected a side from 8 to 8192 pixels, or two as in `768x512`".to_owned())
+    }
+}
+
 impl Arguments {
     pub(super) fn format(&self) -> Format {
-        let Command::Inspect(inspect) = &self.command;
-        inspect.format
+        match &self.command {
+            Command::Inspect(inspect) => inspect.format,
+            Command::Bench(bench) => bench.format,
+        }
     }
 }
 
 pub(super) async fn execute(arguments: &Arguments) -> Result<ExitCode> {
-    let Command::Inspect(Inspect { location, format }) = &arguments.command;
+    match &arguments.command {
+        Command::Inspect(arguments) => inspect(arguments).await,
+        Command::Bench(arguments) => bench(arguments).await,
+    }
+}
+
+async fn bench(arguments: &BenchArguments) -> Result<ExitCode> {
+    let bench = Bench {
+        rows: arguments.rows.iter().map(|rows| rows.get()).collect(),
+        sizes: arguments.size.iter().map(|sides| (sides.0, sides.1)).collect(),
+        time: Duration::from_secs(arguments.seconds),
+        threads: arguments.model_threads.map_or_else(default_threads, NonZeroUsize::get),
+    };
+    let options = ModelOptions {
+        device: arguments.device.clone(),
+        library: arguments.onnxruntime.clone(),
+        ..ModelOptions::default()
+    };
+    let progress = FetchProgress::new(|line: &str| output::note(line));
+    let mut all = Vec::new();
+    models::bench(&arguments.location, &options, bench, &progress, |measured| {
+        if arguments.format == Format::Text {
+            output::line(measured_line(&measured));
+        }
+        all.push(measured);
+    })
+    .await?;
+    if arguments.format == Format::Json {
+        output::json(&all);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Describes a measurement.
+fn measured_line(measured: &Measured) -> String {
+    let Measured { model, variant, rows, width, height, error, .. } = measured;
+    let what = match *model {
+        "product" => format!("product of {width} x {height} values"),
+        _ => format!("{model} ({variant}), {rows} rows of {width} x {height}"),
+    };
+    if let Some(error) = error {
+        return format!("{what}: {error}");
+    }
+    let facts = [
+        measured.ms_per_call.map(|ms| format!("{ms:.2} ms a call")),
+        measured.first_call_ms.map(|ms| format!("the first {ms:.0} ms")),
+        measured.host_gap_ms.map(|ms| format!("{ms:.2} ms between calls")),
+        measured.tflops.map(|tflops| format!("{tflops:.3} TFLOP/s")),
+        measured.share_of_peak.map(|share| format!("{:.0} % of the product's", 100.0 * share)),
+        measured.peak_mib.map(|mib| format!("{mib} MiB at most")),
+    ];
+    format!("{what}: {}", facts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+}
+
+async fn inspect(Inspect { location, format }: &Inspect) -> Result<ExitCode> {
     let progress = FetchProgress::new(|line: &str| output::note(line));
     let found = models::describe(location, &progress).await?;
     let fits = found.problems.is_empty();

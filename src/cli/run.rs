@@ -31,7 +31,7 @@ pub(super) struct Arguments {
     /// Stop after this step
     #[arg(long, value_name = "STEP")]
     until: Option<String>,
-    /// Units to work on at once; their rows share the batches of models [default: as many as keep the models busy]
+    /// Units to work on at once [default: as many as keep the models busy]
     #[arg(long, value_name = "N")]
     units_in_flight: Option<std::num::NonZeroUsize>,
     /// Retry the rows that were rejected

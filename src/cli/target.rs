@@ -53,7 +53,7 @@ pub(super) struct Models {
     /// The ONNX Runtime library [default: ORT_DYLIB_PATH, else the cache, else fetched once]
     #[arg(long, value_name = "FILE", help_heading = MODELS)]
     onnxruntime: Option<PathBuf>,
-    /// Images per batch of the diffusion model [default: `models.batch`, else from their size and the device's memory]
+    /// Images per batch of the diffusion model [default: `models.batch`, else by a rule]
     #[arg(long, value_name = "N", help_heading = MODELS)]
     model_batch: Option<NonZeroUsize>,
     /// Cores that a model may use on the CPU [default: all]

@@ -112,20 +112,20 @@ impl Fit {
 }
 
 /// Returns the bucket of an image. Of two that are equally similar, the one whose area is closer.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the area in cells")]
 fn bucket(area: u32, width: u32, height: u32) -> (u32, u32) {
     let (area, ratio) = (f64::from(area), f64::from(width) / f64::from(height));
     let cells = area / f64::from(BUCKET * BUCKET);
-    let has_area = |&(columns, rows): &(u32, u32)| (f64::from(columns * rows) / cells - 1.0).abs() <= 0.125;
-    let longest = (1.125 * cells).max(1.0) as u32;
-    let all = (1..=longest).flat_map(|columns| {
-        let rows = (cells / f64::from(columns)).max(1.0);
-        [rows.floor() as u32, rows.ceil() as u32].map(|rows| (columns, rows))
+    let (least, most) = (0.875 * cells, 1.125 * cells);
+    let all = (1..=most.max(1.0) as u32).flat_map(|columns| {
+        let rows = |cells: f64| cells / f64::from(columns);
+        (rows(least).ceil().max(1.0) as u32..=rows(most) as u32).map(move |rows| (columns, rows))
     });
     let difference = |(columns, rows): (u32, u32)| {
         let of_ratio = (f64::from(columns) / f64::from(rows) / ratio).ln().abs();
         (of_ratio, (f64::from(columns * rows) - cells).abs())
     };
-    let nearest = all.filter(has_area).min_by(|&a, &b| {
+    let nearest = all.min_by(|&a, &b| {
         let ((a, further_a), (b, further_b)) = (difference(a), difference(b));
         a.total_cmp(&b).then(further_a.total_cmp(&further_b))
     });

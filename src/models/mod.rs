@@ -1,5 +1,6 @@
 //! The models of a pipeline. A model is identified by the digest of its files, and loaded when it is first used.
 
+mod bench;
 mod cache_dir;
 pub(crate) mod classifier;
 pub(crate) mod clip;
@@ -34,6 +35,7 @@ use crate::{
     error::{Error, Result, Warning},
 };
 
+pub(crate) use bench::bench;
 pub(crate) use describe::{Description, Graph, Kind, describe};
 pub(crate) use hub::FetchProgress;
 pub(crate) use rates::Rates;

@@ -87,6 +87,11 @@ pub(super) struct UnetShape {
 }
 
 impl UnetShape {
+    /// Whether the weights are in half precision.
+    pub(super) fn is_half(&self) -> bool {
+        self.bytes_per_value == 2
+    }
+
     /// Returns the floating-point operations of one row; `None` if the configuration does not say.
     pub(super) fn flop(&self, size: Size) -> Option<f64> {
         let ([constant, linear, square], pixels) = (self.flop?, size.area() as f64);
@@ -268,6 +273,17 @@ impl DiffusionFiles {
     /// Returns the side of the images that the model was trained with, in pixels, if its configuration says so.
     pub(crate) fn trained_side(&self) -> Option<u32> {
         self.trained_side
+    }
+
+    /// Returns the name of the file of a part's graph.
+    pub(super) fn graph_name(&self, part: &str) -> String {
+        self.graph(part).file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Returns the size of the latents of images with these sides, or with the nearest that the models take.
+    pub(super) fn latents_of(&self, width: u32, height: u32) -> Size {
+        let [width, height] = [width, height].map(|side| self.sides.of(side) / self.sides.pixels_per_latent);
+        Size { width, height }
     }
 
     /// Returns the path of a part's graph.

@@ -3,7 +3,6 @@
 use super::{
     batch_size::{BatchSizes, Rule},
     files::DiffusionFiles,
-    latents::Size,
     settings::{Settings, rows_per_sample},
 };
 use crate::models::onnx::{Chosen, Provider, device_memory};
@@ -85,8 +84,6 @@ impl Layout {
         let side = files.trained_side().unwrap_or(USUAL_SIDE);
         let (width, height) = settings.size.map_or((side, side), |size| size.sides(side, side));
         let (width, height) = (files.sides().of(width), files.sides().of(height));
-        let latent = files.sides().pixels_per_latent;
-        let size = Size { width: width / latent, height: height / latent };
-        ((width, height), self.batch_sizes(files, settings).of(size))
+        ((width, height), self.batch_sizes(files, settings).of(files.latents_of(width, height)))
     }
 }

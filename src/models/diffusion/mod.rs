@@ -25,6 +25,7 @@
 
 mod batch;
 mod batch_size;
+mod bench;
 mod checks;
 mod decode_stage;
 mod decoder;
@@ -52,6 +53,7 @@ mod torch;
 mod worker;
 
 pub(crate) use batch_size::BatchUse;
+pub(crate) use bench::{Bench, Measured};
 pub(crate) use describe::describe;
 pub(crate) use engine::Engine;
 pub(crate) use error::{DiffusionError, EngineError};

@@ -73,6 +73,14 @@ impl Loader<'_> {
         })
     }
 
+    /// Loads a graph that is part of this program.
+    ///
+    /// # Errors
+    /// Returns [`OnnxError::Open`] if the runtime rejects it or the provider.
+    pub(super) fn open_bytes(&self, bytes: &[u8]) -> Result<Model, OnnxError> {
+        self.load(Path::new("a built-in graph"), |builder| builder.commit_from_memory(bytes))
+    }
+
     fn load(
         &self,
         path: &Path,

@@ -1,0 +1,46 @@
+//! Measures a model on this machine: `models bench`.
+
+use std::path::Path;
+
+use super::{
+    ModelOptions,
+    diffusion::{Bench, DiffusionError, DiffusionFiles, Measured},
+    error::ModelError,
+    hub::{self, FetchProgress},
+    onnx::{CudaOptions, Runtime},
+};
+use crate::error::{Error, Result};
+
+/// Loads the diffusion model at `location` on the device of `options`, and reports each measurement as it comes. `sizes`
+/// are sides of images; without any, they are the model's own.
+///
+/// # Errors
+/// Returns an error if the location is not a diffusion model that fits, or if the device or a graph cannot be used.
+pub(crate) async fn bench(
+    location: &str,
+    options: &ModelOptions,
+    mut bench: Bench,
+    progress: &FetchProgress,
+    report: impl FnMut(Measured),
+) -> Result<()> {
+    let fetched = hub::directory(location, progress).await;
+    let directory = fetched.map_err(|error| Error::input(ModelError::from(error)))?;
+    let files = inspect(&directory)?;
+    if bench.sizes.is_empty() {
+        let side = files.trained_side().unwrap_or(512);
+        bench.sizes.push((side, side));
+    }
+    let run = || -> Result<(), DiffusionError> {
+        let runtime = Runtime::open(options.library.as_deref())?;
+        let chosen = options.device.choose(&runtime)?;
+        bench.run(&runtime, chosen.provider, CudaOptions::default(), &files, report)
+    };
+    tokio::task::block_in_place(run).map_err(super::failed)
+}
+
+fn inspect(directory: &Path) -> Result<DiffusionFiles> {
+    DiffusionFiles::inspect(directory).map_err(|problems| {
+        let first = problems.into_iter().next().unwrap_or(DiffusionError::Panic);
+        Error::input(ModelError::from(first))
+    })
+}
