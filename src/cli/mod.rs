@@ -26,6 +26,7 @@ mod plan;
 mod progress;
 mod prompts;
 mod run;
+mod runtime;
 mod sql;
 mod status;
 mod target;
@@ -139,6 +140,8 @@ enum Command {
     Prompts(prompts::Arguments),
     /// Inspect models in a directory, a bucket or on the Hugging Face Hub
     Models(models::Arguments),
+    /// Fetch ONNX Runtime, for the CPU or for CUDA
+    Runtime(runtime::Arguments),
     /// Show what works on this machine: ONNX Runtime, devices, credentials
     #[command(after_help = examples!("  discl-pipe doctor"))]
     Doctor(doctor::Arguments),
@@ -229,7 +232,7 @@ impl Command {
             Self::Confidences(arguments) => &arguments.target.file,
             Self::Prompts(arguments) => &arguments.target.file,
             Self::Gc(arguments) => &arguments.target.file,
-            Self::Models(_) | Self::Doctor(_) => return None,
+            Self::Models(_) | Self::Runtime(_) | Self::Doctor(_) => return None,
         };
         Some(&file.pipeline)
     }
@@ -246,6 +249,7 @@ impl Command {
             Self::Confidences(arguments) => arguments.target.format,
             Self::Prompts(arguments) => arguments.target.format,
             Self::Models(arguments) => arguments.format(),
+            Self::Runtime(arguments) => arguments.format(),
             Self::Doctor(arguments) => arguments.format,
             Self::Gc(arguments) => arguments.target.format,
         }
@@ -277,6 +281,7 @@ impl Command {
             Self::Confidences(arguments) => confidences::execute(&arguments).await,
             Self::Prompts(arguments) => prompts::execute(&arguments).await,
             Self::Models(arguments) => models::execute(&arguments).await,
+            Self::Runtime(arguments) => runtime::execute(&arguments),
             Self::Doctor(arguments) => doctor::execute(&arguments),
             Self::Gc(arguments) => gc::execute(&arguments).await,
         }
@@ -331,7 +336,9 @@ mod tests {
     fn every_command_has_an_example_and_short_descriptions() {
         let mut cli = Cli::command();
         cli.build();
-        for command in cli.get_subcommands().filter(|command| !matches!(command.get_name(), "models" | "help")) {
+        for command in
+            cli.get_subcommands().filter(|command| !matches!(command.get_name(), "models" | "runtime" | "help"))
+        {
             let name = command.get_name();
             let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(examples.contains(&format!("discl-pipe {name} ")) || name == "doctor", "{name}: {examples}");

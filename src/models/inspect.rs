@@ -14,7 +14,7 @@ use super::{
     error::ModelError,
     hub::{self, FetchProgress},
     model_dir::Problems,
-    onnx::{CudaOptions, check_versions, graph_file},
+    onnx::{CudaOptions, Memory, Share, Signature, check_versions, graph_file},
 };
 use crate::{
     config::{Config, Spectrum},
@@ -28,6 +28,9 @@ pub(super) struct Inspected {
     pub(super) diffusion: InspectedDiffusion,
     pub(super) clip: InspectedClip,
     pub(super) classifiers: InspectedClassifiers,
+    /// Options of the CLIP and of the classifiers on a GPU: their results decide which images are kept, so they are exact
+    /// unless the pipeline says otherwise.
+    pub(super) exact: CudaOptions,
 }
 
 /// The diffusion model with the settings under which it generates.
@@ -44,12 +47,14 @@ pub(super) struct InspectedDiffusion {
 #[derive(Debug)]
 pub(super) struct InspectedClip {
     pub(super) files: ClipFiles,
+    graphs: Vec<PathBuf>,
     pub(super) digest: String,
 }
 
 #[derive(Debug)]
 pub(super) struct InspectedClassifiers {
     pub(super) files: BTreeMap<String, ClassifierFiles>,
+    graphs: Vec<PathBuf>,
     pub(super) digest: String,
 }
 
@@ -67,9 +72,29 @@ pub(super) async fn inspect(
     let clip = problems.keep_all(inspect_clip(config, options, progress).await);
     let classifiers = problems.keep_all(inspect_classifiers(config, options, progress).await);
     match (diffusion, clip, classifiers) {
-        (Some(diffusion), Some(clip), Some(classifiers)) => Ok(Inspected { diffusion, clip, classifiers }),
+        (Some(mut diffusion), Some(clip), Some(classifiers)) => {
+            let others = clip.graphs.iter().chain(&classifiers.graphs);
+            let memory = memory(config, &diffusion.files, others);
+            let exact = CudaOptions { memory, tf32: config.cuda.tf32.unwrap_or(false), ..CudaOptions::default() };
+            // Where the UNet computes in half precision, the decoder alone gains from TF32.
+            let tf32 = config.cuda.tf32.unwrap_or(diffusion.files.has_half_unet());
+            diffusion.settings.cuda = CudaOptions { tf32, ..exact };
+            Ok(Inspected { diffusion, clip, classifiers, exact })
+        }
         _ => Err(problems.into_vec()),
     }
+}
+
+/// Divides the memory of a GPU among all graphs of the pipeline, if it is limited. `others` are the graphs of the CLIP and
+/// of the classifiers.
+fn memory<'a>(
+    config: &Config,
+    diffusion: &DiffusionFiles,
+    others: impl Iterator<Item = &'a PathBuf>,
+) -> Option<Memory> {
+    let limit = u64::try_from(config.cuda.memory_limit_mib?).unwrap_or(0) << 20;
+    let bytes = |path: &PathBuf| Signature::read(path).map_or(0, |graph| graph.weights.size_with(path));
+    Some(Memory::new(limit, diffusion.shares().chain(others.map(|path| (Share::Other, bytes(path))))))
 }
 
 async fn inspect_diffusion(
@@ -91,11 +116,7 @@ fn with_settings(
     files: DiffusionFiles,
 ) -> Result<InspectedDiffusion, DiffusionError> {
     let spectrum = &config.spectrum;
-    let cuda = CudaOptions {
-        memory_limit: config.cuda.memory_limit_mib.and_then(|mib| usize::try_from(mib << 20).ok()),
-        tf32: config.cuda.tf32,
-    };
-    let settings = Settings { cuda, ..settings(spectrum, options)? };
+    let settings = settings(spectrum, options)?;
     let schedule = files.scheduler(settings.scheduler, settings.timesteps.get())?;
     let scheduler = match settings.scheduler {
         Some(scheduler) => scheduler,
@@ -146,7 +167,7 @@ async fn inspect_clip(
     let files = supported(key, ClipFiles::inspect(&dir, whole_frame), &graphs, options)?;
     let of_files = files.digest().map_err(|error| ModelError::at(key)(vec![error]))?;
     let digest = Digest::new("clip").text(&of_files).part(&[u8::from(whole_frame)]).id();
-    Ok(InspectedClip { files, digest })
+    Ok(InspectedClip { files, graphs, digest })
 }
 
 async fn inspect_classifiers(
@@ -155,33 +176,36 @@ async fn inspect_classifiers(
     progress: &FetchProgress,
 ) -> Result<InspectedClassifiers, Vec<ModelError>> {
     let (mut all, mut problems, mut digest) = (BTreeMap::new(), Problems::default(), Digest::new("classifiers"));
+    let mut graphs = Vec::new();
     for (name, location) in &config.models.classifiers {
         let key = format!("models.classifiers.{name}");
-        if let Some((files, of_files)) = problems.keep_all(inspect_classifier(&key, location, options, progress).await)
+        if let Some((files, graph, of_files)) =
+            problems.keep_all(inspect_classifier(&key, location, options, progress).await)
         {
             digest = digest.text(name).text(&of_files);
             all.insert(name.clone(), files);
+            graphs.extend(graph);
         }
     }
     if problems.is_empty() {
-        Ok(InspectedClassifiers { files: all, digest: digest.id() })
+        Ok(InspectedClassifiers { files: all, graphs, digest: digest.id() })
     } else {
         Err(problems.into_vec())
     }
 }
 
-/// Returns a classifier's files and their digest.
+/// Returns a classifier's files, its graph, and the digest of its files.
 async fn inspect_classifier(
     key: &str,
     location: &str,
     options: &ModelOptions,
     progress: &FetchProgress,
-) -> Result<(ClassifierFiles, String), Vec<ModelError>> {
+) -> Result<(ClassifierFiles, Option<PathBuf>, String), Vec<ModelError>> {
     let dir = directory(key, location, progress).await?;
-    let graph: Vec<PathBuf> = graph_file::find(&dir, classifier::GRAPH).into_iter().collect();
-    let files = supported(key, ClassifierFiles::inspect(&dir), &graph, options)?;
+    let graph = graph_file::find(&dir, classifier::GRAPH).ok();
+    let files = supported(key, ClassifierFiles::inspect(&dir), graph.as_slice(), options)?;
     let digest = files.digest().map_err(|error| ModelError::at(key)(vec![error]))?;
-    Ok((files, digest))
+    Ok((files, graph, digest))
 }
 
 /// Returns the files of the model that `key` names if they fit and the runtime supports their graphs.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use super::{DiffusionError, encoders::Prompt, files::DiffusionFiles, latents::Size, stats::Counters};
-use crate::models::onnx::{Loader, Model, OnnxError, Tensor};
+use crate::models::onnx::{Loader, Model, OnnxError, Share, Tensor};
 
 /// One row of a UNet call that holds a sample.
 #[derive(Debug)]
@@ -43,8 +43,8 @@ impl Denoiser {
         counters: Arc<Counters>,
     ) -> Result<Self, DiffusionError> {
         Ok(Self {
-            unet: loader.open_batched(&files.graph("unet"), "timestep")?,
-            vae_decoder: loader.open(&files.graph("vae_decoder"))?,
+            unet: loader.sharing(Share::Unet).open_batched(&files.graph("unet"), "timestep")?,
+            vae_decoder: loader.sharing(Share::Decoder).open(&files.graph("vae_decoder"))?,
             files: files.clone(),
             counters,
         })

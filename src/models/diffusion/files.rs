@@ -19,7 +19,7 @@ use super::{
 };
 use crate::models::{
     model_dir::{FileError, digest_of_files, file_names, read_config},
-    onnx::{Element, OnnxError, Signature, Want, graph_file},
+    onnx::{Element, OnnxError, Share, Signature, Want, graph_file},
     tokenizer::Tokenizer,
 };
 
@@ -75,11 +75,18 @@ struct Graph {
     files: Vec<String>,
     /// The size of these files.
     bytes: u64,
+    /// Whether most weights are in half precision.
+    is_half: bool,
 }
 
 impl Graph {
     fn new(graph: &Signature, folder: &Path) -> Self {
-        Self { path: graph.path.clone(), files: graph.files(folder), bytes: graph.weights.size_with(&graph.path) }
+        Self {
+            path: graph.path.clone(),
+            files: graph.files(folder),
+            bytes: graph.weights.size_with(&graph.path),
+            is_half: graph.weights.precision() == Some(Element::F16),
+        }
     }
 }
 
@@ -242,6 +249,24 @@ impl DiffusionFiles {
     /// Returns the size of the UNet with its weights, in bytes.
     pub(super) fn unet_bytes(&self) -> u64 {
         self.graphs.get("unet").map_or(0, |unet| unet.bytes)
+    }
+
+    /// Whether the UNet is in half precision.
+    pub(crate) fn has_half_unet(&self) -> bool {
+        self.graphs.get("unet").is_some_and(|unet| unet.is_half)
+    }
+
+    /// Returns which part of a GPU's memory each graph may take, and its size with its weights in bytes.
+    pub(crate) fn shares(&self) -> impl Iterator<Item = (Share, u64)> {
+        self.graphs.iter().map(|(part, graph)| {
+            let share = match *part {
+                "unet" => Share::Unet,
+                "vae_decoder" => Share::Decoder,
+                "vae_encoder" => Share::Encoder,
+                _ => Share::Other,
+            };
+            (share, graph.bytes)
+        })
     }
 
     fn scheduler_config(&self, instead: Option<SchedulerName>) -> Result<SchedulerConfig, DiffusionError> {
