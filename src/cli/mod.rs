@@ -32,7 +32,7 @@ mod status;
 mod target;
 mod verify;
 
-use std::{io::ErrorKind, path::Path, process::ExitCode, time::Duration};
+use std::{io::ErrorKind, os::unix::process::CommandExt, path::Path, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -43,6 +43,7 @@ use self::{
 };
 use crate::{
     error::{Error, Result, catch_panic},
+    models::onnx::Runtime,
     run::Stop,
 };
 
@@ -150,8 +151,31 @@ enum Command {
     Gc(gc::Arguments),
 }
 
+/// Turns off telemetry in ONNX Runtime: later versions send it as soon as they are loaded.
+const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
+
+/// Starts this program again in place of itself, with [`NO_TELEMETRY`], if it may load a version that sends telemetry. A
+/// process cannot set its own variables while it has threads.
+fn start_without_telemetry() {
+    let names_library = std::env::args_os().any(|argument| argument.to_string_lossy().starts_with("--onnxruntime"));
+    if std::env::var_os(NO_TELEMETRY).is_some() || !(names_library || Runtime::may_send_telemetry()) {
+        return;
+    }
+    if let Ok(program) = std::env::current_exe() {
+        let mut arguments = std::env::args_os();
+        let mut command = std::process::Command::new(program);
+        if let Some(name) = arguments.next() {
+            command.arg0(name);
+        }
+        // Returns only if it fails.
+        let error = command.args(arguments).env(NO_TELEMETRY, "1").exec();
+        output::note(format!("warning: ONNX Runtime may send telemetry ({error})\nhint: set {NO_TELEMETRY}=1"));
+    }
+}
+
 /// Parses the arguments, runs the command, and reports its error.
 pub fn main() -> ExitCode {
+    start_without_telemetry();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    io::ErrorKind,
     str::FromStr,
     sync::{Mutex, OnceLock, PoisonError},
 };
@@ -128,7 +129,12 @@ impl Cuda {
     pub(super) fn of(runtime: &std::path::Path, machine: &Machine<'_>) -> Self {
         let gpus = machine.gpus();
         let visible = machine.visible(&gpus);
-        let needs = cuda_libraries::needs(runtime, machine).map_err(|error| error.to_string());
+        let needs = cuda_libraries::needs(runtime, machine).map_err(|error| match error.kind() {
+            ErrorKind::InvalidData | ErrorKind::UnexpectedEof => {
+                "it is not a complete library of this platform".to_owned()
+            }
+            _ => error.to_string(),
+        });
         Self { gpus, visible, needs, broken: Vec::new() }
     }
 
@@ -222,7 +228,7 @@ mod tests {
 
     fn with_gpus(count: usize, visible: usize) -> Cuda {
         let gpu = Gpu { name: "a".to_owned(), memory_mib: None, capability: None };
-        let gpus = Gpus { driver: None, list: vec![gpu; count] };
+        let gpus = Gpus { list: vec![gpu; count], ..Gpus::default() };
         Cuda { gpus, visible, needs: Ok(None), broken: Vec::new() }
     }
 

@@ -8,7 +8,11 @@
 //! the cache, and gets none of the caller's secrets.
 
 use std::{
-    env, fs,
+    env::{
+        self,
+        consts::{ARCH, OS},
+    },
+    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio, id},
 };
@@ -61,14 +65,16 @@ impl Fetch {
     /// # Errors
     /// Returns [`OnnxError::UnknownPlatform`] or [`OnnxError::NoCudaPlatform`] if there is nothing for this platform.
     pub(super) fn plan(build: Build, root: &Path, machine: &Machine<'_>) -> Result<Self, OnnxError> {
-        Ok(Self::of(build, release(build)?, root, machine))
+        Ok(Self::of(build, known(build)?, root, machine))
     }
 
     fn of(build: Build, release: Release, root: &Path, machine: &Machine<'_>) -> Self {
         let folder = root.join(release.folder);
         let (runtime, libraries) = release.wheels.split_at(1);
-        let names = libraries.iter().flat_map(|wheel| wheel.libraries).map(|name| (*name).to_owned()).collect();
-        let searched = cuda_libraries::search(names, &folder, machine).libraries;
+        let names: Vec<String> =
+            libraries.iter().flat_map(|wheel| wheel.libraries).map(|name| (*name).to_owned()).collect();
+        let search = |names: Vec<String>| cuda_libraries::search(names, &folder, machine).libraries;
+        let searched = if names.is_empty() { Vec::new() } else { search(names) };
         let (found, missing): (Vec<_>, Vec<_>) = searched.into_iter().partition(|library| library.found.is_some());
         let lacks = |wheel: &&Wheel| missing.iter().any(|library| wheel.libraries.contains(&library.name.as_str()));
         let runtime = runtime.iter().filter(|wheel| wheel.libraries.iter().any(|name| !folder.join(name).is_file()));
@@ -172,6 +178,18 @@ impl Fetch {
     fn failed(&self, reason: String) -> OnnxError {
         OnnxError::Fetch { build: self.build, reason, packages: packages(self.release.wheels) }
     }
+}
+
+/// Returns what is fetched for this platform.
+///
+/// # Errors
+/// Returns [`OnnxError::UnknownPlatform`] or [`OnnxError::NoCudaPlatform`] if nothing is known for it.
+pub(super) fn known(build: Build) -> Result<Release, OnnxError> {
+    let (os, arch) = (OS, ARCH);
+    release(build).ok_or(match build {
+        Build::Cpu => OnnxError::UnknownPlatform { os, arch },
+        Build::Cuda => OnnxError::NoCudaPlatform { os, arch },
+    })
 }
 
 /// Returns the wheels as pip names them.

@@ -51,6 +51,8 @@ pub(crate) struct Gpus {
     pub(crate) driver: Option<String>,
     /// In the order of the driver.
     pub(crate) list: Vec<Gpu>,
+    /// Whether one is plugged in, with a driver or without.
+    pub(crate) is_plugged_in: bool,
 }
 
 impl Machine<'static> {
@@ -79,7 +81,10 @@ impl Machine<'_> {
         let lines = (self.tool)().unwrap_or_default();
         let (drivers, list): (Vec<String>, Vec<Gpu>) = lines.lines().filter_map(gpu_of_tool).unzip();
         let driver = drivers.into_iter().next().or_else(|| self.driver_of_files());
-        Gpus { driver, list: if list.is_empty() { self.gpus_of_files() } else { list } }
+        let list = if list.is_empty() { self.gpus_of_files() } else { list };
+        let devices = self.path("/sys/bus/pci/devices");
+        let is_plugged_in = names(&devices).iter().any(|name| is_gpu(&devices.join(name)));
+        Gpus { driver, list, is_plugged_in }
     }
 
     /// Returns how many of the driver's GPUs CUDA shows to this process, from 0 on: `CUDA_VISIBLE_DEVICES` names them, up to
@@ -117,6 +122,13 @@ impl Machine<'_> {
         let is_device = |name: &String| name.strip_prefix("nvidia").is_some_and(|number| number.parse::<u32>().is_ok());
         names(&self.path("/dev")).into_iter().filter(is_device).map(named).collect()
     }
+}
+
+/// Whether a PCI device is a display or 3D controller of NVIDIA.
+fn is_gpu(device: &Path) -> bool {
+    let begins_with =
+        |file, value: &str| fs::read_to_string(device.join(file)).is_ok_and(|text| text.starts_with(value));
+    begins_with("vendor", "0x10de") && begins_with("class", "0x03")
 }
 
 /// Returns the names in a folder, in order; none if it cannot be read.
@@ -212,7 +224,7 @@ mod tests {
     #[test]
     fn cuda_shows_the_gpus_that_its_variable_names() {
         let gpu = Gpu { name: "a".to_owned(), memory_mib: None, capability: None };
-        let gpus = Gpus { driver: None, list: vec![gpu; 4] };
+        let gpus = Gpus { list: vec![gpu; 4], ..Gpus::default() };
         for (value, count) in [("0,1", 2), ("3", 1), ("", 0), ("-1", 0), ("1,-1,2", 1), ("0, 9, 1", 1), ("GPU-1f,2", 2)]
         {
             let variable = |name: &str| (name == "CUDA_VISIBLE_DEVICES").then(|| value.into());

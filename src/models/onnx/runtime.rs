@@ -10,7 +10,7 @@ use ort::environment::Environment;
 
 use super::{
     OnnxError,
-    fetch::Fetch,
+    fetch::{self, Fetch},
     machine::Machine,
     wheels::{Build, release},
 };
@@ -76,6 +76,11 @@ impl Runtime {
     pub(crate) fn locate(explicit: Option<&Path>) -> Result<Located, OnnxError> {
         let variable = env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
         locate(explicit, variable.as_deref(), &cache_root)
+    }
+
+    /// Whether the library may be of a version that sends telemetry: any but the one that is fetched for the CPU.
+    pub(crate) fn may_send_telemetry() -> bool {
+        Self::locate(None).is_ok_and(|located| located.how != How::Cache)
     }
 
     /// Loads the library, and fetches it into the cache first if necessary. The first call of a process decides which
@@ -148,9 +153,9 @@ fn locate(
             Err(OnnxError::NoSuchLibrary { path: path.to_owned(), named_by })
         };
     }
-    let (root, cpu) = (cache_root()?, release(Build::Cpu)?);
+    let (root, cpu) = (cache_root()?, fetch::known(Build::Cpu)?);
     // Not every platform has one for CUDA.
-    if let Some(path) = release(Build::Cuda).ok().map(|cuda| root.join(cuda.folder).join(cuda.library))
+    if let Some(path) = release(Build::Cuda).map(|cuda| root.join(cuda.folder).join(cuda.library))
         && path.is_file()
     {
         return Ok(Located { path, how: How::CacheCuda });
@@ -190,7 +195,7 @@ mod tests {
         assert_eq!(how(None, Some(&*variable)), Located { path: variable.clone(), how: How::Variable });
         assert_eq!(how(None, None), Located { path: cached, how: How::Cache });
         // The one for CUDA serves the CPU as well.
-        if let Ok(cuda) = in_cache(Build::Cuda) {
+        if let Some(cuda) = in_cache(Build::Cuda) {
             assert_eq!(how(None, None), Located { path: cuda, how: How::CacheCuda });
         }
     }

@@ -5,8 +5,6 @@ use std::{
     fmt,
 };
 
-use super::OnnxError;
-
 /// The version for the CPU. Any library of version 1.24 or later works if it is named explicitly. Later wheels write
 /// telemetry unless a variable turns it off, and another version has other bits.
 pub(super) const CPU_VERSION: &str = "1.24.4";
@@ -57,20 +55,15 @@ pub(super) struct Release {
     pub(super) wheels: &'static [Wheel],
 }
 
-/// Returns what is fetched for this platform.
-///
-/// # Errors
-/// Returns [`OnnxError::UnknownPlatform`] if nothing is known for it.
-pub(super) fn release(build: Build) -> Result<Release, OnnxError> {
-    let (cpu, cuda) = match (OS, ARCH) {
-        ("linux", "x86_64") => (LINUX_X86, Some(LINUX_X86_CUDA)),
-        ("linux", "aarch64") => (LINUX_ARM, Some(LINUX_ARM_CUDA)),
-        ("macos", "aarch64") => (MACOS_ARM, None),
-        _ => return Err(OnnxError::UnknownPlatform { os: OS, arch: ARCH }),
-    };
-    match build {
-        Build::Cpu => Ok(cpu),
-        Build::Cuda => cuda.ok_or(OnnxError::NoCudaPlatform { os: OS, arch: ARCH }),
+/// Returns what is fetched for this platform, if anything is known for it.
+pub(super) fn release(build: Build) -> Option<Release> {
+    match (OS, ARCH, build) {
+        ("linux", "x86_64", Build::Cpu) => Some(LINUX_X86),
+        ("linux", "x86_64", Build::Cuda) => Some(LINUX_X86_CUDA),
+        ("linux", "aarch64", Build::Cpu) => Some(LINUX_ARM),
+        ("linux", "aarch64", Build::Cuda) => Some(LINUX_ARM_CUDA),
+        ("macos", "aarch64", Build::Cpu) => Some(MACOS_ARM),
+        _ => None,
     }
 }
 
