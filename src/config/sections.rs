@@ -258,7 +258,7 @@ section! {
         /// Most memory of each GPU that the models may use together. If it is not set, all that is free.
         memory_limit_mib: Option<i64> = optional(integer(1..=1 << 30, "MiB"));
         /// Whether matrix products and convolutions in single precision may round their inputs to TF32: faster and less
-        /// exact. If it is not set, those of the diffusion model do if its UNet is in half precision, and no others.
+        /// exact. If it is not set, those of the diffusion model do if its UNet computes in half precision, and no others.
         tf32: Option<bool> = optional(Boolean);
     }
 }

@@ -231,3 +231,66 @@ fn supported<F, E: Into<ModelError>>(
 async fn directory(key: &str, location: &str, progress: &FetchProgress) -> Result<PathBuf, Vec<ModelError>> {
     hub::directory(location, progress).await.map_err(|error| ModelError::at(key)(vec![error]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Inspects the models of the digits pipeline with edits.
+    async fn inspected(edits: &[&str]) -> Inspected {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let edits: Vec<String> = edits.iter().map(|edit| (*edit).to_owned()).collect();
+        let config = Config::load(&root.join("pipelines/digits_lt.toml"), &edits).unwrap();
+        inspect(&config, &ModelOptions::default(), &FetchProgress::new(|_| {})).await.unwrap()
+    }
+
+    /// Copies a model whose UNet computes in half precision to `folder`, and returns the edit that names it.
+    fn half_model(folder: &Path) -> String {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pipelines/sd1");
+        let copy = |from: &str, to: &str| {
+            std::fs::create_dir_all(folder.join(to)).unwrap();
+            for entry in std::fs::read_dir(source.join(from)).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_file() {
+                    std::fs::copy(&path, folder.join(to).join(path.file_name().unwrap())).unwrap();
+                }
+            }
+        };
+        for part in ["", "scheduler", "text_encoder", "tokenizer", "vae_decoder", "vae_encoder"] {
+            copy(part, part);
+        }
+        copy("unet_f16", "unet");
+        format!("models.diffusion={}", folder.display())
+    }
+
+    #[tokio::test]
+    async fn tf32_follows_the_precision_of_the_unet_unless_the_pipeline_says() {
+        // The weights of both are stored in half precision; only the second graph computes in it.
+        let half = tempfile::tempdir().unwrap();
+        let copied = half_model(half.path());
+        for (edits, of_diffusion, of_others) in [
+            (vec![], false, false),
+            (vec!["cuda.tf32=true"], true, true),
+            (vec![copied.as_str()], true, false),
+            (vec![copied.as_str(), "cuda.tf32=false"], false, false),
+        ] {
+            let found = inspected(&edits).await;
+            let tf32 = (found.diffusion.settings.cuda.tf32, found.exact.tf32);
+            assert_eq!(tf32, (of_diffusion, of_others), "{edits:?}");
+            assert_eq!(found.exact.memory, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_limit_on_memory_is_for_all_models_together() {
+        let found = inspected(&["cuda.memory_limit_mib=1000"]).await;
+        let memory = found.exact.memory.unwrap();
+        assert_eq!(found.diffusion.settings.cuda.memory, Some(memory));
+        let graphs = found.diffusion.files.shares().map(|(_, bytes)| bytes).sum::<u64>();
+        let others = found.clip.graphs.iter().map(|path| std::fs::metadata(path).unwrap().len()).sum::<u64>();
+        assert!(graphs > 1 << 20 && others > 0);
+        assert_eq!(memory.check().unwrap(), (1000 << 20) - graphs - others);
+        let message = inspected(&["cuda.memory_limit_mib=1"]).await.exact.memory.unwrap().check().unwrap_err();
+        assert!(message.to_string().starts_with("`cuda.memory_limit_mib` is 1, but the weights"), "{message}");
+    }
+}

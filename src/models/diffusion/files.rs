@@ -75,7 +75,8 @@ struct Graph {
     files: Vec<String>,
     /// The size of these files.
     bytes: u64,
-    /// Whether most weights are in half precision.
+    /// Whether it takes latents in half precision, and so computes in it. Weights do not tell: those of a graph in single
+    /// precision may be stored in half.
     is_half: bool,
 }
 
@@ -85,7 +86,7 @@ impl Graph {
             path: graph.path.clone(),
             files: graph.files(folder),
             bytes: graph.weights.size_with(&graph.path),
-            is_half: graph.weights.precision() == Some(Element::F16),
+            is_half: graph.input("sample").is_some_and(|input| input.element == Element::F16),
         }
     }
 }
@@ -251,7 +252,7 @@ impl DiffusionFiles {
         self.graphs.get("unet").map_or(0, |unet| unet.bytes)
     }
 
-    /// Whether the UNet is in half precision.
+    /// Whether the UNet computes in half precision.
     pub(crate) fn has_half_unet(&self) -> bool {
         self.graphs.get("unet").is_some_and(|unet| unet.is_half)
     }
