@@ -1,9 +1,12 @@
 //! `doctor`: what works on this machine.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     output::{self, Format},
@@ -11,7 +14,7 @@ use super::{
 };
 use crate::{
     error::{self, Result},
-    models::onnx::{Device, Runtime},
+    models::onnx::{Finding, Runtime, State, diagnose},
 };
 
 #[derive(Debug, Args)]
@@ -24,25 +27,11 @@ pub(super) struct Arguments {
     pub(super) format: Format,
 }
 
-/// Fetches nothing. If something is missing, the exit code is 1 and the finding says what to do.
+/// Fetches nothing. If something is broken, the exit code is 1; each finding that is not right says what to do.
 pub(super) fn execute(arguments: &Arguments) -> Result<ExitCode> {
-    let mut findings: Vec<(&str, bool, String)> = Vec::new();
-    match Runtime::locate(arguments.onnxruntime.as_deref()) {
-        Err(error) => findings.push(("onnxruntime", false, error::chain(&error))),
-        Ok(located) => match Runtime::open(Some(&located.path)) {
-            Err(error) => findings.push(("onnxruntime", false, error::chain(&error))),
-            Ok(runtime) => {
-                let how = format!("{} ({}), {}", located.path.display(), located.how, runtime.build_info());
-                findings.push(("onnxruntime", true, how));
-                findings.push(match Device::Auto.choose(&runtime) {
-                    Ok(chosen) => ("device", true, format!("auto is {chosen}: {}", chosen.why)),
-                    Err(error) => ("device", false, error::chain(&error)),
-                });
-            }
-        },
-    }
+    let mut findings = runtime(arguments.onnxruntime.as_deref());
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    findings.push(("processor", true, format!("{cores} cores")));
+    findings.push(Finding::new("processor", State::Works, format!("{cores} cores")));
     let credentials = ["AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"];
     let set: Vec<_> = credentials.into_iter().filter(|name| std::env::var_os(name).is_some()).collect();
     let s3 = if set.is_empty() {
@@ -50,19 +39,38 @@ pub(super) fn execute(arguments: &Arguments) -> Result<ExitCode> {
     } else {
         format!("{} set", set.join(", "))
     };
-    findings.push(("s3 credentials", true, s3));
+    findings.push(Finding::new("s3 credentials", State::Works, s3));
     match arguments.format {
-        Format::Json => output::json(
-            &findings
-                .iter()
-                .map(|(what, works, found)| json!({ "what": what, "works": works, "found": found }))
-                .collect::<Vec<_>>(),
-        ),
-        Format::Text => {
-            for (what, works, found) in &findings {
-                output::line(format!("{} {what}: {found}", if *works { "ok  " } else { "FAIL" }));
-            }
+        Format::Json => output::json(&findings.iter().map(as_json).collect::<Vec<_>>()),
+        Format::Text => findings.iter().for_each(|finding| output::line(as_text(finding))),
+    }
+    let is_broken = findings.iter().any(|finding| finding.state == State::Broken);
+    Ok(if is_broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Returns what is found about ONNX Runtime and the devices that it can use.
+fn runtime(explicit: Option<&Path>) -> Vec<Finding> {
+    let opened = Runtime::locate(explicit).and_then(|located| Ok((Runtime::open(Some(&located.path))?, located)));
+    match opened {
+        Err(error) => vec![Finding::new("onnxruntime", State::Broken, error::chain(&error))],
+        Ok((runtime, located)) => {
+            let found = format!("{} ({}), {}", located.path.display(), located.how, runtime.build_info());
+            let mut findings = vec![Finding::new("onnxruntime", State::Works, found)];
+            findings.extend(diagnose(&runtime));
+            findings
         }
     }
-    Ok(if findings.iter().all(|finding| finding.1) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn as_json(Finding { what, state, found }: &Finding) -> Value {
+    json!({ "what": what, "works": *state != State::Broken, "warning": *state == State::Doubtful, "found": found })
+}
+
+fn as_text(Finding { what, state, found }: &Finding) -> String {
+    let state = match state {
+        State::Works => "ok  ",
+        State::Doubtful => "WARN",
+        State::Broken => "FAIL",
+    };
+    format!("{state} {what}: {found}")
 }

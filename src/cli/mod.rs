@@ -26,12 +26,13 @@ mod plan;
 mod progress;
 mod prompts;
 mod run;
+mod runtime;
 mod sql;
 mod status;
 mod target;
 mod verify;
 
-use std::{io::ErrorKind, path::Path, process::ExitCode, time::Duration};
+use std::{io::ErrorKind, os::unix::process::CommandExt, path::Path, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -42,6 +43,7 @@ use self::{
 };
 use crate::{
     error::{Error, Result, catch_panic},
+    models::onnx::Runtime,
     run::Stop,
 };
 
@@ -139,6 +141,8 @@ enum Command {
     Prompts(prompts::Arguments),
     /// Inspect models in a directory, a bucket or on the Hugging Face Hub
     Models(models::Arguments),
+    /// Fetch ONNX Runtime, for the CPU or for CUDA
+    Runtime(runtime::Arguments),
     /// Show what works on this machine: ONNX Runtime, devices, credentials
     #[command(after_help = examples!("  discl-pipe doctor"))]
     Doctor(doctor::Arguments),
@@ -147,8 +151,31 @@ enum Command {
     Gc(gc::Arguments),
 }
 
+/// Turns off telemetry in ONNX Runtime: later versions send it as soon as they are loaded.
+const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
+
+/// Starts this program again in place of itself, with [`NO_TELEMETRY`], if it may load a version that sends telemetry. A
+/// process cannot set its own variables while it has threads.
+fn start_without_telemetry() {
+    let names_library = std::env::args_os().any(|argument| argument.to_string_lossy().starts_with("--onnxruntime"));
+    if std::env::var_os(NO_TELEMETRY).is_some() || !(names_library || Runtime::may_send_telemetry()) {
+        return;
+    }
+    if let Ok(program) = std::env::current_exe() {
+        let mut arguments = std::env::args_os();
+        let mut command = std::process::Command::new(program);
+        if let Some(name) = arguments.next() {
+            command.arg0(name);
+        }
+        // Returns only if it fails.
+        let error = command.args(arguments).env(NO_TELEMETRY, "1").exec();
+        output::note(format!("warning: ONNX Runtime may send telemetry ({error})\nhint: set {NO_TELEMETRY}=1"));
+    }
+}
+
 /// Parses the arguments, runs the command, and reports its error.
 pub fn main() -> ExitCode {
+    start_without_telemetry();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -229,7 +256,7 @@ impl Command {
             Self::Confidences(arguments) => &arguments.target.file,
             Self::Prompts(arguments) => &arguments.target.file,
             Self::Gc(arguments) => &arguments.target.file,
-            Self::Models(_) | Self::Doctor(_) => return None,
+            Self::Models(_) | Self::Runtime(_) | Self::Doctor(_) => return None,
         };
         Some(&file.pipeline)
     }
@@ -246,6 +273,7 @@ impl Command {
             Self::Confidences(arguments) => arguments.target.format,
             Self::Prompts(arguments) => arguments.target.format,
             Self::Models(arguments) => arguments.format(),
+            Self::Runtime(arguments) => arguments.format(),
             Self::Doctor(arguments) => arguments.format,
             Self::Gc(arguments) => arguments.target.format,
         }
@@ -277,6 +305,7 @@ impl Command {
             Self::Confidences(arguments) => confidences::execute(&arguments).await,
             Self::Prompts(arguments) => prompts::execute(&arguments).await,
             Self::Models(arguments) => models::execute(&arguments).await,
+            Self::Runtime(arguments) => runtime::execute(&arguments),
             Self::Doctor(arguments) => doctor::execute(&arguments),
             Self::Gc(arguments) => gc::execute(&arguments).await,
         }
@@ -331,7 +360,9 @@ mod tests {
     fn every_command_has_an_example_and_short_descriptions() {
         let mut cli = Cli::command();
         cli.build();
-        for command in cli.get_subcommands().filter(|command| !matches!(command.get_name(), "models" | "help")) {
+        for command in
+            cli.get_subcommands().filter(|command| !matches!(command.get_name(), "models" | "runtime" | "help"))
+        {
             let name = command.get_name();
             let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(examples.contains(&format!("discl-pipe {name} ")) || name == "doctor", "{name}: {examples}");

@@ -59,6 +59,9 @@ struct BenchArguments {
     /// Sides of images in pixels, as in `512` or `768x512` [default: those of the model's training]
     #[arg(long, value_name = "SIZE,SIZE", value_delimiter = ',')]
     size: Vec<Sides>,
+    /// Measure `unet/model.cuda.onnx` if the device is a GPU
+    #[arg(long)]
+    fast: bool,
     /// Where models run: `auto`, `cpu`, `cuda` or `cuda:N`
     #[arg(long, default_value = "auto")]
     device: Device,
@@ -121,7 +124,7 @@ async fn bench(arguments: &BenchArguments) -> Result<ExitCode> {
     };
     let progress = FetchProgress::new(|line: &str| output::note(line));
     let mut all = Vec::new();
-    models::bench(&arguments.location, &options, bench, &progress, |measured| {
+    models::bench(&arguments.location, &options, bench, arguments.fast, &progress, |measured| {
         if arguments.format == Format::Text {
             output::line(measured_line(&measured));
         }

@@ -47,7 +47,7 @@ pub(super) struct Tables {
 /// How models run here; what they generate is the pipeline's.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Models {
-    /// Where models run: `auto`, `cpu`, `cuda`, `cuda:N` or `cuda:N,M`
+    /// Where models run: `auto`, `cpu`, `cuda`, `cuda:N`, `cuda:N,M` or `cuda:all`
     #[arg(long, default_value = "auto", help_heading = MODELS)]
     device: Device,
     /// The ONNX Runtime library [default: ORT_DYLIB_PATH, else the cache, else fetched once]

@@ -262,10 +262,14 @@ section! {
     /// `[cuda]`: how GPUs are set up. It does not change what is generated.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
     pub struct Cuda {
-        /// Most memory that one graph may use in addition to its weights. If it is not set, all that is free.
+        /// Most memory of each GPU that the models may use together. If it is not set, all that is free.
         memory_limit_mib: Option<i64> = optional(integer(1..=1 << 30, "MiB"));
-        /// Whether matrix products and convolutions may round their inputs to TF32: faster and less exact.
-        tf32: bool = or(Boolean, false);
+        /// Whether matrix products and convolutions in single precision may round their inputs to TF32: faster and less
+        /// exact. If it is not set, those of the diffusion model do if its UNet computes in half precision, and no others.
+        tf32: Option<bool> = optional(Boolean);
+        /// Whether GPUs run `unet/model.cuda.onnx` in place of `unet/model.onnx`: `tools/export_models.py` writes both. It is
+        /// faster, and the last digits of its results differ from run to run.
+        fast: bool = or(Boolean, false);
     }
 }
 

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Loads the diffusion model at `location` on the device of `options`, and reports each measurement as it comes. `sizes`
-/// are sides of images; without any, they are the model's own.
+/// Loads the diffusion model at `location` on the device of `options`, and reports each measurement as it comes. Without
+/// sizes they are the model's own. `is_fast` chooses the UNet's graph for speed on a GPU.
 ///
 /// # Errors
 /// Returns an error if the location is not a diffusion model that fits, or if the device or a graph cannot be used.
@@ -20,6 +20,7 @@ pub(crate) async fn bench(
     location: &str,
     options: &ModelOptions,
     mut bench: Bench,
+    is_fast: bool,
     progress: &FetchProgress,
     report: impl FnMut(Measured),
 ) -> Result<()> {
@@ -33,7 +34,8 @@ pub(crate) async fn bench(
     let run = || -> Result<(), DiffusionError> {
         let runtime = Runtime::open(options.library.as_deref())?;
         let chosen = options.device.choose(&runtime)?;
-        bench.run(&runtime, chosen.provider, CudaOptions::default(), &files, report)
+        let cuda = CudaOptions { tf32: files.has_half_unet(), fast: is_fast, ..CudaOptions::default() };
+        bench.run(&runtime, chosen.provider, cuda, &files, report)
     };
     tokio::task::block_in_place(run).map_err(super::failed)
 }

@@ -14,7 +14,7 @@ use super::{
     error::ModelError,
     hub::{self, FetchProgress},
     model_dir::Problems,
-    onnx::{CudaOptions, check_versions, graph_file},
+    onnx::{CudaOptions, Memory, Share, Signature, check_versions, graph_file},
 };
 use crate::{config::Config, identity::Digest, imaging::Fit};
 
@@ -24,6 +24,9 @@ pub(super) struct Inspected {
     pub(super) diffusion: InspectedDiffusion,
     pub(super) clip: InspectedClip,
     pub(super) classifiers: InspectedClassifiers,
+    /// Options of the CLIP and of the classifiers on a GPU: their results decide which images are kept, so they are exact
+    /// unless the pipeline says otherwise.
+    pub(super) exact: CudaOptions,
 }
 
 /// The diffusion model with the settings under which it generates.
@@ -40,12 +43,14 @@ pub(super) struct InspectedDiffusion {
 #[derive(Debug)]
 pub(super) struct InspectedClip {
     pub(super) files: ClipFiles,
+    graphs: Vec<PathBuf>,
     pub(super) digest: String,
 }
 
 #[derive(Debug)]
 pub(super) struct InspectedClassifiers {
     pub(super) files: BTreeMap<String, ClassifierFiles>,
+    graphs: Vec<PathBuf>,
     pub(super) digest: String,
 }
 
@@ -63,9 +68,29 @@ pub(super) async fn inspect(
     let clip = problems.keep_all(inspect_clip(config, options, progress).await);
     let classifiers = problems.keep_all(inspect_classifiers(config, options, progress).await);
     match (diffusion, clip, classifiers) {
-        (Some(diffusion), Some(clip), Some(classifiers)) => Ok(Inspected { diffusion, clip, classifiers }),
+        (Some(mut diffusion), Some(clip), Some(classifiers)) => {
+            let others = clip.graphs.iter().chain(&classifiers.graphs);
+            let memory = memory(config, &diffusion.files, others);
+            let exact = CudaOptions { memory, tf32: config.cuda.tf32.unwrap_or(false), ..CudaOptions::default() };
+            // Where the UNet computes in half precision, the decoder alone gains from TF32.
+            let tf32 = config.cuda.tf32.unwrap_or(diffusion.files.has_half_unet());
+            diffusion.settings.cuda = CudaOptions { tf32, fast: config.cuda.fast, ..exact };
+            Ok(Inspected { diffusion, clip, classifiers, exact })
+        }
         _ => Err(problems.into_vec()),
     }
+}
+
+/// Divides the memory of a GPU among all graphs of the pipeline, if it is limited. `others` are the graphs of the CLIP and
+/// of the classifiers.
+fn memory<'a>(
+    config: &Config,
+    diffusion: &DiffusionFiles,
+    others: impl Iterator<Item = &'a PathBuf>,
+) -> Option<Memory> {
+    let limit = u64::try_from(config.cuda.memory_limit_mib?).unwrap_or(0) << 20;
+    let bytes = |path: &PathBuf| Signature::read(path).map_or(0, |graph| graph.weights.size_with(path));
+    Some(Memory::new(limit, diffusion.shares().chain(others.map(|path| (Share::Other, bytes(path))))))
 }
 
 async fn inspect_diffusion(
@@ -87,11 +112,10 @@ fn with_settings(
     files: DiffusionFiles,
 ) -> Result<InspectedDiffusion, DiffusionError> {
     let spectrum = &config.spectrum;
-    let cuda = CudaOptions {
-        memory_limit: config.cuda.memory_limit_mib.and_then(|mib| usize::try_from(mib << 20).ok()),
-        tf32: config.cuda.tf32,
-    };
-    let settings = Settings { cuda, ..settings(config, options)? };
+    let settings = settings(config, options)?;
+    if config.cuda.fast {
+        files.fast_unet()?;
+    }
     let schedule = files.scheduler(settings.scheduler, settings.timesteps.get())?;
     let scheduler = match settings.scheduler {
         Some(scheduler) => scheduler,
@@ -155,7 +179,7 @@ async fn inspect_clip(
     let files = supported(key, ClipFiles::inspect(&dir, whole_frame), &graphs, options)?;
     let of_files = files.digest().map_err(|error| ModelError::at(key)(vec![error]))?;
     let digest = Digest::new("clip").text(&of_files).part(&[u8::from(whole_frame)]).id();
-    Ok(InspectedClip { files, digest })
+    Ok(InspectedClip { files, graphs, digest })
 }
 
 async fn inspect_classifiers(
@@ -164,33 +188,36 @@ async fn inspect_classifiers(
     progress: &FetchProgress,
 ) -> Result<InspectedClassifiers, Vec<ModelError>> {
     let (mut all, mut problems, mut digest) = (BTreeMap::new(), Problems::default(), Digest::new("classifiers"));
+    let mut graphs = Vec::new();
     for (name, location) in &config.models.classifiers {
         let key = format!("models.classifiers.{name}");
-        if let Some((files, of_files)) = problems.keep_all(inspect_classifier(&key, location, options, progress).await)
+        if let Some((files, graph, of_files)) =
+            problems.keep_all(inspect_classifier(&key, location, options, progress).await)
         {
             digest = digest.text(name).text(&of_files);
             all.insert(name.clone(), files);
+            graphs.extend(graph);
         }
     }
     if problems.is_empty() {
-        Ok(InspectedClassifiers { files: all, digest: digest.id() })
+        Ok(InspectedClassifiers { files: all, graphs, digest: digest.id() })
     } else {
         Err(problems.into_vec())
     }
 }
 
-/// Returns a classifier's files and their digest.
+/// Returns a classifier's files, its graph, and the digest of its files.
 async fn inspect_classifier(
     key: &str,
     location: &str,
     options: &ModelOptions,
     progress: &FetchProgress,
-) -> Result<(ClassifierFiles, String), Vec<ModelError>> {
+) -> Result<(ClassifierFiles, Option<PathBuf>, String), Vec<ModelError>> {
     let dir = directory(key, location, progress).await?;
-    let graph: Vec<PathBuf> = graph_file::find(&dir, classifier::GRAPH).into_iter().collect();
-    let files = supported(key, ClassifierFiles::inspect(&dir), &graph, options)?;
+    let graph = graph_file::find(&dir, classifier::GRAPH).ok();
+    let files = supported(key, ClassifierFiles::inspect(&dir), graph.as_slice(), options)?;
     let digest = files.digest().map_err(|error| ModelError::at(key)(vec![error]))?;
-    Ok((files, digest))
+    Ok((files, graph, digest))
 }
 
 /// Returns the files of the model that `key` names if they fit and the runtime supports their graphs.
@@ -215,4 +242,67 @@ fn supported<F, E: Into<ModelError>>(
 /// Returns the local directory of the model that `key` names.
 async fn directory(key: &str, location: &str, progress: &FetchProgress) -> Result<PathBuf, Vec<ModelError>> {
     hub::directory(location, progress).await.map_err(|error| ModelError::at(key)(vec![error]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Inspects the models of the digits pipeline with edits.
+    async fn inspected(edits: &[&str]) -> Inspected {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let edits: Vec<String> = edits.iter().map(|edit| (*edit).to_owned()).collect();
+        let config = Config::load(&root.join("pipelines/digits_lt.toml"), &edits).unwrap();
+        inspect(&config, &ModelOptions::default(), &FetchProgress::new(|_| {})).await.unwrap()
+    }
+
+    /// Copies a model whose UNet computes in half precision to `folder`, and returns the edit that names it.
+    fn half_model(folder: &Path) -> String {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pipelines/sd1");
+        let copy = |from: &str, to: &str| {
+            std::fs::create_dir_all(folder.join(to)).unwrap();
+            for entry in std::fs::read_dir(source.join(from)).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_file() {
+                    std::fs::copy(&path, folder.join(to).join(path.file_name().unwrap())).unwrap();
+                }
+            }
+        };
+        for part in ["", "scheduler", "text_encoder", "tokenizer", "vae_decoder", "vae_encoder"] {
+            copy(part, part);
+        }
+        copy("unet_f16", "unet");
+        format!("models.diffusion={}", folder.display())
+    }
+
+    #[tokio::test]
+    async fn tf32_follows_the_precision_of_the_unet_unless_the_pipeline_says() {
+        // The weights of both are stored in half precision; only the second graph computes in it.
+        let half = tempfile::tempdir().unwrap();
+        let copied = half_model(half.path());
+        for (edits, of_diffusion, of_others) in [
+            (vec![], false, false),
+            (vec!["cuda.tf32=true"], true, true),
+            (vec![copied.as_str()], true, false),
+            (vec![copied.as_str(), "cuda.tf32=false"], false, false),
+        ] {
+            let found = inspected(&edits).await;
+            let tf32 = (found.diffusion.settings.cuda.tf32, found.exact.tf32);
+            assert_eq!(tf32, (of_diffusion, of_others), "{edits:?}");
+            assert_eq!(found.exact.memory, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_limit_on_memory_is_for_all_models_together() {
+        let found = inspected(&["cuda.memory_limit_mib=1000"]).await;
+        let memory = found.exact.memory.unwrap();
+        assert_eq!(found.diffusion.settings.cuda.memory, Some(memory));
+        let graphs = found.diffusion.files.shares().map(|(_, bytes)| bytes).sum::<u64>();
+        let others = found.clip.graphs.iter().map(|path| std::fs::metadata(path).unwrap().len()).sum::<u64>();
+        assert!(graphs > 1 << 20 && others > 0);
+        assert_eq!(memory.check().unwrap(), (1000 << 20) - graphs - others);
+        let message = inspected(&["cuda.memory_limit_mib=1"]).await.exact.memory.unwrap().check().unwrap_err();
+        assert!(message.to_string().starts_with("`cuda.memory_limit_mib` is 1, but the weights"), "{message}");
+    }
 }

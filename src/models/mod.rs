@@ -28,7 +28,7 @@ use self::{
         BatchUse, DiffusionFiles, Engine, Layout, Scheduler, SchedulerName, Settings, Sides, Stats, rows_per_sample,
     },
     error::ModelError,
-    onnx::{Chosen, Device, OnnxError, Runtime},
+    onnx::{Chosen, CudaOptions, Device, OnnxError, Provider, Runtime},
 };
 use crate::{
     config::{Config, timesteps_run},
@@ -61,6 +61,8 @@ pub(crate) struct Models {
     options: ModelOptions,
     chosen: OnceLock<Chosen>,
     settings: Settings,
+    /// Options of the CLIP and of the classifiers on a GPU.
+    exact: CudaOptions,
     scheduler: SchedulerName,
     schedule: Box<dyn Scheduler>,
     generator_digest: String,
@@ -83,12 +85,13 @@ impl Models {
         progress: &FetchProgress,
     ) -> Result<Self, Vec<Error>> {
         let inspected = inspect::inspect(config, &options, progress).await;
-        let inspect::Inspected { diffusion, clip, classifiers } =
+        let inspect::Inspected { diffusion, clip, classifiers, exact } =
             inspected.map_err(|problems| problems.into_iter().map(Error::from).collect::<Vec<_>>())?;
         Ok(Self {
             options,
             chosen: OnceLock::new(),
             settings: diffusion.settings,
+            exact,
             scheduler: diffusion.scheduler,
             schedule: diffusion.schedule,
             generator_digest: diffusion.digest,
@@ -179,9 +182,13 @@ impl Models {
     /// Chooses the device, and describes it and the batch of the diffusion model. Loads ONNX Runtime but no model.
     ///
     /// # Errors
-    /// Returns an error if ONNX Runtime, or a GPU that was requested by name, cannot be used.
+    /// Returns an error if ONNX Runtime, or a GPU that was requested by name, cannot be used, or if a limit on its memory
+    /// is below the weights of the models.
     pub(crate) fn choose_device(&self) -> Result<String> {
         let chosen = self.chosen().map_err(failed)?;
+        if let (Provider::Cuda(_), Some(memory)) = (chosen.provider, &self.exact.memory) {
+            memory.check().map_err(failed)?;
+        }
         let batch =
             Layout::of(chosen, &self.diffusion.files, &self.settings).describe(&self.diffusion.files, &self.settings);
         Ok(format!("{chosen} ({}), {batch}", chosen.why))
@@ -259,7 +266,7 @@ impl Models {
         let start = |files: &ClipFiles| {
             let mut settings = ClipSettings::default();
             settings.threads = self.options.threads.unwrap_or(settings.threads);
-            settings.cuda = self.settings.cuda;
+            settings.cuda = self.exact;
             Ok(ClipEngine::start(&self.runtime()?, files, settings, &self.options.device)?)
         };
         self.clip.get(start).await
@@ -278,7 +285,7 @@ impl Models {
         };
         let load = |files: &ClassifierFiles| {
             let ModelOptions { device, threads, .. } = &self.options;
-            Ok(Classifier::load(&self.runtime()?, files, device, self.settings.cuda, *threads)?)
+            Ok(Classifier::load(&self.runtime()?, files, device, self.exact, *threads)?)
         };
         classifier.get(load).await
     }

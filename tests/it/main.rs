@@ -29,6 +29,7 @@ mod readers; // other engines read the tables
 mod repair; // what is damaged is named, taken out of the tables and made again
 mod results; // docs/results.md has the figures of its rows
 mod resume; // kills, orders and partitions give the same tables
+mod runtime; // ONNX Runtime from an index, and what `doctor` says of GPUs
 mod s3; // a lake and a source in S3, with faults; workers and signals
 mod security; // no code of the working directory runs, and no child process gets a secret
 mod sources; // lists, folders, tables and tars hold the same data set

@@ -142,7 +142,7 @@ impl Measured {
 
 impl Models {
     fn unet(&mut self, rows: usize, width: u32, height: u32, time: Duration) -> Measured {
-        let measured = Measured { width, height, ..Measured::of("unet", &self.files.graph_name("unet"), rows) };
+        let measured = Measured { width, height, ..Measured::of("unet", &self.denoiser.graph_name(), rows) };
         match self.denoise(rows, self.files.latents_of(width, height), time) {
             Err(error) => Measured { error: Some(error.to_string()), ..measured },
             Ok((first, stats)) => {
@@ -185,8 +185,7 @@ impl Models {
     }
 
     fn vae_decoder(&mut self, width: u32, height: u32, time: Duration) -> Measured {
-        let measured =
-            Measured { width, height, ..Measured::of("vae_decoder", &self.files.graph_name("vae_decoder"), 1) };
+        let measured = Measured { width, height, ..Measured::of("vae_decoder", &self.decoder.graph_name(), 1) };
         match self.decode(self.files.latents_of(width, height), time) {
             Err(error) => Measured { error: Some(error.to_string()), ..measured },
             Ok((first, each)) => Measured {

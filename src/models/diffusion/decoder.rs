@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use super::{DiffusionError, files::DiffusionFiles, latents::Size, stats::Counters};
-use crate::models::onnx::{Loader, Model, OnnxError, Tensor};
+use crate::models::onnx::{Loader, Model, OnnxError, Share, Tensor};
 
 /// The output of the graph.
 const SAMPLE: &str = "sample";
@@ -34,7 +34,13 @@ impl Decoder {
         files: &DiffusionFiles,
         counters: Arc<Counters>,
     ) -> Result<Self, DiffusionError> {
-        Ok(Self { graph: loader.open(&files.graph("vae_decoder"))?, files: files.clone(), counters })
+        let graph = loader.sharing(Share::Decoder).open(&files.graph("vae_decoder"))?;
+        Ok(Self { graph, files: files.clone(), counters })
+    }
+
+    /// Returns the name of the graph's file.
+    pub(super) fn graph_name(&self) -> String {
+        self.graph.file_name()
     }
 
     /// Decodes the UNet's latents, one image at a time: batching gains little here, and a finished image would have to

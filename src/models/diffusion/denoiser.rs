@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{DiffusionError, encoders::Prompt, files::DiffusionFiles, latents::Size, stats::Counters};
-use crate::models::onnx::{HeldInputs, Loader, Model, OnnxError};
+use crate::models::onnx::{HeldInputs, Loader, Model, OnnxError, Provider, Share};
 
 const SAMPLE: &str = "sample";
 const TIMESTEP: &str = "timestep";
@@ -50,8 +50,15 @@ impl Denoiser {
         files: &DiffusionFiles,
         counters: Arc<Counters>,
     ) -> Result<Self, DiffusionError> {
-        let unet = loader.open_batched(&files.graph("unet"), TIMESTEP)?;
+        let is_fast = loader.cuda.fast && loader.provider != Provider::Cpu;
+        let graph = if is_fast { files.fast_unet()? } else { files.graph("unet") };
+        let unet = loader.sharing(Share::Unet).open_batched(&graph, TIMESTEP)?;
         Ok(Self { unet, files: files.clone(), counters, idle_since: None, last_size: None })
+    }
+
+    /// Returns the name of the graph's file.
+    pub(super) fn graph_name(&self) -> String {
+        self.unet.file_name()
     }
 
     /// Prepares calls of `slots` samples. With a `negative` prompt they have classifier-free guidance.

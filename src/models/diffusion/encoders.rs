@@ -9,7 +9,7 @@ use super::{
     img2img::{Pixels, Posterior},
 };
 use crate::models::{
-    onnx::{Loader, Model, OnnxError, Tensor},
+    onnx::{Loader, Model, OnnxError, Share, Tensor},
     tokenizer::Tokenizer,
 };
 
@@ -44,7 +44,7 @@ impl Encoders {
             Ok((encoder.clone(), tokenizer, loader.open(&files.graph(encoder.part))?))
         };
         Ok(Self {
-            vae_encoder: loader.open(&files.graph("vae_encoder"))?,
+            vae_encoder: loader.sharing(Share::Encoder).open(&files.graph("vae_encoder"))?,
             text_encoders: files.text.encoders.iter().map(text).collect::<Result<_, DiffusionError>>()?,
             files: files.clone(),
         })

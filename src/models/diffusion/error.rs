@@ -1,5 +1,7 @@
 //! Errors of a model directory and of a running engine.
 
+use std::path::PathBuf;
+
 use crate::models::{model_dir::FileError, onnx::OnnxError, tokenizer::TokenizerError};
 
 /// Why a diffusion model cannot be used as requested.
@@ -20,6 +22,12 @@ pub(crate) enum DiffusionError {
     /// A number of timesteps that the schedule does not have.
     #[error("this schedule does not have {found} timesteps; valid are 1 to {max}")]
     Timesteps { found: u32, max: u32 },
+    #[error(
+        "`cuda.fast` is set, but `{}` does not exist\n\
+         hint: `tools/export_models.py` writes it; docs/models.md has more",
+        path.display()
+    )]
+    NoFastUnet { path: PathBuf },
     /// A bug, here or in the runtime.
     #[error("a thread of the diffusion engine panicked")]
     Panic,

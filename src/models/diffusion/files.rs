@@ -19,7 +19,7 @@ use super::{
 };
 use crate::models::{
     model_dir::{FileError, digest_of_files, file_names, read_config},
-    onnx::{Element, OnnxError, Signature, Want, graph_file},
+    onnx::{Element, OnnxError, Share, Signature, Want, graph_file},
     tokenizer::Tokenizer,
 };
 
@@ -44,6 +44,9 @@ pub(super) const PARAMETERS: &str = "latent_parameters";
 
 /// The encoder's output with the mean alone, in old exports.
 pub(super) const MEAN: &str = "latent_sample";
+
+/// The UNet's graph for speed on a GPU. Its weights are those of the other one.
+pub(crate) const FAST_UNET: &str = "model.cuda.onnx";
 
 /// A model directory that fits, with the contents of its configurations.
 #[derive(Debug, Clone)]
@@ -87,7 +90,7 @@ pub(super) struct UnetShape {
 }
 
 impl UnetShape {
-    /// Whether the weights are in half precision.
+    /// Whether it takes latents in half precision, and so computes in it.
     pub(super) fn is_half(&self) -> bool {
         self.bytes_per_value == 2
     }
@@ -105,11 +108,13 @@ struct Graph {
     path: PathBuf,
     /// Its file and those of its weights, relative to the folder of the part.
     files: Vec<String>,
+    /// The size of these files.
+    bytes: u64,
 }
 
 impl Graph {
     fn new(graph: &Signature, folder: &Path) -> Self {
-        Self { path: graph.path.clone(), files: graph.files(folder) }
+        Self { path: graph.path.clone(), files: graph.files(folder), bytes: graph.weights.size_with(&graph.path) }
     }
 }
 
@@ -275,9 +280,13 @@ impl DiffusionFiles {
         self.trained_side
     }
 
-    /// Returns the name of the file of a part's graph.
-    pub(super) fn graph_name(&self, part: &str) -> String {
-        self.graph(part).file_name().unwrap_or_default().to_string_lossy().into_owned()
+    /// Returns the path of the UNet's graph for speed.
+    ///
+    /// # Errors
+    /// Returns [`DiffusionError::NoFastUnet`] if the directory has none.
+    pub(crate) fn fast_unet(&self) -> Result<PathBuf, DiffusionError> {
+        let path = self.graph("unet").with_file_name(FAST_UNET);
+        if path.is_file() { Ok(path) } else { Err(DiffusionError::NoFastUnet { path }) }
     }
 
     /// Returns the size of the latents of images with these sides, or with the nearest that the models take.
@@ -289,6 +298,24 @@ impl DiffusionFiles {
     /// Returns the path of a part's graph.
     pub(super) fn graph(&self, part: &str) -> PathBuf {
         self.graphs.get(part).map_or_else(|| self.dir.join(part), |graph| graph.path.clone())
+    }
+
+    /// Whether the UNet computes in half precision.
+    pub(crate) fn has_half_unet(&self) -> bool {
+        self.unet.is_half()
+    }
+
+    /// Returns which part of a GPU's memory each graph may take, and its size with its weights in bytes.
+    pub(crate) fn shares(&self) -> impl Iterator<Item = (Share, u64)> {
+        self.graphs.iter().map(|(part, graph)| {
+            let share = match *part {
+                "unet" => Share::Unet,
+                "vae_decoder" => Share::Decoder,
+                "vae_encoder" => Share::Encoder,
+                _ => Share::Other,
+            };
+            (share, graph.bytes)
+        })
     }
 
     fn scheduler_config(&self, instead: Option<SchedulerName>) -> Result<SchedulerConfig, DiffusionError> {
@@ -385,7 +412,12 @@ impl UnetConfig {
         let attends = |block: &String| block.contains("Attn");
         UnetShape {
             bytes: graph.weights.size_with(&graph.path),
-            bytes_per_value: if graph.weights.precision() == Some(Element::F16) { 2 } else { 4 },
+            // Weights do not tell: those of a graph in single precision may be stored in half.
+            bytes_per_value: if graph.input("sample").is_some_and(|input| input.element == Element::F16) {
+                2
+            } else {
+                4
+            },
             width: self.block_out_channels.first().copied().unwrap_or(1),
             attends_from: self.down_block_types.iter().position(attends).unwrap_or(0),
             is_attention_fused: graph.has_operator(&["Attention", "MultiHeadAttention"]),

@@ -36,14 +36,16 @@ impl Layout {
     /// computes while the other prepares its next call, if the memory has room for the weights of both.
     pub(crate) fn of(chosen: &Chosen, files: &DiffusionFiles, settings: &Settings) -> Self {
         let providers: Vec<Provider> = std::iter::once(chosen.provider).chain(chosen.others.iter().copied()).collect();
-        let memory = providers.iter().filter_map(|&provider| device_memory(provider)).min();
+        let limit = settings.cuda.memory.map(|memory| memory.limit());
+        let memory = providers.iter().filter_map(|&provider| device_memory(provider)).chain(limit).min();
         let (threads, bytes) = (settings.threads.max(1), files.unet.bytes);
         let (copies, threads) = match chosen.provider {
             Provider::Cpu if bytes <= SMALL_UNET_BYTES => (threads, 1),
             Provider::Cpu => (1, threads),
             Provider::Cuda(_) => {
+                // A limit on the memory is divided among the graphs of one copy.
                 let has_room = memory.is_some_and(|memory| 2 * bytes <= memory / 100 * WEIGHTS_PERCENT);
-                (if has_room { 2 } else { 1 }, threads)
+                (if has_room && limit.is_none() { 2 } else { 1 }, threads)
             }
         };
         Self { providers, copies, threads, memory }

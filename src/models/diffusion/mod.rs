@@ -57,7 +57,7 @@ pub(crate) use bench::{Bench, Measured};
 pub(crate) use describe::describe;
 pub(crate) use engine::Engine;
 pub(crate) use error::{DiffusionError, EngineError};
-pub(crate) use files::{DiffusionFiles, PARTS, graph_paths};
+pub(crate) use files::{DiffusionFiles, FAST_UNET, PARTS, graph_paths};
 pub(crate) use layout::Layout;
 pub(crate) use noise::NoiseGenerator;
 pub(crate) use request::Request;

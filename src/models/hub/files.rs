@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::models::{
     clip::graph_names,
-    diffusion::PARTS,
+    diffusion::{FAST_UNET, PARTS},
     onnx::{
         OnnxError,
         graph_file::{self, Choice, is_of_another_framework},
@@ -35,7 +35,10 @@ pub(super) fn needed<'a>(paths: &[&'a str], location: &str, model: &str) -> Resu
             paths.iter().filter_map(|path| Some((path.strip_prefix(&prefix)?, *path))).collect();
         let names: Vec<&str> = below.iter().map(|(name, _)| *name).collect();
         let graphs = graphs(&names, &format!("{location}/{folder}"))?;
-        let is_needed = |name: &str| is_configuration(name) || graphs.iter().any(|graph| belongs(name, graph, &names));
+        let is_fast = |name: &str| *folder == "unet" && name == FAST_UNET;
+        let is_needed = |name: &str| {
+            is_configuration(name) || is_fast(name) || graphs.iter().any(|graph| belongs(name, graph, &names))
+        };
         needed.extend(below.iter().filter(|(name, _)| is_needed(name)).map(|(_, path)| *path));
     }
     // Parts that no model here has, such as a safety checker, do not make a pipeline of PyTorch.

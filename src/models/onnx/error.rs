@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use super::wheels::Build;
 use crate::models::model_dir::FileError;
 
 /// Why a graph cannot be read, loaded or run.
@@ -33,19 +34,42 @@ pub(crate) enum OnnxError {
     )]
     UnknownPlatform { os: &'static str, arch: &'static str },
     #[error(
-        "cannot fetch ONNX Runtime {version}: {reason}\n\
-         hint: set `ORT_DYLIB_PATH` to a library of version 1.24 or later; `python3 -I -m pip download --no-deps \
-         onnxruntime=={version}` and `python3 -I -m zipfile -e` on the wheel give one under onnxruntime/capi/"
+        "no ONNX Runtime for CUDA is known for {os} on {arch}; known are linux on x86_64 and aarch64\n\
+         hint: set `ORT_DYLIB_PATH` to a library that is built with CUDA"
     )]
-    Fetch { version: &'static str, reason: String },
+    NoCudaPlatform { os: &'static str, arch: &'static str },
+    #[error(
+        "cannot fetch ONNX Runtime for {build}: {reason}\n\
+         hint: nothing of it was kept; or set `ORT_DYLIB_PATH` to a library of version 1.24 or later: `python3 -I -m pip \
+         install {packages}` in a virtual environment puts one into onnxruntime/capi/ of its packages"
+    )]
+    Fetch {
+        build: Build,
+        reason: String,
+        /// Every package with its version, as pip names them.
+        packages: String,
+    },
     #[error("cannot load the ONNX Runtime library `{}`: {reason}", path.display())]
     Load { path: PathBuf, reason: String },
     #[error(
         "device `{device}` was requested, but its provider cannot be used: {reason}\n\
-         hint: name another library with `--onnxruntime` or `ORT_DYLIB_PATH`, or run without a GPU with `--device auto`"
+         hint: `discl-pipe doctor` says what is missing, and `discl-pipe runtime fetch cuda` fetches it; `--device auto` runs \
+         without a GPU"
     )]
     NoProvider { device: String, reason: String },
-    #[error("unknown device `{found}`; valid devices are `auto`, `cpu`, `cuda`, `cuda:N` and `cuda:N,M`")]
+    #[error(
+        "`cuda.memory_limit_mib` is {}, but the weights of the models alone take {} MiB\n\
+         hint: raise it, or leave it out",
+        limit >> 20,
+        weights.div_ceil(1 << 20)
+    )]
+    SmallLimit {
+        /// In bytes.
+        limit: u64,
+        /// In bytes.
+        weights: u64,
+    },
+    #[error("unknown device `{found}`; valid devices are `auto`, `cpu`, `cuda`, `cuda:N`, `cuda:N,M` and `cuda:all`")]
     UnknownDevice { found: String },
     #[error(
         "`{}` does not exist; {found}\n\

@@ -1,22 +1,48 @@
 //! The memory of devices.
 
-use std::fs;
+use std::{fs, sync::OnceLock};
 
-use super::Provider;
+use super::{
+    Provider,
+    machine::{self, Gpu, Gpus, Machine},
+};
+
+/// Trillions of floating-point operations per second in half precision, with sums in single precision, of GPUs whose name
+/// contains a text. From NVIDIA's data sheets, without sparsity. The first that fits counts.
+const PEAKS: [(&str, f64); 14] = [
+    ("B200", 2250.0),
+    ("H200", 989.0),
+    ("H100 PCIe", 756.0),
+    ("H100 NVL", 835.0),
+    ("H100", 989.0),
+    ("A100", 312.0),
+    ("L40S", 362.0),
+    ("L40", 181.0),
+    ("L4", 121.0),
+    ("A10G", 70.0),
+    ("A10", 125.0),
+    ("V100", 125.0),
+    ("T4", 65.0),
+    ("RTX 4090", 165.0),
+];
 
 /// Returns the memory of a device in bytes; `None` if it is not known.
 pub(crate) fn device_memory(provider: Provider) -> Option<u64> {
     match provider {
         Provider::Cpu => memory_of_machine(),
-        Provider::Cuda(_) => None,
+        Provider::Cuda(number) => gpu(number)?.memory_mib?.checked_mul(1 << 20),
     }
 }
 
-/// Returns the most memory of a device that this process has used, in bytes; `None` if it is not known.
+/// Returns the most memory of a device that was in use, in bytes: on the CPU by this process, on a GPU by all programs,
+/// since ONNX Runtime returns none before the end. `None` if it is not known.
 pub(crate) fn device_memory_used(provider: Provider) -> Option<u64> {
     match provider {
         Provider::Cpu => kib_in(&fs::read_to_string("/proc/self/status").ok()?, "VmHWM:"),
-        Provider::Cuda(_) => None,
+        Provider::Cuda(number) => {
+            let mib = machine::memory_used()?.get(Machine::this().position(number)).copied()??;
+            mib.checked_mul(1 << 20)
+        }
     }
 }
 
@@ -24,8 +50,20 @@ pub(crate) fn device_memory_used(provider: Provider) -> Option<u64> {
 /// vendor's data sheet; `None` if it is not known.
 pub(crate) fn device_peak(provider: Provider) -> Option<f64> {
     match provider {
-        Provider::Cpu | Provider::Cuda(_) => None,
+        Provider::Cpu => None,
+        Provider::Cuda(number) => peak(&gpu(number)?.name),
     }
+}
+
+fn peak(name: &str) -> Option<f64> {
+    PEAKS.iter().find(|(text, _)| name.contains(text)).map(|(_, peak)| *peak)
+}
+
+/// Returns the GPU that CUDA calls `number`. The driver is asked once.
+fn gpu(number: u32) -> Option<&'static Gpu> {
+    static GPUS: OnceLock<Gpus> = OnceLock::new();
+    let machine = Machine::this();
+    GPUS.get_or_init(|| machine.gpus()).list.get(machine.position(number))
 }
 
 /// Returns the memory that this process may use: that of the machine, or less in a container.
@@ -45,6 +83,13 @@ fn kib_in(text: &str, key: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gpus_have_the_peaks_of_their_data_sheets() {
+        let names =
+            ["NVIDIA H100 80GB HBM3", "NVIDIA H100 PCIe", "NVIDIA L40S", "NVIDIA L4", "NVIDIA GeForce GTX 1080"];
+        assert_eq!(names.map(peak), [Some(989.0), Some(756.0), Some(362.0), Some(121.0), None]);
+    }
 
     #[test]
     fn the_memory_of_a_machine_is_read() {

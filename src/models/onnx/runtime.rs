@@ -8,7 +8,12 @@ use std::{
 
 use ort::environment::Environment;
 
-use super::{OnnxError, fetch};
+use super::{
+    OnnxError,
+    fetch::{self, Fetch},
+    machine::Machine,
+    wheels::{Build, release},
+};
 use crate::models::cache_dir::cache_dir;
 
 /// Names a library explicitly. The command line takes precedence over it, and it takes precedence over the cache.
@@ -24,8 +29,10 @@ pub(crate) enum How {
     Flag,
     /// Named by `ORT_DYLIB_PATH`.
     Variable,
-    /// Fetched by an earlier run.
+    /// Fetched by an earlier run, for the CPU.
     Cache,
+    /// Fetched by `runtime fetch cuda`.
+    CacheCuda,
 }
 
 impl fmt::Display for How {
@@ -34,6 +41,7 @@ impl fmt::Display for How {
             Self::Flag => "the command line",
             Self::Variable => "`ORT_DYLIB_PATH`",
             Self::Cache => "the cache",
+            Self::CacheCuda => "the cache, for CUDA",
         })
     }
 }
@@ -59,8 +67,8 @@ impl fmt::Debug for Runtime {
 }
 
 impl Runtime {
-    /// Finds the library without fetching or loading it: the explicit path, otherwise `ORT_DYLIB_PATH`, otherwise
-    /// `onnxruntime/<version>/` in the [cache](cache_dir).
+    /// Finds the library without fetching or loading it: the explicit path, otherwise `ORT_DYLIB_PATH`, otherwise the one
+    /// for CUDA in the [cache](cache_dir), which runs models on the CPU too, otherwise the one for the CPU there.
     ///
     /// # Errors
     /// Returns [`OnnxError::NoSuchLibrary`] if a named file does not exist, [`OnnxError::NotInstalled`] if the cache has
@@ -68,6 +76,11 @@ impl Runtime {
     pub(crate) fn locate(explicit: Option<&Path>) -> Result<Located, OnnxError> {
         let variable = env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
         locate(explicit, variable.as_deref(), &cache_root)
+    }
+
+    /// Whether the library may be of a version that sends telemetry: any but the one that is fetched for the CPU.
+    pub(crate) fn may_send_telemetry() -> bool {
+        Self::locate(None).is_ok_and(|located| located.how != How::Cache)
     }
 
     /// Loads the library, and fetches it into the cache first if necessary. The first call of a process decides which
@@ -82,7 +95,7 @@ impl Runtime {
         }
         let located = match Self::locate(explicit) {
             Err(OnnxError::NotInstalled { cached }) => {
-                fetch::into_cache(&cached)?;
+                Self::plan_fetch(Build::Cpu)?.run(&|_| ())?;
                 Located { path: cached, how: How::Cache }
             }
             other => other?,
@@ -90,6 +103,14 @@ impl Runtime {
         let runtime = Self::load(located)?;
         *loaded = Some(runtime.clone());
         Ok(runtime)
+    }
+
+    /// Says what has to be fetched into the cache for a runtime of `build`.
+    ///
+    /// # Errors
+    /// Returns [`OnnxError::NoCache`] and the errors of [`Fetch::plan`].
+    pub(crate) fn plan_fetch(build: Build) -> Result<Fetch, OnnxError> {
+        Fetch::plan(build, &cache_root()?, &Machine::this())
     }
 
     fn load(located: Located) -> Result<Self, OnnxError> {
@@ -106,6 +127,11 @@ impl Runtime {
     /// Returns the library's description of its build, including the version.
     pub(crate) fn build_info(&self) -> &'static str {
         ort::info()
+    }
+
+    /// Returns the path of the library.
+    pub(super) fn path(&self) -> &Path {
+        &self.located.path
     }
 
     pub(super) fn environment(&self) -> &Environment {
@@ -127,7 +153,14 @@ fn locate(
             Err(OnnxError::NoSuchLibrary { path: path.to_owned(), named_by })
         };
     }
-    let cached = cache_root()?.join(fetch::VERSION).join(fetch::library()?);
+    let (root, cpu) = (cache_root()?, fetch::known(Build::Cpu)?);
+    // Not every platform has one for CUDA.
+    if let Some(path) = release(Build::Cuda).map(|cuda| root.join(cuda.folder).join(cuda.library))
+        && path.is_file()
+    {
+        return Ok(Located { path, how: How::CacheCuda });
+    }
+    let cached = root.join(cpu.folder).join(cpu.library);
     if cached.is_file() {
         Ok(Located { path: cached, how: How::Cache })
     } else {
@@ -155,11 +188,16 @@ mod tests {
         let root = || Ok(dir.path().to_owned());
         let (flag, variable) = (file("flag.so"), file("variable.so"));
         assert!(matches!(locate(None, None, &root), Err(OnnxError::NotInstalled { .. })));
-        let cached = file(&format!("{}/{}", fetch::VERSION, fetch::library().unwrap()));
+        let in_cache = |build| release(build).map(|release| file(&format!("{}/{}", release.folder, release.library)));
+        let cached = in_cache(Build::Cpu).unwrap();
         let how = |explicit, variable| locate(explicit, variable, &root).unwrap();
         assert_eq!(how(Some(&*flag), Some(&*variable)), Located { path: flag.clone(), how: How::Flag });
         assert_eq!(how(None, Some(&*variable)), Located { path: variable.clone(), how: How::Variable });
         assert_eq!(how(None, None), Located { path: cached, how: How::Cache });
+        // The one for CUDA serves the CPU as well.
+        if let Some(cuda) = in_cache(Build::Cuda) {
+            assert_eq!(how(None, None), Located { path: cuda, how: How::CacheCuda });
+        }
     }
 
     #[test]

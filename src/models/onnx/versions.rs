@@ -11,9 +11,10 @@ use std::{
 };
 
 use super::{
-    OnnxError, Runtime, fetch,
+    OnnxError, Runtime,
     protobuf::{Value, Walker},
     runtime::How,
+    wheels::CPU_VERSION,
 };
 
 /// The newest version of the file format that the fetched library reads. Measured, as the operators below, by loading
@@ -32,8 +33,8 @@ struct Versions {
     opsets: Vec<(String, u64)>,
 }
 
-/// Returns a problem for each graph that the library does not support. A `library` of the user's own, or one that
-/// `ORT_DYLIB_PATH` names, may be newer than the one that is fetched, so it is asked only when the graph is loaded. Files
+/// Returns a problem for each graph that the library does not support. The one for CUDA, a `library` of the user's own, or
+/// one that `ORT_DYLIB_PATH` names may be newer than the one for the CPU, so it is asked only when the graph is loaded. Files
 /// that cannot be read are left to [`Signature::read`](super::Signature::read).
 pub(crate) fn check_versions(graphs: &[impl AsRef<Path>], library: Option<&Path>) -> Vec<OnnxError> {
     if Runtime::locate(library).is_ok_and(|located| located.how != How::Cache) {
@@ -41,7 +42,7 @@ pub(crate) fn check_versions(graphs: &[impl AsRef<Path>], library: Option<&Path>
     }
     let problem = |path: &Path| {
         let (needs, max) = read(path).ok()?.beyond()?;
-        Some(OnnxError::TooNew { path: path.to_owned(), needs, max, version: fetch::VERSION })
+        Some(OnnxError::TooNew { path: path.to_owned(), needs, max, version: CPU_VERSION })
     };
     graphs.iter().filter_map(|path| problem(path.as_ref())).collect()
 }

@@ -18,7 +18,7 @@ use ort::{
 };
 
 use super::{
-    Busy, CudaOptions, Dim, Element, OnnxError, Outputs, Port, Provider, Runtime, Signature, Tensor,
+    Busy, CudaOptions, Dim, Element, OnnxError, Outputs, Port, Provider, Runtime, Share, Signature, Tensor,
     batched_input::{self, Batching},
 };
 use crate::models::model_dir::FileError;
@@ -86,18 +86,32 @@ impl Loader<'_> {
         path: &Path,
         commit: impl FnOnce(&mut SessionBuilder) -> ort::Result<Session>,
     ) -> Result<Model, OnnxError> {
-        let session = self.builder().and_then(|mut builder| commit(&mut builder));
+        let arena_bytes = self.arena_bytes(path)?;
+        let session = self.builder(arena_bytes).and_then(|mut builder| commit(&mut builder));
         let session = session.map_err(|error| OnnxError::Open { path: path.to_owned(), reason: error.to_string() })?;
         let inputs = session.inputs().iter().map(port).collect();
         Ok(Model { session, path: path.to_owned(), inputs, busy: Arc::clone(self.busy) })
     }
 
-    fn builder(&self) -> ort::Result<SessionBuilder> {
+    /// Returns a loader of a graph that may take another part of a GPU's memory.
+    pub(crate) fn sharing(self, share: Share) -> Self {
+        Self { cuda: self.cuda.sharing(share), ..self }
+    }
+
+    /// Returns the limit of the graph's memory on a GPU, if there is one.
+    fn arena_bytes(&self, path: &Path) -> Result<Option<usize>, OnnxError> {
+        if self.provider == Provider::Cpu || self.cuda.memory.is_none() {
+            return Ok(None);
+        }
+        self.cuda.arena_bytes(Signature::read(path)?.weights.size_with(path))
+    }
+
+    fn builder(&self, arena_bytes: Option<usize>) -> ort::Result<SessionBuilder> {
         let builder = Session::builder(self.runtime.environment())?
             .with_intra_threads(self.threads.max(1))?
             // Idle threads that spin would take the cores that decode and encode images.
             .with_intra_op_spinning(false)?;
-        Ok(match self.provider.dispatch(self.cuda) {
+        Ok(match self.provider.dispatch(self.cuda.tf32, arena_bytes) {
             Some(dispatch) => builder.with_execution_providers([dispatch])?,
             None => builder,
         })
@@ -119,6 +133,11 @@ impl fmt::Debug for Model {
 }
 
 impl Model {
+    /// Returns the name of the graph's file.
+    pub(crate) fn file_name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// Runs the graph and returns the outputs with these names, of those that it has. Others are not computed, as far as
     /// nothing else needs them. Converts inputs to the element types of the graph: floats to half precision, or truncated
     /// to integers, as optimum's pipelines do with a timestep; integers to 32 bits or to floats.
@@ -185,8 +204,9 @@ impl Model {
 }
 
 /// What messages of failures of a device contain. ONNX Runtime has one code for them and for shapes that do not fit.
-const OF_DEVICES: [&str; 9] = [
+const OF_DEVICES: [&str; 10] = [
     "failed to allocate memory",
+    "is smaller than requested bytes",
     "out of memory",
     "bad_alloc",
     "bad allocation",

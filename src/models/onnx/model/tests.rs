@@ -109,6 +109,7 @@ fn failures_of_a_gpu_are_failures_of_the_device() {
         "CUDA failure 2: out of memory ; GPU=0 ; hostname=h ; file=cuda_call.cc ; line=129 ; expr=cudaMalloc(&p, size);",
         "CUBLAS failure 3: the resource allocation failed ; GPU=0",
         "bfc_arena.cc:376 void* onnxruntime::BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer",
+        "Available memory of 256 is smaller than requested bytes of 1048576",
         "CUDNN failure 4000: CUDNN_STATUS_INTERNAL_ERROR ; GPU=0",
     ] {
         let error = run_failed(&path(), &ort::Error::new(message));
