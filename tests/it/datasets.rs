@@ -89,6 +89,7 @@ fn a_small_imagenet_lt_runs_from_end_to_end() {
     imagenet_lt(&mut workspace, &lists, &DIGITS);
     shrink(&mut workspace);
     workspace.edit("hard_samples.max_class_count=10");
+    workspace.edit("spectrum.area=4096");
     workspace.run();
     workspace.ok("verify", &["--deep"]);
     let hard = workspace.number("SELECT count(*) FROM hard_samples");
