@@ -144,13 +144,19 @@ pub(super) async fn of_sizes(config: &Config, models: &Models, source: &Source) 
     let mut warnings = Vec::new();
     if !distorted.is_empty() {
         let message = format!(
-            "{} of {} images that were looked at are distorted by more than a tenth, because the UNet takes sides that are \
-             multiples of {sides} pixels: {}",
+            "{} of {} images that were looked at are distorted by more than a tenth, because {}: {}",
             distorted.len(),
             images.len(),
+            match config.spectrum.area {
+                Some(_) => "`spectrum.area` makes sides multiples of 64 pixels".to_owned(),
+                None => format!("the UNet takes sides that are multiples of {sides} pixels"),
+            },
             examples(&distorted, becomes)
         );
-        let hint = format!("set `spectrum.width` and `spectrum.height` to larger multiples of {sides}");
+        let hint = match config.spectrum.area {
+            Some(_) => "set a larger `spectrum.area`: its buckets differ less".to_owned(),
+            None => format!("set `spectrum.width` and `spectrum.height` to larger multiples of {sides}"),
+        };
         warnings.push(Warning::new(message, hint));
     }
     if let (false, Some((side, _))) = (large.is_empty(), trained) {
