@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use crate::support::{Workspace, root, stderr};
+use crate::support::{Workspace, program, root, stderr};
 
 /// Stands for `python3`: records how it was called, then runs the real one. As `pip` it also leaves a wheel with a file
 /// that is no library, because the real pip has no index here.
@@ -47,7 +47,9 @@ fn plant(workspace: &Workspace) -> PathBuf {
     for name in PLANTED {
         fs::write(shared.join(name), format!("open({:?}, 'a').write({name:?})\nraise SystemExit(0)\n", ran)).unwrap();
     }
-    write_program(&shared.join("python3"), &format!("#!/bin/sh\necho python3 >> {}\n", ran.display()));
+    for name in ["python3", "nvidia-smi"] {
+        write_program(&shared.join(name), &format!("#!/bin/sh\necho {name} >> {}\n", ran.display()));
+    }
     shared
 }
 
@@ -92,4 +94,20 @@ fn nothing_of_the_working_directory_is_run() {
     assert!(variables.contains(&"PIP_NO_INDEX=1") && variables.contains(&"HTTPS_PROXY=http://127.0.0.1:1"), "{record}");
     let is_private = |line: &&&str| line.contains("secret-") || line.starts_with("PYTHON") || line.starts_with("AWS_");
     assert_eq!(variables.iter().find(is_private), None);
+}
+
+#[test]
+fn looking_for_gpus_runs_and_loads_nothing_of_the_working_directory() {
+    let workspace = Workspace::small();
+    let shared = plant(&workspace);
+    let own = std::env::var("PATH").unwrap();
+    let mut doctor = program();
+    doctor.arg("doctor").current_dir(&shared).env("PATH", format!(":.:{own}"));
+    for name in ["VIRTUAL_ENV", "CONDA_PREFIX", "CUDA_HOME", "LD_LIBRARY_PATH"] {
+        doctor.env(name, ".");
+    }
+    let output = doctor.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains(" gpu: "), "{said}{}", stderr(&output));
+    assert!(!workspace.path("ran").exists(), "{} ran", fs::read_to_string(workspace.path("ran")).unwrap());
 }

@@ -84,7 +84,7 @@ impl Device {
         let cpu = |why| Ok(Chosen { provider: Provider::Cpu, others: Vec::new(), why });
         let numbers = match self {
             Self::Cpu => return cpu(BY_NAME.to_owned()),
-            Self::Auto => match try_cuda(runtime, 0) {
+            Self::Auto => match has_cuda(runtime).and_then(|()| try_cuda(runtime, 0)) {
                 Ok(()) => vec![0],
                 Err(reason) => return cpu(format!("no usable GPU: {reason}")),
             },
@@ -177,6 +177,13 @@ pub(super) fn trial(runtime: &Runtime, number: u32) -> Trial {
     static TRIED: Mutex<BTreeMap<u32, Trial>> = Mutex::new(BTreeMap::new());
     let mut tried = TRIED.lock().unwrap_or_else(PoisonError::into_inner);
     tried.entry(number).or_insert_with(|| Trial::run(runtime, Provider::Cuda(number))).clone()
+}
+
+/// Whether there is any sign of a GPU. Without one, `auto` does not try it: a provider that cannot be loaded writes to stderr.
+fn has_cuda(runtime: &Runtime) -> Result<(), String> {
+    let gpus = &cuda(runtime).gpus;
+    let has_one = !gpus.list.is_empty() || gpus.driver.is_some();
+    if has_one { Ok(()) } else { Err("no driver of NVIDIA lists one".to_owned()) }
 }
 
 fn try_cuda(runtime: &Runtime, number: u32) -> Result<(), String> {

@@ -40,8 +40,9 @@ pub(crate) enum OnnxError {
     NoCudaPlatform { os: &'static str, arch: &'static str },
     #[error(
         "cannot fetch ONNX Runtime for {build}: {reason}\n\
-         hint: nothing of it was kept; or set `ORT_DYLIB_PATH` to a library of version 1.24 or later: `python3 -I -m pip \
-         install {packages}` in a virtual environment puts one into onnxruntime/capi/ of its packages"
+         hint: nothing of it was kept; alternatively, set `ORT_DYLIB_PATH` to a library of version 1.24 or later: \
+         `python3 -I -m pip install --no-deps {packages}` in a virtual environment puts one into onnxruntime/capi/ of its \
+         packages"
     )]
     Fetch {
         build: Build,

@@ -129,7 +129,10 @@ impl Machine<'_> {
         if !listed.is_empty() {
             return listed;
         }
-        let is_device = |name: &String| name.strip_prefix("nvidia").is_some_and(|number| number.parse::<u32>().is_ok());
+        // Linux under Windows has one device for all.
+        let is_device = |name: &String| {
+            name == "dxg" || name.strip_prefix("nvidia").is_some_and(|number| number.parse::<u32>().is_ok())
+        };
         names(&self.path("/dev")).into_iter().filter(is_device).map(named).collect()
     }
 }

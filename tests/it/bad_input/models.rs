@@ -112,7 +112,7 @@ fn devices_that_are_not_there() {
     let (workspace, _guard) = small();
     assert_snapshot!(said(&mut workspace.command("run", &["--device", "gpu"])), @r"
     exit code 2
-    error: invalid value 'gpu' for '--device <DEVICE>': unknown device `gpu`; valid devices are `auto`, `cpu`, `cuda`, `cuda:N` and `cuda:N,M`
+    error: invalid value 'gpu' for '--device <DEVICE>': unknown device `gpu`; valid devices are `auto`, `cpu`, `cuda`, `cuda:N`, `cuda:N,M` and `cuda:all`
 
     For more information, try '--help'.
     ");
@@ -159,8 +159,8 @@ fn no_runtime() {
     train          337       10  eight (3)       zero (70)            0
     validation      43       10  one (2)         zero (8)             0
     test           400       10  zero (40)       zero (40)            0
-    error: cannot fetch ONNX Runtime 1.24.4: cannot start `python3` (No such file or directory (os error 2))
-    hint: set `ORT_DYLIB_PATH` to a library of version 1.24 or later; `python3 -I -m pip download --no-deps onnxruntime==1.24.4` and `python3 -I -m zipfile -e` on the wheel give one under onnxruntime/capi/
+    error: cannot fetch ONNX Runtime for the CPU: cannot start `python3` (No such file or directory (os error 2))
+    hint: nothing of it was kept; alternatively, set `ORT_DYLIB_PATH` to a library of version 1.24 or later: `python3 -I -m pip install --no-deps onnxruntime==1.24.4` in a virtual environment puts one into onnxruntime/capi/ of its packages
     ");
     std::fs::write(workspace.path("text.so"), "no library").unwrap();
     assert_snapshot!(said(run().arg("--onnxruntime").arg(workspace.path("text.so"))), @r"
