@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import diffusers
 import export_models
+import onnx_graphs
 import torch
 import transformers
 from diffusers import (
@@ -42,6 +43,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 TOKENS = 77
 TIME_IDS = 5
+DEVIATION = 0.02
 VAE_CHANNELS = (128, 256, 512, 512)
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 
@@ -153,8 +155,13 @@ def tokenizer_of(kind: Kind) -> CLIPTokenizer:
 
 
 def allocated(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A module that was built without values: memory for them that nothing has written, so that it costs none."""
+    """A module that was built without values: memory for them that nothing has written, so that it costs none. Only
+    small weights, which stay in the graph, are drawn here.
+    """
     module = module.eval().requires_grad_(False).to(dtype).to_empty(device="cpu")
+    for weight in module.parameters():
+        if weight.nbytes < onnx_graphs.EXTERNAL_BYTES:
+            weight.normal_(0, DEVIATION)
     for name, buffer in module.named_buffers():
         if name.endswith("position_ids"):
             buffer.copy_(torch.arange(buffer.shape[-1]).expand(buffer.shape))
@@ -215,7 +222,8 @@ def main() -> None:
     start = time.perf_counter()
     make(arguments.model, arguments.out, arguments.scale, arguments.dtype)
     size = sum(file.stat().st_size for file in arguments.out.rglob("*") if file.is_file())
-    weights = sum(place["length"] for file in arguments.out.rglob("layout.json") for place in json.loads(file.read_text()))
+    layouts = [json.loads(file.read_text()) for file in arguments.out.rglob("layout.json")]
+    weights = sum(place["length"] for layout in layouts for place in layout)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     print(
         f"{arguments.out}: {size / 1e6:.1f} MB, weights of {weights / 1e9:.2f} GB to be drawn; "

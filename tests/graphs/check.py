@@ -1,11 +1,12 @@
 """What the passes of tools/onnx_graphs.py do to graphs, without torch: on small graphs made here, and on the exports in
-tests/fixtures/opset23. Prints what fails; exit code 1 if anything does.
+tests/fixtures/opset23; and what benches/gpu/trim.py takes out of a library. Prints what fails; exit code 1 if anything does.
 
     python tests/graphs/check.py
 """
 
 import json
 import shutil
+import struct
 import sys
 import tempfile
 import traceback
@@ -19,8 +20,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "benches/gpu")]
 import onnx_graphs as graphs
+import trim
 
 FIXTURES = ROOT / "tests/fixtures"
 MODELS = {"digits": ROOT / "models/digits"} | {
@@ -164,6 +166,35 @@ def test_large_weights_begin_at_pages_and_none_overlap() -> None:
         assert place.offset >= end and place.length == 4 * place.shape[0]
         assert place.offset % (4096 if place.length >= 65536 else 64) == 0
         end = place.offset + place.length
+
+
+def library(entries: list[tuple[int, int, bytes]], name: str = ".nv_fatbin") -> bytes:
+    """A library with GPU code: for each piece its kind, the GPU and the bytes."""
+    pieces = [struct.pack("<HHIQI8xI32x", kind, 0, 64, len(code), 0, gpu) + code for kind, gpu, code in entries]
+    body = b"".join(pieces)
+    section = bytes(8) + struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(body)) + body
+    names = b"\0" + name.encode() + b"\0"
+    header = bytearray(64)
+    at = 64 + len(section) + len(names)
+    struct.pack_into("<Q", header, 0x28, at)
+    struct.pack_into("<HHH", header, 0x3A, 64, 2, 1)
+    table = [(1, 1, 0, 0, 64, len(section)), (0, 3, 0, 0, 64 + len(section), len(names))]
+    return bytes(header) + section + names + b"".join(struct.pack("<IIQQQQ24x", *row) for row in table)
+
+
+def test_a_library_keeps_the_code_for_one_gpu() -> None:
+    conv, experts = b"_ZN4conv6kernelEv ".ljust(32, b"c"), b"_ZN7gemm_moe3runEv ".ljust(32, b"m")
+    made = library([(2, 90, conv), (2, 80, conv), (2, 90, experts), (1, 90, conv)])
+    trimmed, kept, dropped = trim.trimmed(made, 90)
+    assert (kept, dropped, len(trimmed)) == (32, 96, len(made))
+    assert trimmed == library([(2, 90, conv), (2, 80, bytes(32)), (2, 90, bytes(32)), (1, 90, bytes(32))])
+    for wrong in [library([(2, 80, conv)]), library([(2, 90, conv)], ".text")]:
+        try:
+            trim.trimmed(wrong, 90)
+        except ValueError as error:
+            assert "the library has no" in str(error)
+        else:
+            raise AssertionError("a library without code for the GPU was accepted")
 
 
 # --- the exports in the repository --------------------------------------------------------------------
