@@ -27,6 +27,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -350,7 +351,7 @@ def flops(unet: UNet2DConditionModel, tokens: int, pooled: int | None) -> dict[s
     polynomial = through(sizes, costs)
     latents = side * side
     cost = sum(factor * latents**power for power, factor in enumerate(polynomial))
-    return {"flops": cost, "latents": latents, "tokens": tokens, "polynomial": polynomial}
+    return {"flops": int(cost), "latents": latents, "tokens": tokens, "polynomial": polynomial}
 
 
 def write_unet_config(unet: UNet2DConditionModel, folder: Path, tokens: int, pooled: int | None) -> None:
@@ -371,13 +372,15 @@ def count(empty: UNet2DConditionModel, tokens: int, pooled: int | None, side: in
     return counter.get_total_flops()
 
 
-def through(x: list[int], y: list[int]) -> list[int]:
-    """The coefficients, from the constant on, of the polynomial of second degree through three points."""
+def through(x: list[int], y: list[int]) -> list[float]:
+    """The coefficients, from the constant on, of the polynomial of second degree through three points. They are multiples
+    of a power of two, so that floats hold them.
+    """
     (x0, x1, x2), (y0, y1, y2) = x, y
-    slope, next_slope = (y1 - y0) // (x1 - x0), (y2 - y1) // (x2 - x1)
-    square = (next_slope - slope) // (x2 - x0)
+    slope, next_slope = Fraction(y1 - y0, x1 - x0), Fraction(y2 - y1, x2 - x1)
+    square = (next_slope - slope) / (x2 - x0)
     linear = slope - square * (x0 + x1)
-    return [y0 - linear * x0 - square * x0 * x0, linear, square]
+    return [float(value) for value in [y0 - linear * x0 - square * x0 * x0, linear, square]]
 
 
 def text_parts(pipeline: DiffusionPipeline) -> list[str]:
