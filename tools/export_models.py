@@ -6,27 +6,53 @@
     python tools/export_models.py clip-vit-b32 models/clip
 
 SOURCE is one of the names below, `ORG/REPO` or `ORG/REPO@REVISION` on the Hugging Face hub, or a directory that
-diffusers or transformers saved. The output is that of `optimum-cli export onnx`, by the same library, with three
-differences: the UNet takes images of any size, a VAE that overflows in half precision stays in single precision, and
-no pickle is ever downloaded or opened. Exit code 0 if every file exists and every graph is close to torch, else 1.
+diffusers or transformers saved. The output has the layout, the inputs and the outputs of `optimum-cli export onnx`, but:
 
-Each graph's outputs on random inputs are compared: ONNX Runtime on the CPU with torch in single precision.
+- Graphs are of opset 23, with attention as one operator.
+- The UNet takes images of any size, and a `timestep` for each row, in single precision.
+- The UNet has two graphs with the same weights: `model.onnx`, whose results are the same in every run, and
+  `model.cuda.onnx`, which is faster and for CUDA only.
+- `unet/config.json` says what an evaluation costs: see `flops`.
+- A VAE that overflows in half precision stays in single precision, and no pickle is ever downloaded or opened.
+
+Exit code 0 if every file exists and every comparison holds, else 1. They are, on random inputs: each graph on ONNX
+Runtime's CPU with torch in single precision; `model.cuda.onnx` with `model.onnx` by onnx's own evaluator; and a row of
+the UNet alone with the same row in a batch, which must be equal in every bit.
 """
 
 import argparse
 import json
+import logging
 import sys
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, UNet2DConditionModel
 from huggingface_hub import ModelCard, snapshot_download
-from optimum.exporters.onnx import export_models, onnx_export_from_model
-from optimum.exporters.utils import get_diffusion_models_for_export
-from torch import Tensor
+from onnx_graphs import (
+    OPSET,
+    Arrays,
+    deterministic_norms,
+    evaluated,
+    fused_norms,
+    nodes_of,
+    places,
+    relative,
+    three_dimensional_attention,
+    tidied,
+    write_graph,
+    write_layout,
+    write_weights,
+)
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPModel, CLIPProcessor
 
 KNOWN = {
@@ -45,25 +71,86 @@ PIPELINES = {
     "StableDiffusionXLPipeline",
     "StableDiffusionXLImg2ImgPipeline",
 }
-TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2}
+TOLERANCES = {"fp32": 1e-5, "fp16": 2e-2}
 """Largest difference between a graph's output and torch in single precision, relative to the largest output."""
+VARIANTS_TOLERANCE = 1e-5
+"""The same between the two graphs of a UNet, both in single precision."""
 FLOATS = {"fp32": torch.float32, "fp16": torch.float16}
 VAE = ["vae_encoder", "vae_decoder"]
+FAST = "model.cuda.onnx"
+WEIGHTS = "model.onnx_data"
+MAX_IN_GRAPH = 1 << 30
+"""Bytes of weights that a graph other than the UNet keeps in its own file; protobuf ends at 2 GiB."""
 
 Tensors = dict[str, Tensor]
+Axes = Mapping[int, str]
+BATCH: Axes = {0: "batch_size"}
+AREA: Axes = {0: "batch_size", 2: "height", 3: "width"}
+LATENT_AREA: Axes = {0: "batch_size", 2: "latent_height", 3: "latent_width"}
+TOKENS: Axes = {0: "batch_size", 1: "sequence_length"}
 
 
 class Unfit(Exception):
     """The source cannot be exported; the message says why."""
 
 
-@dataclass(frozen=True)
-class Case:
-    """Inputs of a graph and torch's outputs in single precision, by the graph's names."""
+class Graph(nn.Module):
+    """A module with the signature of its graph: tensors by name in, a tuple of tensors out."""
 
-    graph: str
+    def __init__(self, module: nn.Module, names: list[str], call: Callable[[nn.Module, Tensors], tuple]) -> None:
+        super().__init__()
+        self.module, self.names, self.call = module, names, call
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return self.call(self.module, dict(zip(self.names, tensors, strict=True)))
+
+
+@dataclass(frozen=True)
+class Part:
+    """What becomes a graph: the folder (none for a CLIP), the module, inputs to trace and compare with, names of axes."""
+
+    folder: str
+    graph: Graph
     inputs: Tensors
-    expected: Tensors
+    axes: Mapping[str, Axes]
+    outputs: list[str]
+    single: frozenset[str] = frozenset()
+    """Inputs in single precision whatever the graph's."""
+
+    def run(self) -> Tensors:
+        """What torch makes of the inputs."""
+        with torch.no_grad():
+            return dict(zip(self.outputs, self.graph(*self.inputs.values()), strict=True))
+
+    def traced(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """The inputs in a precision."""
+        return tuple(
+            value.to(dtype) if value.is_floating_point() and name not in self.single else value
+            for name, value in self.inputs.items()
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the closing table: what was compared, in which precision, and how far apart it is at most."""
+
+    what: str
+    precision: str
+    absolute: float
+    relative: float
+    limit: float
+
+    @property
+    def holds(self) -> bool:
+        return self.relative <= self.limit
+
+
+@dataclass
+class Exported:
+    """What was written: the parts, and what torch computed in single precision."""
+
+    parts: list[Part] = field(default_factory=list)
+    expected: dict[str, Tensors] = field(default_factory=dict)
 
 
 # --- source -------------------------------------------------------------------------------------------
@@ -96,58 +183,85 @@ def load_pipeline(source: Path) -> DiffusionPipeline:
     absent = (
         {} if "XL" in name else {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     )
-    pipeline = DiffusionPipeline.from_pretrained(source, torch_dtype=torch.float32, use_safetensors=True, **absent)
+    pipeline = DiffusionPipeline.from_pretrained(source, dtype=torch.float32, use_safetensors=True, **absent)
     if pipeline.unet.config.time_cond_proj_dim is not None:
         raise Unfit("the UNet takes `timestep_cond` (a distilled LCM), which `discl-pipe` does not support")
     return pipeline
 
 
-# --- torch on random inputs ---------------------------------------------------------------------------
+# --- parts, with random inputs ------------------------------------------------------------------------
 
 
-def text_case(pipeline: DiffusionPipeline, part: str) -> Case:
-    """Two random prompts through a text encoder."""
-    encoder = getattr(pipeline, part)
-    length = encoder.config.max_position_embeddings
-    ids = {"input_ids": torch.randint(0, encoder.config.vocab_size, (2, length))}
-    made = encoder(**ids, output_hidden_states=True)
-    expected = {name: made[name] for name in ["last_hidden_state", "pooler_output", "text_embeds"] if name in made}
-    expected |= {f"hidden_states.{layer}": states for layer, states in enumerate(made.hidden_states)}
-    return Case(part, ids, expected)
+def text_part(encoder: nn.Module, folder: str) -> Part:
+    """A text encoder, with two random prompts."""
+    config = encoder.config
+    ids = torch.randint(0, config.vocab_size, (2, config.max_position_embeddings))
+    first = ["last_hidden_state", "pooler_output"]
+    if folder == "text_encoder_2":
+        first = ["text_embeds", "last_hidden_state"]
+    layers = [f"hidden_states.{layer}" for layer in range(config.num_hidden_layers + 1)]
+
+    def call(module: nn.Module, inputs: Tensors) -> tuple[Tensor, ...]:
+        made = module(**inputs, output_hidden_states=True)
+        return (*(made[name] for name in first), *made.hidden_states)
+
+    axes = {"input_ids": BATCH} | dict.fromkeys([*first, *layers], BATCH)
+    return Part(folder, Graph(encoder, ["input_ids"], call), {"input_ids": ids}, axes, [*first, *layers])
 
 
-def unet_case(pipeline: DiffusionPipeline) -> Case:
-    """Two random latents, wider than high, and of a height that does not halve evenly."""
-    unet, rows, side = pipeline.unet, 2, halvable(pipeline)
-    text = getattr(pipeline, text_parts(pipeline)[-1]).config
+def unet_part(unet: UNet2DConditionModel, tokens: int, pooled: int | None) -> Part:
+    """The UNet, with two random latents that do not halve evenly: of others, diffusers' UNet takes no measure, and the
+    graph would accept only sizes that halve evenly, too. `pooled` is the width of `text_embeds`, where it has them.
+    """
+    config, rows = unet.config, 2
+    levels = 2 ** (len(config.block_out_channels) - 1)
     inputs = {
-        "sample": torch.randn(rows, unet.config.in_channels, 2 * side + 1, 3 * side),
-        "timestep": torch.tensor(501.0),
-        "encoder_hidden_states": torch.randn(rows, text.max_position_embeddings, unet.config.cross_attention_dim),
+        "sample": torch.randn(rows, config.in_channels, 2 * levels + 1, 3 * levels - 1),
+        "timestep": torch.tensor([501.0, 7.0]),
+        "encoder_hidden_states": torch.randn(rows, tokens, config.cross_attention_dim),
     }
-    added = {}
-    if unet.config.addition_embed_type == "text_time":
-        width = text.projection_dim
-        ids = (unet.config.projection_class_embeddings_input_dim - width) // unet.config.addition_time_embed_dim
-        added = {"text_embeds": torch.randn(rows, width), "time_ids": torch.randint(0, 1024, (rows, ids)).float()}
-    made = unet(**inputs, added_cond_kwargs=added).sample
-    return Case("unet", inputs | added, {"out_sample": made})
+    axes = {"sample": AREA, "timestep": BATCH, "encoder_hidden_states": TOKENS, "out_sample": AREA}
+    if config.addition_embed_type == "text_time":
+        ids = (config.projection_class_embeddings_input_dim - pooled) // config.addition_time_embed_dim
+        inputs["text_embeds"] = torch.randn(rows, pooled)
+        inputs["time_ids"] = torch.randint(0, 1024, (rows, ids)).float()
+        axes |= {"text_embeds": BATCH, "time_ids": BATCH}
+
+    def call(module: nn.Module, inputs: Tensors) -> tuple[Tensor, ...]:
+        added = {name: inputs[name] for name in ["text_embeds", "time_ids"] if name in inputs}
+        if "text_embeds" in added:  # Which torch would do by itself, but ONNX does not.
+            added["text_embeds"] = added["text_embeds"].float()
+        first = [inputs[name] for name in ["sample", "timestep", "encoder_hidden_states"]]
+        return module(*first, added_cond_kwargs=added, return_dict=False)
+
+    graph = Graph(unet, list(inputs), call)
+    return Part("unet", graph, inputs, axes, ["out_sample"], frozenset({"timestep", "time_ids"}))
 
 
-def vae_cases(pipeline: DiffusionPipeline) -> list[Case]:
-    """Two smooth random images and two random latents, wider than high."""
-    vae, small = pipeline.vae, torch.rand(2, 3, 8, 12) * 2 - 1
-    image = torch.nn.functional.interpolate(small, scale_factor=8, mode="bicubic").clamp(-1, 1)
+def vae_parts(vae: nn.Module) -> list[Part]:
+    """The two sides of the VAE, with two smooth random images and two random latents, wider than high."""
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    small = torch.rand(2, 3, 8, 12) * 2 - 1
+    image = nn.functional.interpolate(small, scale_factor=factor, mode="bicubic").clamp(-1, 1)
     latents = torch.randn(2, vae.config.latent_channels, 8, 12)
-    moments = vae.encode(image).latent_dist.parameters
+
+    def encode(module: nn.Module, inputs: Tensors) -> tuple[Tensor]:
+        return (module.encode(inputs["sample"]).latent_dist.parameters,)
+
+    def decode(module: nn.Module, inputs: Tensors) -> tuple[Tensor]:
+        return (module.decode(inputs["latent_sample"]).sample,)
+
+    encoder, decoder = Graph(vae, ["sample"], encode), Graph(vae, ["latent_sample"], decode)
+    encoder_axes = {"sample": AREA, "latent_parameters": LATENT_AREA}
+    decoder_axes = {"latent_sample": LATENT_AREA, "sample": AREA}
     return [
-        Case("vae_encoder", {"sample": image}, {"latent_parameters": moments}),
-        Case("vae_decoder", {"latent_sample": latents}, {"sample": vae.decode(latents).sample}),
+        Part("vae_encoder", encoder, {"sample": image}, encoder_axes, ["latent_parameters"]),
+        Part("vae_decoder", decoder, {"latent_sample": latents}, decoder_axes, ["sample"]),
     ]
 
 
-def clip_case(model: CLIPModel) -> Case:
-    """Three random prompts, one of them padded, and two random images."""
+def clip_part(model: CLIPModel) -> Part:
+    """A CLIP, with three random prompts, one of them padded, and two random images."""
     texts, images = model.config.text_config, model.config.vision_config
     mask = torch.ones(3, texts.max_position_embeddings, dtype=torch.int64)
     mask[0, 9:] = 0
@@ -156,26 +270,138 @@ def clip_case(model: CLIPModel) -> Case:
         "pixel_values": torch.randn(2, 3, images.image_size, images.image_size),
         "attention_mask": mask,
     }
-    made = model(**inputs)
-    return Case("", inputs, {name: made[name] for name in ["text_embeds", "image_embeds"]})
+    outputs = ["logits_per_image", "logits_per_text", "text_embeds", "image_embeds"]
+
+    def call(module: nn.Module, inputs: Tensors) -> tuple[Tensor, ...]:
+        made = module(**inputs)
+        return tuple(made[name] for name in outputs)
+
+    text, image = {0: "text_batch_size"}, {0: "image_batch_size"}
+    axes = {
+        "input_ids": text,
+        "attention_mask": text,
+        "pixel_values": image,
+        "logits_per_image": {0: "image_batch_size", 1: "text_batch_size"},
+        "logits_per_text": {0: "text_batch_size", 1: "image_batch_size"},
+        "text_embeds": text,
+        "image_embeds": image,
+    }
+    return Part("", Graph(model, list(inputs), call), inputs, axes, outputs)
 
 
-def halvable(pipeline: DiffusionPipeline) -> int:
-    """Latents whose sides are multiples of this halve evenly from level to level."""
-    return 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
+# --- export -------------------------------------------------------------------------------------------
+
+
+def export(part: Part, out: Path, dtype: torch.dtype, weightless: bool = False) -> str:
+    """Writes the graph of a part, and of a UNet both; returns how many operators of which kind it has.
+
+    `weightless` writes the places of all weights to `layout.json` in the place of the weights.
+    """
+    part.graph.to(dtype)
+    free = {name: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for name, axes in part.axes.items()}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # About deprecated parts of torch's own.
+        program = torch.onnx.export(
+            part.graph.eval(),
+            part.traced(dtype),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(part.inputs),
+            output_names=part.outputs,
+            dynamic_shapes=(tuple(free[name] for name in part.inputs),),
+            verbose=False,
+        )
+    model, folder = program.model, out / part.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    attentions, of = three_dimensional_attention(model), len(nodes_of(model, "Attention"))
+    found = places(model)
+    apart = part.folder == "unet" or weightless or sum(place.length for place in found) > MAX_IN_GRAPH
+    if weightless:
+        write_layout(found, folder / "layout.json")
+    elif apart:
+        write_weights(model, found, folder / WEIGHTS)
+    said = f"{part.folder or 'clip'}: {attentions} of {of} attentions on three dimensions"
+    if part.folder == "unet":
+        fast = model.clone()
+        norms, silus = fused_norms(fast)
+        deterministic_norms(fast)
+        tidied(fast, part.axes)
+        write_graph(fast, found, folder / FAST, WEIGHTS)
+        said += f"; {norms} group norms fused in `{FAST}`, {silus} with SiLU"
+    deterministic_norms(model)
+    tidied(model, part.axes)
+    write_graph(model, found if apart else [], folder / "model.onnx", WEIGHTS)
+    return said
+
+
+def flops(unet: UNet2DConditionModel, tokens: int, pooled: int | None) -> dict[str, Any]:
+    """What an evaluation of one row of the UNet costs, for `flops_per_evaluation` in its `config.json`.
+
+    - `flops`: floating-point operations of one row at the size of the training, two for a multiplication and addition,
+      counted by torch over convolutions, products and attention;
+    - `latents`: width times height of the latents there; `tokens`: of the prompt;
+    - `polynomial`: [a, b, c], with which a row of n latents costs a + b·n + c·n². It is exact where the sides halve
+      evenly. The square is that of attention among latents.
+    """
+    side, multiple = unet.config.sample_size, 2 ** (len(unet.config.block_out_channels) - 1)
+    with torch.device("meta"):
+        empty = UNet2DConditionModel.from_config(unet.config)
+        costs = [count(empty, tokens, pooled, multiple * times) for times in [1, 2, 4]]
+    sizes = [(multiple * times) ** 2 for times in [1, 2, 4]]
+    polynomial = through(sizes, costs)
+    latents = side * side
+    cost = sum(factor * latents**power for power, factor in enumerate(polynomial))
+    return {"flops": int(cost), "latents": latents, "tokens": tokens, "polynomial": polynomial}
+
+
+def write_unet_config(unet: UNet2DConditionModel, folder: Path, tokens: int, pooled: int | None) -> None:
+    """`config.json` as diffusers saves it, with what an evaluation costs."""
+    unet.save_config(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["flops_per_evaluation"] = flops(unet, tokens, pooled)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def count(empty: UNet2DConditionModel, tokens: int, pooled: int | None, side: int) -> int:
+    """The operations for one row of square latents, by torch, on tensors without values."""
+    part = unet_part(empty, tokens, pooled)
+    inputs = {name: value[:1] for name, value in part.inputs.items()}
+    inputs["sample"] = torch.empty(1, empty.config.in_channels, side, side)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        part.graph(*inputs.values())
+    return counter.get_total_flops()
+
+
+def through(x: list[int], y: list[int]) -> list[float]:
+    """The coefficients, from the constant on, of the polynomial of second degree through three points. They are multiples
+    of a power of two, so that floats hold them.
+    """
+    (x0, x1, x2), (y0, y1, y2) = x, y
+    slope, next_slope = Fraction(y1 - y0, x1 - x0), Fraction(y2 - y1, x2 - x1)
+    square = (next_slope - slope) / (x2 - x0)
+    linear = slope - square * (x0 + x1)
+    return [float(value) for value in [y0 - linear * x0 - square * x0 * x0, linear, square]]
 
 
 def text_parts(pipeline: DiffusionPipeline) -> list[str]:
     return [part for part in ["text_encoder", "text_encoder_2"] if getattr(pipeline, part, None) is not None]
 
 
-# --- export -------------------------------------------------------------------------------------------
+def pipeline_parts(pipeline: DiffusionPipeline) -> list[Part]:
+    texts = text_parts(pipeline)
+    config = getattr(pipeline, texts[-1]).config
+    return [
+        *(text_part(getattr(pipeline, name), name) for name in texts),
+        unet_part(pipeline.unet, config.max_position_embeddings, config.projection_dim),
+        *vae_parts(pipeline.vae),
+    ]
 
 
-def export_pipeline(source: Path, out: Path, dtype: str) -> list[Case]:
+def export_pipeline(pipeline: DiffusionPipeline, out: Path, dtype: str, weightless: bool = False) -> Exported:
     """Writes a diffusion pipeline. Diffusers respects `force_upcast` only for SDXL, and so does this."""
-    pipeline = load_pipeline(source)
-    cases = [*(text_case(pipeline, part) for part in text_parts(pipeline)), unet_case(pipeline), *vae_cases(pipeline)]
+    done = Exported(pipeline_parts(pipeline))
+    if not weightless:
+        done.expected = {part.folder: part.run() for part in done.parts}
     vae_dtype = dtype
     if dtype == "fp16" and "XL" in type(pipeline).__name__ and pipeline.vae.config.force_upcast:
         print("the VAE stays in single precision because its values overflow in half precision (`force_upcast`)")
@@ -183,72 +409,85 @@ def export_pipeline(source: Path, out: Path, dtype: str) -> list[Case]:
     elif dtype == "fp16":
         # In other pipelines it is a meaningless default, because of which `discl-pipe` would refuse the graphs.
         pipeline.vae.register_to_config(force_upcast=False)
-    for part in [*text_parts(pipeline), "unet"]:
-        getattr(pipeline, part).to(FLOATS[dtype])
-    pipeline.vae.to(FLOATS[vae_dtype])
-    # Traced with latents that do not halve evenly, diffusers' UNet measures each level. Otherwise the graph would
-    # accept only multiples of 64 pixels (32 for SDXL base).
-    sample_size = pipeline.unet.config.sample_size
-    pipeline.unet.register_to_config(sample_size=halvable(pipeline) * 3 // 2)
-    graphs = get_diffusion_models_for_export(pipeline, float_dtype=dtype)
-    graphs |= {part: get_diffusion_models_for_export(pipeline, float_dtype=vae_dtype)[part] for part in VAE}
-    export_models(graphs, out, output_names=[f"{part}/model.onnx" for part in graphs])
-    pipeline.unet.register_to_config(sample_size=sample_size)
-    for part, (module, _) in graphs.items():
-        (module.save_config if part == "unet" or part in VAE else module.config.save_pretrained)(out / part)
-    for part in ["scheduler", *(part.replace("text_encoder", "tokenizer") for part in text_parts(pipeline))]:
-        getattr(pipeline, part).save_pretrained(out / part)
+    for part in done.parts:
+        print(export(part, out, FLOATS[vae_dtype if part.folder in VAE else dtype], weightless), flush=True)
+        if part.folder in VAE:
+            pipeline.vae.save_config(out / part.folder)
+        elif part.folder != "unet":
+            part.graph.module.config.save_pretrained(out / part.folder)
+    text = getattr(pipeline, text_parts(pipeline)[-1]).config
+    write_unet_config(pipeline.unet, out / "unet", text.max_position_embeddings, text.projection_dim)
+    for name in ["scheduler", *(name.replace("text_encoder", "tokenizer") for name in text_parts(pipeline))]:
+        getattr(pipeline, name).save_pretrained(out / name)
     pipeline.save_config(out)
-    return cases
+    return done
 
 
-def export_clip(source: Path, out: Path, dtype: str) -> list[Case]:
+def export_clip(source: Path, out: Path, dtype: str) -> Exported:
     """Writes a CLIP with its tokenizer and preprocessing."""
-    model = CLIPModel.from_pretrained(source, torch_dtype=torch.float32, use_safetensors=True).eval()
-    cases = [clip_case(model)]
-    model = model.half() if dtype == "fp16" else model
-    onnx_export_from_model(model, out, task="zero-shot-image-classification", do_validation=False)
+    model = CLIPModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True).eval()
+    part = clip_part(model)
+    done = Exported([part], {part.folder: part.run()})
+    print(export(part, out, FLOATS[dtype]), flush=True)
+    model.config.save_pretrained(out)
     CLIPProcessor.from_pretrained(source).save_pretrained(out)
-    return cases
+    return done
 
 
 # --- checks -------------------------------------------------------------------------------------------
 
 
-def missing(out: Path, cases: list[Case]) -> list[str]:
+def missing(out: Path, parts: list[Part]) -> list[str]:
     """Files that `discl-pipe` needs and that are missing."""
-    wanted = [out / case.graph / name for case in cases for name in ["model.onnx", "config.json"]]
-    if cases[0].graph:
+    wanted = [out / part.folder / name for part in parts for name in ["model.onnx", "config.json"]]
+    if parts[0].folder:
         wanted += [out / "model_index.json", out / "scheduler/scheduler_config.json"]
     else:
-        wanted.append(out / "preprocessor_config.json")
-    for case in [case for case in cases if "input_ids" in case.inputs]:
-        folder = out / case.graph.replace("text_encoder", "tokenizer")
+        wanted.append(out / "processor_config.json")
+    for part in [part for part in parts if "input_ids" in part.inputs]:
+        folder = out / part.folder.replace("text_encoder", "tokenizer")
         vocabulary = ["tokenizer.json"] if (folder / "tokenizer.json").exists() else ["vocab.json", "merges.txt"]
         wanted += [folder / name for name in ["tokenizer_config.json", *vocabulary]]
     return [str(path) for path in wanted if not path.exists()]
 
 
-def compare(out: Path, case: Case, dtype: str) -> list[tuple[str, str, float, float, bool]]:
-    """Graph and output, precision, largest difference, also relative to the largest output, whether it is acceptable."""
+def open_graph(file: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    file = out / case.graph / "model.onnx"
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    types = {port.name: port.type for port in session.get_inputs()}
-    half = {name for name, kind in types.items() if kind == "tensor(float16)"}
-    feeds = {name: case.inputs[name].numpy() for name in types}
-    feeds = {name: value.astype(np.float16) if name in half else value for name, value in feeds.items()}
+    return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+
+def feeds(session: onnxruntime.InferenceSession, inputs: Tensors) -> Arrays:
+    """The inputs in the graph's precision."""
+    half = {port.name for port in session.get_inputs() if port.type == "tensor(float16)"}
+    arrays = {port.name: inputs[port.name].numpy() for port in session.get_inputs()}
+    return {name: value.astype(np.float16) if name in half else value for name, value in arrays.items()}
+
+
+def compare(out: Path, part: Part, expected: Tensors, dtype: str) -> Iterator[Row]:
+    """Each output of a graph with torch's."""
+    session = open_graph(out / part.folder / "model.onnx")
     kinds = {port.name: port.type for port in session.get_outputs()}
-    rows = []
-    for name in [name for name in kinds if name in case.expected]:
-        expected, actual = case.expected[name].numpy(), session.run([name], feeds)[0].astype(np.float32)
-        absolute = float(np.abs(actual - expected).max()) if actual.shape == expected.shape else float("inf")
-        relative = absolute / float(np.abs(expected).max())
-        precision = "fp16" if kinds[name] == "tensor(float16)" else "fp32"
-        limit = TOLERANCES["fp32" if case.graph in VAE and precision == "fp32" else dtype]
-        rows.append((f"{case.graph or 'clip'}.{name}", precision, absolute, relative, relative <= limit))
-    return rows
+    made = session.run(list(kinds), feeds(session, part.inputs))
+    for (name, kind), actual in zip(kinds.items(), made, strict=True):
+        precision = "fp16" if kind == "tensor(float16)" else "fp32"
+        limit = TOLERANCES["fp32" if part.folder in VAE and precision == "fp32" else dtype]
+        distance = relative(actual, expected[name].numpy())
+        yield Row(f"{part.folder or 'clip'}.{name} with torch", precision, *distance, limit)
+
+
+def compare_unet(out: Path, part: Part) -> Iterator[Row]:
+    """The two graphs of a UNet, and a row alone with the same row in a batch."""
+    folder = out / part.folder
+    arrays = {name: value.numpy() for name, value in part.inputs.items()}
+    fast, deterministic = (evaluated(folder / name, arrays) for name in [FAST, "model.onnx"])
+    yield Row(f"unet/{FAST} with unet/model.onnx", "fp32", *relative(fast, deterministic), VARIANTS_TOLERANCE)
+    session = open_graph(folder / "model.onnx")
+    given = feeds(session, part.inputs)
+    (together,) = session.run(None, given)
+    (alone,) = session.run(None, {name: value[:1] for name, value in given.items()})
+    precision = f"fp{8 * together.itemsize}"
+    yield Row("unet: a row alone with the same in a batch", precision, *relative(alone, together[:1]), 0.0)
 
 
 def main() -> int:
@@ -261,23 +500,27 @@ def main() -> int:
     if out.exists() and any(out.iterdir()):
         parser.error(f"`{out}` is not empty")
     torch.manual_seed(0)
-    with torch.no_grad():
-        try:
-            source = fetch(arguments.source)
-            export = export_pipeline if (source / "model_index.json").is_file() else export_clip
-            cases = export(source, out, arguments.dtype)
-        except (Unfit, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
-        absent = missing(out, cases)
-        rows = [row for case in cases for row in compare(out, case, arguments.dtype)]
-    print(f"{'output':<40}{'precision':>10}{'max abs':>10}{'max rel':>10}")
-    for name, precision, absolute, relative, good in rows:
-        print(f"{name:<40}{precision:>10}{absolute:>10.1e}{relative:>10.1e}{'' if good else '  too far from torch'}")
+    logging.getLogger("torch").setLevel(logging.ERROR)  # It warns of its own parts.
+    try:
+        source = fetch(arguments.source)
+        if (source / "model_index.json").is_file():
+            done = export_pipeline(load_pipeline(source), out, arguments.dtype)
+        else:
+            done = export_clip(source, out, arguments.dtype)
+    except (Unfit, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    absent = missing(out, done.parts)
+    rows = [row for part in done.parts for row in compare(out, part, done.expected[part.folder], arguments.dtype)]
+    rows += [row for part in done.parts if part.folder == "unet" for row in compare_unet(out, part)]
+    print(f"{'compared':<48}{'precision':>10}{'max abs':>10}{'max rel':>10}")
+    for row in rows:
+        verdict = "" if row.holds else f"  more than {row.limit:g}"
+        print(f"{row.what:<48}{row.precision:>10}{row.absolute:>10.1e}{row.relative:>10.1e}{verdict}")
     for name in absent:
         print(f"error: `{name}` is missing", file=sys.stderr)
     print(licence(source))
-    return int(bool(absent) or not all(good for *_, good in rows))
+    return int(bool(absent) or not all(row.holds for row in rows))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ mod end_to_end; // the digits pipeline as it ships
 mod experiment; // classifiers, the built-in learner, the experiment
 mod export; // manifests in the formats of trainers, and their readers
 mod foreign; // what other programs do to a lake, and what becomes of it
+mod gpu_check; // benches/gpu on the CPU: what is packed runs, and what is broken is named
+mod graphs; // passes over exported graphs, and the exports by opset 23
 mod hub; // models from Hugging Face's hub
 mod images; // the form in which images are stored
 mod independent; // the method computed a second time, in Python

@@ -1,6 +1,6 @@
 """Exports small pipelines with `optimum-cli export onnx` itself, and records what diffusers computes from them.
 
-    pip install -r tools/requirements-export.txt ftfy==6.3.1       # optimum 2.1.0, optimum-onnx 0.1.0, torch 2.9.1
+    pip install optimum==2.1.0 optimum-onnx==0.1.0 torch==2.9.1 diffusers==0.35.2 transformers==4.57.6 ftfy==6.3.1
     python tests/oracle/make_optimum.py [--out FOLDER] [--tokenizer FOLDER]
 
 For maintainers: the tests need only the recorded files. The graphs that `make.py` writes are its own, in the layout of

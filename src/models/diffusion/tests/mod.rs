@@ -12,6 +12,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use tempfile::TempDir;
 
 use super::{
     batch::{Batch, Guidance, Sample},
@@ -60,6 +61,18 @@ fn root() -> PathBuf {
 
 fn bundle() -> DiffusionFiles {
     DiffusionFiles::inspect(&root().join("models/digits")).unwrap()
+}
+
+/// Returns a copy of a model with the graphs of `tests/fixtures/opset23/NAME` over its own, in which their weights stand.
+fn by_opset_23(name: &str, older: &Path) -> TempDir {
+    let (copy, graphs) = (tempfile::tempdir().unwrap(), root().join("tests/fixtures/opset23").join(name));
+    copy_dir(older, copy.path());
+    for part in std::fs::read_dir(&graphs).unwrap() {
+        let part = copy.path().join(part.unwrap().file_name());
+        std::fs::rename(part.join("model.onnx"), part.join("model.onnx_data")).unwrap();
+    }
+    copy_dir(&graphs, copy.path());
+    copy
 }
 
 fn golden() -> Golden {
@@ -114,6 +127,12 @@ impl Normals for Recorded {
 
 #[tokio::test]
 async fn the_engine_generates_diffusers_images_with_the_digits() {
+    generate_digits(&bundle()).await;
+    let copy = by_opset_23("digits", &root().join("models/digits"));
+    generate_digits(&DiffusionFiles::inspect(copy.path()).unwrap()).await;
+}
+
+async fn generate_digits(files: &DiffusionFiles) {
     let golden = golden();
     for name in ["ddim", "euler"] {
         let settings = Settings {
@@ -124,7 +143,7 @@ async fn the_engine_generates_diffusers_images_with_the_digits() {
             batch_size: Some(4),
             ..Settings::default()
         };
-        let engine = on_cpu(&bundle(), settings);
+        let engine = on_cpu(files, settings);
         for case in golden.cases.iter().filter(|case| case.scheduler == name) {
             let request = Request {
                 image: base64(&golden.source_png).into(),

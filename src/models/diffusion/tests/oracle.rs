@@ -1,6 +1,7 @@
 //! Compares with diffusers' pipelines number by number, from the seed alone (`tests/fixtures/pipelines`): SD 1.x, SD 2.x
-//! with the graphs of an old export, SDXL base, and the SDXL refiner, written by `tests/oracle/make.py`; and three unchanged
-//! exports of `optimum-cli`, written by `tests/oracle/make_optimum.py`.
+//! with the graphs of an old export, SDXL base, and the SDXL refiner, written by `tests/oracle/make.py`; three unchanged
+//! exports of `optimum-cli`, written by `tests/oracle/make_optimum.py`; and the first four with the graphs of
+//! `tools/export_models.py`, written by `tests/oracle/make_opset23.py`.
 
 use serde_json::{Map, Value, json};
 
@@ -9,6 +10,16 @@ use crate::models::tokenizer::Tokenizer;
 
 const PIPELINES: [&str; 7] =
     ["sd1", "sd2", "sdxl_base", "sdxl_refiner", "optimum_sd1", "optimum_sdxl_base", "optimum_sdxl_refiner"];
+
+/// Returns a copy of each recorded pipeline with its name, and one with graphs by opset 23 where there are such.
+fn copies() -> impl Iterator<Item = (&'static str, TempDir)> {
+    PIPELINES.into_iter().flat_map(|name| {
+        let copy = tempfile::tempdir().unwrap();
+        copy_dir(&folder(name), copy.path());
+        let newer = (!name.starts_with("optimum")).then(|| (name, by_opset_23(name, &folder(name))));
+        [Some((name, copy)), newer].into_iter().flatten()
+    })
+}
 
 #[derive(Deserialize)]
 struct Oracle {
@@ -92,8 +103,8 @@ fn floats(text: &str) -> Vec<f32> {
 
 #[test]
 fn prompts_are_encoded_as_in_diffusers() {
-    for pipeline in PIPELINES {
-        let (mut encoders, ..) = load(&DiffusionFiles::inspect(&folder(pipeline)).unwrap());
+    for (pipeline, copy) in copies() {
+        let (mut encoders, ..) = load(&DiffusionFiles::inspect(copy.path()).unwrap());
         for text in oracle(pipeline).texts {
             let what = format!("{pipeline}: {:?}", text.text);
             for (tokenizer, ids) in &text.ids {
@@ -110,8 +121,8 @@ fn prompts_are_encoded_as_in_diffusers() {
 
 #[test]
 fn every_timestep_and_image_equals_diffusers_from_the_seed_alone() {
-    for pipeline in PIPELINES {
-        let files = DiffusionFiles::inspect(&folder(pipeline)).unwrap();
+    for (pipeline, copy) in copies() {
+        let files = DiffusionFiles::inspect(copy.path()).unwrap();
         let (oracle, mut models) = (oracle(pipeline), load(&files));
         assert!(oracle.cases.len() >= if pipeline.starts_with("optimum") { 2 } else { 12 }, "{pipeline}");
         for case in &oracle.cases {
@@ -166,9 +177,7 @@ fn follow(
 
 #[tokio::test]
 async fn the_engine_generates_the_image_of_a_seed() {
-    for pipeline in PIPELINES {
-        let copy = tempfile::tempdir().unwrap();
-        copy_dir(&folder(pipeline), copy.path());
+    for (pipeline, copy) in copies() {
         generate_images(copy.path(), pipeline).await;
     }
 }
