@@ -1,11 +1,11 @@
 //! How many images share a batch: what is said and recorded of it, and what a device with too little memory gets.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use insta::assert_snapshot;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::{Workspace, copy_all, root, stderr};
+use crate::support::{Workspace, copy_all, program, root, stderr};
 
 /// The small pipeline with a UNet that asks for more memory than any device has if it gets more than 16 rows, which are 8
 /// images with classifier-free guidance.
@@ -74,4 +74,81 @@ fn images_are_brought_to_one_area() {
     let output = workspace.command("check", &[]).output().unwrap();
     let said = stderr(&output);
     assert!(said.contains("`spectrum.area`: found together with `spectrum.width` or `spectrum.height`"), "{said}");
+}
+
+/// The digits with graphs by opset 23, which say what an evaluation costs.
+fn by_opset_23(workspace: &Workspace) -> PathBuf {
+    let (digits, unet) = (workspace.path("digits"), workspace.path("digits/unet"));
+    copy_all(&root().join("models/digits"), &digits);
+    // The weights of the newer graphs stand in the older one.
+    fs::rename(unet.join("model.onnx"), unet.join("model.onnx_data")).unwrap();
+    copy_all(&root().join("tests/fixtures/opset23/digits"), &digits);
+    digits
+}
+
+#[test]
+fn a_run_and_the_ledger_say_how_fast_the_unet_was() {
+    let mut workspace = Workspace::small();
+    let digits = by_opset_23(&workspace);
+    workspace.edit(&format!("models.diffusion={digits:?}"));
+    let run = workspace.json("run", &["--until", "scores"]);
+    let rates = &run["engine"]["rates"];
+    for key in ["tflops", "gap_ms", "gap_share", "memory_mib"] {
+        assert!(rates[key].as_f64().unwrap() > 0.0, "{key}: {rates}");
+    }
+    assert_eq!(rates["peak_share"], json!(null), "no data sheet says what this CPU can do");
+    let step = run["steps"].as_array().unwrap().iter().find(|step| step["step"] == "spectrum").unwrap();
+    let recorded = workspace.query("SELECT tflops, gap_ms FROM ledger WHERE step = 'spectrum' AND parts IS NOT NULL");
+    assert_eq!(recorded, [json!({ "tflops": step["rates"]["tflops"], "gap_ms": step["rates"]["gap_ms"] })]);
+    let output = workspace.command("run", &["--until", "scores", "--set", "seed=7"]).output().unwrap();
+    assert!(stderr(&output).contains(" TFLOP/s, "), "{}", stderr(&output));
+}
+
+#[test]
+fn a_model_is_measured_on_this_machine() {
+    let workspace = Workspace::small();
+    let digits = by_opset_23(&workspace);
+    let bench = |arguments: &[&str]| {
+        let mut bench = program();
+        bench.args(["models", "bench"]).arg(&digits).args(["--device", "cpu", "--seconds", "0"]).args(arguments);
+        bench.output().unwrap()
+    };
+    let output = bench(&["--rows", "2,3", "--size", "32,48x24", "--format", "json"]);
+    let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let what = |row: &Value| format!("{} {} {}x{}", row["model"], row["rows"], row["width"], row["height"]);
+    assert_eq!(
+        rows.iter().map(|row| what(row).replace('"', "")).collect::<Vec<_>>(),
+        [
+            "product 1 512x512",
+            "unet 2 32x32",
+            "unet 3 32x32",
+            "vae_decoder 1 32x32",
+            "unet 2 48x24",
+            "unet 3 48x24",
+            "vae_decoder 1 48x24"
+        ]
+    );
+    for row in &rows {
+        assert!(row["ms_per_call"].as_f64().unwrap() > 0.0 && row["error"].is_null(), "{row}");
+        assert_eq!(row["tflops"].is_null(), row["model"] == "vae_decoder", "{row}");
+    }
+    assert!(rows[1]["share_of_peak"].as_f64().unwrap() < 1.5, "{}", rows[1]);
+    let text = String::from_utf8(bench(&["--rows", "2"]).stdout).unwrap();
+    assert!(text.lines().nth(1).unwrap().starts_with("unet (model.onnx), 2 rows of 32 x 32: "), "{text}");
+    assert_eq!(bench(&["--size", "7"]).status.code(), Some(2));
+}
+
+#[test]
+fn the_graph_for_speed_is_there_or_it_is_an_error() {
+    let mut workspace = Workspace::small();
+    workspace.edit("cuda.fast=true");
+    let output = workspace.command("check", &[]).output().unwrap();
+    let said = stderr(&output);
+    assert!(
+        said.contains("`cuda.fast` is set, but `") && said.contains("unet/model.cuda.onnx` does not exist"),
+        "{said}"
+    );
+    let digits = by_opset_23(&workspace);
+    workspace.edit(&format!("models.diffusion={digits:?}"));
+    workspace.ok("check", &[]);
 }
