@@ -5,7 +5,7 @@ use super::{
     cuda_libraries::{Library, Needs},
     device::{self, Cuda},
     machine::Gpu,
-    trial::Trial,
+    trial::{Failure, Trial},
 };
 
 /// Something that was found.
@@ -146,7 +146,7 @@ fn of_library(library: &Library, cuda: &Cuda, trials: &[(u32, Trial)]) -> Findin
 }
 
 fn of_trial((number, trial): &(u32, Trial)) -> Vec<Finding> {
-    let of = |(part, result): &(_, Result<f32, String>)| match result {
+    let of = |(part, result): &(_, Result<f32, Failure>)| match result {
         Ok(difference) => {
             Finding::new("trial", State::Works, format!("cuda:{number} {part}: right, within {difference:.0e}"))
         }
@@ -217,7 +217,7 @@ mod tests {
         /// The same with a GPU on which these parts of the trial fail.
         fn tried(mut self, failed: &[(crate::models::onnx::trial::Part, &str)]) -> Self {
             let result = |part| match failed.iter().find(|(other, _)| *other == part) {
-                Some((_, reason)) => Err((*reason).to_owned()),
+                Some((_, reason)) => Err(Failure::NotRun((*reason).to_owned())),
                 None => Ok(0.0004),
             };
             self.trials.push((0, Trial([Convolution, Product, Attention].map(|part| (part, result(part))).into())));

@@ -38,9 +38,20 @@ impl fmt::Display for Part {
     }
 }
 
+/// Why a part failed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub(crate) enum Failure {
+    /// What the runtime says.
+    #[error("{0}")]
+    NotRun(String),
+    /// It ran, and this is the difference as a share of the largest value.
+    #[error("the result is wrong, by {0} of its largest value")]
+    Wrong(f32),
+}
+
 /// What became of each part: how far its result is from the known one, or why it failed.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Trial(pub(crate) Vec<(Part, Result<f32, String>)>);
+pub(crate) struct Trial(pub(crate) Vec<(Part, Result<f32, Failure>)>);
 
 impl Trial {
     /// Runs every part on `provider`, and on nothing else.
@@ -48,10 +59,12 @@ impl Trial {
         Self(PARTS.map(|(part, graph)| (part, difference(runtime, provider, graph))).into())
     }
 
-    /// Returns why models cannot run on the device. A device without `Attention` is used: only graphs of opset 23 have it.
+    /// Returns why models cannot run on the device. A device without `Attention` is used, since only graphs of opset 23 have
+    /// it; one on which it is wrong is not.
     pub(super) fn refusal(&self) -> Option<String> {
-        let failed = |(part, result): &(Part, Result<f32, String>)| {
-            let reason = result.as_ref().err().filter(|_| *part != Part::Attention)?;
+        let failed = |(part, result): &(Part, Result<f32, Failure>)| {
+            let is_forgiven = |failure: &&Failure| *part == Part::Attention && matches!(failure, Failure::NotRun(_));
+            let reason = result.as_ref().err().filter(|failure| !is_forgiven(failure))?;
             Some(format!("a trial {part} failed: {reason}"))
         };
         self.0.iter().find_map(failed)
@@ -59,18 +72,14 @@ impl Trial {
 }
 
 /// Runs a graph and returns the largest difference from the known result, as a share of the largest value.
-fn difference(runtime: &Runtime, provider: Provider, graph: &[u8]) -> Result<f32, String> {
-    let (found, expected) = outputs(runtime, provider, graph).map_err(|error| error.to_string())?;
+fn difference(runtime: &Runtime, provider: Provider, graph: &[u8]) -> Result<f32, Failure> {
+    let (found, expected) = outputs(runtime, provider, graph).map_err(|error| Failure::NotRun(error.to_string()))?;
     let largest = |values: &mut dyn Iterator<Item = f32>| values.fold(0.0_f32, |most, value| most.max(value.abs()));
     let scale = largest(&mut expected.iter().copied());
     // `max` passes over NaN.
     let finite = found.len() == expected.len() && found.iter().all(|value| value.is_finite()) && scale > 0.0;
     let difference = largest(&mut found.iter().zip(&expected).map(|(found, expected)| found - expected)) / scale;
-    if finite && difference <= MAX_DIFFERENCE {
-        Ok(difference)
-    } else {
-        Err(format!("the result is wrong, by {difference} of its largest value"))
-    }
+    if finite && difference <= MAX_DIFFERENCE { Ok(difference) } else { Err(Failure::Wrong(difference)) }
 }
 
 fn outputs(runtime: &Runtime, provider: Provider, graph: &[u8]) -> ort::Result<(Vec<f32>, Vec<f32>)> {
@@ -112,20 +121,23 @@ mod tests {
         let at = graph.windows(8).rposition(|bytes| bytes == b"expected").unwrap();
         let values = graph[..at].len() - 64;
         damaged[values..values + 4].copy_from_slice(&1e6_f32.to_le_bytes());
-        let reason = difference(&runtime, Provider::Cpu, &damaged).unwrap_err();
-        assert!(reason.starts_with("the result is wrong, by "), "{reason}");
-        let reason = difference(&runtime, Provider::Cpu, b"no graph").unwrap_err();
-        assert!(!reason.is_empty());
+        let wrong = difference(&runtime, Provider::Cpu, &damaged).unwrap_err();
+        assert!(matches!(wrong, Failure::Wrong(difference) if difference > 0.9), "{wrong}");
+        let failed = difference(&runtime, Provider::Cpu, b"no graph").unwrap_err();
+        assert!(matches!(failed, Failure::NotRun(_)), "{failed}");
     }
 
     #[test]
     fn only_a_missing_attention_is_forgiven() {
         let failed = |failed: Part| {
-            let result = |part: Part| if part == failed { Err("no kernel".to_owned()) } else { Ok(0.0) };
+            let failure = || Failure::NotRun("no kernel".to_owned());
+            let result = |part: Part| if part == failed { Err(failure()) } else { Ok(0.0) };
             Trial(PARTS.map(|(part, _)| (part, result(part))).into()).refusal()
         };
         assert_eq!(failed(Part::Attention), None);
         assert_eq!(failed(Part::Convolution).unwrap(), "a trial convolution failed: no kernel");
         assert_eq!(failed(Part::Product).unwrap(), "a trial matrix product failed: no kernel");
+        let wrong = Trial(vec![(Part::Attention, Err(Failure::Wrong(0.5)))]).refusal().unwrap();
+        assert_eq!(wrong, "a trial attention failed: the result is wrong, by 0.5 of its largest value");
     }
 }
