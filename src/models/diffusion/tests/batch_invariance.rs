@@ -73,8 +73,17 @@ async fn an_image_does_not_depend_on_its_batch() {
 
 #[test]
 fn an_image_does_not_depend_on_its_slot() {
-    let files = bundle();
-    let (mut encoders, mut denoiser, _) = load(&files);
+    let newer = by_opset_23("digits", &root().join("models/digits"));
+    for files in [bundle(), DiffusionFiles::inspect(newer.path()).unwrap()] {
+        for threads in [1, 2] {
+            assert_slots_are_equal(&files, threads);
+        }
+    }
+}
+
+#[track_caller]
+fn assert_slots_are_equal(files: &DiffusionFiles, threads: usize) {
+    let (mut encoders, mut denoiser, _) = load_on(files, threads);
     let prompt = encoders.encode_prompt("a photo of five").unwrap();
     let guidance = Guidance { scale: 4.0, negative: encoders.encode_prompt("").unwrap() };
     let scheduler = files.scheduler(None, 10).unwrap();
@@ -98,7 +107,7 @@ fn an_image_does_not_depend_on_its_slot() {
             assert_eq!(done[0].ticket, slot);
             of_slot.push(done[0].denoising.latents().to_vec());
         }
-        assert!(of_slot.iter().all(|latents| *latents == of_slot[0]), "{slots} slots");
+        assert!(of_slot.iter().all(|latents| *latents == of_slot[0]), "{slots} slots, {threads} threads");
     }
 }
 

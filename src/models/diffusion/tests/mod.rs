@@ -87,9 +87,13 @@ fn on_cpu(files: &DiffusionFiles, settings: Settings) -> Engine {
 }
 
 fn load(files: &DiffusionFiles) -> (Encoders, Denoiser, Decoder) {
+    load_on(files, 1)
+}
+
+fn load_on(files: &DiffusionFiles, threads: usize) -> (Encoders, Denoiser, Decoder) {
     let (runtime, counters) = (Runtime::open(None).unwrap(), Arc::new(Counters::default()));
     let (provider, cuda) = (Provider::Cpu, CudaOptions::default());
-    let loader = Loader { runtime: &runtime, provider, cuda, threads: 1, busy: &counters.busy };
+    let loader = Loader { runtime: &runtime, provider, cuda, threads, busy: &counters.busy };
     let encoders = Encoders::load(&loader, files).unwrap();
     let denoiser = Denoiser::load(&loader, files, Arc::clone(&counters)).unwrap();
     (encoders, denoiser, Decoder::load(&loader, files, Arc::clone(&counters)).unwrap())

@@ -50,6 +50,9 @@ pub(super) enum Turns {
     Meeting(String),
     /// The same one, except that the first worker that reaches this object lets the others come to their end first.
     Late(String),
+    /// The same one, except that the first worker that reaches this object waits until another one has reached it too, and
+    /// then does one call before that one goes on.
+    Overtaken(String),
 }
 
 /// The kind of world.
@@ -81,7 +84,8 @@ pub(super) struct State {
     /// Workers that are not done.
     present: BTreeSet<usize>,
     waiting: BTreeMap<usize, oneshot::Sender<()>>,
-    met: BTreeSet<usize>,
+    /// The workers that reached the object of [`Turns`], in their order.
+    met: Vec<usize>,
     late: Vec<Late>,
     ordered: Option<(String, Fault)>,
     generation: u64,
@@ -341,15 +345,28 @@ impl World {
             Turns::Drawn if state.draw(self.nature.seed, 2) == 0 => worker,
             Turns::Drawn => state.anybody(self.nature.seed)?,
             Turns::Meeting(place)
-                if !place.is_empty() && object.ends_with(place.as_str()) && state.met.insert(worker) =>
+                if !place.is_empty() && object.ends_with(place.as_str()) && !state.met.contains(&worker) =>
             {
+                state.met.push(worker);
                 state.waiting.keys().next().copied().unwrap_or(worker)
             }
             Turns::Late(place) if object.ends_with(place.as_str()) && state.met.is_empty() => {
-                state.met.insert(worker);
+                state.met.push(worker);
                 state.waiting.keys().next().copied().unwrap_or(worker)
             }
-            Turns::Meeting(_) | Turns::Late(_) => worker,
+            Turns::Overtaken(place)
+                if object.ends_with(place.as_str()) && state.met.len() < 2 && !state.met.contains(&worker) =>
+            {
+                state.met.push(worker);
+                state.waiting.keys().next().copied().unwrap_or(worker)
+            }
+            Turns::Overtaken(_) if state.met.len() == 2 && state.met[0] == worker => {
+                let second = state.met[1];
+                // Once they have met, nobody waits for anybody.
+                state.met.push(worker);
+                if state.waiting.contains_key(&second) { second } else { worker }
+            }
+            Turns::Meeting(_) | Turns::Late(_) | Turns::Overtaken(_) => worker,
         };
         if next == worker {
             return None;
