@@ -510,20 +510,17 @@ def joined(parts: Path, manifest: dict[str, Any]) -> Iterator[bytes]:
 
 
 class Stream:
-    """Parts as one file, of which no more than one is in memory."""
+    """Parts as one file, of which no more than one is in memory. A read ends with its part at the latest."""
 
     def __init__(self, parts: Iterator[bytes]) -> None:
-        self.parts, self.left = parts, b""
+        self.parts, self.part, self.at = parts, b"", 0
 
-    def read(self, size: int = -1) -> bytes:
-        while size < 0 or len(self.left) < size:
-            part = next(self.parts, None)
-            if part is None:
-                break
-            self.left += part
-        end = len(self.left) if size < 0 else size
-        read, self.left = self.left[:end], self.left[end:]
-        return read
+    def read(self, size: int) -> bytes:
+        if self.at == len(self.part):
+            self.part, self.at = next(self.parts, b""), 0
+        piece = self.part[self.at : self.at + size]
+        self.at += len(piece)
+        return piece
 
 
 def unpack(check: Check) -> dict[str, Any]:
