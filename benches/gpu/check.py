@@ -4,8 +4,9 @@
     python3 check.py PARTS OUT --device cpu --scale 0.1       # on any, small: shows that the check itself works
 
 PARTS is the folder with `manifest.json`, OUT a new folder. Each part of the check has its own time limit, and the ones
-after it run whatever it found. `OUT/results.jsonl` has a line for each part as soon as it ends, and a table is printed at
-the end. A part is `passed`, `failed`, or `not run` with the reason, which never counts as passed. Exit code 1 if any failed.
+after it run whatever it found. `OUT/results.jsonl` has a line for each part as soon as it ends, and a table is printed
+at the end. A part is `passed`, `failed`, or `not run` with the reason, which never counts as passed. Exit code 1 if any
+failed.
 """
 
 import argparse
@@ -150,7 +151,12 @@ class Check:
         """What a command prints, within the time of the part. Its whole group of processes ends with it."""
         words = [str(word) for word in command]
         process = subprocess.Popen(
-            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=self.repository
+            words,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            cwd=self.repository,
         )
         try:
             said, errors = process.communicate(timeout=max(0.1, self.deadline - time.monotonic()))
@@ -256,7 +262,10 @@ def ceilings(check: Check) -> dict[str, Any]:
     """What the GPU reaches in large products and copies, by torch, to compare the rest with."""
     check.needs_gpu()
     name = check.call(["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]).strip()
-    return {"gpu": name, **json.loads(check.call([sys.executable, check.files / "peer.py", "ceilings"]).splitlines()[-1])}
+    return {
+        "gpu": name,
+        **json.loads(check.call([sys.executable, check.files / "peer.py", "ceilings"]).splitlines()[-1]),
+    }
 
 
 def recorded_model(check: Check, name: str, newer: bool, folder: Path) -> Path:
@@ -356,7 +365,10 @@ def digits(check: Check) -> dict[str, Any]:
         if [row["sample_id"] for row in on_cpu] != [row["sample_id"] for row in first]:
             raise Failed("the CPU makes other samples")
         pairs = [
-            [decoded(row["png"]).astype(int) for row in json.loads(check.run("sql", toml, IMAGES, "--lake", work / lake, *edits))]
+            [
+                decoded(row["png"]).astype(int)
+                for row in json.loads(check.run("sql", toml, IMAGES, "--lake", work / lake, *edits))
+            ]
             for lake in ["first", "cpu"]
         ]
         figures["largest difference to the CPU"] = max(int(np.abs(a - b).max()) for a, b in zip(*pairs, strict=True))
@@ -417,9 +429,7 @@ def engine(check: Check) -> dict[str, Any]:
             toml = write_pipeline(
                 work, work / "data", model, clip, timesteps=timesteps, seeds=seeds, tf32=True, more=more
             )
-            said = json.loads(
-                check.run("run", toml, "--lake", lake, "--until", "spectrum", "--model-batch", batch)
-            )
+            said = json.loads(check.run("run", toml, "--lake", lake, "--until", "spectrum", "--model-batch", batch))
             ledger = json.loads(check.run("sql", toml, "--lake", lake, LEDGER))
             images, evaluations = steady_rates(ledger, batch)
             figures[f"{model.name}, batches of {batch}"] = {
@@ -467,7 +477,9 @@ def failures(check: Check) -> dict[str, Any]:
         ("a memory limit of 16 MiB", check.options.device, ["cuda.memory_limit_mib=16"]),
     ]:
         try:
-            check.run("run", toml, "--lake", work / "lake", *set_to(*SMALL, *edits), "--until", "spectrum", device=device)
+            check.run(
+                "run", toml, "--lake", work / "lake", *set_to(*SMALL, *edits), "--until", "spectrum", device=device
+            )
         except Failed as failure:
             if "out of time" in str(failure):
                 raise
@@ -504,20 +516,17 @@ def joined(parts: Path, manifest: dict[str, Any]) -> Iterator[bytes]:
 
 
 class Stream:
-    """Parts as one file, of which no more than one is in memory."""
+    """Parts as one file, of which no more than one is in memory. A read ends with its part at the latest."""
 
     def __init__(self, parts: Iterator[bytes]) -> None:
-        self.parts, self.left = parts, b""
+        self.parts, self.part, self.at = parts, b"", 0
 
-    def read(self, size: int = -1) -> bytes:
-        while size < 0 or len(self.left) < size:
-            part = next(self.parts, None)
-            if part is None:
-                break
-            self.left += part
-        end = len(self.left) if size < 0 else size
-        read, self.left = self.left[:end], self.left[end:]
-        return read
+    def read(self, size: int) -> bytes:
+        if self.at == len(self.part):
+            self.part, self.at = next(self.parts, b""), 0
+        piece = self.part[self.at : self.at + size]
+        self.at += len(piece)
+        return piece
 
 
 def unpack(check: Check) -> dict[str, Any]:
@@ -579,7 +588,9 @@ def main() -> int:
     parser.add_argument("parts", type=Path, help="the folder with manifest.json")
     parser.add_argument("out", type=Path, help="a new folder")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
-    parser.add_argument("--scale", type=float, default=1.0, help="below 1, everything is smaller: sizes, rows, timesteps")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="below 1, everything is smaller: sizes, rows, timesteps"
+    )
     parser.add_argument("--program", type=Path, help="discl-pipe, if it was not packed")
     parser.add_argument("--only", nargs="+", choices=[part.__name__ for part, _ in PARTS], help="some parts")
     options = parser.parse_args()

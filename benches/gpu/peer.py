@@ -1,7 +1,7 @@
 """What torch reaches on the same GPU, for `check.py`; prints one line of JSON.
 
-    python peer.py ceilings                # large products and copies in half precision
-    python peer.py unet FOLDER PIXELS      # diffusers' UNet with the config.json of FOLDER and random weights
+python peer.py ceilings                # large products and copies in half precision
+python peer.py unet FOLDER PIXELS      # diffusers' UNet with the config.json of FOLDER and random weights
 """
 
 import json
@@ -57,7 +57,10 @@ def unet(folder: Path, pixels: int) -> dict[str, Any]:
     if config.get("addition_embed_type") == "text_time":
         pooled = config["cross_attention_dim"]
         ids = (config["projection_class_embeddings_input_dim"] - pooled) // config["addition_time_embed_dim"]
-        added = {"text_embeds": torch.randn(ROWS, pooled, **options), "time_ids": torch.full((ROWS, ids), 8.0, **options)}
+        added = {
+            "text_embeds": torch.randn(ROWS, pooled, **options),
+            "time_ids": torch.full((ROWS, ids), 8.0, **options),
+        }
     steps = torch.full((ROWS,), 501.0, device="cuda")
     taken = seconds(lambda: model(sample, steps, hidden, added_cond_kwargs=added), 10)
     constant, linear, square = costs["polynomial"]

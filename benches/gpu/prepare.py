@@ -1,7 +1,7 @@
 """Packs what `check.py` needs on a machine with a GPU and no network into parts of at most 60 MB.
 
     pip install zstandard
-    python benches/gpu/prepare.py OUT --program target/release/discl-pipe --onnxruntime WHEEL|FOLDER --model NAME=DIR ...
+    python benches/gpu/prepare.py OUT --program target/release/discl-pipe --onnxruntime WHEEL --model NAME=DIR ...
 
 OUT gets `part-000`, `part-001`, …, `manifest.json` with the SHA-256 of each, and `check.py`: copy all of them to the
 machine. They hold the program; ONNX Runtime's libraries, from onnxruntime-gpu's wheel or from a folder, without the GPU

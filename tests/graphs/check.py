@@ -259,7 +259,9 @@ def test_both_graphs_of_a_unet_agree_at_any_size(models: dict[str, Path]) -> Non
 
 def test_a_row_does_not_depend_on_the_batch(models: dict[str, Path]) -> None:
     file = models["digits"] / "unet/model.onnx"
-    for threads in [1, 2]:
+    # Up to 1.24, convolutions of opset 22 are divided among threads by the batch.
+    newer = tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 25)
+    for threads in [1, 2] if newer else [1]:
         opened = session(file, threads)
         for rows, height, width in [(2, 8, 8), (7, 8, 8), (16, 8, 8), (3, 5, 7)]:
             inputs = inputs_of(file, rows, height, width)
