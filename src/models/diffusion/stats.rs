@@ -18,8 +18,8 @@ pub(super) struct Counters {
     batch_rows_offered: AtomicU64,
     pub(super) images: AtomicU64,
     pub(super) size_changes: AtomicU64,
-    /// Floating-point operations of the evaluations, in GFLOP.
-    gflop: AtomicU64,
+    /// Floating-point operations of the evaluations, in millions.
+    mflop: AtomicU64,
     /// Nanoseconds of UNet calls, and between two calls of one worker while a sample was in its batch.
     calls_ns: AtomicU64,
     gaps_ns: AtomicU64,
@@ -40,8 +40,8 @@ pub(crate) struct Stats {
     pub(crate) images: u64,
     /// How often a worker went on with another size of images.
     pub(crate) size_changes: u64,
-    /// Floating-point operations of the evaluations, in GFLOP; 0 if the model does not say what one costs.
-    pub(crate) gflop: u64,
+    /// Floating-point operations of the evaluations, in millions; 0 if the model does not say what one costs.
+    pub(crate) mflop: u64,
     /// Time during which at least one UNet ran.
     pub(crate) denoising: Duration,
     /// Time of all UNet calls; of two that run in parallel, both count.
@@ -61,7 +61,7 @@ impl Stats {
             batch_rows_offered: self.batch_rows_offered - earlier.batch_rows_offered,
             images: self.images - earlier.images,
             size_changes: self.size_changes - earlier.size_changes,
-            gflop: self.gflop - earlier.gflop,
+            mflop: self.mflop - earlier.mflop,
             denoising: self.denoising - earlier.denoising,
             calling: self.calling - earlier.calling,
             preparing: self.preparing - earlier.preparing,
@@ -73,7 +73,7 @@ impl Stats {
     /// model does not say what an evaluation costs.
     pub(crate) fn tflops(&self) -> Option<f64> {
         let seconds = self.denoising.as_secs_f64();
-        (self.gflop > 0 && seconds > 0.0).then(|| self.gflop as f64 / 1e3 / seconds)
+        (self.mflop > 0 && seconds > 0.0).then(|| self.mflop as f64 / 1e6 / seconds)
     }
 
     /// Returns the mean time between two UNet calls of one worker in milliseconds, and as a share of a call; `None`
@@ -92,7 +92,7 @@ impl Counters {
         self.unet_evaluations.fetch_add(real as u64, Ordering::Relaxed);
         self.batch_rows_offered.fetch_add(rows as u64, Ordering::Relaxed);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive number of operations")]
-        self.gflop.fetch_add((real as f64 * flop / 1e9) as u64, Ordering::Relaxed);
+        self.mflop.fetch_add((real as f64 * flop / 1e6) as u64, Ordering::Relaxed);
         self.calls_ns.fetch_add(nanoseconds(time), Ordering::Relaxed);
     }
 
@@ -107,7 +107,7 @@ impl Counters {
             batch_rows_offered: self.batch_rows_offered.load(Ordering::Relaxed),
             images: self.images.load(Ordering::Relaxed),
             size_changes: self.size_changes.load(Ordering::Relaxed),
-            gflop: self.gflop.load(Ordering::Relaxed),
+            mflop: self.mflop.load(Ordering::Relaxed),
             denoising: self.denoising.total(),
             calling: Duration::from_nanos(self.calls_ns.load(Ordering::Relaxed)),
             preparing: Duration::from_nanos(self.gaps_ns.load(Ordering::Relaxed)),

@@ -181,7 +181,7 @@ fn bad_images_are_rejects_up_to_a_ceiling() {
     exit code 1
     split  images  classes  smallest class  largest class  skipped
     train      27        2  2 (7)           1 (20)               0
-    device: cpu (requested by name)
+    device: cpu (requested by name), 8 images of 32 x 32 per batch
     error: step `pixels`: 7 of 27 rows failed, 1 are allowed (`rejects.max_fraction`)
       "train.parquet#0": the `jpeg` image is truncated or corrupt: its end is missing
       "train.parquet#10": the image is 30000 x 30000 pixels; a side may have at most 16384

@@ -156,19 +156,3 @@ fn bytes_that_are_not_synced() {
 fn names_that_are_not_synced() {
     is_found(Mutant::SkipNameSync, DISK, 5);
 }
-
-#[test]
-fn zz_explore() {
-    std::panic::set_hook(Box::new(|_| {}));
-    for version in [1, 2, 3, 4] {
-        for runs in [1, 2] {
-            let mut found = vec![];
-            for seed in 0..60 {
-                let overtaken = Turns::Overtaken(format!("spectrum/_delta_log/{version:020}.json"));
-                let v = catch_unwind(|| play(&World::new(at(seed, overtaken)), &Cast { runs, ..pair() }, Some(Mutant::CompleteUnseen)));
-                if let Some(v) = v.ok().and_then(|v| v.violations.first().cloned()) { found.push((seed, v)); }
-            }
-            println!("RES {version} {runs} {found:?}");
-        }
-    }
-}
