@@ -343,13 +343,15 @@ def flops(unet: UNet2DConditionModel, tokens: int, pooled: int | None) -> dict[s
     - `polynomial`: [a, b, c], with which a row of n latents costs a + b·n + c·n². It is exact where the sides halve
       evenly. The square is that of attention among latents.
     """
-    side, multiple = unet.config.sample_size, 2 ** (len(unet.config.block_out_channels) - 1)
+    trained = unet.config.sample_size
+    width, height = trained if isinstance(trained, list | tuple) else (trained, trained)
+    multiple = 2 ** (len(unet.config.block_out_channels) - 1)
     with torch.device("meta"):
         empty = UNet2DConditionModel.from_config(unet.config)
         costs = [count(empty, tokens, pooled, multiple * times) for times in [1, 2, 4]]
     sizes = [(multiple * times) ** 2 for times in [1, 2, 4]]
     polynomial = through(sizes, costs)
-    latents = side * side
+    latents = width * height
     cost = sum(factor * latents**power for power, factor in enumerate(polynomial))
     return {"flops": int(cost), "latents": latents, "tokens": tokens, "polynomial": polynomial}
 

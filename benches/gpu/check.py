@@ -474,7 +474,7 @@ def failures(check: Check) -> dict[str, Any]:
     said = {}
     for name, device, edits in [
         ("a GPU that is not there", "cuda:99", []),
-        ("a memory limit of 16 MiB", check.options.device, ["cuda.memory_limit_mib=16"]),
+        ("a memory limit below the weights", check.options.device, ["cuda.memory_limit_mib=1"]),
     ]:
         try:
             check.run(

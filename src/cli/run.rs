@@ -253,7 +253,7 @@ fn describe(rates: &Rates) -> String {
         tflops.map(|tflops| format!("{tflops:.2} TFLOP/s")),
         peak_share.map(|share| format!("{:.0} % of the device's peak", 100.0 * share)),
         gap_ms.zip(*gap_share).map(|(ms, share)| format!("{ms:.1} ms between calls, {:.1} % of a call", 100.0 * share)),
-        memory_mib.map(|mib| format!("{mib} MiB of memory at most")),
+        memory_mib.map(|mib| format!("{mib} MiB of memory")),
     ];
     facts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

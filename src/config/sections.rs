@@ -152,7 +152,7 @@ section! {
         keep_aspect: bool = or(Boolean, true);
         /// The number of pixels to which images are brought, in place of `width` and `height`: each gets the sides that
         /// are multiples of 64 and nearest to its aspect ratio, among those with this area or one up to an eighth
-        /// different. On a GPU few sizes of images are much faster than many.
+        /// different, which areas from 65536 on always have. On a GPU few sizes of images are much faster than many.
         area: Option<i64> = optional(integer(4096..=67_108_864, "pixels"));
     }
 }

@@ -232,7 +232,10 @@ impl Models {
                          were generated at once",
                         self.provider().unwrap_or_default()
                     ),
-                    format!("set `models.batch` to {samples}, or end other programs that use the device"),
+                    format!(
+                        "end other programs that use the device, set a smaller size in `[spectrum]`, or set `models.batch` to \
+                         {samples} for all sizes"
+                    ),
                 )
             })
         };

@@ -19,7 +19,7 @@ pub(crate) struct Rates {
     pub(crate) gap_ms: Option<f64>,
     /// That time as a share of a call.
     pub(crate) gap_share: Option<f64>,
-    /// The most memory of the device that this process has used, in MiB. On the CPU, all memory of the process.
+    /// Memory in MiB: on the CPU the most that this process has used, on a GPU what is in use now, by all programs.
     pub(crate) memory_mib: Option<u64>,
 }
 

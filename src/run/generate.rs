@@ -73,7 +73,7 @@ impl Generator {
             unet_evaluations: meter.unet_evaluations(),
             seconds: started.elapsed().as_secs_f64(),
             provider: self.session.models().and_then(Models::provider),
-            batches: self.session.models().and_then(Models::describe_batches),
+            batches: self.batches(),
             ..Entry::default()
         };
         let Entry { rows: count, rejects: failed, unet_evaluations, seconds, .. } = &entry;
@@ -94,6 +94,12 @@ impl Generator {
         }
         snapshot.set(&self.over, unit.missing.schema(), vec![unit.missing.clone()])?;
         Ok(snapshot)
+    }
+
+    /// Returns the batches of the diffusion model, if the step generates images.
+    fn batches(&self) -> Option<String> {
+        let generates = self.step.query.functions.contains("img2img");
+        self.session.models().filter(|_| generates).and_then(Models::describe_batches)
     }
 
     /// Separates the sound rows from the rejects: rows with an error, and rows that the query did not return.

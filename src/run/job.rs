@@ -99,7 +99,8 @@ impl Outcome {
         self.rows += counts.rows;
         self.rejects += counts.rejects;
         self.seconds += started.elapsed().as_secs_f64();
-        self.rates = rates.or(self.rates);
+        // Of several rounds, the one that generated most images counts: the first.
+        self.rates = self.rates.or(rates);
     }
 }
 

@@ -42,11 +42,13 @@ const LADDERS: &[(&str, &[&str])] = &[
         "models",
         &[
             "mod",
+            "bench",
             "describe",
             "inspect",
             "error",
             "hub",
             "clip",
+            "rates",
             "diffusion",
             "classifier",
             "preprocess",

@@ -29,7 +29,8 @@ fn killed_runs_end_as_a_quiet_one() {
     killed.ok("verify", &[]);
     killed.assert_equals(&quiet);
     let evaluations = "SELECT sum(unet_evaluations) FROM ledger";
-    assert_eq!(killed.number(evaluations), quiet.number(evaluations));
+    // What units cost is written every ten seconds, and lost if the run is killed before. Nothing is counted twice.
+    assert!(killed.number(evaluations) <= quiet.number(evaluations));
 }
 
 /// Four runs share a lake without any communication. Every five seconds two of them, drawn from a seed, are killed and

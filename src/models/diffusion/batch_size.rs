@@ -19,8 +19,6 @@ const GPU_PIXELS: usize = 1 << 17;
 const MAX_GPU_SAMPLES: usize = 64;
 /// Samples in a batch of the CPU.
 const CPU_SAMPLES: usize = 8;
-/// The percentage of a device's memory that a model may take by the estimate.
-const MEMORY_PERCENT: u64 = 70;
 /// How many tensors of the UNet's first level are in memory at once, by estimate.
 const LIVE_TENSORS: u64 = 32;
 /// Heads of an attention that a graph writes out as products, and copies of the matrix of each.
@@ -52,8 +50,8 @@ pub(super) struct Rule {
     /// The number of samples that the user requested.
     pub(super) requested: Option<usize>,
     pub(super) provider: Provider,
-    /// The memory of the device in bytes; `None` if it is not known.
-    pub(super) memory: Option<u64>,
+    /// The memory that the copies of the UNet may take, in bytes; `None` if it is not known.
+    pub(super) budget: Option<u64>,
     /// Copies of the UNet on the device.
     pub(super) copies: usize,
     pub(super) unet: UnetShape,
@@ -121,12 +119,12 @@ impl Rule {
         samples
     }
 
-    /// Whether the weights and a call are likely to fit into the memory of the device.
+    /// Whether the weights and a call are likely to fit into the budget.
     fn fits(&self, size: Size, samples: usize) -> bool {
-        let Some(memory) = self.memory else { return true };
+        let Some(budget) = self.budget else { return true };
         let rows = (samples * self.rows_per_sample) as u64;
         let each = self.unet.bytes.saturating_add(rows.saturating_mul(self.unet.row_bytes(size)));
-        each.saturating_mul(self.copies as u64) <= memory / 100 * MEMORY_PERCENT
+        each.saturating_mul(self.copies as u64) <= budget
     }
 }
 
@@ -134,10 +132,12 @@ impl UnetShape {
     /// Returns an estimate of the memory that one row of a call takes, in bytes.
     fn row_bytes(&self, size: Size) -> u64 {
         let area = size.area() as u64;
-        let tensors = area * self.width as u64 * self.bytes_per_value * LIVE_TENSORS;
-        let attended = area >> (2 * self.attends_from);
+        let of_pixel = (self.width as u64).saturating_mul(self.bytes_per_value * LIVE_TENSORS);
+        let attends_from = u32::try_from(self.attends_from).unwrap_or(u32::MAX);
+        let attended = area.checked_shr(attends_from.saturating_mul(2)).unwrap_or(0);
         let matrices = if self.is_attention_fused { 0 } else { attended.saturating_mul(attended) };
-        tensors.saturating_add(matrices.saturating_mul(WRITTEN_OUT_MATRICES * self.bytes_per_value))
+        let matrices = matrices.saturating_mul(WRITTEN_OUT_MATRICES * self.bytes_per_value);
+        area.saturating_mul(of_pixel).saturating_add(matrices)
     }
 }
 
@@ -157,7 +157,8 @@ mod tests {
     };
 
     fn rule(provider: Provider, memory: Option<u64>) -> Rule {
-        Rule { requested: None, provider, memory, copies: 1, unet: SD15, rows_per_sample: 2 }
+        let budget = memory.map(|memory| memory / 100 * 70);
+        Rule { requested: None, provider, budget, copies: 1, unet: SD15, rows_per_sample: 2 }
     }
 
     fn square(pixels: u32) -> Size {

@@ -141,7 +141,13 @@ impl Measured {
 }
 
 impl Models {
+    /// Returns the sides that the models take for requested ones.
+    fn taken(&self, width: u32, height: u32) -> (u32, u32) {
+        (self.files.sides().of(width), self.files.sides().of(height))
+    }
+
     fn unet(&mut self, rows: usize, width: u32, height: u32, time: Duration) -> Measured {
+        let (width, height) = self.taken(width, height);
         let measured = Measured { width, height, ..Measured::of("unet", &self.denoiser.graph_name(), rows) };
         match self.denoise(rows, self.files.latents_of(width, height), time) {
             Err(error) => Measured { error: Some(error.to_string()), ..measured },
@@ -185,6 +191,7 @@ impl Models {
     }
 
     fn vae_decoder(&mut self, width: u32, height: u32, time: Duration) -> Measured {
+        let (width, height) = self.taken(width, height);
         let measured = Measured { width, height, ..Measured::of("vae_decoder", &self.decoder.graph_name(), 1) };
         match self.decode(self.files.latents_of(width, height), time) {
             Err(error) => Measured { error: Some(error.to_string()), ..measured },

@@ -49,13 +49,26 @@ impl Decoder {
     /// # Errors
     /// Returns the errors of [`Model::run`].
     pub(super) fn decode(&mut self, latents: &[f32], size: Size) -> Result<Planes, OnnxError> {
+        let planes = self.run(latents, size)?;
+        self.counters.images.fetch_add(1, Ordering::Relaxed);
+        Ok(planes)
+    }
+
+    /// Decodes zeros of a size, which is not counted.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Model::run`].
+    pub(super) fn try_size(&mut self, size: Size) -> Result<(), OnnxError> {
+        self.run(&vec![0.0; self.files.latent_channels * size.area()], size).map(drop)
+    }
+
+    fn run(&mut self, latents: &[f32], size: Size) -> Result<Planes, OnnxError> {
         let [width, height] = [size.width, size.height].map(|side| side * self.files.sides.pixels_per_latent);
         let shape = [1, self.files.latent_channels, size.height as usize, size.width as usize];
         let mut latents = latents.to_vec();
         self.files.scaling.undo(&mut latents);
         let mut outputs = self.graph.run(vec![("latent_sample", Tensor::f32(shape, latents))], &[SAMPLE])?;
         let values = self.graph.take(&mut outputs, SAMPLE, 3 * width as usize * height as usize)?;
-        self.counters.images.fetch_add(1, Ordering::Relaxed);
         Ok(Planes { values, width, height })
     }
 }

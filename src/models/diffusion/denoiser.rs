@@ -118,17 +118,12 @@ impl Denoiser {
         self.idle_since = None;
     }
 
-    /// Whether the UNet accepts latents of this size: runs one call on zeros. It is not counted, since it generates no
-    /// image.
+    /// Runs one call on zeros. It is not counted, since it generates no image.
     ///
     /// # Errors
-    /// Returns [`OnnxError::Device`] if the device fails: the size may still be one that the UNet accepts.
-    pub(super) fn accepts(&mut self, call: &mut Call) -> Result<bool, OnnxError> {
-        match self.unet.run_held(&mut call.inputs) {
-            Ok(_) => Ok(true),
-            Err(error @ OnnxError::Device { .. }) => Err(error),
-            Err(_) => Ok(false),
-        }
+    /// Returns the errors of [`Model::run_held`].
+    pub(super) fn try_call(&mut self, call: &mut Call) -> Result<(), OnnxError> {
+        self.unet.run_held(&mut call.inputs).map(drop)
     }
 }
 

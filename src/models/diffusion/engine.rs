@@ -67,11 +67,11 @@ impl Engine {
             batch_sizes: layout.batch_sizes(files, &settings),
         });
         let (mut workers, mut decode) = (Vec::new(), Vec::new());
-        for Device { provider, denoisers, decoder } in devices {
-            let (decode_stage, finished) = DecodeStage::new(decoder);
+        for Device { provider, denoisers, decoders } in devices {
+            let (stages, finished) = DecodeStage::of(decoders);
             let worker = |denoiser| Worker::new(denoiser, provider, Arc::clone(&shared), finished.clone());
             workers.extend(denoisers.into_iter().map(worker));
-            decode.push(decode_stage);
+            decode.extend(stages);
         }
         let encode = EncodeStage::new(encoders, &settings, Arc::clone(&shared.queue));
         let stages = Stages { encode, workers, decode };
@@ -157,16 +157,18 @@ fn load(
                 let loader = Loader { provider, threads: layout.threads, ..loader };
                 let denoiser = move || Denoiser::load(&loader, files, Arc::clone(counters));
                 let denoisers: Vec<_> = (0..layout.copies).map(|_| scope.spawn(denoiser)).collect();
-                (provider, denoisers, scope.spawn(move || Decoder::load(&loader, files, Arc::clone(counters))))
+                let decoder = move || Decoder::load(&loader, files, Arc::clone(counters));
+                let decoders: Vec<_> = (0..layout.decoders).map(|_| scope.spawn(decoder)).collect();
+                (provider, denoisers, decoders)
             })
             .collect();
         let encoders = Encoders::load(&loader, files)?;
         let mut devices = Vec::new();
-        for (provider, denoisers, decoder) in loading {
+        for (provider, denoisers, decoders) in loading {
             let denoisers = denoisers.into_iter().map(|loading| loading.join().map_err(|_| DiffusionError::Panic)?);
             let denoisers = denoisers.collect::<Result<_, _>>()?;
-            let decoder = decoder.join().map_err(|_| DiffusionError::Panic)??;
-            devices.push(Device { provider, denoisers, decoder });
+            let decoders = decoders.into_iter().map(|loading| loading.join().map_err(|_| DiffusionError::Panic)?);
+            devices.push(Device { provider, denoisers, decoders: decoders.collect::<Result<_, _>>()? });
         }
         Ok((encoders, devices))
     })
@@ -176,7 +178,7 @@ fn load(
 struct Device {
     provider: Provider,
     denoisers: Vec<Denoiser>,
-    decoder: Decoder,
+    decoders: Vec<Decoder>,
 }
 
 /// Encodes the negative prompt, if classifier-free guidance is on.

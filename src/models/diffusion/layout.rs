@@ -12,6 +12,8 @@ use crate::models::onnx::{Chosen, Provider, device_memory};
 const SMALL_UNET_BYTES: u64 = 64 << 20;
 /// Two copies of the UNet share a GPU if their weights take at most this percentage of its memory.
 const WEIGHTS_PERCENT: u64 = 35;
+/// The percentage of a device's memory that the UNet may take by the estimate of a batch.
+const MEMORY_PERCENT: u64 = 70;
 /// Images that may be requested at once, for each sample in a batch: those in the batch, those that are ready when one
 /// leaves it, and those that are being encoded.
 const IMAGES_PER_SLOT: usize = 4;
@@ -25,10 +27,12 @@ pub(crate) struct Layout {
     pub(super) providers: Vec<Provider>,
     /// Copies of the UNet on each device.
     pub(super) copies: usize,
+    /// Copies of the VAE's decoder on each device.
+    pub(super) decoders: usize,
     /// Cores that a copy may use on the CPU.
     pub(super) threads: usize,
-    /// The memory of the smallest device in bytes; `None` if it is not known.
-    memory: Option<u64>,
+    /// The memory that the copies of the UNet may take on the smallest device, in bytes; `None` if it is not known.
+    budget: Option<u64>,
 }
 
 impl Layout {
@@ -36,19 +40,22 @@ impl Layout {
     /// computes while the other prepares its next call, if the memory has room for the weights of both.
     pub(crate) fn of(chosen: &Chosen, files: &DiffusionFiles, settings: &Settings) -> Self {
         let providers: Vec<Provider> = std::iter::once(chosen.provider).chain(chosen.others.iter().copied()).collect();
-        let limit = settings.cuda.memory.map(|memory| memory.limit());
-        let memory = providers.iter().filter_map(|&provider| device_memory(provider)).chain(limit).min();
+        let memory = providers.iter().filter_map(|&provider| device_memory(provider)).min();
         let (threads, bytes) = (settings.threads.max(1), files.unet.bytes);
         let (copies, threads) = match chosen.provider {
             Provider::Cpu if bytes <= SMALL_UNET_BYTES => (threads, 1),
             Provider::Cpu => (1, threads),
             Provider::Cuda(_) => {
                 // A limit on the memory is divided among the graphs of one copy.
+                let is_limited = settings.cuda.memory.is_some();
                 let has_room = memory.is_some_and(|memory| 2 * bytes <= memory / 100 * WEIGHTS_PERCENT);
-                (if has_room && limit.is_none() { 2 } else { 1 }, threads)
+                (if has_room && !is_limited { 2 } else { 1 }, threads)
             }
         };
-        Self { providers, copies, threads, memory }
+        let decoders = if chosen.provider == Provider::Cpu { copies } else { 1 };
+        let limit = (chosen.provider != Provider::Cpu).then(|| settings.cuda.unet_bytes(bytes)).flatten();
+        let budget = memory.map(|memory| memory / 100 * MEMORY_PERCENT).into_iter().chain(limit).min();
+        Self { providers, copies, decoders, threads, budget }
     }
 
     /// Returns the device of the encoders.
@@ -61,7 +68,7 @@ impl Layout {
         BatchSizes::new(Rule {
             requested: settings.batch_size,
             provider: self.first(),
-            memory: self.memory,
+            budget: self.budget,
             copies: self.copies,
             unet: files.unet,
             rows_per_sample: rows_per_sample(settings.guidance_scale) as usize,

@@ -7,14 +7,17 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, mpsc::Sender},
+    sync::{
+        Arc,
+        mpsc::{Sender, channel},
+    },
 };
 
 use super::{
     EngineError,
     batch::{Batch, Guidance, Sample},
     batch_size::BatchSizes,
-    decode_stage::Finished,
+    decode_stage::{Decoding, Finished},
     denoiser::Denoiser,
     img2img::latents,
     latents::Size,
@@ -41,7 +44,7 @@ pub(super) struct Worker {
     denoiser: Denoiser,
     provider: Provider,
     shared: Arc<Shared>,
-    finished: Sender<Finished>,
+    decode: Sender<Decoding>,
     /// The running batch, or the last one.
     batch: Option<Batch<Reply<Response>>>,
     /// Whether the UNet accepts a size, for those that were tried.
@@ -49,8 +52,8 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(denoiser: Denoiser, provider: Provider, shared: Arc<Shared>, finished: Sender<Finished>) -> Self {
-        Self { denoiser, provider, shared, finished, batch: None, tried: BTreeMap::new() }
+    pub(super) fn new(denoiser: Denoiser, provider: Provider, shared: Arc<Shared>, decode: Sender<Decoding>) -> Self {
+        Self { denoiser, provider, shared, decode, batch: None, tried: BTreeMap::new() }
     }
 
     /// Runs until the queue is closed.
@@ -135,24 +138,37 @@ impl Worker {
         if let Some(accepted) = self.tried.get(&size) {
             return Ok(*accepted);
         }
+        // The decoder first: its memory cannot be halved.
+        self.try_decoding(size)?;
         let accepted = loop {
             let slots = self.shared.batch_sizes.of(size);
             let negative = self.shared.guidance.as_ref().map(|guidance| &guidance.negative);
             let tried =
-                self.denoiser.prepare(size, slots, negative).and_then(|mut call| self.denoiser.accepts(&mut call));
+                self.denoiser.prepare(size, slots, negative).and_then(|mut call| self.denoiser.try_call(&mut call));
             match tried {
+                Ok(()) => break true,
+                Err(OnnxError::Run { .. }) if !halves => break false,
                 Err(error) => self.halve(size, slots, error)?,
-                Ok(accepted) => break accepted,
             };
         };
         self.tried.insert(size, accepted);
         Ok(accepted)
     }
 
+    /// Lets the decoder of a GPU decode an image of this size, so that it has its memory before the UNet takes the rest.
+    fn try_decoding(&self, size: Size) -> Result<(), OnnxError> {
+        let (sender, receiver) = channel();
+        if self.provider == Provider::Cpu || self.decode.send(Decoding::Trial(size, sender)).is_err() {
+            return Ok(());
+        }
+        // Without a reply the decode stage has failed, and the engine stops.
+        receiver.recv().unwrap_or(Ok(()))
+    }
+
     /// Returns half of the samples if the memory of the device is too small for `slots` of them.
     fn halve(&self, size: Size, slots: usize, error: OnnxError) -> Result<usize, OnnxError> {
-        let is_memory = matches!(error, OnnxError::Device { .. });
-        let half = is_memory.then(|| self.shared.batch_sizes.halve(size, slots)).flatten().ok_or(error)?;
+        let halve = || self.shared.batch_sizes.halve(size, slots);
+        let half = error.is_out_of_memory().then(halve).flatten().ok_or(error)?;
         tracing::warn!(slots, half, ?size, "the batch does not fit into the memory of the device");
         Ok(half)
     }
@@ -171,7 +187,8 @@ impl Worker {
             Ok(finished) => {
                 for Sample { denoising, ticket: reply, .. } in finished {
                     // The decode stage ends before the workers only if it fails, and then the engine stops.
-                    let _ = self.finished.send(Finished { latents: denoising.latents().to_vec(), size, reply });
+                    let latents = denoising.latents().to_vec();
+                    let _ = self.decode.send(Decoding::Image(Finished { latents, size, reply }));
                 }
             }
             Err(error) => {

@@ -184,3 +184,22 @@ pub(crate) enum OnnxError {
     #[error("cannot start the `{name}` thread")]
     Thread { name: String, source: io::Error },
 }
+
+/// What messages contain if memory does not suffice.
+pub(super) const OF_MEMORY: [&str; 6] = [
+    "failed to allocate memory",
+    "is smaller than requested bytes",
+    "out of memory",
+    "bad_alloc",
+    "bad allocation",
+    "alloc_failed",
+];
+
+impl OnnxError {
+    /// Whether the memory of the device did not suffice; less may.
+    pub(crate) fn is_out_of_memory(&self) -> bool {
+        let Self::Device { reason, .. } = self else { return false };
+        let reason = reason.to_ascii_lowercase();
+        OF_MEMORY.iter().any(|text| reason.contains(text))
+    }
+}

@@ -56,7 +56,9 @@ pub(crate) fn device_peak(provider: Provider) -> Option<f64> {
 }
 
 fn peak(name: &str) -> Option<f64> {
-    PEAKS.iter().find(|(text, _)| name.contains(text)).map(|(_, peak)| *peak)
+    let words: Vec<&str> = name.split([' ', '-']).collect();
+    let has = |text: &str| words.windows(text.split(' ').count()).any(|part| part.join(" ") == text);
+    PEAKS.iter().find(|(text, _)| has(text)).map(|(_, peak)| *peak)
 }
 
 /// Returns the GPU that CUDA calls `number`. The driver is asked once.
@@ -86,9 +88,9 @@ mod tests {
 
     #[test]
     fn gpus_have_the_peaks_of_their_data_sheets() {
-        let names =
-            ["NVIDIA H100 80GB HBM3", "NVIDIA H100 PCIe", "NVIDIA L40S", "NVIDIA L4", "NVIDIA GeForce GTX 1080"];
-        assert_eq!(names.map(peak), [Some(989.0), Some(756.0), Some(362.0), Some(121.0), None]);
+        let known = ["NVIDIA H100 80GB HBM3", "NVIDIA H100 PCIe", "NVIDIA A100-SXM4-80GB", "NVIDIA L40S", "NVIDIA L4"];
+        assert_eq!(known.map(peak), [989.0, 756.0, 312.0, 362.0, 121.0].map(Some));
+        assert_eq!(["NVIDIA RTX A1000", "NVIDIA T400", "NVIDIA GeForce GTX 1080"].map(peak), [None; 3]);
     }
 
     #[test]

@@ -68,6 +68,12 @@ impl CudaOptions {
         Self { share, ..self }
     }
 
+    /// Returns what a UNet with this many bytes of weights may take if the memory is limited; `None` if it is not.
+    pub(crate) fn unet_bytes(self, weights: u64) -> Option<u64> {
+        let bytes = self.sharing(Share::Unet).arena_bytes(weights).ok()??;
+        u64::try_from(bytes).ok()
+    }
+
     /// Returns the limit of the arena of a graph with this many bytes of weights; `None` if there is none.
     ///
     /// # Errors
@@ -136,11 +142,6 @@ impl Memory {
     pub(crate) fn check(&self) -> Result<u64, OnnxError> {
         let small = OnnxError::SmallLimit { limit: self.limit, weights: self.weights };
         self.limit.checked_sub(self.weights).filter(|free| *free > 0).ok_or(small)
-    }
-
-    /// Returns the limit in bytes.
-    pub(crate) fn limit(&self) -> u64 {
-        self.limit
     }
 
     fn graphs(&self, share: Share) -> u64 {

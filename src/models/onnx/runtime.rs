@@ -148,7 +148,8 @@ fn locate(
     for (path, how, named_by) in named {
         let Some(path) = path else { continue };
         return if path.is_file() {
-            Ok(Located { path: path.to_owned(), how })
+            // Relative names would be searched for in the loader's folders.
+            Ok(Located { path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()), how })
         } else {
             Err(OnnxError::NoSuchLibrary { path: path.to_owned(), named_by })
         };

@@ -20,6 +20,7 @@ use ort::{
 use super::{
     Busy, CudaOptions, Dim, Element, OnnxError, Outputs, Port, Provider, Runtime, Share, Signature, Tensor,
     batched_input::{self, Batching},
+    error::OF_MEMORY,
 };
 use crate::models::model_dir::FileError;
 
@@ -203,24 +204,14 @@ impl Model {
     }
 }
 
-/// What messages of failures of a device contain. ONNX Runtime has one code for them and for shapes that do not fit.
-const OF_DEVICES: [&str; 10] = [
-    "failed to allocate memory",
-    "is smaller than requested bytes",
-    "out of memory",
-    "bad_alloc",
-    "bad allocation",
-    "alloc_failed",
-    "cuda failure",
-    "cublas failure",
-    "cudnn failure",
-    "cufft failure",
-];
+/// What messages of failures of a device contain, besides [`OF_MEMORY`]. ONNX Runtime has one code for them and for shapes
+/// that do not fit.
+const OF_DEVICES: [&str; 5] = ["cuda failure", "cublas failure", "cudnn failure", "cudnn_fe failure", "cufft failure"];
 
 fn run_failed(path: &Path, error: &ort::Error) -> OnnxError {
     let (path, reason) = (path.to_owned(), error.to_string());
     let text = reason.to_ascii_lowercase();
-    if error.code() == ErrorCode::DeviceReset || OF_DEVICES.iter().any(|part| text.contains(part)) {
+    if error.code() == ErrorCode::DeviceReset || OF_MEMORY.iter().chain(&OF_DEVICES).any(|part| text.contains(part)) {
         return OnnxError::Device { path, reason };
     }
     OnnxError::Run { path, reason }
