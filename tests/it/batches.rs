@@ -33,7 +33,7 @@ fn a_batch_that_does_not_fit_into_memory_is_halved_and_ends_no_run() {
     let said = warnings.iter().find(|warning| warning["message"].to_string().contains("memory")).unwrap();
     assert_snapshot!(format!("{}\n{}", said["message"].as_str().unwrap(), said["hint"].as_str().unwrap()), @r"
     a batch of 16 images of 32 x 32 did not fit into the memory of cpu; 8 were generated at once
-    set `models.batch` to 8, or end other programs that use the device
+    end other programs that use the device, set a smaller size in `[spectrum]`, or set `models.batch` to 8 for all sizes
     ");
     let batches = "SELECT DISTINCT batches FROM ledger WHERE step = 'spectrum' AND parts IS NULL";
     assert_eq!(workspace.query(batches), [json!({ "batches": "8 of 32 x 32" })]);
