@@ -42,7 +42,6 @@ pub(crate) async fn bench(
 
 fn inspect(directory: &Path) -> Result<DiffusionFiles> {
     DiffusionFiles::inspect(directory).map_err(|problems| {
-        let first = problems.into_iter().next().unwrap_or(DiffusionError::Panic);
-        Error::input(ModelError::from(first))
+        Error::Multiple(problems.into_iter().map(|problem| Error::input(ModelError::from(problem))).collect())
     })
 }

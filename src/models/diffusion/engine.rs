@@ -67,7 +67,7 @@ impl Engine {
             batch_sizes: layout.batch_sizes(files, &settings),
         });
         let (mut workers, mut decode) = (Vec::new(), Vec::new());
-        for Device { provider, denoisers, decoders } in devices {
+        for DeviceModels { provider, denoisers, decoders } in devices {
             let (stages, finished) = DecodeStage::of(decoders);
             let worker = |denoiser| Worker::new(denoiser, provider, Arc::clone(&shared), finished.clone());
             workers.extend(denoisers.into_iter().map(worker));
@@ -141,7 +141,7 @@ fn load(
     layout: &Layout,
     settings: &Settings,
     counters: &Arc<Counters>,
-) -> Result<(Encoders, Vec<Device>), DiffusionError> {
+) -> Result<(Encoders, Vec<DeviceModels>), DiffusionError> {
     let loader = Loader {
         runtime,
         provider: layout.first(),
@@ -165,17 +165,20 @@ fn load(
         let encoders = Encoders::load(&loader, files)?;
         let mut devices = Vec::new();
         for (provider, denoisers, decoders) in loading {
-            let denoisers = denoisers.into_iter().map(|loading| loading.join().map_err(|_| DiffusionError::Panic)?);
-            let denoisers = denoisers.collect::<Result<_, _>>()?;
-            let decoders = decoders.into_iter().map(|loading| loading.join().map_err(|_| DiffusionError::Panic)?);
-            devices.push(Device { provider, denoisers, decoders: decoders.collect::<Result<_, _>>()? });
+            let (denoisers, decoders) = (loaded(denoisers)?, loaded(decoders)?);
+            devices.push(DeviceModels { provider, denoisers, decoders });
         }
         Ok((encoders, devices))
     })
 }
 
+/// Waits for graphs that load in parallel.
+fn loaded<T>(loading: Vec<thread::ScopedJoinHandle<'_, Result<T, DiffusionError>>>) -> Result<Vec<T>, DiffusionError> {
+    loading.into_iter().map(|loading| loading.join().map_err(|_| DiffusionError::Panic)?).collect()
+}
+
 /// The models of one device.
-struct Device {
+struct DeviceModels {
     provider: Provider,
     denoisers: Vec<Denoiser>,
     decoders: Vec<Decoder>,

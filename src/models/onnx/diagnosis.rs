@@ -115,7 +115,7 @@ fn driver_fits(cuda: &Cuda, needs: &Needs) -> Finding {
             return Finding::new("cuda", State::Works, format!("{wanted}; the driver does not say its version"));
         }
         let oldest = oldest.map(|oldest| format!(" {oldest} or later")).unwrap_or_default();
-        let found = format!("{wanted}; there is no driver of NVIDIA\nhint: a GPU needs driver{oldest}");
+        let found = format!("{wanted}; no NVIDIA driver was found\nhint: a GPU needs driver{oldest}");
         return Finding::new("cuda", State::Doubtful, found);
     };
     let number = driver.split('.').next().and_then(|number| number.parse::<u32>().ok());
@@ -264,7 +264,7 @@ mod tests {
     fn each_missing_library_is_named_with_what_installs_it() {
         let shown = LIBRARIES.map(|missing| {
             let others: Vec<&str> = LIBRARIES.into_iter().filter(|library| *library != missing).collect();
-            let failed = [(Convolution, "not implemented"), (Product, "not implemented")];
+            let failed = [(Convolution, "cuDNN is not available"), (Product, "cuBLAS is not available")];
             let failed = if missing.starts_with("libnvrtc") { &failed[..0] } else { &failed };
             let shown = Fixture::new(Some(H100), Some(CUDA_13)).with(&others).tried(failed).shown();
             let lines: Vec<&str> = shown.lines().collect();
@@ -336,10 +336,10 @@ mod tests {
     }
 
     #[test]
-    fn without_a_driver_a_runtime_for_cuda_is_no_failure() {
+    fn without_a_driver_a_runtime_for_cuda_is_not_a_failure() {
         assert_snapshot!(Fixture::new(None, Some(CUDA_13)).with(&LIBRARIES).shown(), @r"
         Works gpu: none of NVIDIA
-        Doubtful cuda: the runtime is built for CUDA 13; there is no driver of NVIDIA
+        Doubtful cuda: the runtime is built for CUDA 13; no NVIDIA driver was found
         hint: a GPU needs driver 580 or later
         Works library: libcudart.so.13: ROOT/venv/lib/python3.12/site-packages/nvidia/cu13/lib/libcudart.so.13 (a Python environment)
         Works library: libcublasLt.so.13: ROOT/venv/lib/python3.12/site-packages/nvidia/cu13/lib/libcublasLt.so.13 (a Python environment)

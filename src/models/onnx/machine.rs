@@ -31,7 +31,7 @@ pub(crate) struct Machine<'a> {
     pub(super) root: &'a Path,
     /// Returns an environment variable.
     pub(super) variable: &'a dyn Fn(&str) -> Option<OsString>,
-    /// Returns what the driver's tool says of its GPUs, a line for each; `None` if there is no such tool or it fails.
+    /// Returns what the driver's tool says of its GPUs, a line for each; `None` if the machine lacks the tool or it fails.
     pub(super) tool: &'a dyn Fn() -> Option<String>,
 }
 

@@ -118,7 +118,7 @@ impl Held {
     }
 }
 
-/// Returns a tensor of zeros; `None` if there is no conversion to its element type.
+/// Returns a tensor of zeros; `None` if its elements are neither floats nor integers.
 fn zeros(shape: Vec<usize>, element: Element) -> ort::Result<Option<DynValue>> {
     let count = shape.iter().product();
     Ok(Some(match element {
