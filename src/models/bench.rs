@@ -26,6 +26,9 @@ pub(crate) async fn bench(
 ) -> Result<()> {
     let fetched = hub::directory(location, progress).await;
     let directory = fetched.map_err(|error| Error::input(ModelError::from(error)))?;
+    if !directory.join("model_index.json").is_file() {
+        return Err(Error::input(ModelError::NotDiffusion { location: location.to_owned() }));
+    }
     let files = inspect(&directory)?;
     if bench.sizes.is_empty() {
         let side = files.trained_side().unwrap_or(512);

@@ -40,6 +40,11 @@ pub(crate) enum ModelError {
          hint: name a directory that `optimum-cli export onnx` has written"
     )]
     NotAModel { location: String },
+    #[error(
+        "`{location}` is not a diffusion model: it has no `model_index.json`\n\
+         hint: `models bench` measures diffusion models; `models inspect` describes every kind"
+    )]
+    NotDiffusion { location: String },
 }
 
 impl ModelError {

@@ -136,6 +136,10 @@ fn a_model_is_measured_on_this_machine() {
     let text = String::from_utf8(bench(&["--rows", "2"]).stdout).unwrap();
     assert!(text.lines().nth(1).unwrap().starts_with("unet (model.onnx), 2 rows of 32 x 32: "), "{text}");
     assert_eq!(bench(&["--size", "7"]).status.code(), Some(2));
+    let output = program().args(["models", "bench", "models/digits/clip"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = stderr(&output);
+    assert!(said.contains("is not a diffusion model") && said.contains("\nhint: `models bench` measures"), "{said}");
 }
 
 #[test]
